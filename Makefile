@@ -1,0 +1,58 @@
+# Two commands are all that most people type: `make app` and `make pytest`.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: app pytest index bench notebooks lint format typecheck clean help
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo '  ARGS="..." is handed on, e.g. make app ARGS="--port 8000", make index ARGS="--data ~/Pictures"'
+
+app: $(STAMP) ## open the search page (builds the demo collection first if there is no collection)
+	@ls collections/*/manifest.json >/dev/null 2>&1 || $(RUN) gradio_app/create_index.py --data demo
+	$(RUN) gradio_app/app.py $(ARGS)
+
+pytest: $(STAMP) ## run the tests
+	$(RUN) -m pytest $(ARGS)
+
+index: $(STAMP) ## make a collection: ARGS="--data caltech|voc|demo|PATH"
+	$(RUN) gradio_app/create_index.py $(ARGS)
+
+bench: $(VENV)/.installed-bench ## measure the index against its peers
+	$(RUN) -m ivfpq.benchmark $(ARGS)
+
+notebooks: $(STAMP) ## run the notebooks
+	$(RUN) -m pytest --nbmake notebooks $(ARGS)
+
+lint: $(STAMP) ## check style
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+format: $(STAMP) ## rewrite the sources in the house style
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+typecheck: $(STAMP) ## check types
+	$(RUN) -m mypy
+
+clean: ## remove what the tools made (never datasets or collections)
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
+	find ivfpq features gradio_app tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamp is written last, so an interrupted installation starts over and a finished one is not looked at again.
+$(STAMP): requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or later is needed; '$(PYTHON)' is older or missing. Name another: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) \
+	  || { echo "'$(PYTHON) -m venv' failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/.installed-bench: requirements-bench.txt $(STAMP)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt
+	@touch $@

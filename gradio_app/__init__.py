@@ -1,0 +1,1 @@
+"""A person's query to hits on the screen."""

@@ -1,0 +1,1 @@
+"""IVFPQ, written from scratch: an inverted file with product quantization (Jégou, Douze, Schmid 2011)."""
