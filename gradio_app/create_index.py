@@ -87,7 +87,13 @@ def create_index(
 
     queries = _rows(store, held_out)
     truth = _exact_neighbours(store, kept, queries, metric)
-    reports, listed = [], {}
+    reports = []
+    # An engine that is not rebuilt keeps its index as long as that covers the same images by the same metric.
+    listed = {
+        name: entry
+        for name, entry in store.manifest.get("indexes", {}).items()
+        if name not in engines and entry["images"] == store.ids.size and store.manifest["metric"] == metric
+    }
     for engine in engines:
         index: Any = (
             index_factory(d, factory, metric=metric, seed=seed)
@@ -109,7 +115,13 @@ def create_index(
             save(index, path, metadata={"collection": store.folder.name, "encoder": store.manifest["encoder"]["name"]})
         else:
             index.save(path)
-        listed[engine] = {"file": path.name, "sha256": sha256_of(path), "factory": factory, "seed": seed}
+        listed[engine] = {
+            "file": path.name,
+            "sha256": sha256_of(path),
+            "factory": factory,
+            "seed": seed,
+            "images": int(store.ids.size),
+        }
         reports.append(
             EngineReport(
                 engine=engine,
@@ -123,6 +135,9 @@ def create_index(
             )
         )
     store.update_manifest(metric=metric, indexes=listed)
+    for name, file in INDEX_FILES.items():
+        if name not in listed:
+            (store.folder / file).unlink(missing_ok=True)
     return reports
 
 
@@ -190,7 +205,9 @@ def collection_name(name: str) -> str:
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line; see ``--help``."""
     parser = argparse.ArgumentParser(description="Turn a dataset into a searchable collection.")
-    parser.add_argument("--data", required=True, metavar="caltech|voc|demo|PATH", help="a dataset or a folder of images")
+    parser.add_argument(
+        "--data", required=True, metavar="caltech|voc|demo|PATH", help="a dataset or a folder of images"
+    )
     parser.add_argument("--encoder", default="auto", help="auto (default), resnet50 or efficientnet-lite0")
     parser.add_argument("--weights", metavar="PATH", help="weights file for the encoder")
     parser.add_argument("--factory", default="IVF100,PQ8", help="index description, as faiss writes it (%(default)s)")
@@ -229,10 +246,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> str:
     """Do what the command line asks; returns what belongs on stdout."""
-    index_factory(8, "Flat", metric=args.metric)
     dataset = open_dataset(args.data)
     folder = args.collections / collection_name(args.name or dataset.name)
     encoder = create_encoder(_encoder_of(folder, args.encoder), weights=args.weights)
+    index_factory(encoder.dim, args.factory, metric=args.metric)  # a bad factory string is refused before hours of work
     store = extract(dataset, encoder, folder, limit=args.limit)
     engines = list(INDEX_FILES) if args.engine == "both" else [args.engine]
     reports = create_index(store, factory=args.factory, engines=engines, metric=args.metric, seed=args.seed)
