@@ -1,0 +1,115 @@
+"""What the encoders have in common: batches, devices, threads, and class probabilities."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+
+from features.encoders import EncoderError
+from features.encoders.preprocessing import Preprocessing
+
+_BATCH = 32
+"""Images the network sees at once; more is no faster on a CPU and costs memory."""
+
+
+class NetworkEncoder:
+    """An `Encoder` around a torch network; a subclass says what the vector of a batch is.
+
+    Parameters
+    ----------
+    net : torch.nn.Module
+        In evaluation mode from here on.
+    classifier : torch.nn.Linear
+        The network's last layer. It reads the first ``in_features`` numbers of a vector.
+    classes : tuple of str
+        Names of its outputs.
+    weights : dict
+        ``argument`` (what `create_encoder` takes to find them again), ``source`` (for people), ``sha256``.
+    descriptor : str
+        What the vector is made of, for people; it also keeps vectors made in another way apart.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        net: torch.nn.Module,
+        classifier: torch.nn.Linear,
+        *,
+        dim: int,
+        preprocessing: Preprocessing,
+        classes: tuple[str, ...],
+        weights: dict[str, Any],
+        descriptor: str,
+        device: str | None,
+    ) -> None:
+        self.name = name
+        self.dim = dim
+        self.classes = classes
+        self.preprocess = preprocessing
+        self.spec: dict[str, Any] = {
+            "name": name,
+            "dim": dim,
+            "weights": weights,
+            "preprocessing": {
+                **asdict(preprocessing),
+                "mean": list(preprocessing.mean),
+                "std": list(preprocessing.std),
+            },
+            "descriptor": descriptor,
+        }
+        try:
+            self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+            self._net: Any = net.eval().requires_grad_(False).to(self._device, memory_format=torch.channels_last)
+        except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for the device
+            raise EncoderError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+        self._class_weights = classifier.weight.detach().cpu().numpy().T.copy()  # (in_features, classes)
+        self._class_bias = classifier.bias.detach().cpu().numpy().copy()
+        self._pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="preprocess")
+
+    def _describe(self, batch: torch.Tensor) -> torch.Tensor:
+        """Float32 (n, 3, crop, crop) to (n, dim)."""
+        raise NotImplementedError
+
+    def encode(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """Encode decoded images, each uint8 (H, W, 3) of any size, to float32 (n, dim)."""
+        if len(images) == 1:
+            return self.encode_prepared([self.preprocess(images[0])])
+        features = np.empty((len(images), self.dim), dtype=np.float32)
+        starts = range(0, len(images), _BATCH)
+        # One batch is prepared while the network works on the one before.
+        jobs = [self._pool.submit(self.preprocess, image) for image in images[:_BATCH]]
+        for start in starts:
+            prepared = [job.result() for job in jobs]
+            following = images[start + _BATCH : start + 2 * _BATCH]
+            jobs = [self._pool.submit(self.preprocess, image) for image in following]
+            features[start : start + len(prepared)] = self._run(prepared)
+        return features
+
+    def encode_prepared(self, prepared: Sequence[torch.Tensor]) -> np.ndarray:
+        """Encode what `preprocess` returned: n tensors float32 (3, crop, crop) to float32 (n, dim)."""
+        features = np.empty((len(prepared), self.dim), dtype=np.float32)
+        for start in range(0, len(prepared), _BATCH):
+            features[start : start + _BATCH] = self._run(prepared[start : start + _BATCH])
+        return features
+
+    def _run(self, prepared: Sequence[torch.Tensor]) -> np.ndarray:
+        with torch.inference_mode():
+            batch = torch.stack(list(prepared)).to(self._device).contiguous(memory_format=torch.channels_last)
+            return self._describe(batch).float().cpu().numpy()
+
+    def classify(self, features: np.ndarray) -> np.ndarray:
+        """Class probabilities, float32 (n, classes), from stored features (n, dim) of any float type."""
+        features = np.asarray(features)
+        if features.ndim != 2 or features.shape[1] != self.dim:
+            raise ValueError(f"features must have shape (n, {self.dim}), got {features.shape}")
+        logits = features[:, : len(self._class_weights)].astype(np.float32) @ self._class_weights + self._class_bias
+        logits -= logits.max(axis=1, keepdims=True, initial=-np.inf)
+        odds = np.exp(logits)
+        probabilities: np.ndarray = odds / odds.sum(axis=1, keepdims=True)
+        return probabilities

@@ -1,0 +1,54 @@
+"""The preprocessing that belongs to a set of weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+
+# A longer image is cut to this many times its short side before it is resized. The centre crop never sees what is cut
+# off, and a panorama of 100,000 x 10 pixels does not become one of 2,560,000 x 256 on the way.
+_MAX_ASPECT = 4
+
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Short side to `resize` pixels, centre crop of `crop`, scale to 0..1, then (x - mean) / std for each channel.
+
+    The same arithmetic as torchvision's ``ImageClassification`` preset, including its rounding of sizes and offsets.
+    """
+
+    resize: int
+    crop: int
+    interpolation: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __call__(self, image: np.ndarray) -> torch.Tensor:
+        """Prepare one image: uint8 (H, W, 3) to float32 (3, crop, crop)."""
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+            raise ValueError(
+                f"image must be a decoded RGB image, uint8 (H, W, 3), got {image.dtype} {tuple(image.shape)}"
+            )
+        picture = Image.fromarray(_without_far_ends(image))
+        width, height = picture.size
+        short = min(width, height)
+        size = (int(self.resize * width / short), int(self.resize * height / short))
+        picture = picture.resize(size, _FILTERS[self.interpolation])
+        left = round((size[0] - self.crop) / 2.0)
+        top = round((size[1] - self.crop) / 2.0)
+        picture = picture.crop((left, top, left + self.crop, top + self.crop))
+        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1).to(torch.float32) / 255
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
+        return (pixels - mean) / std
+
+
+def _without_far_ends(image: np.ndarray) -> np.ndarray:
+    height, width = image.shape[:2]
+    longest = _MAX_ASPECT * min(height, width)
+    top, left = max(0, height - longest) // 2, max(0, width - longest) // 2
+    return np.ascontiguousarray(image[top : height - top, left : width - left])

@@ -1,0 +1,46 @@
+"""Make ``import torchvision`` work beside a CPU-only torch.
+
+torchvision's wheel on the package index is compiled against CUDA. Beside a CPU-only torch its operator library ``_C``
+does not load, and since torchvision registers fake kernels for two of its operators on import, that import stops with
+``operator torchvision::nms does not exist`` (pytorch/vision issues 9077 and 9085). Declaring the two schemas first is
+enough for its models and transforms, which use neither operator.
+
+timm and transformers import torchvision too, so call `declare_operators` before importing any of the three.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import sys
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+_SCHEMAS = {
+    "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms": "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+}
+_library = None  # the declarations live as long as this object
+
+
+def declare_operators() -> None:
+    """Declare torchvision's operators unless its own library provides them. Call it as often as you like."""
+    global _library
+    if _library is not None or "torchvision" in sys.modules:
+        return
+    import torch
+
+    spec = importlib.util.find_spec("torchvision")
+    if spec is None or spec.origin is None:
+        return
+    for path in sorted(Path(spec.origin).parent.glob("_C.*")):
+        try:
+            torch.ops.load_library(path)  # torchvision loads it once more, which does nothing
+        except OSError as error:
+            logger.debug("torchvision's operators are not available: %s", error)
+    missing = [schema for name, schema in _SCHEMAS.items() if not hasattr(torch.ops.torchvision, name)]
+    if missing:
+        _library = torch.library.Library("torchvision", "FRAGMENT")
+        for schema in missing:
+            _library.define(schema)
