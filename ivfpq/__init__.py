@@ -1,1 +1,35 @@
 """IVFPQ, written from scratch: an inverted file with product quantization (Jégou, Douze, Schmid 2011)."""
+
+from typing import Any
+
+from ivfpq import kernels, metrics
+from ivfpq.checks import IndexFileError, NotTrainedError
+from ivfpq.distances import RangeResult, SearchResult
+from ivfpq.factory import index_factory
+from ivfpq.flat import IndexFlat
+from ivfpq.index import IndexIVFPQ
+from ivfpq.io import load, save
+
+__all__ = [
+    "IndexFileError",
+    "IndexFlat",
+    "IndexIVFPQ",
+    "NotTrainedError",
+    "RangeResult",
+    "SearchResult",
+    "from_faiss",
+    "index_factory",
+    "kernels",
+    "load",
+    "metrics",
+    "save",
+    "to_faiss",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("from_faiss", "to_faiss"):  # faiss is loaded when it is asked for
+        from ivfpq import faiss_compat
+
+        return getattr(faiss_compat, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,123 @@
+"""What the public entry points do to their arguments, once: convert, or refuse with a message that says all."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int64]
+Metric = Literal["l2", "ip", "cosine"]
+METRICS: tuple[str, ...] = get_args(Metric)
+
+
+class NotTrainedError(RuntimeError):
+    """The index was asked for something that needs `train` first."""
+
+
+class IndexFileError(ValueError):
+    """An index file is truncated, damaged, of another kind, or of a version this code does not know."""
+
+
+def as_vectors(x: Any, d: int, name: str = "x") -> Floats:
+    """Vectors as a C-ordered float32 array.
+
+    Parameters
+    ----------
+    x : array_like, shape (n, d)
+        Any real number type and any layout. Not copied if it is already what is wanted.
+    d : int
+        The dimension the caller needs.
+    name : str
+        The argument's name, for the message.
+
+    Returns
+    -------
+    float32 array, shape (n, d)
+
+    Raises
+    ------
+    TypeError
+        If `x` does not hold real numbers.
+    ValueError
+        If the shape is not (n, d), or a number is NaN, infinite or beyond float32.
+    """
+    array = np.asarray(x)
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
+    if array.ndim != 2 or array.shape[1] != d:
+        raise ValueError(f"{name} must have shape (n, {d}), got {array.shape}")
+    with np.errstate(over="ignore"):  # what overflows becomes infinite and is refused below
+        array = np.ascontiguousarray(array, dtype=np.float32)
+    finite = np.isfinite(array).all(axis=1)
+    if not finite.all():
+        raise ValueError(
+            f"{name} must be finite in float32, but {np.count_nonzero(~finite)} of its {len(array)} rows hold NaN or "
+            f"infinity (the first is row {int(np.argmin(finite))})"
+        )
+    return array
+
+
+def as_ids(ids: Any, name: str = "ids", *, n: int | None = None) -> Ids:
+    """Ids as an int64 array, shape (n,): distinct if `n` is given, and never negative (-1 means "no neighbour").
+
+    Raises
+    ------
+    TypeError
+        If `ids` does not hold whole numbers.
+    ValueError
+        If the shape is not (n,), an id is negative or beyond int64, or, with `n`, one comes twice.
+    """
+    array = np.asarray(ids)
+    if array.size == 0 and array.ndim == 1:
+        array = array.astype(np.int64)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must hold whole numbers, got dtype {array.dtype}")
+    if array.ndim != 1 or (n is not None and len(array) != n):
+        raise ValueError(f"{name} must have shape ({'n' if n is None else n},), got {array.shape}")
+    if array.size and (array.min() < 0 or array.max() > np.iinfo(np.int64).max):
+        raise ValueError(f"{name} must be from 0 to 2**63 - 1, got {array.min()} to {array.max()}")
+    array = np.ascontiguousarray(array, dtype=np.int64)
+    if n is not None and not (array[1:] > array[:-1]).all():
+        values, counts = np.unique(array, return_counts=True)
+        if len(values) < n:
+            raise ValueError(f"{name} must be distinct, but {values[counts > 1][0]} comes {counts.max()} times")
+    return array
+
+
+def positive_int(value: Any, name: str, *, largest: int | None = None) -> int:
+    """`value` as an int from 1 to `largest`.
+
+    Raises
+    ------
+    TypeError
+        If it is not a whole number (a bool is not one).
+    ValueError
+        If it is out of range.
+    """
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be a whole number, got {value!r}") from None
+    if number < 1 or (largest is not None and number > largest):
+        wanted = "at least 1" if largest is None else f"from 1 to {largest}"
+        raise ValueError(f"{name} must be {wanted}, got {number}")
+    return number
+
+
+def as_metric(value: Any) -> Metric:
+    """`value` if it is one of the three metrics.
+
+    Raises
+    ------
+    ValueError
+        If it is not.
+    """
+    if value not in METRICS:
+        raise ValueError(f"metric must be one of {', '.join(map(repr, METRICS))}, got {value!r}")
+    return value  # type: ignore[no-any-return]

@@ -1,0 +1,294 @@
+"""Distances, and the k smallest of them, to the last bit.
+
+**The definition.** A squared distance or an inner product is a sum of float32 terms, each rounded, added in one fixed
+order (`ordered_sum`). It does not depend on the machine, the threads, the number of queries asked at a time, or the
+linear algebra library.
+
+**The work.** Matrix products are many times faster but add in an order of their own. So they only *screen*: they give
+every distance with a bound on how far it can lie from the defined one, whatever fits under the k-th bound is kept (k
+and a few more), and only for those is the defined distance computed. The answer is the definition's, to the bit.
+
+The bound is the standard one (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1): a sum of n
+products in any order, fused or not, is off by at most gamma(n) times the sum of their magnitudes, where
+gamma(n) = n u / (1 - n u) and u = 2**-24.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ivfpq.checks import Floats, Ids, Metric
+
+Doubles = npt.NDArray[np.float64]
+
+LANES = 16  # one AVX-512 register of float32: the order below is one that a vector processor follows at full speed
+BLOCK = 1 << 22  # numbers in a temporary matrix: 16 MiB of float32
+
+_TINY = float(np.finfo(np.float32).tiny)
+_UNIT = 2.0**-24
+
+
+class SearchResult(NamedTuple):
+    """Neighbours of each query, best first; a missing one is id -1 at distance +inf (l2) or -inf (ip, cosine)."""
+
+    distances: Floats
+    """float32 (nq, k): squared distances, inner products or cosines, as the metric says."""
+    ids: Ids
+    """int64 (nq, k)"""
+
+
+class RangeResult(NamedTuple):
+    """All neighbours within a radius; those of query i are `distances[lims[i]:lims[i + 1]]`, best first."""
+
+    lims: Ids
+    """int64 (nq + 1,)"""
+    distances: Floats
+    """float32 (lims[-1],)"""
+    ids: Ids
+    """int64 (lims[-1],)"""
+
+
+def ordered_sum(terms: Floats) -> Floats:
+    """Sum over the last axis in the order that defines every distance.
+
+    Term t is added to lane t mod 16, in order of t; then the upper half of the lanes is added to the lower half until
+    one is left. In plain Python, for one row:
+
+        lanes = [terms[i] for i in range(16)]                     # missing terms count 0
+        for t in range(16, len(terms)): lanes[t % 16] += terms[t]
+        for half in (8, 4, 2, 1):
+            lanes = [lanes[i] + lanes[i + half] for i in range(half)]
+
+    Parameters
+    ----------
+    terms : float32 array, shape (..., t)
+
+    Returns
+    -------
+    float32 array, shape (...)
+    """
+    t = terms.shape[-1]
+    if t % LANES:
+        padded = np.zeros((*terms.shape[:-1], t + -t % LANES), np.float32)
+        padded[..., :t] = terms
+        terms = padded
+    # The lanes are the inner axis, so numpy adds the rows one after the other (its pairwise sum is for inner axes).
+    lanes = np.add.reduce(terms.reshape(*terms.shape[:-1], -1, LANES), axis=-2)
+    for half in (8, 4, 2, 1):
+        lanes = lanes[..., :half] + lanes[..., half : 2 * half]
+    return lanes[..., 0]
+
+
+def pair_distances(x: Floats, y: Floats, metric: Metric) -> Floats:
+    """The defined distance (or inner product) of `x[i]` and `y[i]`: shapes (n, d), (n, d) -> (n,)."""
+    if metric == "l2":
+        difference = x - y
+        np.multiply(difference, difference, out=difference)
+        return ordered_sum(difference)
+    return ordered_sum(x * y) + np.float32(0)  # no negative zero
+
+
+def normalised(x: Floats) -> Floats:
+    """Rows divided by their Euclidean length, which is summed in float64; a zero row stays zero. Shape (n, d)."""
+    length = np.sqrt(np.einsum("ij,ij->i", x, x, dtype=np.float64))
+    length[length == 0] = 1
+    unit: Floats = np.divide(x, length[:, None], out=np.empty_like(x), casting="same_kind")
+    return unit
+
+
+def screen(x: Floats, y: Floats, metric: Metric, *, centre: Floats | None = None) -> tuple[Floats, Doubles]:
+    """All distances by a matrix product, with their error bound.
+
+    Parameters
+    ----------
+    x, y : float32 arrays, shapes (nx, d) and (ny, d)
+    metric : str
+        "ip" and "cosine" give inner products with the sign turned, so that smaller is better throughout.
+    centre : float32 array, shape (d,), optional
+        Subtracted from both before the square of l2 is expanded: the bound grows with the lengths of the vectors, and
+        data far from the origin would have nearly all of its digits cancelled.
+
+    Returns
+    -------
+    score : float32 array, shape (nx, ny)
+    error : float64 array, shape (nx,)
+        |score[i, j] - defined distance| <= error[i].
+    """
+    d = x.shape[1]
+    # d products here; d / 16 additions in a lane, 4 of lanes and at most d of parts (kernels) in the defined sum; the
+    # rest for the roundings of differences, squares, norms and centring.
+    terms = 2.1 * d + 24
+    gamma = 1.01 * terms * _UNIT / max(1 - terms * _UNIT, _UNIT)
+    floor = 4 * d * _TINY  # a product below the smallest normal number may be lost altogether
+    with np.errstate(over="ignore", invalid="ignore"):  # beyond float32 the bound is infinite: nothing is left out
+        if metric == "l2" and centre is not None:
+            x, y = x - centre, y - centre
+        xx, yy = np.einsum("ij,ij->i", x, x), np.einsum("ij,ij->i", y, y)
+        score = x @ y.T
+        longest = float(yy.max(initial=0))
+        if metric == "l2":
+            score *= -2
+            score += yy
+            score += xx[:, None]
+            error = gamma * 2 * (xx.astype(np.float64) + longest) + floor  # (a + b)**2 <= 2 (a**2 + b**2)
+        else:
+            np.negative(score, out=score)
+            error = gamma * np.sqrt((xx + np.float64(floor)) * (longest + floor)) + floor
+    return score, error
+
+
+def _at_least(value: Doubles) -> Floats:
+    """A float32 number not below `value`, so that comparing in float32 leaves nothing out."""
+    with np.errstate(over="ignore"):
+        return np.nextafter(value.astype(np.float32), np.float32(np.inf))
+
+
+class Shortlist:
+    """Gathers, from screened blocks, the pairs that may be among the k best of their query, or within a radius.
+
+    Parameters
+    ----------
+    nq : int
+        Queries, numbered from 0.
+    k : int or None
+        Neighbours wanted; None for a radius search.
+    radius : float
+        For k None: whatever may score below it is kept (sign turned for ip and cosine, as by `screen`).
+    """
+
+    def __init__(self, nq: int, k: int | None, radius: float = np.inf) -> None:
+        self._k = k
+        self._bound = np.full(nq, radius)  # not below the k-th best defined distance seen so far; float64
+        self._query: list[Ids] = []
+        self._row: list[Ids] = []
+        self._score: list[Floats] = []
+        self._error: list[Doubles] = []
+
+    def offer(self, query: Ids, first_row: int, score: Floats, error: Doubles) -> None:
+        """Look through one block.
+
+        Parameters
+        ----------
+        query : int64 array, shape (q,)
+        first_row : int
+            The block is rows first_row, first_row + 1, ... of what is searched.
+        score, error : arrays, shapes (q, n) and (q,)
+            As `screen` gives them.
+        """
+        with np.errstate(invalid="ignore"):
+            if self._k is not None and score.shape[1] >= self._k:
+                kth = np.partition(score, self._k - 1, axis=1)[:, self._k - 1] + error
+                self._bound[query] = np.fmin(self._bound[query], kth)
+            limit = _at_least(self._bound[query] + error)
+            # Not "score <= limit": NaN, which comes of numbers beyond float32, says nothing and is kept.
+            position = np.flatnonzero(~(score > limit[:, None]))
+        i, j = np.divmod(position, score.shape[1])
+        self._query.append(query[i])
+        self._row.append(first_row + j)
+        self._score.append(score.ravel()[position])
+        self._error.append(error[i])
+
+    def finish(self) -> tuple[Ids, Ids]:
+        """The pairs that remain, as (query, row): two int64 arrays, shape (n,), in order of query."""
+        if not self._query:
+            return np.empty(0, np.int64), np.empty(0, np.int64)
+        query, row = np.concatenate(self._query), np.concatenate(self._row)
+        score, error = np.concatenate(self._score), np.concatenate(self._error)
+        with np.errstate(invalid="ignore"):
+            if self._k is None:
+                order = np.argsort(query, kind="stable")
+                return query[order], row[order]
+            upper, lower = score + error, score - error
+            order = np.lexsort((upper, query))
+            query, row, lower, upper = query[order], row[order], lower[order], upper[order]
+            kth = np.searchsorted(query, query) + self._k - 1  # where the k-th bound of this pair's query stands
+            kth = np.where((kth < len(query)) & (query[np.minimum(kth, len(query) - 1)] == query), kth, -1)
+            left_out = (kth >= 0) & (lower > upper[kth])
+        return query[~left_out], row[~left_out]
+
+
+def choose(x: Floats, y: Floats, k: int, metric: Metric, *, centre: Floats | None = None) -> Ids:
+    """Which k rows of `y` are nearest to each row of `x` by the defined distance, ties to the smaller row number.
+
+    Parameters
+    ----------
+    x, y : float32 arrays, shapes (n, d) and (ny, d), with ny >= k
+    centre : float32 array, shape (d,), optional
+        As for `screen`.
+
+    Returns
+    -------
+    int64 array, shape (n, k)
+        A set: the order within a row means nothing.
+    """
+    chosen = np.empty((len(x), k), np.int64)
+    step = max(1, BLOCK // len(y))
+    for start in range(0, len(x), step):
+        block = x[start : start + step]
+        score, error = screen(block, y, metric, centre=centre)
+        rows = np.arange(len(block))
+        if k == 1:
+            best = score.argmin(axis=1)[:, None]
+        elif k < len(y):
+            best = score.argpartition(k - 1, axis=1)[:, :k]
+        else:
+            best = np.broadcast_to(np.arange(k), (len(block), k))
+        chosen[start : start + step] = best
+        if k == len(y):
+            continue
+        with np.errstate(invalid="ignore"):
+            limit = _at_least(score[rows[:, None], best].max(axis=1) + 2 * error)
+            possible = ~(score > limit[:, None])
+        doubtful = np.flatnonzero(np.count_nonzero(possible, axis=1) > k)
+        if len(doubtful):  # the bound could not tell: compute those that matter as defined
+            i, j = np.nonzero(possible[doubtful])
+            distance = pair_distances_at(block, doubtful[i], y, j, metric)
+            chosen[start + doubtful] = best_k(i, distance, j, len(doubtful), k, metric).ids
+    return chosen
+
+
+def pair_distances_at(x: Floats, i: Ids, y: Floats, j: Ids, metric: Metric) -> Floats:
+    """`pair_distances` of `x[i]` and `y[j]`, shapes (n,), a block at a time."""
+    step = max(1, BLOCK // x.shape[1])
+    parts = [pair_distances(x[i[s : s + step]], y[j[s : s + step]], metric) for s in range(0, len(i), step)]
+    return np.concatenate(parts) if parts else np.empty(0, np.float32)
+
+
+def best_k(query: Ids, distance: Floats, ids: Ids, nq: int, k: int, metric: Metric) -> SearchResult:
+    """The k best of each query, ties to the smaller id, missing ones padded.
+
+    Parameters
+    ----------
+    query, distance, ids : arrays, shape (n,)
+        One entry a candidate; `query` from 0 to nq - 1.
+    """
+    result = SearchResult(np.full((nq, k), worst(metric), np.float32), np.full((nq, k), -1, np.int64))
+    order = best_first(query, distance, ids, metric)
+    query = query[order]
+    rank = np.arange(len(query)) - np.searchsorted(query, query)
+    taken = rank < k
+    place, order = (query[taken], rank[taken]), order[taken]
+    result.distances[place], result.ids[place] = distance[order], ids[order]
+    return result
+
+
+def within(query: Ids, distance: Floats, ids: Ids, nq: int, radius: float, metric: Metric) -> RangeResult:
+    """Candidates strictly nearer than `radius` (more similar, for ip and cosine), best first."""
+    inside = distance < radius if metric == "l2" else distance > radius
+    query, distance, ids = query[inside], distance[inside], ids[inside]
+    order = best_first(query, distance, ids, metric)
+    lims = np.concatenate([[0], np.cumsum(np.bincount(query, minlength=nq))])
+    return RangeResult(lims.astype(np.int64), distance[order], ids[order])
+
+
+def best_first(query: Ids, distance: Floats, ids: Ids, metric: Metric) -> Ids:
+    """The order by query, then from best to worst, then by id."""
+    return np.lexsort((ids, distance if metric == "l2" else -distance, query))
+
+
+def worst(metric: Metric) -> float:
+    """The distance of a neighbour that is missing."""
+    return np.inf if metric == "l2" else -np.inf

@@ -1,0 +1,230 @@
+"""faiss indexes from ours and ours from faiss's, and faiss behind our verbs. The only module that needs faiss."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+
+from ivfpq.checks import Floats, Metric, as_ids, as_metric, as_vectors, positive_int
+from ivfpq.distances import SearchResult, normalised
+from ivfpq.factory import Index
+from ivfpq.flat import IndexFlat
+from ivfpq.index import IndexIVFPQ
+
+
+def to_faiss(index: Index) -> Any:
+    """A faiss index with the same quantizers, codes and ids.
+
+    A cosine index becomes an inner-product one: faiss has no cosine, so queries must be scaled to length 1 by the
+    caller. Ids of an IndexFlat other than 0, 1, ..., n - 1 in order need an IndexIDMap2 around the faiss index.
+
+    Raises
+    ------
+    TypeError
+        If `index` is not one of ours.
+    """
+    metric = faiss.METRIC_L2 if index.metric == "l2" else faiss.METRIC_INNER_PRODUCT
+    if isinstance(index, IndexFlat):
+        arrays = index.state()[1]
+        flat, ids = faiss.IndexFlat(index.d, metric), arrays["ids"].astype(np.int64)
+        if (ids == np.arange(len(ids))).all():
+            flat.add(arrays["vectors"])
+            return flat
+        mapped = faiss.IndexIDMap2(flat)
+        mapped.add_with_ids(arrays["vectors"], ids)
+        return mapped
+    if not isinstance(index, IndexIVFPQ):
+        raise TypeError(f"to_faiss takes IndexFlat or IndexIVFPQ, got {type(index).__name__}")
+    quantizer = faiss.IndexFlat(index.d, metric)
+    made = faiss.IndexIVFPQ(quantizer, index.d, index.nlist, index.M, index.nbits, metric)
+    made.nprobe = min(index.nprobe, index.nlist)
+    if not index.is_trained:
+        return made
+    arrays = index.state()[1]
+    quantizer.add(arrays["centroids"])
+    faiss.copy_array_to_vector(arrays["codebooks"].ravel(), made.pq.centroids)
+    made.is_trained = True
+    if index.metric == "l2":
+        made.precompute_table()
+    ends = np.cumsum(arrays["sizes"])
+    for number, (end, size) in enumerate(zip(ends.tolist(), arrays["sizes"].tolist(), strict=True)):
+        if size:
+            ids = np.ascontiguousarray(arrays["ids"][end - size : end], np.int64)
+            codes = np.ascontiguousarray(arrays["codes"][end - size : end])
+            made.invlists.add_entries(number, size, faiss.swig_ptr(ids), faiss.swig_ptr(codes))
+    made.ntotal = index.ntotal
+    return made
+
+
+def from_faiss(index: Any) -> Index:
+    """Our index with the same quantizers, codes and ids as a faiss one.
+
+    Takes IndexFlat (plain or inside IndexIDMap) and IndexIVFPQ with codes of residuals and a flat quantizer, for L2 or
+    inner product.
+
+    Raises
+    ------
+    TypeError
+        If it is of another kind.
+    ValueError
+        If it is one of these kinds with settings that ours have not.
+    """
+    index = faiss.downcast_index(index)
+    ids = None
+    if isinstance(index, faiss.IndexIDMap):
+        ids = faiss.vector_to_array(index.id_map)
+        index = faiss.downcast_index(index.index)
+    if isinstance(index, faiss.IndexFlat):
+        flat = IndexFlat(index.d, metric=_metric_of(index))
+        vectors = _flat_vectors(index)
+        flat.add_with_ids(vectors, np.arange(len(vectors)) if ids is None else ids)
+        return flat
+    if not isinstance(index, faiss.IndexIVFPQ) or isinstance(index, faiss.IndexIVFPQR) or ids is not None:
+        raise TypeError(f"from_faiss takes IndexFlat or IndexIVFPQ, got {type(index).__name__}")
+    quantizer = faiss.downcast_index(index.quantizer)
+    metric = _metric_of(index)
+    if not isinstance(quantizer, faiss.IndexFlat) or _metric_of(quantizer) != metric:
+        raise ValueError(f"the coarse quantizer must be flat, with the metric of the index, got {quantizer}")
+    if not index.by_residual:
+        raise ValueError("the faiss index stores codes of the vectors (by_residual=False), ours are of the residuals")
+    pq = index.pq
+    ours = IndexIVFPQ(index.d, index.nlist, pq.M, pq.nbits, metric=metric, nprobe=index.nprobe)
+    if index.is_trained:
+        codebooks = faiss.vector_to_array(pq.centroids).reshape(pq.M, pq.ksub, pq.dsub)
+        ours.install(_flat_vectors(quantizer), codebooks)
+    sizes = np.array([index.invlists.list_size(number) for number in range(index.nlist)], np.int64)
+    list_ids, list_codes = [np.empty(0, np.int64)], [np.empty((0, index.code_size), np.uint8)]
+    for number in np.flatnonzero(sizes).tolist():
+        size = int(sizes[number])
+        list_ids.append(faiss.rev_swig_ptr(index.invlists.get_ids(number), size).copy())
+        codes = faiss.rev_swig_ptr(index.invlists.get_codes(number), size * index.code_size)
+        list_codes.append(codes.reshape(size, index.code_size).copy())
+    all_ids = as_ids(np.concatenate(list_ids), "the ids of the faiss index", n=int(sizes.sum()))
+    ours.lists.add(np.repeat(np.arange(index.nlist), sizes), np.concatenate(list_codes), all_ids)
+    return ours
+
+
+class FaissIndex:
+    """A faiss index behind our verbs and conventions, to be measured and offered beside ours.
+
+    Parameters
+    ----------
+    d : int
+        Dimension.
+    spec : str
+        faiss's own factory string.
+    metric : {"l2", "ip", "cosine"}
+        Cosine scales vectors and queries to length 1 and uses the inner product.
+    nprobe : int
+        Lists that a search looks into unless told otherwise.
+    """
+
+    def __init__(self, d: int, spec: str, *, metric: Metric = "l2", nprobe: int = 1) -> None:
+        self.metric = as_metric(metric)
+        index = faiss.index_factory(d, spec, faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT)
+        if not _has_lists(index):
+            index = faiss.IndexIDMap2(index)  # inverted lists keep ids, other kinds do not
+        self._take(index, nprobe)
+
+    def _take(self, index: Any, nprobe: int) -> None:
+        self.faiss_index = index
+        self._lists = faiss.extract_index_ivf(index) if _has_lists(index) else None
+        self.nprobe = positive_int(nprobe, "nprobe")
+
+    @property
+    def d(self) -> int:
+        """Dimension."""
+        return int(self.faiss_index.d)
+
+    @property
+    def ntotal(self) -> int:
+        """Vectors stored."""
+        return int(self.faiss_index.ntotal)
+
+    @property
+    def nlist(self) -> int | None:
+        """Inverted lists; None for an index without."""
+        return None if self._lists is None else int(self._lists.nlist)
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether vectors can be added."""
+        return bool(self.faiss_index.is_trained)
+
+    @property
+    def code_size(self) -> int:
+        """Bytes of a stored vector, its id not counted."""
+        index = self.faiss_index if self._lists is not None else faiss.downcast_index(self.faiss_index.index)
+        return int(index.sa_code_size())
+
+    def train(self, x: Any) -> None:
+        """Train on vectors (n, d)."""
+        self.faiss_index.train(self._vectors(x, "x"))
+
+    def add_with_ids(self, x: Any, ids: Any) -> None:
+        """Store vectors (n, d) under ids (n,)."""
+        x = self._vectors(x, "x")
+        self.faiss_index.add_with_ids(x, as_ids(ids, n=len(x)))
+
+    def search(self, xq: Any, k: int, *, nprobe: int | None = None, ids: Any = None) -> SearchResult:
+        """The k nearest of each query (nq, d), among `ids` if given; missing places are id -1 at +inf (or -inf)."""
+        x, k = self._vectors(xq, "xq"), positive_int(k, "k")
+        nprobe = self.nprobe if nprobe is None else positive_int(nprobe, "nprobe")
+        chosen = {} if ids is None else {"sel": faiss.IDSelectorBatch(as_ids(ids))}
+        if self._lists is not None:  # parameters of the call: the index itself is never changed
+            parameters = faiss.SearchParametersIVF(nprobe=min(nprobe, self._lists.nlist), **chosen)
+        else:
+            parameters = faiss.SearchParameters(**chosen)
+        distances, found = self.faiss_index.search(x, k, params=parameters)
+        distances[found < 0] = np.inf if self.metric == "l2" else -np.inf
+        return SearchResult(distances, found)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the index in faiss's own format: the old file or the new one is there, whatever happens."""
+        path = Path(path)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+        try:
+            faiss.write_index(self.faiss_index, str(temporary))
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, metric: Metric | None = None) -> FaissIndex:
+        """Read a faiss file. `metric` says "cosine" where the file, which cannot, says inner product."""
+        index = faiss.read_index(os.fspath(path))
+        known = _metric_of(index)
+        if metric is not None and (as_metric(metric) == "l2") != (known == "l2"):
+            raise ValueError(f"{os.fspath(path)} holds an index for {known!r}, not for {metric!r}")
+        made = cls.__new__(cls)
+        made.metric = metric or known
+        made._take(index, int(faiss.extract_index_ivf(index).nprobe) if _has_lists(index) else 1)
+        return made
+
+    def _vectors(self, x: Any, name: str) -> Floats:
+        x = as_vectors(x, self.d, name)
+        return normalised(x) if self.metric == "cosine" else x
+
+
+def _has_lists(index: Any) -> bool:
+    return faiss.try_extract_index_ivf(index) is not None
+
+
+def _metric_of(index: Any) -> Metric:
+    if index.metric_type == faiss.METRIC_L2:
+        return "l2"
+    if index.metric_type == faiss.METRIC_INNER_PRODUCT:
+        return "ip"
+    raise ValueError(f"the faiss index has a metric that ours have not (number {index.metric_type})")
+
+
+def _flat_vectors(index: Any) -> Floats:
+    vectors: Floats = faiss.vector_to_array(index.codes).view(np.float32).reshape(index.ntotal, index.d)
+    return vectors

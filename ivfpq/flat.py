@@ -1,0 +1,188 @@
+"""IndexFlat: exact search over the vectors themselves, the oracle that the other indexes are measured against."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ivfpq.checks import Floats, Ids, Metric, as_ids, as_metric, as_vectors, positive_int
+from ivfpq.distances import (
+    BLOCK,
+    RangeResult,
+    SearchResult,
+    Shortlist,
+    best_k,
+    normalised,
+    pair_distances_at,
+    screen,
+    within,
+)
+from ivfpq.invlists import InvertedLists, Lists, compact
+
+
+class IndexFlat:
+    """All vectors as they are, in one list; every query is compared with each of them.
+
+    Parameters
+    ----------
+    d : int
+        Dimension.
+    metric : {"l2", "ip", "cosine"}
+        Squared Euclidean distance, inner product, or cosine similarity (vectors are then stored scaled to length 1).
+
+    Attributes
+    ----------
+    lists : InvertedLists
+        One list whose codes are the float32 vectors.
+    metadata : dict
+        Free for the user; `save` keeps it if JSON can hold it.
+
+    Notes
+    -----
+    The verbs are those of `IndexIVFPQ`, and so is what concurrent callers may do. `nprobe` is taken and means nothing
+    here, so that one caller can search either.
+    """
+
+    __slots__ = ("_d", "_metric", "lists", "metadata")
+
+    def __init__(self, d: int, *, metric: Metric = "l2") -> None:
+        self._d = positive_int(d, "d")
+        self._metric = as_metric(metric)
+        self.lists = InvertedLists(1, 4 * d)
+        self.metadata: dict[str, Any] = {}
+
+    def __repr__(self) -> str:
+        return f"IndexFlat(d={self.d}, metric={self.metric!r}; {self.ntotal} vectors)"
+
+    @property
+    def d(self) -> int:
+        """Dimension."""
+        return self._d
+
+    @property
+    def metric(self) -> Metric:
+        """What a search ranks by."""
+        return self._metric
+
+    @property
+    def ntotal(self) -> int:
+        """Vectors stored."""
+        return self.lists.view.ntotal
+
+    @property
+    def is_trained(self) -> bool:
+        """Always True."""
+        return True
+
+    @property
+    def code_size(self) -> int:
+        """Bytes of a stored vector, its id not counted."""
+        return self.lists.code_size
+
+    @property
+    def train_size_min(self) -> int:
+        """The least number of training vectors: none."""
+        return 0
+
+    def train(self, x: Any) -> None:
+        """Check `x` (n, d); there is nothing to learn."""
+        as_vectors(x, self.d)
+
+    def add(self, x: Any) -> None:
+        """Store vectors (n, d) under the next free ids: 0, 1, ..., or on from the largest id there is."""
+        x = as_vectors(x, self.d)
+        with self.lists.lock:  # nobody else may take these ids
+            first = self.lists.next_id()
+            self.add_with_ids(x, np.arange(first, first + len(x)))
+
+    def add_with_ids(self, x: Any, ids: Any) -> None:
+        """Store vectors (n, d) under ids (n,), distinct and not yet in the index; a ValueError stores nothing."""
+        x = self._vectors(x, "x")
+        ids = as_ids(ids, n=len(x))
+        self.lists.add(np.zeros(len(x), np.int64), x.view(np.uint8).reshape(len(x), self.code_size), ids)
+
+    def search(self, xq: Any, k: int, *, nprobe: int | None = None, ids: Any = None) -> SearchResult:
+        """The k nearest vectors of each query (nq, d), among `ids` if given. See `IndexIVFPQ.search`."""
+        k = positive_int(k, "k")
+        x, lists = self._prepared(xq, nprobe, ids)
+        query, row, distance = self._candidates(x, lists, Shortlist(len(x), k))
+        return best_k(query, distance, lists.ids[row].astype(np.int64), len(x), k, self.metric)
+
+    def range_search(self, xq: Any, radius: float, *, nprobe: int | None = None, ids: Any = None) -> RangeResult:
+        """All vectors nearer than `radius` (more similar, for ip and cosine). See `IndexIVFPQ.range_search`."""
+        x, lists = self._prepared(xq, nprobe, ids)
+        radius = float(np.float32(radius))
+        shortlist = Shortlist(len(x), None, radius if self.metric == "l2" else -radius)
+        query, row, distance = self._candidates(x, lists, shortlist)
+        return within(query, distance, lists.ids[row].astype(np.int64), len(x), radius, self.metric)
+
+    def reconstruct(self, id: int) -> Floats:
+        """The vector stored under `id`, float32 (d,); KeyError if there is none."""
+        lists = self.lists.view
+        row = self.lists.find(lists, as_ids([id], "id"))
+        if row[0] < 0:
+            raise KeyError(f"id {id} is not in the index")
+        return _vectors_of(lists)[row[0]].copy()
+
+    def remove_ids(self, ids: Any) -> int:
+        """Take the given ids out of the index; returns how many of them it held."""
+        return self.lists.remove(as_ids(ids))
+
+    def merge_from(self, other: IndexFlat) -> None:
+        """Add what `other` stores, under the same ids. `other` stays as it is. Errors as `IndexIVFPQ.merge_from`."""
+        if not isinstance(other, IndexFlat):
+            raise TypeError(f"an IndexFlat can only take in another one, got {type(other).__name__}")
+        if (self.d, self.metric) != (other.d, other.metric):
+            raise ValueError(f"the two indexes differ: {self} and {other}")
+        lists = other.lists.view
+        rows = lists.rows()
+        self.lists.add(lists.list_numbers(), lists.codes[rows], lists.ids[rows].astype(np.int64))
+
+    def reset(self) -> None:
+        """Forget the stored vectors."""
+        self.lists.clear()
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What a file must hold: parameters (JSON) and arrays. See `io`."""
+        lists = compact(self.lists.view)
+        return {"d": self.d, "metric": self.metric}, {"ids": lists.ids, "vectors": _vectors_of(lists)}
+
+    @classmethod
+    def from_state(cls, parameters: dict[str, Any], arrays: dict[str, Any]) -> IndexFlat:
+        """The index that `state` described. Raises ValueError if the parts do not fit together."""
+        index = cls(**parameters)
+        vectors, ids = arrays["vectors"], arrays["ids"]
+        if vectors.dtype != np.float32 or vectors.ndim != 2 or vectors.shape[1] != index.d:
+            raise ValueError(f"vectors must be float32 (n, {index.d}), got {vectors.dtype} {vectors.shape}")
+        codes = vectors.view(np.uint8).reshape(len(vectors), index.code_size)
+        index.lists.publish(index.lists.restored(np.array([len(vectors)]), ids, codes))
+        return index
+
+    def _prepared(self, xq: Any, nprobe: int | None, ids: Any) -> tuple[Floats, Lists]:
+        x = self._vectors(xq, "xq")
+        if nprobe is not None:
+            positive_int(nprobe, "nprobe")
+        lists = self.lists.view
+        return x, lists if ids is None else self.lists.only(lists, as_ids(ids))
+
+    def _candidates(self, x: Floats, lists: Lists, shortlist: Shortlist) -> tuple[Ids, Ids, Floats]:
+        """What may be in the answer: query numbers, rows of `lists`, and the defined distances."""
+        y = _vectors_of(lists)[: lists.ntotal]
+        rows = max(1, 4 * BLOCK // self.d)  # 64 MiB of vectors at a time, and as much of distances
+        for first in range(0, len(y), rows):
+            block = y[first : first + rows]
+            queries = max(1, 4 * BLOCK // len(block))
+            for start in range(0, len(x), queries):
+                part = np.arange(start, min(start + queries, len(x)))
+                shortlist.offer(part, first, *screen(x[part], block, self.metric))
+        query, row = shortlist.finish()
+        return query, row, pair_distances_at(x, query, y, row, self.metric)
+
+    def _vectors(self, x: Any, name: str) -> Floats:
+        x = as_vectors(x, self.d, name)
+        return normalised(x) if self.metric == "cosine" else x
+
+
+def _vectors_of(lists: Lists) -> Floats:
+    return lists.codes.view(np.float32)

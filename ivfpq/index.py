@@ -1,0 +1,352 @@
+"""IndexIVFPQ: the inverted file with product quantization (Jégou, Douze, Schmid 2011, section IV)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ivfpq import kernels
+from ivfpq.checks import Floats, Ids, Metric, NotTrainedError, as_ids, as_metric, as_vectors, positive_int
+from ivfpq.distances import RangeResult, SearchResult, choose, normalised
+from ivfpq.invlists import InvertedLists, Lists, compact
+from ivfpq.kmeans import MAX_POINTS_PER_CENTROID, kmeans
+from ivfpq.pq import Packed, ProductQuantizer
+
+ADD_BLOCK = 16384  # vectors encoded at a time
+
+
+class IndexIVFPQ:
+    """Vectors sorted into nlist cells, each kept as the short code of what its cell's centroid leaves over.
+
+    `train` finds the centroids (the coarse quantizer) and the product quantizer of the residuals. `add` sends a vector
+    to the list of its nearest centroid c and stores the code of x - c. `search` looks into the `nprobe` lists whose
+    centroids are nearest to the query, and ranks what it finds there by the distance to the codes.
+
+    Parameters
+    ----------
+    d : int
+        Dimension.
+    nlist : int
+        Cells.
+    M, nbits : int
+        Numbers in a code, and bits of each: see `ProductQuantizer`.
+    metric : {"l2", "ip", "cosine"}
+        Squared Euclidean distance, inner product, or cosine similarity. For cosine, vectors are scaled to length 1 as
+        they come in, and searched by inner product.
+    nprobe : int
+        Lists that a search looks into unless told otherwise; more than nlist means all.
+    seed : int
+        Of the random numbers that training uses: the same data and seed give the same index.
+
+    Attributes
+    ----------
+    centroids : float32 array, shape (nlist, d), or None before training
+    pq : ProductQuantizer
+    lists : InvertedLists
+    metadata : dict
+        Free for the user; `save` keeps it if JSON can hold it.
+
+    Notes
+    -----
+    Any number of threads may search while one adds or removes: a search sees the index as it was at one moment.
+    """
+
+    __slots__ = ("_metric", "_nprobe", "centroids", "lists", "metadata", "pq", "seed")
+
+    def __init__(
+        self,
+        d: int,
+        nlist: int = 100,
+        M: int = 8,
+        nbits: int = 8,
+        *,
+        metric: Metric = "l2",
+        nprobe: int = 1,
+        seed: int = 0,
+    ) -> None:
+        self.pq = ProductQuantizer(d, M, nbits)
+        self.lists = InvertedLists(positive_int(nlist, "nlist"), self.pq.code_size)
+        self._metric = as_metric(metric)
+        self.nprobe = nprobe
+        self.seed = int(seed)
+        self.centroids: Floats | None = None
+        self.metadata: dict[str, Any] = {}
+
+    def __repr__(self) -> str:
+        return (
+            f"IndexIVFPQ(d={self.d}, nlist={self.nlist}, M={self.M}, nbits={self.nbits}, metric={self.metric!r}, "
+            f"nprobe={self.nprobe}; {self.ntotal} vectors)"
+        )
+
+    @property
+    def d(self) -> int:
+        """Dimension."""
+        return self.pq.d
+
+    @property
+    def nlist(self) -> int:
+        """Cells."""
+        return self.lists.nlist
+
+    @property
+    def M(self) -> int:  # noqa: N802
+        """Numbers in a code."""
+        return self.pq.M
+
+    @property
+    def nbits(self) -> int:
+        """Bits of each number of a code."""
+        return self.pq.nbits
+
+    @property
+    def metric(self) -> Metric:
+        """What a search ranks by."""
+        return self._metric
+
+    @property
+    def nprobe(self) -> int:
+        """Lists that a search looks into unless told otherwise."""
+        return self._nprobe
+
+    @nprobe.setter
+    def nprobe(self, value: int) -> None:
+        self._nprobe = positive_int(value, "nprobe")
+
+    @property
+    def ntotal(self) -> int:
+        """Vectors stored."""
+        return self.lists.view.ntotal
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether vectors can be added."""
+        return self.centroids is not None and self.pq.codebooks is not None
+
+    @property
+    def code_size(self) -> int:
+        """Bytes of a stored vector, its id not counted."""
+        return self.pq.code_size
+
+    @property
+    def train_size_min(self) -> int:
+        """The least number of training vectors."""
+        return max(self.nlist, self.pq.ksub)
+
+    def train(self, x: Any) -> None:
+        """Find the centroids and the codebooks.
+
+        Parameters
+        ----------
+        x : array_like, shape (n, d)
+            At least `train_size_min` vectors like those to be stored.
+
+        Raises
+        ------
+        ValueError
+            If there are too few vectors.
+        RuntimeError
+            If vectors are stored already: their codes would mean something else afterwards.
+        """
+        x = self._vectors(x, "x")
+        if len(x) < self.train_size_min:
+            raise ValueError(
+                f"training needs at least {self.train_size_min} vectors (nlist={self.nlist}, nbits={self.nbits}), "
+                f"got n={len(x)}"
+            )
+        if self.ntotal:
+            raise RuntimeError(f"the index holds {self.ntotal} vectors: reset it before training again")
+        rng = np.random.default_rng(self.seed)
+        centroids = kmeans(x, self.nlist, rng, spherical=self.metric != "l2")
+        most = MAX_POINTS_PER_CENTROID * self.pq.ksub
+        if len(x) > most:
+            x = x[np.sort(rng.choice(len(x), most, replace=False))]
+        self.pq.train(x - centroids[self._nearest_lists(x, centroids, 1)[:, 0]], rng)
+        self.centroids = centroids
+
+    def add(self, x: Any) -> None:
+        """Store vectors (n, d) under the next free ids: 0, 1, ..., or on from the largest id there is."""
+        x = as_vectors(x, self.d)
+        with self.lists.lock:  # nobody else may take these ids
+            first = self.lists.next_id()
+            self.add_with_ids(x, np.arange(first, first + len(x)))
+
+    def add_with_ids(self, x: Any, ids: Any) -> None:
+        """Store vectors (n, d) under ids (n,), distinct and not yet in the index.
+
+        Raises
+        ------
+        NotTrainedError
+            Before training.
+        ValueError
+            If an id is taken or comes twice; then nothing is stored.
+        """
+        centroids = self._trained()
+        x = self._vectors(x, "x")
+        ids = as_ids(ids, n=len(x))
+        list_numbers, codes = np.empty(len(x), np.int64), np.empty((len(x), self.code_size), np.uint8)
+        for start in range(0, len(x), ADD_BLOCK):
+            part = slice(start, start + ADD_BLOCK)
+            list_numbers[part], codes[part] = self._encode(x[part], centroids)
+        self.lists.add(list_numbers, codes, ids)
+
+    def search(self, xq: Any, k: int, *, nprobe: int | None = None, ids: Any = None) -> SearchResult:
+        """The k nearest of each query among the vectors of its probed lists.
+
+        Parameters
+        ----------
+        xq : array_like, shape (nq, d)
+        k : int
+        nprobe : int, optional
+            Lists to look into, for this call only.
+        ids : array_like of int, optional
+            Consider these ids only; those the index does not hold are passed over.
+
+        Returns
+        -------
+        SearchResult
+            `distances` float32 (nq, k), `ids` int64 (nq, k); best first, ties by the smaller id. Places that no
+            candidate fills hold id -1 at +inf (l2) or -inf (ip, cosine).
+        """
+        k = positive_int(k, "k")
+        x, probes, centroids, lists = self._prepared(xq, nprobe, ids)
+        result: SearchResult = kernels.get().search(x, probes, centroids, self.pq, lists, k, self.metric)
+        return result
+
+    def range_search(self, xq: Any, radius: float, *, nprobe: int | None = None, ids: Any = None) -> RangeResult:
+        """All vectors of the probed lists nearer than `radius` (for ip and cosine: more similar than it).
+
+        Returns
+        -------
+        RangeResult
+            `lims` (nq + 1,), `distances` and `ids` (lims[-1],): those of query i are at lims[i]:lims[i + 1], best
+            first.
+        """
+        x, probes, centroids, lists = self._prepared(xq, nprobe, ids)
+        radius = float(np.float32(radius))
+        result: RangeResult = kernels.get().range_search(x, probes, centroids, self.pq, lists, radius, self.metric)
+        return result
+
+    def reconstruct(self, id: int) -> Floats:
+        """What is left of the vector stored under `id`: its centroid and its codewords. float32 (d,).
+
+        Raises
+        ------
+        KeyError
+            If the index does not hold the id.
+        """
+        centroids, lists = self._trained(), self.lists.view
+        row = self.lists.find(lists, as_ids([id], "id"))
+        if row[0] < 0:
+            raise KeyError(f"id {id} is not in the index")
+        vector: Floats = centroids[lists.list_numbers(row)[0]] + self.pq.decode(self.pq.unpack(lists.codes[row]))[0]
+        return vector
+
+    def remove_ids(self, ids: Any) -> int:
+        """Take the given ids out of the index; returns how many of them it held."""
+        return self.lists.remove(as_ids(ids))
+
+    def merge_from(self, other: IndexIVFPQ) -> None:
+        """Add what `other` stores, under the same ids. `other` stays as it is.
+
+        Raises
+        ------
+        TypeError
+            If `other` is of another kind.
+        ValueError
+            If the two were trained differently, or an id is in both; then nothing changes.
+        """
+        if not isinstance(other, IndexIVFPQ):
+            raise TypeError(f"an IndexIVFPQ can only take in another one, got {type(other).__name__}")
+        mine, theirs = self.state()[0], other.state()[0]
+        for name in ("d", "nlist", "M", "nbits", "metric"):
+            if mine[name] != theirs[name]:
+                raise ValueError(f"the two indexes differ in {name}: {mine[name]} and {theirs[name]}")
+        if not np.array_equal(self._trained(), other._trained()):
+            raise ValueError("the two indexes have different centroids: only indexes trained as one can be merged")
+        if not np.array_equal(self.pq.codebooks, other.pq.codebooks):  # type: ignore[arg-type]
+            raise ValueError("the two indexes have different codebooks: only indexes trained as one can be merged")
+        lists = other.lists.view
+        rows = lists.rows()
+        self.lists.add(lists.list_numbers(), lists.codes[rows], lists.ids[rows].astype(np.int64))
+
+    def reset(self) -> None:
+        """Forget the stored vectors, not the training."""
+        self.lists.clear()
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What a file must hold: parameters (JSON) and arrays. See `io`."""
+        lists = compact(self.lists.view)
+        parameters = {
+            "d": self.d,
+            "nlist": self.nlist,
+            "M": self.M,
+            "nbits": self.nbits,
+            "metric": self.metric,
+            "nprobe": self.nprobe,
+            "seed": self.seed,
+        }
+        arrays = {} if not self.is_trained else {"centroids": self.centroids, "codebooks": self.pq.codebooks}
+        return parameters, {**arrays, "sizes": lists.sizes, "ids": lists.ids, "codes": lists.codes}
+
+    @classmethod
+    def from_state(cls, parameters: dict[str, Any], arrays: dict[str, Any]) -> IndexIVFPQ:
+        """The index that `state` described. Raises ValueError if the parts do not fit together."""
+        if np.shape(arrays["sizes"]) != (parameters["nlist"],):  # before nlist is believed
+            raise ValueError(f"sizes must have shape ({parameters['nlist']},), got {np.shape(arrays['sizes'])}")
+        index = cls(**parameters)
+        lists = index.lists.restored(arrays["sizes"], arrays["ids"], arrays["codes"])
+        if "centroids" in arrays:
+            index.install(arrays["centroids"], arrays["codebooks"])
+        elif lists.ntotal:
+            raise ValueError(f"{lists.ntotal} vectors are stored in an index that was never trained")
+        index.lists.publish(lists)
+        return index
+
+    def install(self, centroids: Any, codebooks: Any) -> None:
+        """Use quantizers trained elsewhere: `centroids` (nlist, d) and `codebooks` (M, ksub, dsub).
+
+        Raises
+        ------
+        ValueError
+            If a shape is wrong or a number is not finite.
+        RuntimeError
+            If vectors are stored already.
+        """
+        if self.ntotal:
+            raise RuntimeError(f"the index holds {self.ntotal} vectors: reset it before changing its quantizers")
+        centroids = as_vectors(centroids, self.d, "centroids")
+        if len(centroids) != self.nlist:
+            raise ValueError(f"centroids must have shape ({self.nlist}, {self.d}), got {centroids.shape}")
+        shape = (self.M, self.pq.ksub, self.pq.dsub)
+        if np.shape(codebooks) != shape:
+            raise ValueError(f"codebooks must have shape {shape}, got {np.shape(codebooks)}")
+        flat = as_vectors(np.reshape(codebooks, (-1, self.pq.dsub)), self.pq.dsub, "codebooks")
+        self.pq.codebooks = flat.reshape(shape)
+        self.centroids = centroids
+
+    def _prepared(self, xq: Any, nprobe: int | None, ids: Any) -> tuple[Floats, Ids, Floats, Lists]:
+        """Queries, the lists each looks into, the centroids, and the lists as they are now."""
+        centroids = self._trained()
+        x = self._vectors(xq, "xq")
+        nprobe = self.nprobe if nprobe is None else positive_int(nprobe, "nprobe")
+        lists = self.lists.view
+        if ids is not None:
+            lists = self.lists.only(lists, as_ids(ids))
+        return x, self._nearest_lists(x, centroids, min(nprobe, self.nlist)), centroids, lists
+
+    def _nearest_lists(self, x: Floats, centroids: Floats, nprobe: int) -> Ids:
+        return choose(x, centroids, nprobe, self.metric, centre=centroids.mean(axis=0))
+
+    def _encode(self, x: Floats, centroids: Floats) -> tuple[Ids, Packed]:
+        list_numbers = self._nearest_lists(x, centroids, 1)[:, 0]
+        return list_numbers, self.pq.pack(self.pq.encode(x - centroids[list_numbers]))
+
+    def _vectors(self, x: Any, name: str) -> Floats:
+        x = as_vectors(x, self.d, name)
+        return normalised(x) if self.metric == "cosine" else x
+
+    def _trained(self) -> Floats:
+        if self.centroids is None:
+            raise NotTrainedError("the index is not trained: call train first")
+        return self.centroids

@@ -1,0 +1,233 @@
+"""Index files: a safetensors file whose metadata describes the index. No pickle, nothing executed.
+
+    8 bytes    length of the header, little-endian
+    header     JSON: name, type, shape and place of each array, and under "__metadata__":
+                   format     "ivfpq"
+                   version    of this layout, "1"
+                   kind       the class, e.g. "IndexIVFPQ"
+                   parameters JSON: the arguments of its constructor
+                   metadata   JSON: the user's
+                   data       SHA-256 of all that follows the header
+                   header     SHA-256 of the length and the header, this sum itself written as zeros
+               padded with spaces so that the arrays start at a multiple of 64 bytes
+    arrays     one after the other, little-endian, C order
+
+Any program that reads safetensors can read it. The file is written here rather than by the safetensors package because
+of what that does not offer: sums that cover the header too, alignment, and no second copy of the arrays in memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from ivfpq.checks import IndexFileError
+from ivfpq.factory import Index
+from ivfpq.flat import IndexFlat
+from ivfpq.index import IndexIVFPQ
+
+VERSION = "1"
+ALIGNMENT = 64
+HEADER_MAX = 100_000_000  # as the safetensors package
+CHUNK = 1 << 24
+
+_KINDS: dict[str, Any] = {kind.__name__: kind for kind in (IndexFlat, IndexIVFPQ)}
+_TYPES = {"I64": "<i8", "F32": "<f4", "I32": "<i4", "U8": "|u1"}  # widest first: each array stays aligned to its type
+_NAMES = {np.dtype(code): name for name, code in _TYPES.items()}
+_NO_SUM = "0" * 64
+
+
+def save(index: Index, path: str | os.PathLike[str], *, metadata: dict[str, Any] | None = None) -> None:
+    """Write `index` to `path`, all or nothing: whatever happens, the old file or the new one is there.
+
+    Parameters
+    ----------
+    index : IndexIVFPQ or IndexFlat
+    path : path-like
+        Its folder must exist; a file of that name is replaced.
+    metadata : dict, optional
+        Stored instead of `index.metadata`; anything that JSON can hold.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `index` is not one of ours, or JSON cannot hold the metadata.
+    OSError
+        If the file cannot be written.
+    """
+    kind = type(index).__name__
+    if _KINDS.get(kind) is not type(index):
+        raise TypeError(f"save takes {' or '.join(_KINDS)}, got {kind}")
+    metadata = index.metadata if metadata is None else metadata
+    if not isinstance(metadata, dict):
+        raise TypeError(f"metadata must be a dict, got {type(metadata).__name__}")
+    parameters, arrays = index.state()
+    named = sorted(((n, np.ascontiguousarray(a)) for n, a in arrays.items()), key=lambda e: (-e[1].itemsize, e[0]))
+
+    data_sum = hashlib.sha256()
+    entries: dict[str, Any] = {}
+    offset = 0
+    for name, array in named:
+        data_sum.update(_bytes(array))
+        span = [offset, offset + array.nbytes]
+        entries[name] = {"dtype": _NAMES[array.dtype], "shape": list(array.shape), "data_offsets": span}
+        offset += array.nbytes
+    entries["__metadata__"] = {
+        "format": "ivfpq",
+        "version": VERSION,
+        "kind": kind,
+        "parameters": json.dumps(parameters, allow_nan=False),
+        "metadata": json.dumps(metadata, allow_nan=False),
+        "data": data_sum.hexdigest(),
+        "header": _NO_SUM,
+    }
+    text = json.dumps(entries).encode()
+    text += b" " * (-(8 + len(text)) % ALIGNMENT)
+    if len(text) > HEADER_MAX:
+        raise ValueError(f"metadata is too large: the header would take {len(text)} bytes, at most {HEADER_MAX} fit")
+    head = len(text).to_bytes(8, "little") + text
+    field = f'"header": "{_NO_SUM}"'.encode()
+    place = head.rindex(field) + len(field) - 1 - len(_NO_SUM)
+    head = head[:place] + hashlib.sha256(head).hexdigest().encode() + head[place + len(_NO_SUM) :]
+
+    _replace(Path(path), [head, *(_bytes(array) for _, array in named)])
+
+
+def load(path: str | os.PathLike[str], *, mmap: bool = False) -> Index:
+    """Read an index that `save` wrote.
+
+    Parameters
+    ----------
+    path : path-like
+    mmap : bool
+        Leave the arrays in the file, to be paged in as they are used and shared between processes. The file must stay
+        as it is meanwhile (`save` to the same name is fine: it makes a new file). The sums are checked all the same.
+
+    Raises
+    ------
+    IndexFileError
+        If the file is not an index, or is truncated, damaged, or of a later version; the message names it and says
+        what is wrong.
+    OSError
+        If it cannot be opened.
+    """
+    path = Path(path)
+    with path.open("rb") as file:
+        try:
+            return _load(file, mmap)
+        except IndexFileError as error:
+            raise IndexFileError(f"{path}: {error}") from None
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+            raise IndexFileError(f"{path}: the parts of the index do not fit together: {error}") from error
+
+
+def _load(file: BinaryIO, mmap: bool) -> Index:
+    entries, start, size = _header(file)
+    about = entries.pop("__metadata__")
+    if about["version"] != VERSION:
+        raise IndexFileError(f"written in version {about['version']} of the format, this program reads {VERSION}")
+    kind = _KINDS.get(about["kind"])
+    if kind is None:
+        raise IndexFileError(f"holds an index of the unknown kind {about['kind']!r}")
+    spans = _spans(entries, size - start)
+    data_sum = hashlib.sha256()
+    arrays: dict[str, Any] = {}
+    for name, dtype, shape, offset in spans:
+        if mmap and np.prod(shape, dtype=object):
+            array: Any = np.asarray(np.memmap(file, dtype, "r", start + offset, tuple(shape)))
+            data_sum.update(_bytes(array))
+        else:
+            array = np.empty(shape, dtype)
+            file.seek(start + offset)
+            for chunk in _chunks(array):
+                if file.readinto(chunk) != len(chunk):  # type: ignore[attr-defined]
+                    raise IndexFileError("truncated while it was being read")
+                data_sum.update(chunk)
+        arrays[name] = array
+    if data_sum.hexdigest() != about["data"]:
+        raise IndexFileError("the arrays are damaged: their SHA-256 is not the recorded one")
+    index: Index = kind.from_state(json.loads(about["parameters"]), arrays)
+    index.metadata = json.loads(about["metadata"])
+    return index
+
+
+def _header(file: BinaryIO) -> tuple[dict[str, Any], int, int]:
+    """The header as JSON holds it, where the arrays start, and the size of the file."""
+    size = os.fstat(file.fileno()).st_size
+    prefix = file.read(8)
+    length = int.from_bytes(prefix, "little")
+    if len(prefix) < 8 or length > min(size - 8, HEADER_MAX):
+        raise IndexFileError(f"truncated or not an index file: {size} bytes, with a header of {length} announced")
+    text = file.read(length)
+    try:
+        entries = json.loads(text)
+        about = entries["__metadata__"]
+        if about["format"] != "ivfpq":
+            raise KeyError("format")
+        recorded = about["header"].encode()
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise IndexFileError("not an index file, or its header is damaged") from None
+    head = prefix + text
+    place = head.rfind(recorded)
+    if len(recorded) != 64 or head.count(recorded) != 1:
+        raise IndexFileError("the header is damaged: it has no sum")
+    blank = head[:place] + _NO_SUM.encode() + head[place + 64 :]
+    if hashlib.sha256(blank).hexdigest().encode() != recorded:
+        raise IndexFileError("the header is damaged: its SHA-256 is not the recorded one")
+    return entries, 8 + length, size
+
+
+def _spans(entries: dict[str, Any], available: int) -> list[tuple[str, str, list[int], int]]:
+    """Name, type, shape and offset of each array; they fill the file exactly. Nothing is allocated before this."""
+    spans, offset = [], 0
+    for name, entry in sorted(entries.items(), key=lambda item: item[1]["data_offsets"]):
+        dtype, shape = _TYPES[entry["dtype"]], entry["shape"]
+        if not all(type(n) is int and n >= 0 for n in shape):
+            raise IndexFileError(f"array {name} has the impossible shape {shape}")
+        nbytes = int(np.prod(shape, dtype=object)) * np.dtype(dtype).itemsize
+        if entry["data_offsets"] != [offset, offset + nbytes]:
+            raise IndexFileError(f"array {name} is not where its shape and the arrays before it put it")
+        spans.append((name, dtype, shape, offset))
+        offset += nbytes
+    if offset != available:
+        raise IndexFileError(f"truncated or too long: {offset} bytes of arrays are announced, {available} are there")
+    return spans
+
+
+def _bytes(array: Any) -> memoryview:
+    """The memory of a C-ordered array. (An empty one cannot be viewed as bytes.)"""
+    return memoryview(array.reshape(-1).view(np.uint8)) if array.size else memoryview(b"")
+
+
+def _chunks(array: Any) -> Iterator[memoryview]:
+    whole = _bytes(array)
+    for start in range(0, len(whole), CHUNK):
+        yield whole[start : start + CHUNK]
+
+
+def _replace(path: Path, parts: list[bytes | memoryview]) -> None:
+    """Write a file beside `path`, make sure that it is on disk, and give it the name."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            for part in parts:
+                file.write(part)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if os.name == "posix":  # the new name must outlive a power cut as well
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

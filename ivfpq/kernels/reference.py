@@ -1,0 +1,107 @@
+"""What an IVFPQ search answers: the definition, in numpy (Jégou, Douze, Schmid 2011, sections III-A and IV-B).
+
+A stored vector i in list l with the coarse centroid c_l and the code (j_1, ..., j_M) stands for c_l + y_i, where
+y_i = [y_1[j_1], ..., y_M[j_M]]. Its distance to a query x is read from tables of M * ksub numbers (ADC, asymmetric
+distance computation), one table a probed list for l2 and one for all lists for inner products:
+
+    l2:         r = x - c_l,  T[m, j] = |r_m - y_m[j]|^2,  distance   =         sum over m of T[m, j_m]   (eq. 13, 31)
+    ip, cosine:               T[m, j] = <x_m, y_m[j]>,     similarity = <x, c_l> + sum over m of T[m, j_m]
+
+All in float32: r is rounded, each entry of T and <x, c_l> are an `ordered_sum` of rounded terms, and the sum over m is
+added in order of m. `adc` below is that and nothing else. Whatever faster kernel is written must give its numbers.
+
+`search` need not read a table for every code. It rebuilds the vectors of a list, screens them by a matrix product with
+a proven error bound, and calls `adc` for those alone that can be among the k best: see `distances`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ivfpq.checks import Floats, Ids, Metric
+from ivfpq.distances import BLOCK, RangeResult, SearchResult, Shortlist, best_k, ordered_sum, screen, within
+from ivfpq.invlists import Lists
+from ivfpq.pq import Codes, ProductQuantizer
+
+
+def adc(x: Floats, centroids: Floats, codes: Codes, pq: ProductQuantizer, metric: Metric) -> Floats:
+    """The distance of query x[i] to what centroids[i] and codes[i] stand for.
+
+    Parameters
+    ----------
+    x, centroids : float32 arrays, shape (n, d)
+    codes : array, shape (n, M)
+
+    Returns
+    -------
+    float32 array, shape (n,)
+    """
+    y = pq.decode(codes)
+    terms = x * y if metric != "l2" else np.square(x - centroids - y)
+    parts = ordered_sum(terms.reshape(len(x), pq.M, pq.dsub))  # T[m, j_m] of each i, shape (n, M)
+    total = np.zeros(len(x), np.float32) if metric == "l2" else ordered_sum(x * centroids)
+    for m in range(pq.M):
+        total = total + parts[:, m]
+    return total + np.float32(0)  # no negative zero
+
+
+def search(
+    x: Floats, probes: Ids, centroids: Floats, pq: ProductQuantizer, lists: Lists, k: int, metric: Metric
+) -> SearchResult:
+    """The k best of the probed lists by `adc`, ties to the smaller id.
+
+    Parameters
+    ----------
+    x : float32 array, shape (nq, d)
+    probes : int64 array, shape (nq, nprobe)
+        Lists to look through for each query.
+    centroids : float32 array, shape (nlist, d)
+    """
+    query, row, distance = _candidates(x, probes, centroids, pq, lists, Shortlist(len(x), k), metric)
+    return best_k(query, distance, lists.ids[row].astype(np.int64), len(x), k, metric)
+
+
+def range_search(
+    x: Floats, probes: Ids, centroids: Floats, pq: ProductQuantizer, lists: Lists, radius: float, metric: Metric
+) -> RangeResult:
+    """All of the probed lists that `adc` puts strictly inside the radius (above it, for ip and cosine)."""
+    shortlist = Shortlist(len(x), None, radius if metric == "l2" else -radius)
+    query, row, distance = _candidates(x, probes, centroids, pq, lists, shortlist, metric)
+    return within(query, distance, lists.ids[row].astype(np.int64), len(x), radius, metric)
+
+
+def _candidates(
+    x: Floats,
+    probes: Ids,
+    centroids: Floats,
+    pq: ProductQuantizer,
+    lists: Lists,
+    shortlist: Shortlist,
+    metric: Metric,
+) -> tuple[Ids, Ids, Floats]:
+    """What may be in the answer: query numbers, rows of `lists`, and the defined distances."""
+    # Pairs (query, list), list by list: each list is rebuilt once for all queries that look into it.
+    order = np.argsort(probes, axis=None, kind="stable")
+    asking = order // probes.shape[1]
+    ends = np.cumsum(np.bincount(probes.ravel(), minlength=len(centroids)))
+    step = max(1, BLOCK // max(pq.d, len(x)))
+    for number in np.flatnonzero(np.diff(ends, prepend=0) * lists.sizes):
+        queries = asking[ends[number - 1] if number else 0 : ends[number]]
+        residual = x[queries] - centroids[number] if metric == "l2" else x[queries]
+        first, last = int(lists.starts[number]), int(lists.starts[number] + lists.sizes[number])
+        for start in range(first, last, step):
+            y = pq.decode(pq.unpack(lists.codes[start : min(start + step, last)]))
+            score, error = screen(residual, y, metric)
+            if metric != "l2":  # <x, c_l> comes apart from <x, y_i>, in the bound too: the two may cancel
+                coarse, coarse_error = screen(residual, centroids[number : number + 1], metric)
+                score, error = score + coarse, error + coarse_error
+            shortlist.offer(queries, start, score, error)
+    query, row = shortlist.finish()
+    distance = np.empty(len(query), np.float32)
+    number = lists.list_numbers(row)
+    step = max(1, BLOCK // pq.d)
+    for start in range(0, len(query), step):
+        part = slice(start, start + step)
+        codes = pq.unpack(lists.codes[row[part]])
+        distance[part] = adc(x[query[part]], centroids[number[part]], codes, pq, metric)
+    return query, row, distance

@@ -1,0 +1,138 @@
+"""k-means: Lloyd's algorithm on matrix products, seeded by k-means++ drawn in rounds."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import numpy.typing as npt
+
+from ivfpq.checks import Floats, Ids
+from ivfpq.distances import BLOCK, normalised
+
+logger = logging.getLogger(__name__)
+
+ITERATIONS = 25
+MAX_POINTS_PER_CENTROID = 256  # more training points change centroids no more; faiss draws the line here too
+TOLERANCE = 1e-4  # a relative gain of an iteration below this one ends the training
+
+
+def kmeans(x: Floats, k: int, rng: np.random.Generator, *, spherical: bool = False) -> Floats:
+    """k centroids that make the sum of squared distances to the nearest one small.
+
+    Parameters
+    ----------
+    x : float32 array, shape (n, d)
+    k : int
+        At most n.
+    rng : numpy.random.Generator
+    spherical : bool
+        Centroids have length 1 and points belong to the one of the largest inner product (faiss trains the coarse
+        quantizer of inner-product indexes so).
+
+    Returns
+    -------
+    float32 array, shape (k, d)
+
+    Raises
+    ------
+    ValueError
+        If there are fewer points than centroids.
+    """
+    if len(x) < k:
+        raise ValueError(f"k-means needs at least as many points as centroids, got n={len(x)}, k={k}")
+    if len(x) > k * MAX_POINTS_PER_CENTROID:
+        x = x[np.sort(rng.choice(len(x), k * MAX_POINTS_PER_CENTROID, replace=False))]
+    # Far from the origin the expanded square |x|^2 - 2xc + |c|^2 would cancel its digits away. Directions have no mean.
+    mean = np.zeros(x.shape[1], np.float32) if spherical else x.mean(axis=0, dtype=np.float64).astype(np.float32)
+    x = x - mean
+    centroids = _seeds(normalised(x) if spherical else x, k, rng)
+    previous = np.inf
+    for iteration in range(ITERATIONS):
+        nearest, cost = _assign(x, centroids, spherical)
+        objective = float(cost.sum(dtype=np.float64))
+        logger.debug("k-means k=%d iteration %d: objective %.6g", k, iteration, objective)
+        centroids = _means(x, nearest, cost, k)
+        if spherical:
+            centroids = normalised(centroids)
+        if previous - objective <= TOLERANCE * abs(objective):
+            break
+        previous = objective
+    return centroids + mean
+
+
+def _seeds(x: Floats, k: int, rng: np.random.Generator) -> Floats:
+    """First centroids: k-means++ (Arthur and Vassilvitskii 2007), drawn in growing rounds.
+
+    Each point is drawn with a probability proportional to its squared distance from the seeds so far. Drawing a
+    quarter more at a time instead of one (as k-means||, Bahmani et al. 2012, does) makes a round one matrix product.
+    """
+    chosen = rng.integers(len(x), size=1)
+    gap = _gaps(x, x[chosen])
+    while len(chosen) < k:
+        wanted = min(k - len(chosen), max(1, len(chosen) // 4))
+        weight = gap.astype(np.float64)
+        weight[chosen] = 0
+        apart = np.count_nonzero(weight)
+        if apart < wanted:  # fewer distinct points than centroids: repeats will do
+            free = np.setdiff1d(np.arange(len(x)), chosen)
+            new = rng.choice(free, wanted, replace=False)
+        else:
+            new = rng.choice(len(x), wanted, replace=False, p=weight / weight.sum())
+        chosen = np.concatenate([chosen, new])
+        np.minimum(gap, _gaps(x, x[new]), out=gap)
+    return x[chosen]
+
+
+def _gaps(x: Floats, centroids: Floats) -> Floats:
+    """Squared distance of each point to the nearest centroid, never negative. Shape (n,)."""
+    return np.maximum(_assign(x, centroids, spherical=False)[1], 0)
+
+
+def _assign(x: Floats, centroids: Floats, spherical: bool) -> tuple[Ids, Floats]:
+    """The centroid of each point and what it costs: the squared distance, or minus the inner product."""
+    nearest, cost = np.empty(len(x), np.int64), np.empty(len(x), np.float32)
+    half_norms = np.float32(0.5) * np.einsum("ij,ij->i", centroids, centroids)
+    step = max(1, BLOCK // len(centroids))
+    for start in range(0, len(x), step):
+        block = x[start : start + step]
+        score = block @ centroids.T
+        if not spherical:
+            score -= half_norms
+        best = score.argmax(axis=1)
+        nearest[start : start + step] = best
+        cost[start : start + step] = score[np.arange(len(block)), best]
+    if spherical:
+        return nearest, -cost
+    return nearest, np.einsum("ij,ij->i", x, x) - 2 * cost
+
+
+def _means(x: Floats, nearest: Ids, cost: Floats, k: int) -> Floats:
+    """The mean of each centroid's points; a centroid without points moves to one of the points served worst."""
+    counts: npt.NDArray[np.int64] = np.bincount(nearest, minlength=k)
+    empty = np.flatnonzero(counts == 0)
+    if len(empty):
+        nearest = nearest.copy()
+        # Only points whose own centroid keeps another one may leave it.
+        for centroid, point in zip(empty, _worst_served(nearest, cost, counts, len(empty)), strict=False):
+            counts[nearest[point]] -= 1
+            counts[centroid] = 1
+            nearest[point] = centroid
+    order = np.argsort(nearest, kind="stable")
+    filled = np.flatnonzero(counts)
+    starts = (np.cumsum(counts) - counts)[filled]
+    means = np.zeros((k, x.shape[1]), np.float32)
+    means[filled] = np.add.reduceat(x[order], starts, axis=0) / counts[filled, None].astype(np.float32)
+    return means
+
+
+def _worst_served(nearest: Ids, cost: Floats, counts: npt.NDArray[np.int64], wanted: int) -> list[int]:
+    """Points of the highest cost that can leave their centroid without emptying it."""
+    left, points = counts.copy(), []
+    for point in np.argsort(-cost, kind="stable"):
+        if left[nearest[point]] > 1:
+            left[nearest[point]] -= 1
+            points.append(int(point))
+            if len(points) == wanted:
+                break
+    return points

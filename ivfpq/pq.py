@@ -1,0 +1,111 @@
+"""Product quantization: a vector as M small whole numbers (Jégou, Douze, Schmid 2011, section II)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ivfpq.checks import Floats, NotTrainedError, positive_int
+from ivfpq.distances import choose
+from ivfpq.kmeans import kmeans
+
+Codes = npt.NDArray[Any]  # uint8 up to 8 bits, uint16 above
+Packed = npt.NDArray[np.uint8]
+
+
+class ProductQuantizer:
+    """Cuts a vector into M parts and replaces each by the nearest of the ksub codewords of its part.
+
+    With x = [x_1, ..., x_M] and codebooks y_m (section II-B):
+
+        code_m(x) = argmin_j |x_m - y_m[j]|^2           (encode)
+        x is rebuilt as [y_1[code_1], ..., y_M[code_M]] (decode)
+
+    ksub^M different vectors are told apart with M * ksub codewords in memory.
+
+    Parameters
+    ----------
+    d : int
+        Dimension; a multiple of `M`.
+    M : int
+        Parts, so numbers in a code.
+    nbits : int
+        Bits of each number, 1 to 16.
+
+    Attributes
+    ----------
+    ksub : int
+        Codewords of a part, 2**nbits.
+    dsub : int
+        Dimension of a part, d / M.
+    code_size : int
+        Bytes of a packed code.
+    codebooks : float32 array, shape (M, ksub, dsub), or None before training
+    """
+
+    __slots__ = ("M", "code_size", "codebooks", "d", "dsub", "ksub", "nbits")
+
+    def __init__(self, d: int, M: int, nbits: int = 8) -> None:
+        self.d = positive_int(d, "d")
+        self.M = positive_int(M, "M")
+        self.nbits = positive_int(nbits, "nbits", largest=16)
+        if d % M:
+            raise ValueError(f"d must be a multiple of M, got d={d}, M={M}")
+        self.ksub = 1 << self.nbits
+        self.dsub = self.d // self.M
+        self.code_size = (self.M * self.nbits + 7) // 8
+        self.codebooks: Floats | None = None
+
+    def train(self, x: Floats, rng: np.random.Generator) -> None:
+        """Find each part's codewords by k-means. `x` is float32 (n, d) with n >= ksub.
+
+        Raises
+        ------
+        ValueError
+            If there are fewer vectors than codewords.
+        """
+        if len(x) < self.ksub:
+            raise ValueError(f"PQ with nbits={self.nbits} needs at least {self.ksub} training vectors, got n={len(x)}")
+        self.codebooks = np.stack([kmeans(self._part(x, m), self.ksub, rng) for m in range(self.M)])
+
+    def encode(self, x: Floats) -> Codes:
+        """float32 (n, d) -> codes (n, M). Of two codewords at the same distance the smaller number is taken."""
+        codebooks = self._trained()
+        codes = np.empty((len(x), self.M), np.uint8 if self.nbits <= 8 else np.uint16)
+        for m in range(self.M):
+            codes[:, m] = choose(self._part(x, m), codebooks[m], 1, "l2")[:, 0]
+        return codes
+
+    def decode(self, codes: Codes) -> Floats:
+        """Codes (n, M) -> float32 (n, d)."""
+        codebooks = self._trained()
+        return codebooks[np.arange(self.M), codes].reshape(len(codes), self.d)
+
+    def pack(self, codes: Codes) -> Packed:
+        """Codes (n, M) -> uint8 (n, code_size): number after number, lowest bit first (as faiss stores them)."""
+        if self.nbits == 8:
+            return codes
+        if self.nbits == 16:
+            return np.ascontiguousarray(codes, dtype="<u2").view(np.uint8)
+        bits = (codes[:, :, None] >> np.arange(self.nbits, dtype=codes.dtype)) & 1
+        return np.packbits(bits.astype(np.uint8).reshape(len(codes), -1), axis=1, bitorder="little")
+
+    def unpack(self, packed: Packed) -> Codes:
+        """uint8 (n, code_size) -> codes (n, M)."""
+        if self.nbits == 8:
+            return packed
+        if self.nbits == 16:
+            return np.ascontiguousarray(packed).view("<u2")
+        bits = np.unpackbits(packed, axis=1, count=self.M * self.nbits, bitorder="little")
+        weights = 1 << np.arange(self.nbits, dtype=np.uint8 if self.nbits <= 8 else np.uint16)
+        return (bits.reshape(len(packed), self.M, self.nbits) * weights).sum(axis=2, dtype=weights.dtype)
+
+    def _part(self, x: Floats, m: int) -> Floats:
+        return np.ascontiguousarray(x[:, m * self.dsub : (m + 1) * self.dsub])
+
+    def _trained(self) -> Floats:
+        if self.codebooks is None:
+            raise NotTrainedError("the product quantizer is not trained: call train first")
+        return self.codebooks
