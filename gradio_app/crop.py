@@ -1,0 +1,101 @@
+"""The picture to search, with a box on it that says which part: drawn with a mouse or a finger, or typed in pixels.
+
+The box lives in the browser (`static/crop.js`) and travels with whatever is asked next, as ``TOKEN:x0,y0,x1,y1`` from
+`READ_BOX`; the token names the picture it was drawn on. So a search can never run with the box of a moment ago.
+"""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+
+import gradio as gr
+
+Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels of the upright picture; right and bottom exclusive
+
+_SCRIPT = (Path(__file__).parent / "static" / "crop.js").read_text(encoding="utf-8")
+
+# A browser-side expression: the box on the page at this very moment, or "" where there is no picture.
+READ_BOX = "((c) => c ? c.dataset.token + ':' + c.dataset.box : '')(document.querySelector('.ris-crop'))"
+
+
+def crop_overlay(**kwargs: object) -> gr.HTML:
+    """The component. Its value is what `render` returns; it triggers `remove` when the picture is taken away."""
+    # "${value}" inserts the value as data. With "{{value}}" Gradio would evaluate the rendered text as a JavaScript
+    # template once more, and a file called "${...}.jpg" would run as a program. Everything in the value is escaped here.
+    return gr.HTML(html_template="${value}", js_on_load=_SCRIPT, apply_default_css=False, **kwargs)  # type: ignore[arg-type]
+
+
+def render(token: str, src: str, name: str, width: int, height: int, box: Box | None = None) -> str:
+    """HTML of a picture with its crop box.
+
+    Parameters
+    ----------
+    token : str
+        Names this picture; comes back with the box.
+    src : str
+        Address (or data URI) of the picture as it will be searched, upright, at any resolution.
+    name : str
+        File name, shown as it is.
+    width, height : int
+        Size in pixels of the picture itself, which the box refers to.
+    box : tuple of int, optional
+        The part to search; the whole picture by default.
+    """
+    x0, y0, x1, y1 = box or (0, 0, width, height)
+    style = (
+        f"left:{100 * x0 / width:.4f}%;top:{100 * y0 / height:.4f}%;"
+        f"width:{100 * (x1 - x0) / width:.4f}%;height:{100 * (y1 - y0) / height:.4f}%"
+    )
+    fields = "".join(
+        f'<label>{title}<input type="number" inputmode="numeric" data-edge="{edge}" value="{value}" min="{low}"'
+        f' max="{high}" aria-label="{title} edge of the part to search, in pixels"></label>'
+        for edge, (title, value, low, high) in enumerate(
+            (
+                ("Left", x0, 0, width - 1),
+                ("Top", y0, 0, height - 1),
+                ("Right", x1, 1, width),
+                ("Bottom", y1, 1, height),
+            )
+        )
+    )
+    part = f"{x1 - x0} × {y1 - y0} of {width} × {height} px" if box else f"{width} × {height} px"
+    return (
+        f'<div class="ris-crop{" ris-is-cropped" if box else ""}" data-token="{escape(token)}" data-width="{width}"'
+        f' data-height="{height}" data-box="{x0},{y0},{x1},{y1}">'
+        f'<div class="ris-stage" title="Drag a box around the part to search">'
+        f'<img src="{escape(src)}" alt="To search: {escape(name)}" draggable="false">'
+        f'<div class="ris-box" style="{style}"><i data-corner="0,1"></i><i data-corner="2,1"></i>'
+        f'<i data-corner="0,3"></i><i data-corner="2,3"></i></div></div>'
+        f'<div class="ris-bar"><span class="ris-name" title="{escape(name)}">{escape(name)}</span>'
+        f'<span class="ris-part" aria-live="polite">{part}</span></div>'
+        f'<div class="ris-bar"><details><summary>Crop by numbers</summary><div class="ris-edges">{fields}</div></details>'
+        f'<span class="ris-acts"><button type="button" class="ris-reset">Whole picture</button>'
+        f'<button type="button" class="ris-remove">Remove</button></span></div></div>'
+    )
+
+
+def parse_box(text: str, token: str, width: int, height: int) -> Box | None:
+    """Read what `READ_BOX` sent.
+
+    Parameters
+    ----------
+    text : str
+        ``TOKEN:x0,y0,x1,y1``.
+    token, width, height
+        Of the picture the server holds. A box drawn on another picture means nothing on this one.
+
+    Returns
+    -------
+    tuple of int, or None
+        The box, clipped to the picture; None for the whole picture.
+    """
+    drawn_on, _, numbers = text.partition(":")
+    try:
+        x0, y0, x1, y1 = (int(number) for number in numbers.split(","))
+    except ValueError:
+        return None
+    x0, y0, x1, y1 = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
+    if drawn_on != token or x0 >= x1 or y0 >= y1 or (x0, y0, x1, y1) == (0, 0, width, height):
+        return None
+    return x0, y0, x1, y1

@@ -1,0 +1,57 @@
+// A grid of pictures (results, gallery, examples): enlarge, take as the query, turn the page. Listeners sit on
+// `element`, which stays; the tiles in it come and go. Needs the one <dialog> that the first grid of the page makes.
+const pick = (tile) => trigger('pick', { collection: tile.dataset.collection, id: Number(tile.dataset.id) });
+
+function viewer() {
+  let dialog = document.querySelector('dialog.ris-viewer');
+  if (dialog) return dialog;
+  dialog = document.createElement('dialog');
+  dialog.className = 'ris-viewer';
+  dialog.setAttribute('aria-label', 'Enlarged picture');
+  dialog.innerHTML =
+    '<div class="ris-viewer-stage"><img alt=""></div><div class="ris-viewer-bar"><p></p><span>' +
+    '<button type="button" data-step="-1" aria-label="Previous picture">‹</button>' +
+    '<button type="button" data-step="1" aria-label="Next picture">›</button>' +
+    '<a download>Download original</a><button type="button" class="ris-viewer-use">Search with this</button>' +
+    '<button type="button" class="ris-viewer-close" aria-label="Close">✕</button></span></div>';
+  dialog.show_tile = (tile, use) => {
+    dialog.tile = tile;
+    dialog.use = use;
+    const img = dialog.querySelector('img');
+    img.src = tile.dataset.view;
+    img.alt = tile.dataset.title;
+    dialog.querySelector('p').textContent = tile.dataset.title;
+    dialog.querySelector('a').href = tile.dataset.original;
+    for (const button of dialog.querySelectorAll('[data-step]')) button.disabled = !dialog.neighbour(Number(button.dataset.step));
+    if (!dialog.open) dialog.showModal();
+  };
+  dialog.neighbour = (step) => {
+    const other = step < 0 ? dialog.tile.previousElementSibling : dialog.tile.nextElementSibling;
+    return other && other.matches('.ris-tile') ? other : null;
+  };
+  const step = (by) => { const other = dialog.neighbour(by); if (other) dialog.show_tile(other, dialog.use); };
+  dialog.addEventListener('click', (event) => {
+    const button = event.target.closest('button');
+    if (button && button.dataset.step) step(Number(button.dataset.step));
+    else if (button && button.matches('.ris-viewer-use')) { dialog.close(); dialog.use(dialog.tile); }
+    else if (event.target === dialog || (button && button.matches('.ris-viewer-close'))) dialog.close();
+    else if (event.target.matches('.ris-viewer-stage')) dialog.close();
+  });
+  dialog.addEventListener('keydown', (event) => {
+    if (event.key === 'ArrowLeft') step(-1);
+    if (event.key === 'ArrowRight') step(1);
+  });
+  document.body.append(dialog);
+  return dialog;
+}
+
+element.addEventListener('click', (event) => {
+  const tile = event.target.closest('.ris-tile');
+  if (tile && event.target.closest('.ris-use')) pick(tile);
+  else if (tile && event.target.closest('.ris-open')) viewer().show_tile(tile, pick);
+  const turn = event.target.closest('[data-page]');
+  if (turn) trigger('turn', { page: Number(turn.dataset.page) });
+});
+element.addEventListener('change', (event) => {
+  if (event.target.matches('.ris-page')) trigger('turn', { page: event.target.valueAsNumber || 1 });
+});
