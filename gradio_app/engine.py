@@ -311,7 +311,7 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ImageError(f"{path}: {error.strerror or error}") from error
+        raise ImageError(str(path), error.strerror or str(error)) from error
 
 
 def _check_pixels(pixels: NDArray[Any]) -> None:

@@ -1,0 +1,56 @@
+"""What several test files share: a real collection, made once a session by the real command."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture(scope="session")
+def testdata():
+    """The folder of real data that IVFPQ_TEST_DATA names; only tests marked `realdata` ask for it."""
+    folder = os.environ.get("IVFPQ_TEST_DATA")
+    if not folder:
+        pytest.skip("IVFPQ_TEST_DATA names no folder with the real Caltech101")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory):
+    """A folder with `datasets/demo` in it, as the project's root would have; run commands from there."""
+    from features.datasets import open_dataset
+
+    folder = tmp_path_factory.mktemp("workspace")
+    open_dataset("demo", datasets_dir=folder / "datasets")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def demo_collection(workspace):
+    """`collections/demo` with about 340 of the demo's views and both engines' IVF100,PQ8."""
+    from gradio_app.create_index import main
+
+    before = Path.cwd()
+    os.chdir(workspace)
+    try:
+        assert main(["--data", "demo", "--encoder", "efficientnet-lite0", "--limit", "340"]) == 0
+    finally:
+        os.chdir(before)
+    return workspace / "collections" / "demo"
+
+
+@pytest.fixture(scope="session")
+def picture_folder(tmp_path_factory):
+    """Twelve small pictures in two labelled subfolders, and one file that is no picture for all its name."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for label, hue in (("warm", (200, 60, 20)), ("cold", (20, 60, 200))):
+        (folder / label).mkdir()
+        for i in range(6):
+            noise = rng.integers(-20, 20, (48, 64, 3))
+            pixels = np.clip(np.array(hue) + noise + 5 * i, 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / label / f"{i}.png")
+    (folder / "warm" / "broken.jpg").write_bytes(b"not a picture")
+    return folder
