@@ -13,7 +13,7 @@ import shutil
 import sqlite3
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -136,7 +136,7 @@ def _finished(folder: Path, dataset: Dataset, items: Sequence[Item], encoder: En
     return store
 
 
-def _batches(items: Sequence[Item], encoder: Encoder, size: int) -> Iterator[list[_Prepared]]:
+def _batches(items: Sequence[Item], encoder: Encoder, size: int) -> Generator[list[_Prepared], None, None]:
     """Prepare images in threads, always one batch ahead of the one that is handed out."""
     pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode")
     try:

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def decode_image(source: str | os.PathLike[str] | bytes, *, max_pixels: int = MA
             return _to_rgb(_upright(image, name))
     except ImageError:
         raise
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise ImageError(name, "not an image in any format that can be read") from error
     except Image.DecompressionBombError as error:  # Pillow's own limit, met before ours can be
         raise ImageError(name, f"too large to decode ({error})") from error

@@ -13,7 +13,9 @@ from __future__ import annotations
 import importlib.util
 import logging
 import sys
+import threading
 from pathlib import Path
+from typing import Any
 
 logger = logging.getLogger(__name__)
 
@@ -21,26 +23,37 @@ _SCHEMAS = {
     "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms": "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 }
-_library = None  # the declarations live as long as this object
+_lock = threading.Lock()
+_library: Any = None  # the declarations live as long as this object
 
 
 def declare_operators() -> None:
     """Declare torchvision's operators unless its own library provides them. Call it as often as you like."""
+    with _lock:
+        _declare()
+
+
+def _declare() -> None:
     global _library
     if _library is not None or "torchvision" in sys.modules:
         return
     import torch
+
+    load_lock = threading.Lock()
+_library: Any = torch.ops.load_library  # neither has types
+    new_lock = threading.Lock()
+_library: Any = torch.library.Library
 
     spec = importlib.util.find_spec("torchvision")
     if spec is None or spec.origin is None:
         return
     for path in sorted(Path(spec.origin).parent.glob("_C.*")):
         try:
-            torch.ops.load_library(path)  # torchvision loads it once more, which does nothing
+            load_library(path)  # torchvision loads it once more, which does nothing
         except OSError as error:
             logger.debug("torchvision's operators are not available: %s", error)
     missing = [schema for name, schema in _SCHEMAS.items() if not hasattr(torch.ops.torchvision, name)]
     if missing:
-        _library = torch.library.Library("torchvision", "FRAGMENT")
+        _library = new_library("torchvision", "FRAGMENT")
         for schema in missing:
             _library.define(schema)
