@@ -28,7 +28,7 @@ from gradio.processing_utils import save_bytes_to_cache
 from gradio_client.utils import is_http_url_like
 from PIL import Image
 
-from features import EncoderError
+from features.encoders import EncoderError
 from features.images import ImageError, decode_image
 from features.store import StoreError
 from gradio_app.crop import READ_BOX, Box, crop_overlay, parse_box, render
@@ -124,19 +124,23 @@ def build_app(engines: Engines) -> SearchPage:
     Parameters
     ----------
     engines : mapping of str to SearchEngine, or iterable of SearchEngine
-        By collection name.
+        The first is shown first. Each goes by its own `name`.
 
     Returns
     -------
     gr.Blocks
         Call `launch()`.
     """
-    by_name = dict(engines) if isinstance(engines, Mapping) else {engine.name: engine for engine in engines}
+    opened = list(engines.values() if isinstance(engines, Mapping) else engines)
+    by_name = {engine.name: engine for engine in opened}
     if not by_name:
         raise ValueError("build_app needs at least one collection, got none")
+    if len(by_name) < len(opened):
+        raise ValueError(f"collections need different names, got {', '.join(engine.name for engine in opened)}")
     first = next(iter(by_name.values()))
 
-    with SearchPage(by_name) as page:
+    page = SearchPage(by_name)
+    with page:
         query, last = gr.State(None), gr.State(None)
         # What the box on the page is, filled in by the browser as it sends an event (READ_BOX).
         box = gr.Textbox(visible=False)
@@ -149,7 +153,7 @@ def build_app(engines: Engines) -> SearchPage:
             )
             collection = gr.Dropdown(
                 [(f"{name} · {_count(engine)}", name) for name, engine in by_name.items()],
-                value=first.name if first.name in by_name else next(iter(by_name)),
+                value=first.name,
                 label="Collection",
                 container=False,
                 elem_id="ris-collection",
@@ -305,11 +309,11 @@ def build_app(engines: Engines) -> SearchPage:
             "show_progress_on": status,
         }
         examples.pick(on_pick, None, [query, picture, tabs], **quiet)
-        searches = [start.click(**search)]
+        searches: list[dict[str, Any]] = [start.click(**search)]
         for grid in (results, gallery):
             searches.append(grid.pick(on_pick, None, [query, picture, tabs], **quiet).success(**search))
         for searching in searches:
-            searching.success(None, js=SHOW_RESULTS)
+            searching.success(None, js=SHOW_RESULTS)  # type: ignore[attr-defined]
         again.click(on_again, last, [query, picture], **quiet)
         keep.click(on_keep, [query, box], [last, last_view], js=f"(query, box) => [query, {READ_BOX}]", **quiet)
         swap.click(
@@ -330,8 +334,8 @@ def build_app(engines: Engines) -> SearchPage:
         engine_choice.change(on_engine, [collection, engine_choice], nprobe, **quiet)
         gallery.turn(on_page, collection, gallery, **quiet)
 
-    # Searches of different visitors run side by side; the engines are safe for that.
-    page.queue(default_concurrency_limit=16)
+        # Searches of different visitors run side by side; the engines are safe for that.
+        page.queue(default_concurrency_limit=16)
     return page
 
 
@@ -452,8 +456,8 @@ def _ms(milliseconds: float) -> str:
 def _examples(engine: SearchEngine) -> str:
     """A few pictures from all over the collection."""
     ids = engine.store.ids
-    picks = np.unique(np.linspace(0, len(ids), EXAMPLES, endpoint=False).astype(int)) if len(ids) else []
-    return render_tiles(engine, [Tile(int(ids[i])) for i in picks], kind="examples")
+    picks = ids[np.unique(np.linspace(0, len(ids), EXAMPLES, endpoint=False).astype(int))] if len(ids) else ids
+    return render_tiles(engine, [Tile(int(i)) for i in picks], kind="examples")
 
 
 def _gallery(engine: SearchEngine, page: int) -> str:
@@ -484,7 +488,7 @@ def _nprobe_options(engine: SearchEngine) -> dict[str, Any]:
     }
 
 
-class _Usage(Exception):
+class UsageError(Exception):
     """Something the person at the command line can put right; the message is all they see."""
 
 
@@ -493,16 +497,16 @@ def open_collections(names: Sequence[str] | None, folder: Path = COLLECTIONS) ->
 
     Raises
     ------
-    _Usage
+    UsageError
         If one does not exist or cannot be opened, or there are none.
     """
     there = sorted(manifest.parent.name for manifest in folder.glob("*/manifest.json"))
     make = "python gradio_app/create_index.py --data demo"
     if not there:
-        raise _Usage(f"there is no collection in {folder}/ yet; make one first: {make}")
+        raise UsageError(f"there is no collection in {folder}/ yet; make one first: {make}")
     for name in names or ():
         if name not in there:
-            raise _Usage(
+            raise UsageError(
                 f"there is no collection {name!r}; there are: {', '.join(there)}. "
                 f"Another is made with: {make.replace('demo', 'caltech|voc|demo|PATH')}"
             )
@@ -511,12 +515,12 @@ def open_collections(names: Sequence[str] | None, folder: Path = COLLECTIONS) ->
         try:
             engines[name] = SearchEngine.open(folder / name)
         except (EngineError, StoreError) as error:
-            raise _Usage(f"collection {name!r} cannot be opened: {error}") from error
+            raise UsageError(f"collection {name!r} cannot be opened: {error}") from error
     return engines
 
 
 def check_port(host: str, port: int) -> None:
-    """Raise `_Usage` unless a server can listen there."""
+    """Raise `UsageError` unless a server can listen there."""
     try:
         family, kind, proto, _, where = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -525,11 +529,13 @@ def check_port(host: str, port: int) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(where)
     except socket.gaierror as error:
-        raise _Usage(f"--host {host}: no such address") from error
+        raise UsageError(f"--host {host}: no such address") from error
     except PermissionError as error:
-        raise _Usage(f"port {port} may not be used by ordinary users; choose one above 1023 with --port") from error
+        raise UsageError(f"port {port} may not be used by ordinary users; choose one above 1023 with --port") from error
     except OSError as error:
-        raise _Usage(f"port {port} on {host} is in use; choose another with --port, e.g. --port {port + 1}") from error
+        raise UsageError(
+            f"port {port} on {host} is in use; choose another with --port, e.g. --port {port + 1}"
+        ) from error
 
 
 def _credentials(text: str) -> tuple[str, str]:
@@ -559,7 +565,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_port(args.host, args.port)
         engines = open_collections(args.data)
         page = build_app(engines)
-    except _Usage as error:
+    except UsageError as error:
         parser.exit(1, f"app.py: {error}\n")
     threading.Thread(target=_load_encoders, args=(list(engines.values()),), daemon=True).start()
     page.launch(

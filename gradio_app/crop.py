@@ -21,8 +21,8 @@ READ_BOX = "((c) => c ? c.dataset.token + ':' + c.dataset.box : '')(document.que
 
 def crop_overlay(**kwargs: object) -> gr.HTML:
     """The component. Its value is what `render` returns; it triggers `remove` when the picture is taken away."""
-    # "${value}" inserts the value as data. With "{{value}}" Gradio would evaluate the rendered text as a JavaScript
-    # template once more, and a file called "${...}.jpg" would run as a program. Everything in the value is escaped here.
+    # "${value}" inserts the value as data. With "{{value}}" Gradio fills in the value first and evaluates the text as
+    # a JavaScript template afterwards: a file called "${...}.jpg" would run as a program. `render` escapes its part.
     return gr.HTML(html_template="${value}", js_on_load=_SCRIPT, apply_default_css=False, **kwargs)  # type: ignore[arg-type]
 
 
@@ -69,7 +69,8 @@ def render(token: str, src: str, name: str, width: int, height: int, box: Box | 
         f'<i data-corner="0,3"></i><i data-corner="2,3"></i></div></div>'
         f'<div class="ris-bar"><span class="ris-name" title="{escape(name)}">{escape(name)}</span>'
         f'<span class="ris-part" aria-live="polite">{part}</span></div>'
-        f'<div class="ris-bar"><details><summary>Crop by numbers</summary><div class="ris-edges">{fields}</div></details>'
+        f'<div class="ris-bar"><details><summary>Crop by numbers</summary><div class="ris-edges">{fields}</div>'
+        f"</details>"
         f'<span class="ris-acts"><button type="button" class="ris-reset">Whole picture</button>'
         f'<button type="button" class="ris-remove">Remove</button></span></div></div>'
     )

@@ -84,8 +84,9 @@ def _tile(engine: SearchEngine, tile: Tile, kind: str) -> str:
         f'<img src="{thumb}" alt="{label or name}" loading="lazy" decoding="async"></button>'
         f'{rank}<div class="ris-actions"><button type="button" class="ris-use" title="Search with this"'
         f' aria-label="Search with {name}">{_USE}</button>'
-        f'<a href="{original}" download title="Download the original" aria-label="Download {name}">{_DOWNLOAD}</a></div></div>'
-        f"{bar}<figcaption><span class='ris-label'>{label or name}</span>{score}"
+        f'<a href="{original}" download title="Download the original" aria-label="Download {name}">{_DOWNLOAD}</a>'
+        f"</div></div>"
+        f'{bar}<figcaption><span class="ris-label">{label or name}</span>{score}'
         f'<span class="ris-file" title="{name}">{name if label else ""}</span></figcaption></figure>'
     )
 
@@ -96,7 +97,8 @@ def render_pager(page: int, pages: int) -> str:
         return ""
 
     def link(to: int, text: str, name: str) -> str:
-        return f'<button type="button" data-page="{to}" aria-label="{name}"{"" if 1 <= to <= pages else " disabled"}>{text}</button>'
+        disabled = "" if 1 <= to <= pages else " disabled"
+        return f'<button type="button" data-page="{to}" aria-label="{name}"{disabled}>{text}</button>'
 
     return (
         f'<nav class="ris-pager" aria-label="Pages">{link(page - 1, "‹ Previous", "Previous page")}'

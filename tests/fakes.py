@@ -1,0 +1,52 @@
+"""A search engine without network or index, for tests of the page: same surface as gradio_app.engine.SearchEngine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from features.datasets import Item
+from features.images import decode_image
+from gradio_app.engine import Hit, Hits
+
+
+class FakeEngine:
+    """Finds pictures by their mean colour. `asked` keeps every query as it came."""
+
+    metric = "cosine"
+    engines = ("ivfpq", "faiss", "exact")
+    nlist: int | None = 16
+    nprobe = 4
+    encoder = None
+
+    def __init__(self, name: str, pictures: Mapping[Path, str]) -> None:
+        self.name = name
+        self.folder = Path("collections") / name
+        items = [Item(i, path, (label,) if label else ()) for i, (path, label) in enumerate(pictures.items())]
+        self.store = SimpleNamespace(items=items, ids=np.arange(len(items)), manifest={"name": name, "created": 1})
+        self.asked: list[Any] = []
+        self.labels: dict[str, int] = {}
+
+    def search(self, query, k=10, *, nprobe=None, engine="ivfpq", filter=None) -> Hits:
+        self.asked.append((query, k, nprobe, engine))
+        pixels = query if isinstance(query, np.ndarray) else decode_image(query)
+        own = Path(query) if isinstance(query, str | os.PathLike) else None
+        distances = [
+            (float(np.linalg.norm(decode_image(item.path).mean((0, 1)) - pixels.mean((0, 1)))), item)
+            for item in self.store.items
+            if item.path != own
+        ]
+        distances.sort(key=lambda pair: pair[0])
+        return Hits(
+            [
+                Hit(rank, item.id, 1 - distance / 442, 1 - distance / 442, None, item.labels, item.path)
+                for rank, (distance, item) in enumerate(distances[:k], start=1)
+            ],
+            encode_ms=12.3,
+            search_ms=0.45,
+        )
