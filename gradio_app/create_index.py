@@ -22,12 +22,11 @@ if __package__ in (None, ""):  # run as a script: the project's root, not this f
 import numpy as np
 from numpy.typing import NDArray
 
-from features import create_encoder
 from features.datasets import DatasetError, open_dataset
-from features.encoders import EncoderError
+from features.encoders import EncoderError, create_encoder
 from features.extract import extract
 from features.store import FeatureStore, StoreError, sha256_of
-from gradio_app.engine import ADD_BLOCK, DEFAULT_NPROBE, INDEX_FILES, add_rows
+from gradio_app.engine import DEFAULT_NPROBE, INDEX_FILES, add_rows
 from ivfpq import IndexFlat, SearchResult, index_factory, save
 from ivfpq.faiss_compat import FaissIndex
 from ivfpq.metrics import knn_recall_at_k

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
@@ -14,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from features import Encoder, create_encoder
+from features.encoders import Encoder, encoder_for
 from features.images import ImageError, decode_image
 from features.store import FeatureStore, sha256_of
 from ivfpq import IndexFlat, SearchResult, load
@@ -80,9 +81,9 @@ class Hits(list[Hit]):
 
 
 @lru_cache(maxsize=4)
-def _shared_encoder(name: str, weights: str | None) -> Encoder:
-    """Collections made by the same encoder share one copy of its network."""
-    return create_encoder(name, weights=weights)
+def _shared_encoder(spec: str) -> Encoder:
+    """Collections of the same encoder share one copy of its network. The spec comes as JSON so that it can be a key."""
+    return encoder_for(json.loads(spec))
 
 
 class SearchEngine:
@@ -153,8 +154,7 @@ class SearchEngine:
         """The encoder the collection was made with, loaded at first use and checked against the manifest."""
         with self._lock:
             if self._encoder is None:
-                spec = self.store.manifest["encoder"]
-                encoder = _shared_encoder(spec["name"], spec.get("weights"))
+                encoder = _shared_encoder(json.dumps(self.store.manifest["encoder"], sort_keys=True))
                 self.store.check_encoder(encoder)
                 self._encoder = encoder
             return self._encoder

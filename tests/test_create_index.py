@@ -147,7 +147,7 @@ def test_a_folder_of_broken_files_is_refused(tmp_path, capsys):
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "a.jpg").write_bytes(b"no")
     assert main(["--data", str(tmp_path / "broken"), *LITE0]) == 2
-    assert "no readable image" in capsys.readouterr().err
+    assert "none of the 1 images" in capsys.readouterr().err
 
 
 def test_another_encoder_in_the_same_collection_is_refused(demo_collection, workspace, tmp_path, capsys):

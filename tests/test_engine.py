@@ -184,10 +184,11 @@ class TestPartsThatDoNotMatch:
             SearchEngine.open(copy)
 
     def test_an_encoder_of_another_kind(self, copy):
-        class Other:
-            name, dim, spec = "other", 2048, {"name": "other"}
-
         engine = SearchEngine.open(copy)
+
+        class Other:
+            name, dim, spec = "other", 2048, {**engine.store.manifest["encoder"], "name": "other"}
+
         with pytest.raises(StoreError, match=r"(?s)efficientnet-lite0.*other|other.*efficientnet-lite0"):
             SearchEngine(engine.store, {}, encoder=Other())
 
