@@ -39,10 +39,8 @@ def _declare() -> None:
         return
     import torch
 
-    load_lock = threading.Lock()
-_library: Any = torch.ops.load_library  # neither has types
-    new_lock = threading.Lock()
-_library: Any = torch.library.Library
+    load_library: Any = torch.ops.load_library  # neither has types
+    new_library: Any = torch.library.Library
 
     spec = importlib.util.find_spec("torchvision")
     if spec is None or spec.origin is None:
