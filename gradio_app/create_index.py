@@ -28,6 +28,7 @@ from features.extract import extract
 from features.store import FeatureStore, StoreError, sha256_of
 from gradio_app.engine import DEFAULT_NPROBE, INDEX_FILES, add_rows
 from ivfpq import IndexFlat, SearchResult, index_factory, save
+from ivfpq.checks import Metric
 from ivfpq.faiss_compat import FaissIndex
 from ivfpq.metrics import knn_recall_at_k
 
@@ -57,7 +58,7 @@ def create_index(
     *,
     factory: str = "IVF100,PQ8",
     engines: Sequence[str] = ("ivfpq", "faiss"),
-    metric: str = "cosine",
+    metric: Metric = "cosine",
     seed: int = 0,
 ) -> list[EngineReport]:
     """Train, measure and save indexes over a store's vectors, then list them in its manifest.
@@ -145,7 +146,7 @@ def _rows(store: FeatureStore, ids: NDArray[np.int64]) -> NDArray[np.float32]:
 
 
 def _exact_neighbours(
-    store: FeatureStore, kept: NDArray[np.int64], queries: NDArray[np.float32], metric: str
+    store: FeatureStore, kept: NDArray[np.int64], queries: NDArray[np.float32], metric: Metric
 ) -> SearchResult | None:
     """True neighbours of the held-out queries, or None where there are too few images to hold any out."""
     if not len(queries):
@@ -286,7 +287,7 @@ def _encoder_of(folder: Path, wanted: str) -> str:
     if wanted != "auto":
         return wanted
     try:
-        return json.loads((folder / "manifest.json").read_text())["encoder"]["name"]
+        return str(json.loads((folder / "manifest.json").read_text())["encoder"]["name"])
     except (OSError, ValueError, KeyError):
         return wanted
 

@@ -19,6 +19,7 @@ from features.encoders import Encoder, encoder_for
 from features.images import ImageError, decode_image
 from features.store import FeatureStore, sha256_of
 from ivfpq import IndexFlat, SearchResult, load
+from ivfpq.checks import Metric
 from ivfpq.faiss_compat import FaissIndex
 
 Query = str | os.PathLike[str] | bytes | NDArray[np.uint8]
@@ -35,8 +36,8 @@ class EngineError(ValueError):
 class SearchableIndex(Protocol):
     """What the engine asks of an index; ours and the faiss adapter both have it."""
 
-    nprobe: int
-    ntotal: int
+    @property
+    def ntotal(self) -> int: ...
 
     def search(
         self, xq: NDArray[Any], k: int, *, nprobe: int | None = None, ids: NDArray[np.int64] | None = None
@@ -104,7 +105,7 @@ class SearchEngine:
         self.store = store
         self.folder = store.folder
         self.name = store.folder.name
-        self.metric: str = store.manifest["metric"]
+        self.metric: Metric = store.manifest["metric"]
         self._indexes = dict(indexes)
         self._encoder = encoder
         self._exact: IndexFlat | None = None
@@ -142,7 +143,7 @@ class SearchEngine:
     @property
     def nprobe(self) -> int:
         """Lists visited when a search does not say how many."""
-        return next(index.nprobe for index in self._indexes.values()) if self.nlist else 1
+        return next((nprobe for index in self._indexes.values() if (nprobe := getattr(index, "nprobe", None))), 1)
 
     @property
     def labels(self) -> dict[str, int]:
@@ -298,7 +299,11 @@ def _open_index(store: FeatureStore, name: str, recorded: Mapping[str, Any]) -> 
             f"{path} (sha256 {found[:12]}) is not the index that {store.folder / 'manifest.json'} lists "
             f"(sha256 {recorded['sha256'][:12]}): {again}"
         )
-    index: Any = load(path) if name == "ivfpq" else FaissIndex.load(path)
+    metric: Metric = store.manifest["metric"]
+    # A faiss file cannot say "cosine", only "inner product".
+    index = load(path) if name == "ivfpq" else FaissIndex.load(path, metric=metric)
+    if index.metric != metric:
+        raise EngineError(f"{path} is made for {index.metric}, the collection for {metric}: {again}")
     if index.d != store.features.shape[1] or index.ntotal != store.ids.size:
         raise EngineError(
             f"{path} holds {index.ntotal} vectors of {index.d} dimensions, "

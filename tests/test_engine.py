@@ -55,6 +55,13 @@ class TestEachEngine:
         assert hits.encode_ms > 0
         assert hits.search_ms > 0
 
+    def test_scores_are_cosines(self, engine, outsider, name):
+        vector, _ = engine.encode(outsider[0])
+        for hit in engine.search(outsider[0], k=5, engine=name, nprobe=100):
+            other = engine.store.features[hit.id].astype(np.float32)
+            cosine = vector @ other / np.linalg.norm(vector) / np.linalg.norm(other)
+            assert hit.score == pytest.approx(cosine, abs=1e-3 if name == "exact" else 0.2)
+
     def test_a_crop_finds_views_of_its_photograph(self, engine, outsider, name):
         label = engine.store.items[outsider[1]].labels
         hits = engine.search(outsider[0], k=5, engine=name, nprobe=100)
