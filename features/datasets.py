@@ -151,7 +151,10 @@ class Demo:
         if not (self.root / VIEWS).is_file():
             if self.root.exists() and any(self.root.iterdir()):
                 raise DatasetError(f"{self.root} is not the demo dataset (it has no {VIEWS}): move it away")
-            make_views(self.root)
+            try:
+                make_views(self.root)
+            except FileNotFoundError as error:
+                raise DatasetError(str(error)) from error
         try:
             views = json.loads((self.root / VIEWS).read_text(encoding="utf-8"))["views"]
             self.items = [Item(id, self.root / view["file"], (view["label"],)) for id, view in enumerate(views)]

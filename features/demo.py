@@ -7,9 +7,12 @@ import json
 import logging
 import math
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
@@ -95,24 +98,33 @@ def make_views(root: Path, seed: int = 0) -> None:
     building = root.with_name(f".{root.name}.partial")
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
-    sources, views = [], []
-    for number, (label, path, package) in enumerate(photos):
-        source = {"package": package, "version": metadata.version(package), "photo": path.name}
-        photo = Image.fromarray(decode_image(path))
-        photo.thumbnail((_PHOTO_SIDE, _PHOTO_SIDE), Image.Resampling.LANCZOS)
-        sources.append({"label": label, **source, "sha256": sha256_of(path), "size": list(photo.size)})
-        folder = building / label.replace(" ", "_")
-        folder.mkdir()
-        generator = np.random.default_rng([seed, number])
-        for place in range(VIEWS_PER_PHOTO):
-            view = _draw(generator, photo.size) if place else _whole(photo.size)
-            file = folder / f"{folder.name}_{place:02}.jpg"
-            render(photo, view).save(file, quality=85)
-            views.append({"file": file.relative_to(building).as_posix(), "label": label, **source, **asdict(view)})
-    record = {"seed": seed, "photos": sources, "views": views}
+    with ThreadPoolExecutor() as pool:
+        made = list(pool.map(partial(_make_photo, building, seed), range(len(photos)), photos))
+    views = [view for _, of_photo in made for view in of_photo]
+    record = {"seed": seed, "photos": [photo for photo, _ in made], "views": views}
     (building / VIEWS).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     building.replace(root)
     logger.info("made the demo dataset in %s: %d views of %d photographs", root, len(views), len(photos))
+
+
+def _make_photo(
+    root: Path, seed: int, number: int, found: tuple[str, Path, str]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Write the views of one photograph; returns what to record of it and of each view."""
+    label, path, package = found
+    source = {"package": package, "version": metadata.version(package), "photo": path.name}
+    photo = Image.fromarray(decode_image(path))
+    photo.thumbnail((_PHOTO_SIDE, _PHOTO_SIDE), Image.Resampling.LANCZOS)
+    folder = root / label.replace(" ", "_")
+    folder.mkdir()
+    generator = np.random.default_rng([seed, number])
+    views = []
+    for place in range(VIEWS_PER_PHOTO):
+        view = _draw(generator, photo.size) if place else _whole(photo.size)
+        file = folder / f"{folder.name}_{place:02}.jpg"
+        render(photo, view).save(file, quality=85)
+        views.append({"file": file.relative_to(root).as_posix(), "label": label, **source, **asdict(view)})
+    return {"label": label, **source, "sha256": sha256_of(path), "size": list(photo.size)}, views
 
 
 def render(photo: Image.Image, view: View) -> Image.Image:
@@ -122,9 +134,13 @@ def render(photo: Image.Image, view: View) -> Image.Image:
     image.thumbnail((_VIEW_SIDE, _VIEW_SIDE), Image.Resampling.LANCZOS)
     if view.flip:
         image = ImageOps.mirror(image)
-    image = ImageEnhance.Brightness(image).enhance(view.brightness)
-    image = ImageEnhance.Contrast(image).enhance(view.contrast)
-    image = ImageEnhance.Color(image).enhance(view.color)
+    for kind, factor in (
+        (ImageEnhance.Brightness, view.brightness),
+        (ImageEnhance.Contrast, view.contrast),
+        (ImageEnhance.Color, view.color),
+    ):
+        if factor != 1:
+            image = kind(image).enhance(factor)
     return image.filter(ImageFilter.GaussianBlur(view.blur)) if view.blur else image
 
 

@@ -1,0 +1,215 @@
+"""decode_image on every kind of file that people have."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from features.images import ImageError, decode_image, extensions
+
+
+def encoded(image: Image.Image, format: str, **options) -> bytes:
+    out = io.BytesIO()
+    image.save(out, format, **options)
+    return out.getvalue()
+
+
+def gradient(height: int = 24, width: int = 40) -> np.ndarray:
+    """RGB with every pixel different: red grows to the right, green downwards."""
+    y, x = np.mgrid[:height, :width]
+    return np.stack([x * 255 // width, y * 255 // height, (x + y) % 7], axis=2).astype(np.uint8)
+
+
+def png_with_bits(values: np.ndarray, bit_depth: int, color_type: int) -> bytes:
+    """A PNG written by hand: Pillow cannot write every kind that it reads."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    height, width = values.shape[:2]
+    lines = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", width, height, bit_depth, color_type, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("format", ["PNG", "BMP", "TIFF", "PPM", "WEBP"])
+def test_lossless_formats_give_the_pixels(format):
+    pixels = gradient()
+    options = {"lossless": True} if format == "WEBP" else {}
+    decoded = decode_image(encoded(Image.fromarray(pixels), format, **options))
+    assert decoded.dtype == np.uint8
+    assert decoded.flags.c_contiguous
+    assert decoded.flags.writeable
+    np.testing.assert_array_equal(decoded, pixels)
+
+
+def test_path_string_and_bytes_agree(tmp_path):
+    path = tmp_path / "größe 图 🙂.png"
+    path.write_bytes(encoded(Image.fromarray(gradient()), "PNG"))
+    for source in (path, str(path), path.read_bytes()):
+        np.testing.assert_array_equal(decode_image(source), gradient())
+
+
+def test_content_decides_not_the_extension(tmp_path):
+    path = tmp_path / "really-a-png.jpg"
+    path.write_bytes(encoded(Image.fromarray(gradient()), "PNG"))
+    np.testing.assert_array_equal(decode_image(path), gradient())
+
+
+@pytest.mark.parametrize(
+    ("orientation", "seen"),
+    [
+        (1, lambda a: a),
+        (2, np.fliplr),
+        (3, lambda a: np.rot90(a, 2)),
+        (4, np.flipud),
+        (5, lambda a: a.transpose(1, 0, 2)),
+        (6, lambda a: np.rot90(a, -1)),
+        (7, lambda a: np.rot90(a, 2).transpose(1, 0, 2)),
+        (8, np.rot90),
+    ],
+)
+def test_exif_orientation_is_applied(orientation, seen):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = encoded(Image.fromarray(gradient()), "PNG", exif=exif)
+    np.testing.assert_array_equal(decode_image(stored), seen(gradient()))
+
+
+def test_damaged_exif_costs_nothing_else():
+    jpeg = encoded(Image.fromarray(gradient()), "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff" + b"\x99" * 40)
+    assert decode_image(jpeg).shape == (24, 40, 3)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparency_is_laid_over_white(mode):
+    image = Image.new("RGBA", (4, 1), (0, 0, 0, 0))
+    image.putpixel((1, 0), (0, 0, 0, 255))
+    image.putpixel((2, 0), (0, 0, 0, 128))
+    data = encoded(image.quantize() if mode == "P" else image.convert(mode), "PNG")
+    row = decode_image(data)[0, :, 0].astype(int)
+    assert row[0] == 255
+    assert row[1] == 0
+    assert abs(row[2] - 127) <= 1
+
+
+def test_single_transparent_colour():
+    image = Image.new("RGB", (2, 1), (200, 10, 10))
+    image.putpixel((1, 0), (1, 2, 3))
+    decoded = decode_image(encoded(image, "PNG", transparency=(200, 10, 10)))
+    assert decoded.tolist() == [[[255, 255, 255], [1, 2, 3]]]
+
+
+def test_palette_grey_and_one_bit():
+    red = Image.new("RGB", (3, 3), (250, 20, 20)).quantize(4)
+    assert decode_image(encoded(red, "PNG"))[1, 1].tolist() == [250, 20, 20]
+    assert decode_image(encoded(Image.new("L", (3, 3), 77), "PNG"))[0, 0].tolist() == [77, 77, 77]
+    assert decode_image(encoded(Image.new("1", (3, 3), 1), "PNG"))[0, 0].tolist() == [255, 255, 255]
+
+
+def test_cmyk_jpeg():
+    decoded = decode_image(encoded(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", quality=95))
+    assert abs(decoded[8, 8].astype(int) - [255, 0, 0]).max() <= 3
+
+
+def test_first_frame_of_an_animation():
+    frames = [Image.new("RGB", (5, 5), color) for color in ("red", "lime", "blue")]
+    for format in ("GIF", "PNG", "WEBP", "TIFF"):
+        options = {"lossless": True} if format == "WEBP" else {}
+        data = encoded(frames[0], format, save_all=True, append_images=frames[1:], **options)
+        assert decode_image(data)[2, 2].tolist() == [255, 0, 0], format
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF", "PPM"])
+def test_16_bit_grey_keeps_its_range(format):
+    values = np.array([[0, 257, 32768, 65535]], dtype=np.uint16)
+    decoded = decode_image(encoded(Image.fromarray(values), format))
+    assert decoded[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+def test_16_bit_colour_keeps_its_range():
+    values = np.array([[[0, 65535, 32768]]], dtype=np.uint16)
+    assert decode_image(png_with_bits(values, 16, 2)).tolist() == [[[0, 255, 128]]]
+
+
+def test_float_images():
+    unit = np.array([[0.0, 0.5, 1.0]], dtype=np.float32)
+    assert decode_image(encoded(Image.fromarray(unit), "TIFF"))[0, :, 0].tolist() == [0, 128, 255]
+    wide = np.array([[-100.0, 0.0, 300.0, np.nan]], dtype=np.float32)
+    assert decode_image(encoded(Image.fromarray(wide), "TIFF"))[0, :, 0].tolist() == [0, 64, 255, 64]
+
+
+def test_truncated_at_any_length_is_an_error_and_nothing_else():
+    whole = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)), "JPEG")
+    for length in range(1, len(whole) - 2, 97):
+        with pytest.raises(ImageError):
+            decode_image(whole[:length])
+
+
+@pytest.mark.parametrize("format", ["PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "TGA", "PCX", "ICO"])
+def test_flipped_bytes_decode_or_say_so(format):
+    whole = encoded(Image.fromarray(gradient(32, 32)), format)
+    generator = np.random.default_rng(1)
+    for _ in range(60):
+        data = bytearray(whole)
+        for place in generator.integers(0, len(data), 3):
+            data[place] = generator.integers(0, 256)
+        try:
+            assert decode_image(bytes(data), max_pixels=1_000_000).shape[2] == 3
+        except ImageError as error:
+            assert str(error).startswith(f"image of {len(data)} bytes: ")
+
+
+def test_pixel_cap_is_checked_before_decoding(tmp_path):
+    path = tmp_path / "bomb.png"
+    # 30,000 x 30,000 pixels are announced and none are there: decoding would fail in another way.
+    bomb = png_with_bits(np.zeros((1, 1)), 8, 2).replace(struct.pack(">II", 1, 1), struct.pack(">II", 9000, 9000))
+    header = bomb[12:29]
+    path.write_bytes(bomb[:29] + struct.pack(">I", zlib.crc32(header)) + bomb[33:])
+    with pytest.raises(ImageError, match=r"9000 x 9000 is 81.0 megapixels; at most 50.0"):
+        decode_image(path, max_pixels=50_000_000)
+    image = encoded(Image.new("L", (100, 10)), "PNG")
+    assert decode_image(image, max_pixels=1000).shape == (10, 100, 3)
+    with pytest.raises(ImageError, match="megapixels"):
+        decode_image(image, max_pixels=999)
+
+
+def test_pillows_own_limit_is_an_image_error():
+    bomb = png_with_bits(np.zeros((1, 1)), 8, 2).replace(struct.pack(">II", 1, 1), struct.pack(">II", 60000, 60000))
+    bomb = bomb[:29] + struct.pack(">I", zlib.crc32(bomb[12:29])) + bomb[33:]
+    with pytest.raises(ImageError, match="too large"):
+        decode_image(bomb)
+
+
+def test_errors_name_the_file_and_the_reason(tmp_path):
+    empty = tmp_path / "empty.jpg"
+    empty.touch()
+    text = tmp_path / "text.jpg"
+    text.write_text("not pixels")
+    for path, reason in [
+        (empty, "empty"),
+        (text, "not an image"),
+        (tmp_path / "missing.jpg", "No such file"),
+        (tmp_path, "directory"),
+        (tmp_path / ("long" * 100), "too long"),
+    ]:
+        with pytest.raises(ImageError, match=reason) as caught:
+            decode_image(path)
+        assert caught.value.name == str(path)
+        assert str(path) in str(caught.value)
+    with pytest.raises(ImageError, match="null"):
+        decode_image("a\0b.png")
+
+
+def test_postscript_is_not_handed_to_another_program():
+    postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n"
+    with pytest.raises(ImageError, match="not an image"):
+        decode_image(postscript)
+
+
+def test_extensions_are_those_of_readable_formats():
+    assert {".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".bmp"} <= extensions()
+    assert not {".pdf", ".eps", ".mpg", ".h5", ".txt", ""} & extensions()
