@@ -208,7 +208,7 @@ def build_app(engines: Engines) -> SearchPage:
                 gallery = picture_grid(value=_gallery(first, 1), elem_id="ris-gallery")
 
         def on_upload(uploaded: tuple[str, str] | None) -> Any:
-            if uploaded is None:  # switching the source, or emptied by the return below
+            if uploaded is None:  # the source was switched
                 return gr.skip(), gr.skip(), gr.skip()
             chosen = Query.open(Path(uploaded[0]), uploaded[1])
             return chosen, _picture(chosen), None
@@ -280,14 +280,14 @@ def build_app(engines: Engines) -> SearchPage:
             )
 
         def on_engine(name: str, engine_key: str) -> Any:
-            return gr.Slider(visible=by_name[name].nlist is not None and engine_key != "exact")
+            return gr.Slider(visible=(by_name[name].nlist or 1) > 1 and engine_key != "exact")
 
         def on_page(name: str, event: gr.EventData) -> str:
             number = getattr(event, "page", 1)
             return _gallery(by_name[name], number if type(number) is int else 1)
 
         quiet: Any = {"api_visibility": "private", "show_progress": "hidden"}
-        upload.change(on_upload, upload, [query, picture, upload], **quiet)
+        upload.input(on_upload, upload, [query, picture, upload], **quiet)
         gr.on(
             [address.submit, fetch.click],
             on_address,
@@ -480,11 +480,11 @@ def _nprobe_options(engine: SearchEngine) -> dict[str, Any]:
     nlist = engine.nlist
     return {
         "minimum": 1,
-        "maximum": nlist or 1,
+        "maximum": max(nlist or 0, 2),  # Gradio wants more than the minimum, even of a slider nobody sees
         "value": min(engine.nprobe, nlist or 1),
         "label": f"Lists to visit, of {nlist} (nprobe)",
         "info": "More find more, and take longer",
-        "visible": nlist is not None and engine.engines[0] != "exact",
+        "visible": (nlist or 1) > 1 and engine.engines[0] != "exact",
     }
 
 

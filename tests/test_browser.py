@@ -1,0 +1,560 @@
+"""The page in a real Chromium, as a person uses it: real server, real demo collection, no request off this machine."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fakes import FakeEngine
+from PIL import Image
+
+from gradio_app.app import EXAMPLES, build_app
+from gradio_app.engine import SearchEngine
+
+pytestmark = pytest.mark.browser
+
+BROWSERS = ("chromium", "google-chrome", "chromium-browser")
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+]
+# Every label and file name that ends up on the page as anything but itself would show in window.hacked.
+HOSTILE_LABELS = (
+    "<img src=x onerror=window.hacked=1>",
+    "${window.hacked=2}",
+    "{{value}}</script><script>window.hacked=3</script>",
+    "\"'><svg onload=window.hacked=4>",
+    "back\\slash `tick` \\x",
+)
+HOSTILE_NAMES = (
+    "a<b>&.png",
+    "${window.hacked=5}.png",
+    "\"onclick='window.hacked=6'.png",
+    "`${window.hacked=7}`\\u.png",
+    "猫.png",
+)
+
+
+def executable() -> str | None:
+    """Path of a Chromium, or None to let playwright use one that it installed itself."""
+    for name in (os.environ.get("CHROMIUM"), "/usr/bin/chromium", *BROWSERS):
+        if name and (found := shutil.which(name)):
+            return found
+    return None
+
+
+# One browser for this file, not for the session: no other test could start an event loop while playwright's runs.
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import Error, sync_playwright
+
+    with sync_playwright() as playwright:
+        try:
+            chromium = playwright.chromium.launch(executable_path=executable(), args=ARGUMENTS)
+        except Error as error:
+            reason = f"no Chromium could be started (set CHROMIUM to one): {error.message.splitlines()[0]}"
+            if os.environ.get("IVFPQ_REQUIRE_BROWSER") == "1":
+                pytest.fail(reason)
+            pytest.skip(reason)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory):
+    """A second collection: a few plain colours with names that try to run as programs, and no inverted lists."""
+    folder = tmp_path_factory.mktemp("odd")
+    pictures = {}
+    for i, (name, label) in enumerate(zip(HOSTILE_NAMES, HOSTILE_LABELS, strict=True)):
+        Image.new("RGB", (40, 30), (50 * i, 255 - 50 * i, 128)).save(folder / name)
+        pictures[folder / name] = label
+    engine = FakeEngine('odd & <b>"s"', pictures)
+    engine.nlist = None
+    return engine
+
+
+@pytest.fixture(scope="module")
+def server(demo_collection, odd):
+    engine = SearchEngine.open(demo_collection)
+    page = build_app([engine, odd])
+    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, server_port=None, show_error=False)
+    yield url, engine
+    page.close()
+
+
+@pytest.fixture
+def open_page(browser, server):
+    """Opens the page; after the test, nothing may have gone wrong in it and nothing may have left this machine."""
+    contexts, wrong, outside = [], [], []
+
+    def refuse_outside(route):
+        if re.match(r"https?://(127\.0\.0\.1|localhost)[:/]", route.request.url):
+            route.continue_()
+        else:
+            outside.append(route.request.url)
+            route.abort()
+
+    def open_it(**options):
+        options.setdefault("viewport", {"width": 1280, "height": 900})
+        context = browser.new_context(**options)
+        contexts.append(context)
+        context.set_default_timeout(15_000)
+        context.route("**/*", refuse_outside)
+        page = context.new_page()
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.goto(server[0])
+        page.wait_for_selector("#ris-examples img")
+        return page
+
+    yield open_it
+    for context in contexts:
+        assert context.pages[0].evaluate("window.hacked") is None
+        context.close()
+    assert wrong == []
+    assert outside == []
+
+
+@pytest.fixture
+def page(open_page):
+    return open_page()
+
+
+@pytest.fixture(scope="module")
+def coordinates(tmp_path_factory):
+    """A picture whose every pixel tells where it is: (path, pixels); 900 wide and 600 high."""
+    y, x = np.mgrid[0:600, 0:900]
+    pixels = np.stack([x % 256, y % 256, (x // 256) * 16 + y // 256], axis=2).astype(np.uint8)
+    path = tmp_path_factory.mktemp("query") / "coordinates <i>.png"
+    Image.fromarray(pixels).save(path)
+    return path, pixels
+
+
+def upload(page, path: Path) -> None:
+    page.set_input_files("#ris-upload input[type=file]", path)
+    page.wait_for_function("name => document.querySelector('.ris-name')?.textContent === name", arg=path.name)
+
+
+def choose_collection(page, name: str) -> None:
+    page.click("#ris-collection input")
+    page.get_by_role("option", name=name).click()
+    page.wait_for_function(
+        "name => document.querySelector('#ris-examples .ris-tile').dataset.collection === name",
+        arg=name,
+    )
+
+
+def search(page) -> list[int]:
+    """Press Search and wait for the answer; the ids found."""
+    page.evaluate("document.querySelector('.ris-status')?.classList.add('old')")
+    page.click("#ris-start")
+    page.wait_for_selector(".ris-status:not(.old)")
+    return found(page)
+
+
+def found(page) -> list[int]:
+    return page.eval_on_selector_all("#ris-results .ris-tile", "tiles => tiles.map(t => Number(t.dataset.id))")
+
+
+def drag(page, start: tuple[float, float], end: tuple[float, float]) -> None:
+    """Drag over the picture to search; positions are shares of its width and height."""
+    r = page.locator(".ris-stage img").bounding_box()
+    page.mouse.move(r["x"] + start[0] * r["width"], r["y"] + start[1] * r["height"])
+    page.mouse.down()
+    page.mouse.move(r["x"] + end[0] * r["width"], r["y"] + end[1] * r["height"], steps=5)
+    page.mouse.up()
+
+
+def box(page) -> list[int]:
+    return [int(edge) for edge in page.get_attribute(".ris-crop", "data-box").split(",")]
+
+
+def toast(page) -> str:
+    return page.locator(".toast-body").first.inner_text()
+
+
+def test_first_look(page, server):
+    _, engine = server
+    assert page.title() == "Reverse image search"
+    assert page.locator("#ris-examples .ris-tile").count() == EXAMPLES
+    assert not page.locator("#ris-start").is_visible()  # there is nothing to search with yet
+    assert page.locator("#ris-collection input").input_value() == f"demo · {len(engine.store.ids)} pictures"
+    sizes = page.eval_on_selector_all(
+        "#ris-examples img", "images => Promise.all(images.map(i => i.decode().then(() => i.naturalWidth)))"
+    )
+    assert min(sizes) > 0
+
+
+def test_upload_search_and_reuse_a_result(page, server, tmp_path):
+    _, engine = server
+    item = engine.store.items[0]
+    query = tmp_path / "query.jpg"
+    Image.open(item.path).resize((200, 150)).save(query)
+    upload(page, query)
+    first = search(page)
+    assert len(first) == 20
+    labels = page.locator("#ris-results .ris-label").all_inner_texts()
+    assert labels[0] == item.labels[0]
+    assert page.locator("#ris-results .ris-rank").all_inner_texts() == [str(rank) for rank in range(1, 21)]
+    similarities = [float(text) for text in page.locator("#ris-results .ris-score").all_inner_texts()]
+    assert similarities == sorted(similarities, reverse=True)
+    status = page.locator(".ris-status").inner_text()
+    assert re.fullmatch(
+        r"20 nearest of 340 pictures in demo · IVFPQ \(ours\), 8 of 100 lists visited · "
+        r"picture to vector [\d.]+ ms, search [\d.e-]+ ms",
+        status,
+    )
+    assert "query.jpg" in page.locator("#ris-last").inner_text()
+
+    # "Search with this" makes the result the query and searches; a picture of the collection is not its own result.
+    second = page.locator("#ris-results .ris-tile").nth(1)
+    name, own = second.locator(".ris-file").inner_text(), int(second.get_attribute("data-id"))
+    second.hover()
+    second.locator(".ris-use").click()
+    page.wait_for_function("name => document.querySelector('#ris-last')?.textContent.includes(name)", arg=name)
+    assert page.locator(".ris-name").inner_text() == name
+    assert own not in found(page)
+    assert len(found(page)) == 20
+
+
+def test_every_engine_answers_and_number_of_results_counts(page, server):
+    page.locator("#ris-examples .ris-use").nth(3).click()
+    page.wait_for_selector(".ris-crop")
+    page.locator("#ris-count input[type=number]").fill("7")
+    answers = {}
+    for engine in ("IVFPQ (ours)", "faiss", "exact"):
+        page.locator("#ris-engine").get_by_label(engine, exact=True).check()
+        # Exact search visits no lists, so there is nothing to choose.
+        page.locator("#ris-nprobe").wait_for(state="hidden" if engine == "exact" else "visible")
+        answers[engine] = search(page)
+        assert f"· {engine}" in page.locator(".ris-status").inner_text()
+        assert len(answers[engine]) == 7
+    query = page.eval_on_selector_all("#ris-examples .ris-tile", "t => Number(t[3].dataset.id)")
+    path = server[1].store.items[query].path
+    assert answers["exact"] == [hit.id for hit in server[1].search(path, 7, engine="exact")]
+
+
+def test_number_of_lists_is_handed_on(page):
+    page.locator("#ris-examples .ris-use").first.click()
+    page.wait_for_selector(".ris-crop")
+    page.locator("#ris-nprobe input[type=number]").fill("3")
+    search(page)
+    assert "3 of 100 lists visited" in page.locator(".ris-status").inner_text()
+
+
+def test_crop_is_searched_pixel_for_pixel(page, odd, coordinates):
+    path, pixels = coordinates
+    choose_collection(page, odd.name)
+    upload(page, path)
+    assert page.get_attribute(".ris-crop", "data-box") == "0,0,900,600"
+    search(page)
+    whole = odd.asked[-1][0]
+    assert isinstance(whole, Path)  # uncropped, the file itself is searched
+    assert whole.read_bytes() == path.read_bytes()
+
+    drag(page, (0.25, 0.2), (0.75, 0.9))
+    drawn = box(page)
+    # The pointer moves in whole pixels of the screen, each some three of the picture.
+    assert np.allclose(drawn, [225, 120, 675, 540], atol=4)
+    search(page)
+    searched = odd.asked[-1][0]
+    x0, y0, x1, y1 = drawn
+    np.testing.assert_array_equal(searched, pixels[y0:y1, x0:x1])
+    assert page.locator(".ris-part").inner_text() == f"{x1 - x0} × {y1 - y0} of 900 × 600 px"
+    assert f"{x1 - x0} × {y1 - y0} px of it" in page.locator("#ris-last").inner_text()
+
+    drag(page, (0.5, 0.5), (0.6, 0.4))  # inside the box: moves it
+    moved = box(page)
+    assert (moved[2] - moved[0], moved[3] - moved[1]) == (x1 - x0, y1 - y0)
+    assert np.allclose(np.subtract(moved, drawn), [90, -60, 90, -60], atol=4)
+    corner = page.locator('.ris-box i[data-corner="2,3"]').bounding_box()
+    page.mouse.move(corner["x"] + corner["width"] / 2, corner["y"] + corner["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(0, 0, steps=3)  # past the opposite corner and off the picture
+    page.mouse.up()
+    assert box(page) == [0, 0, moved[0], moved[1]]
+
+    page.click(".ris-reset")
+    assert box(page) == [0, 0, 900, 600]
+    drag(page, (0.1, 0.1), (0.4, 0.4))
+    assert box(page) != [0, 0, 900, 600]
+    page.locator(".ris-stage").dblclick()
+    assert box(page) == [0, 0, 900, 600]
+    page.locator(".ris-stage").click()  # a click is no box
+    assert box(page) == [0, 0, 900, 600]
+    search(page)
+    assert isinstance(odd.asked[-1][0], Path)
+
+
+def test_crop_by_keyboard(page, odd, coordinates):
+    path, pixels = coordinates
+    choose_collection(page, odd.name)
+    upload(page, path)
+    page.locator(".ris-bar summary").focus()
+    page.keyboard.press("Enter")
+    for value in ("100", "50", "300", "250"):
+        page.keyboard.press("Tab")
+        page.keyboard.press("Control+A")
+        page.keyboard.type(value)
+    page.keyboard.press("Tab")
+    assert box(page) == [100, 50, 300, 250]
+    page.locator("#ris-start").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".ris-status")
+    np.testing.assert_array_equal(odd.asked[-1][0], pixels[50:250, 100:300])
+    # What makes no sense is put right: an edge stays on its side of the other, and in the picture.
+    for edge, typed, expected in ((0, "400", [299, 50, 300, 250]), (3, "9999", [299, 50, 300, 600])):
+        page.locator(f'.ris-edges input[data-edge="{edge}"]').fill(typed)
+        page.locator(f'.ris-edges input[data-edge="{edge}"]').press("Tab")
+        assert box(page) == expected
+
+
+def test_crop_by_touch_on_a_phone(open_page, odd, coordinates):
+    page = open_page(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    choose_collection(page, odd.name)
+    upload(page, coordinates[0])
+    page.locator(".ris-stage").scroll_into_view_if_needed()
+    r = page.locator(".ris-stage img").bounding_box()
+    touch = page.context.new_cdp_session(page)
+    for kind, x, y in (("touchStart", 0.2, 0.3), ("touchMove", 0.5, 0.5), ("touchMove", 0.6, 0.8), ("touchEnd", 0, 0)):
+        points = [] if kind == "touchEnd" else [{"x": r["x"] + x * r["width"], "y": r["y"] + y * r["height"]}]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    assert np.allclose(box(page), [180, 180, 540, 480], atol=6)
+    search(page)
+    x0, y0, x1, y1 = box(page)
+    np.testing.assert_array_equal(odd.asked[-1][0], coordinates[1][y0:y1, x0:x1])
+    # On a phone the results lie below the controls: the page goes there by itself.
+    page.wait_for_function("document.querySelector('#ris-found').getBoundingClientRect().top < innerHeight / 2")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_picture_is_shown_and_cropped_upright(page, odd, coordinates, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter, clockwise
+    path = tmp_path / "turned.png"
+    Image.fromarray(coordinates[1]).save(path, exif=exif)
+    upright = np.rot90(coordinates[1], -1)
+    choose_collection(page, odd.name)
+    upload(page, path)
+    assert box(page) == [0, 0, 600, 900]
+    assert page.evaluate("(i => i.naturalWidth < i.naturalHeight)(document.querySelector('.ris-stage img'))")
+    drag(page, (0.1, 0.1), (0.5, 0.3))
+    x0, y0, x1, y1 = box(page)
+    search(page)
+    np.testing.assert_array_equal(odd.asked[-1][0], upright[y0:y1, x0:x1])
+
+
+def test_box_of_one_picture_never_lands_on_the_next(page, odd, coordinates):
+    choose_collection(page, odd.name)
+    upload(page, coordinates[0])
+    drag(page, (0.2, 0.2), (0.6, 0.6))
+    page.locator("#ris-examples .ris-use").first.click()
+    page.wait_for_function("document.querySelector('.ris-crop').dataset.width === '40'")
+    assert box(page) == [0, 0, 40, 30]
+    search(page)
+    assert odd.asked[-1][0] == odd.store.items[0].path
+
+
+def test_last_searched_is_copied_both_ways(page, coordinates):
+    path, _ = coordinates
+    page.click("#ris-again")
+    assert "Nothing has been searched yet" in toast(page)
+    upload(page, path)
+    drag(page, (0.2, 0.2), (0.6, 0.6))
+    drawn = box(page)
+    search(page)
+    page.locator("#ris-examples .ris-use").first.click()
+    page.wait_for_function("name => document.querySelector('.ris-name').textContent !== name", arg=path.name)
+    example = page.locator(".ris-name").inner_text()
+
+    page.click("#ris-again")  # with its crop
+    page.wait_for_function("name => document.querySelector('.ris-name').textContent === name", arg=path.name)
+    assert box(page) == drawn
+    page.locator("#ris-examples .ris-use").first.click()
+    page.wait_for_function("name => document.querySelector('.ris-name').textContent === name", arg=example)
+    page.click("#ris-swap")
+    page.wait_for_function("name => document.querySelector('.ris-name').textContent === name", arg=path.name)
+    assert example in page.locator("#ris-last").inner_text()
+    assert box(page) == drawn
+    page.click("#ris-keep")
+    page.wait_for_function("name => document.querySelector('#ris-last').textContent.includes(name)", arg=path.name)
+    page.click(".ris-remove")
+    page.wait_for_selector(".ris-crop", state="detached")
+
+
+def test_nothing_is_stale_after_changing_the_collection(page, odd):
+    page.locator("#ris-examples .ris-use").first.click()
+    page.wait_for_selector(".ris-crop")
+    search(page)
+    assert found(page)
+    choose_collection(page, odd.name)
+    assert found(page) == []
+    assert page.locator(".ris-hint").is_visible()
+    assert page.locator("#ris-examples .ris-tile").count() == len(HOSTILE_NAMES)
+    assert not page.locator("#ris-nprobe").is_visible()  # it has no lists to choose from
+    assert page.locator(".ris-crop").is_visible()  # the picture to search is the visitor's own
+    search(page)
+    tiles = page.locator("#ris-results .ris-tile")
+    assert {tile.get_attribute("data-collection") for tile in tiles.all()} == {odd.name}
+    choose_collection(page, "demo")
+    page.locator("#ris-nprobe").wait_for(state="visible")
+    assert found(page) == []
+
+
+def test_labels_and_names_are_inert(page, odd):
+    choose_collection(page, odd.name)
+    page.locator("#ris-examples .ris-use").first.click()
+    page.wait_for_selector(".ris-crop")
+    search(page)
+    items = [odd.store.items[i] for i in found(page)]
+    assert len(items) == len(HOSTILE_NAMES) - 1
+    assert page.locator("#ris-results .ris-label").all_inner_texts() == [item.labels[0] for item in items]
+    assert page.locator("#ris-results .ris-file").all_inner_texts() == [item.path.name for item in items]
+    for tile, item in zip(page.locator("#ris-results .ris-tile").all(), items, strict=True):
+        tile.locator(".ris-open").click()
+        assert item.labels[0] in page.locator(".ris-viewer p").inner_text()
+        assert item.path.name in page.locator(".ris-viewer p").inner_text()
+        page.keyboard.press("Escape")
+    for use in page.locator("#ris-examples .ris-use").all():
+        use.click()
+    page.wait_for_function("name => document.querySelector('.ris-name').textContent === name", arg=HOSTILE_NAMES[-1])
+    assert page.locator(".html-container .error-container").count() == 0
+
+
+def test_enlarge_and_download(page, server):
+    _, engine = server
+    page.locator("#ris-examples .ris-use").nth(1).click()
+    page.wait_for_selector(".ris-crop")
+    ids = search(page)
+    page.locator("#ris-results .ris-open").first.click()
+    viewer = page.locator("dialog.ris-viewer")
+    assert viewer.is_visible()
+    assert engine.store.items[ids[0]].path.name in viewer.locator("p").inner_text()
+    assert viewer.get_by_label("Previous picture").is_disabled()
+    page.keyboard.press("ArrowRight")
+    assert engine.store.items[ids[1]].path.name in viewer.locator("p").inner_text()
+    page.wait_for_function("(i => i.complete && i.naturalWidth > 0)(document.querySelector('dialog.ris-viewer img'))")
+    with page.expect_download() as started:
+        viewer.get_by_text("Download original").click()
+    path = engine.store.items[ids[1]].path
+    assert started.value.suggested_filename == path.name
+    assert Path(started.value.path()).read_bytes() == path.read_bytes()
+    page.keyboard.press("Escape")
+    assert not viewer.is_visible()
+    page.locator("#ris-results .ris-open").nth(2).click()
+    viewer.get_by_text("Search with this").click()
+    name = engine.store.items[ids[2]].path.name
+    page.wait_for_function("name => document.querySelector('#ris-last').textContent.includes(name)", arg=name)
+    assert not viewer.is_visible()
+
+
+def test_gallery_pages_and_gives_a_query(page, server):
+    _, engine = server
+    page.get_by_role("tab", name="Browse the collection").click()
+    tiles = page.locator("#ris-gallery .ris-tile")
+    assert tiles.count() == 60
+    assert page.get_by_label("Previous page").is_disabled()
+    page.get_by_label("Next page").click()
+    page.wait_for_function("document.querySelector('#ris-gallery .ris-tile').dataset.id === '60'")
+    field = page.locator(".ris-page")
+    field.fill("6")
+    field.press("Enter")
+    page.wait_for_function("document.querySelector('#ris-gallery .ris-tile').dataset.id === '300'")
+    assert tiles.count() == 40
+    assert page.get_by_label("Next page").is_disabled()
+    page.wait_for_function(
+        "[...document.querySelectorAll('#ris-gallery img')].slice(0, 8).every(i => i.naturalWidth > 0)"
+    )
+    tiles.nth(5).hover()
+    tiles.nth(5).locator(".ris-use").click()
+    page.wait_for_selector("#ris-results .ris-tile")
+    assert page.locator("#ris-start").is_visible()  # back on the search tab
+    assert page.locator(".ris-name").inner_text() == engine.store.items[305].path.name
+    assert 305 not in found(page)
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("{server}pictures/demo/0/view", "not on the public internet"),
+        ("file:///etc/passwd", "http:// or https://"),
+        ("http://<img src=x onerror=window.hacked=9>/", "not a web address"),
+        ("", "Type the address"),
+    ],
+)
+def test_address_is_refused_in_words(page, server, address, says):
+    field = page.locator("#ris-url input, #ris-url textarea")
+    field.fill(address.format(server=server[0]))
+    field.press("Enter") if address else page.click("#ris-fetch")
+    assert says in toast(page)
+    assert page.locator(".ris-crop").count() == 0
+    assert page.locator(".toast-body img[src=x]").count() == 0
+
+
+def test_address_of_a_picture_becomes_the_query(page, monkeypatch, server):
+    item = server[1].store.items[7]
+    monkeypatch.setattr("gradio_app.app.fetch_image", lambda url: item.path.read_bytes())
+    page.locator("#ris-url input, #ris-url textarea").fill("https://pictures.example/some/cat.jpg?size=1#x")
+    page.click("#ris-fetch")
+    page.wait_for_selector(".ris-crop")
+    assert page.locator(".ris-name").inner_text() == "cat.jpg"
+    assert 7 not in search(page)  # the very same bytes: it is known again
+
+
+def test_file_that_is_no_picture(page, tmp_path):
+    path = tmp_path / "<b>text.png"
+    path.write_text("not a picture")
+    page.set_input_files("#ris-upload input[type=file]", path)
+    assert "<b>text.png cannot be read as a picture" in toast(page)
+    assert page.locator(".ris-crop").count() == 0
+
+
+def test_paste_and_drop(page, coordinates):
+    as_file = """async ([kind, target, url]) => {
+        const list = new DataTransfer();
+        list.items.add(new File([await (await fetch(url)).blob()], kind + '.jpg', { type: 'image/jpeg' }));
+        const event = kind === 'paste'
+            ? new ClipboardEvent('paste', { clipboardData: list, bubbles: true, cancelable: true })
+            : new DragEvent('drop', { dataTransfer: list, bubbles: true, cancelable: true });
+        document.querySelector(target).dispatchEvent(event);
+    }"""
+    url = page.get_attribute("#ris-examples img", "src")
+    page.evaluate(as_file, ["paste", "body", url])
+    page.wait_for_function("document.querySelector('.ris-name')?.textContent === 'paste.jpg'")
+    page.evaluate(as_file, ["drop", ".ris-stage", url])
+    page.wait_for_function("document.querySelector('.ris-name')?.textContent === 'drop.jpg'")
+
+
+def test_webcam(page):
+    page.get_by_label("Capture from camera").click()
+    page.locator("#ris-upload").get_by_text("Click to Access Webcam").click()
+    page.wait_for_function("document.querySelector('#ris-upload video')?.videoWidth > 0")
+    page.get_by_label("capture photo").click()
+    page.wait_for_selector(".ris-crop")
+    assert min(int(page.get_attribute(".ris-crop", f"data-{side}")) for side in ("width", "height")) >= 240
+    assert search(page)
+
+
+def test_dark_and_light_follow_the_reader(open_page):
+    background = "getComputedStyle(document.body).backgroundColor"
+    assert open_page(color_scheme="light").evaluate(background) == "rgb(255, 255, 255)"
+    assert open_page(color_scheme="dark").evaluate(background) != "rgb(255, 255, 255)"
+
+
+def test_two_visitors_do_not_share_a_query(open_page):
+    one, two = open_page(), open_page()
+    one.locator("#ris-examples .ris-use").first.click()
+    one.wait_for_selector(".ris-crop")
+    assert two.locator(".ris-crop").count() == 0
+    two.click("#ris-again")
+    assert "Nothing has been searched yet" in toast(two)
