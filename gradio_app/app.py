@@ -108,7 +108,10 @@ class SearchPage(gr.Blocks):
         }
 
     def launch(self, *args: Any, **kwargs: Any) -> Any:
-        return super().launch(*args, **{**self.server_options, **kwargs})
+        own = self.server_options["app_kwargs"]
+        theirs = kwargs.pop("app_kwargs", None) or {}
+        both = {**theirs, "routes": [*own["routes"], *theirs.get("routes", ())]}
+        return super().launch(*args, **{**self.server_options, **kwargs, "app_kwargs": both})
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *args: Any, **kwargs: Any) -> Any:
         # Whatever is shaped like a file with a web address Gradio would fetch for the caller, with none of the checks
@@ -227,7 +230,7 @@ def build_app(engines: Engines) -> SearchPage:
             return chosen, _picture(chosen), ""
 
         def on_pick(event: gr.EventData) -> Any:
-            engine = by_name.get(getattr(event, "collection", None))  # type: ignore[arg-type]
+            engine = by_name.get(str(getattr(event, "collection", None)))
             image_id = getattr(event, "id", None)
             if engine is None or type(image_id) is not int or not 0 <= image_id < len(engine.store.items):
                 raise _sorry("This picture is no longer in the collection. Reload the page.")

@@ -1,0 +1,383 @@
+"""The page's server side and its command: what is offered, what is refused, and how it says so."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import gradio as gr
+import httpx
+import numpy as np
+import pytest
+from fakes import FakeEngine
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from gradio_app.app import Query, build_app, check_port, main
+from gradio_app.thumbs import picture_url
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def engine(tmp_path):
+    pictures = {}
+    for i in range(5):
+        path = tmp_path / f"{i}.png"
+        Image.new("RGB", (40, 30), (50 * i, 0, 0)).save(path)
+        pictures[path] = "red"
+    return FakeEngine("reds", pictures)
+
+
+@pytest.fixture
+def launched(engine):
+    """Starts the page as an outside script would: `build_app(engines).launch(...)`; gives a client for it."""
+    pages, clients = [], []
+
+    def launch(**options) -> httpx.Client:
+        page = build_app([engine])
+        pages.append(page)
+        _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, **options)
+        clients.append(httpx.Client(base_url=url, trust_env=False, timeout=20))
+        return clients[-1]
+
+    yield launch
+    for client in clients:
+        client.close()
+    for page in pages:
+        page.close()
+
+
+# What build_app takes
+
+
+def test_mapping_and_iterable_are_taken(engine):
+    for engines in ({"any name": engine}, [engine], (engine for _ in range(1))):
+        assert isinstance(build_app(engines), gr.Blocks)
+
+
+def test_no_collection_and_same_names_are_refused(engine):
+    with pytest.raises(ValueError, match="at least one collection"):
+        build_app([])
+    with pytest.raises(ValueError, match="different names"):
+        build_app([engine, engine])
+
+
+# What the server gives away
+
+
+def test_no_event_of_the_page_is_public(engine):
+    page = build_app([engine])
+    events = [fn for fn in page.fns.values() if fn.fn is not None]
+    assert len(events) > 10
+    assert {fn.api_visibility for fn in events} == {"private"}
+    assert page.get_api_info() == {"named_endpoints": {}, "unnamed_endpoints": {}}
+
+
+def test_no_analytics(engine):
+    assert build_app([engine]).analytics_enabled is False
+
+
+def test_launched_by_an_outside_script_it_has_its_pictures_and_its_looks(launched, engine):
+    client = launched()
+    assert client.get("/").status_code == 200
+    for size in ("thumb", "view", "original"):
+        assert client.get(picture_url(engine, 0, size)).status_code == 200
+    assert ".ris-grid" in client.get("/config").json()["css"]
+
+
+def test_outside_addresses_are_not_in_the_page(launched):
+    text = launched().get("/").text
+    # A link to the fonts' server or a script from elsewhere would be fetched by every visitor's browser.
+    assert "fonts.googleapis" not in text
+    assert "fonts.gstatic" not in text
+    assert "cdn" not in text.lower().replace("cdnjs.cloudflare.com/ajax/libs/iframe-resizer", "")
+
+
+def test_mounted_beside_other_routes(engine):
+    page = build_app([engine])
+    app = FastAPI()
+    gr.mount_gradio_app(app, page, path="/search", **page.server_options)
+    client = TestClient(app)
+    assert client.get("/search/").status_code == 200
+    assert client.get("/search/" + picture_url(engine, 0, "thumb")).status_code == 200
+
+
+def test_own_routes_of_the_launcher_are_kept(launched, engine):
+    extra = FastAPI()
+
+    @extra.get("/ping")
+    def ping():
+        return "pong"
+
+    client = launched(app_kwargs={"routes": [route for route in extra.routes if getattr(route, "path", "") == "/ping"]})
+    assert client.get("/ping").json() == "pong"
+    assert client.get(picture_url(engine, 0, "thumb")).status_code == 200
+
+
+def test_login_covers_every_route(launched, engine):
+    client = launched(auth=("user", "secret"))
+    pictures = [picture_url(engine, 0, size) for size in ("thumb", "view", "original")]
+    for url in [*pictures, "/config", "/gradio_api/info", "/gradio_api/file=/etc/hostname"]:
+        assert client.get(url).status_code == 401, url
+    files = {"files": ("a.png", b"x")}
+    assert client.post("/gradio_api/upload", files=files).status_code == 401
+    assert (
+        client.post("/gradio_api/queue/join", json={"fn_index": 0, "data": [], "session_hash": "x"}).status_code == 401
+    )
+    assert "reds" not in client.get("/").text
+
+    assert client.post("/login", data={"username": "user", "password": "wrong"}).status_code == 400
+    assert client.get(pictures[0]).status_code == 401
+    assert client.post("/login", data={"username": "user", "password": "secret"}).status_code == 200
+    for url in [*pictures, "/config"]:
+        assert client.get(url).status_code == 200, url
+    client.get("/logout")
+    assert client.get(pictures[0]).status_code == 401
+
+
+def test_upload_is_capped(launched):
+    client = launched()
+    reply = client.post("/gradio_api/upload", files={"files": ("big.png", b"x" * (26 * 2**20))})
+    assert reply.status_code == 413
+    assert client.post("/gradio_api/upload", files={"files": ("small.png", b"x")}).status_code == 200
+
+
+def call(client: httpx.Client, name: str, data: list, **extra) -> dict:
+    """Send an event as the page does; its last message."""
+    config = client.get("/config").json()
+    components = {c["id"]: c["props"].get("elem_id") for c in config["components"]}
+    index = next(
+        d["id"]
+        for d in config["dependencies"]
+        if any((components.get(t), e) == tuple(name.split(".")) for t, e in d["targets"])
+    )
+    client.post(
+        "/gradio_api/queue/join", json={"fn_index": index, "data": data, "session_hash": "s", **extra}
+    ).raise_for_status()
+    with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": "s"}) as stream:
+        for line in stream.iter_lines():
+            if line.startswith("data:") and (message := json.loads(line[5:]))["msg"] == "process_completed":
+                return message
+    raise AssertionError("no answer")
+
+
+@pytest.mark.parametrize("event", ["ris-upload.input", "ris-url.submit"])
+def test_forged_event_cannot_make_the_server_fetch(launched, event):
+    """Gradio would download any input shaped like a file with a web address; what it asks for is never asked for."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.settimeout(0.3)
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}/a.png"
+    forged = {"path": url, "url": url, "orig_name": "a.png", "meta": {"_type": "gradio.FileData"}}
+    message = call(launched(), event, [forged])
+    assert message["success"] is False
+    assert "address field only" in message["output"]["error"]
+    with pytest.raises(TimeoutError):
+        listener.accept()
+    listener.close()
+
+
+def test_forged_event_cannot_read_files_of_the_server(launched, tmp_path):
+    secret = tmp_path / "secret.png"
+    Image.new("RGB", (8, 8)).save(secret)
+    forged = {"path": str(secret), "orig_name": "a.png", "meta": {"_type": "gradio.FileData"}}
+    message = call(launched(), "ris-upload.input", [forged])
+    assert message["success"] is False
+    assert "base64" not in json.dumps(message)
+
+
+@pytest.mark.parametrize(
+    "picked",
+    [
+        {"collection": "none", "id": 0},
+        {"collection": "reds", "id": -1},
+        {"collection": "reds", "id": 5},
+        {"collection": "reds", "id": "0"},
+        {"collection": "reds", "id": True},
+        {"collection": "reds", "id": None},
+        {"collection": ["reds"], "id": 0},
+        {"collection": "../reds", "id": 0},
+        {},
+    ],
+)
+def test_forged_pick_is_refused_in_words(launched, picked):
+    message = call(launched(), "ris-examples.pick", [], event_data=picked)
+    assert message["success"] is False
+    assert "no longer in the collection" in message["output"]["error"]
+
+
+def test_pick_gives_the_picture(launched):
+    message = call(launched(), "ris-examples.pick", [], event_data={"collection": "reds", "id": 3})
+    assert message["success"] is True
+    assert 'data-width="40"' in json.loads(json.dumps(message["output"]["data"]))[1]
+
+
+@pytest.mark.parametrize("page", [-5, 0, 10**9, "x", None, 1.5])
+def test_forged_page_number_gives_a_page(launched, page):
+    message = call(launched(), "ris-gallery.turn", ["reds"], event_data={"page": page})
+    assert message["success"] is True
+
+
+def test_search_without_a_picture_says_so(launched):
+    message = call(launched(), "ris-start.click", ["reds", None, "", 5, "ivfpq", 1])
+    assert message["output"]["error"] == "Choose a picture to search with first."
+
+
+# Queries
+
+
+def test_query_crops_at_full_resolution_and_upright(tmp_path):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (300, 500, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    query = Query.open(tmp_path / "a.png", "a.png")
+    assert (query.width, query.height) == (500, 300)
+    cropped = Query(**{**vars(query), "box": (10, 20, 400, 250)})
+    np.testing.assert_array_equal(cropped.pixels(), pixels[::-1, ::-1][20:250, 10:400])
+
+
+def test_deleted_upload_is_missed_in_words(tmp_path):
+    path = tmp_path / "a.png"
+    Image.new("RGB", (8, 8)).save(path)
+    query = Query.open(path, "mine.png")
+    path.unlink()
+    with pytest.raises(gr.Error, match=r"mine\.png is no longer on the server"):
+        query.pixels()
+
+
+def test_name_in_an_error_is_escaped(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"no picture")
+    with pytest.raises(gr.Error, match=r"&lt;img src=x&gt; cannot be read"):
+        Query.open(path, "<img src=x>")
+
+
+# The command
+
+
+@pytest.fixture
+def no_launch(monkeypatch):
+    monkeypatch.setattr("gradio_app.app.SearchPage.launch", lambda *a, **k: pytest.fail("it was launched"))
+
+
+def run(capsys, *arguments: str) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as exit:
+        main(arguments)
+    output = capsys.readouterr()
+    assert output.out == ""
+    return int(exit.value.code), output.err
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+def test_no_collection_at_all(capsys, tmp_path, monkeypatch, no_launch):
+    monkeypatch.chdir(tmp_path)
+    code, said = run(capsys, "--port", str(free_port()))
+    assert code == 1
+    assert said.count("\n") == 1
+    assert "no collection" in said
+    assert "python gradio_app/create_index.py --data demo" in said
+
+
+def test_unknown_collection(capsys, workspace, demo_collection, monkeypatch, no_launch):
+    monkeypatch.chdir(workspace)
+    code, said = run(capsys, "--data", "demo", "holidays", "--port", str(free_port()))
+    assert code == 1
+    assert said.count("\n") == 1
+    assert "no collection 'holidays'; there are: demo" in said
+    assert "create_index.py --data" in said
+
+
+@pytest.mark.parametrize("name", ["../demo", "/etc", ".", "demo/", "demo/../demo"])
+def test_a_path_is_no_collection(capsys, workspace, demo_collection, monkeypatch, no_launch, name):
+    monkeypatch.chdir(workspace)
+    assert run(capsys, "--data", name, "--port", str(free_port()))[0] == 1
+
+
+def test_damaged_collection(capsys, tmp_path, demo_collection, monkeypatch, no_launch):
+    shutil.copytree(demo_collection, tmp_path / "collections" / "broken")
+    (tmp_path / "collections" / "broken" / "manifest.json").write_text("{")
+    monkeypatch.chdir(tmp_path)
+    code, said = run(capsys, "--port", str(free_port()))
+    assert code == 1
+    assert "collection 'broken' cannot be opened: " in said
+    assert "Traceback" not in said
+
+
+def test_port_in_use(capsys, no_launch):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, said = run(capsys, "--port", str(port))
+    assert code == 1
+    assert said == f"app.py: port {port} on 127.0.0.1 is in use; choose another with --port, e.g. --port {port + 1}\n"
+
+
+def test_port_that_is_free_is_accepted():
+    check_port("127.0.0.1", free_port())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--auth", "user"], "USER:PASS"),
+        (["--auth", ":pass"], "USER:PASS"),
+        (["--auth", "user:"], "USER:PASS"),
+        (["--port", "0"], "port from 1 to 65535"),
+        (["--port", "65536"], "port from 1 to 65535"),
+        (["--port", "http"], "port from 1 to 65535"),
+        (["--data"], "expected at least one argument"),
+        (["--nonsense"], "unrecognized"),
+    ],
+)
+def test_bad_arguments(capsys, no_launch, arguments, says):
+    code, said = run(capsys, *arguments)
+    assert code == 2
+    assert says in said
+
+
+def test_unknown_host(capsys, no_launch, monkeypatch):
+    def fail(*args, **kwargs):
+        raise socket.gaierror(socket.EAI_NONAME, "unknown")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    code, said = run(capsys, "--host", "nowhere.example")
+    assert (code, said) == (1, "app.py: --host nowhere.example: no such address\n")
+
+
+def test_password_may_hold_colons(monkeypatch, workspace, demo_collection):
+    seen = {}
+    monkeypatch.chdir(workspace)
+    monkeypatch.setattr("gradio_app.app.SearchPage.launch", lambda self, **options: seen.update(options))
+    monkeypatch.setattr("gradio_app.app.SearchPage.block_thread", lambda self: None)
+    main(["--auth", "me:a:b:", "--port", str(free_port()), "--share"])
+    assert seen["auth"] == ("me", "a:b:")
+    assert seen["share"] is True
+    assert seen["server_name"] == "127.0.0.1"
+
+
+def test_script_serves_from_the_root_of_the_project(workspace, demo_collection):
+    """The command as it is typed, in a process of its own; `workspace` stands for the root."""
+    port = free_port()
+    command = [sys.executable, str(ROOT / "gradio_app" / "app.py"), "--port", str(port)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, cwd=workspace, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout.readline() == f"Searching demo at http://127.0.0.1:{port}/  (Ctrl-C stops it)\n"
+            reply = httpx.get(f"http://127.0.0.1:{port}/", trust_env=False)
+            assert reply.status_code == 200
+            assert "Reverse image search" in reply.text
+        finally:
+            process.terminate()
+            errors = process.communicate(timeout=20)[1]
+    assert "Traceback" not in errors
