@@ -11,7 +11,6 @@ import logging
 import os
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -87,9 +86,7 @@ class VOC2012:
         paths = sorted((self.root / "JPEGImages").glob("*.jpg"))
         if not paths:
             raise DatasetError(f"no JPEGImages/*.jpg in {self.root}: remove the folder and run ./data_download.sh voc")
-        with ThreadPoolExecutor() as pool:  # waiting for 17,125 small files is most of the time on a slow disk
-            labels = pool.map(self._labels, paths, chunksize=256)
-            return [Item(id, path, found) for id, (path, found) in enumerate(zip(paths, labels, strict=True))]
+        return [Item(id, path, self._labels(path)) for id, path in enumerate(paths)]
 
     def _labels(self, image: Path) -> tuple[str, ...]:
         annotation = self.root / "Annotations" / f"{image.stem}.xml"
