@@ -178,7 +178,11 @@ class SearchEngine:
         own_id = self.store.find_hash(sha256_of(content))
         if own_id is not None:
             return np.asarray(self.store.features[own_id], dtype=np.float32), own_id
-        return self.encoder.encode([decode_image(query)])[0], None
+        try:
+            pixels = decode_image(content)  # what was hashed, not what the file may hold by now
+        except ImageError as error:
+            raise error if isinstance(query, bytes) else ImageError(os.fspath(query), error.reason) from error
+        return self.encoder.encode([pixels])[0], None
 
     def search(
         self,
