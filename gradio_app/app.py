@@ -179,7 +179,6 @@ def build_app(engines: Engines) -> SearchPage:
                         elem_id="ris-upload",
                         placeholder="Drop a picture here, paste one, or click to choose",
                     )
-                    upload.preprocess = _uploaded_file  # type: ignore[method-assign,assignment]
                     with gr.Row(elem_id="ris-address"):
                         address = gr.Textbox(
                             placeholder="or paste a web address: https://…",
@@ -210,10 +209,13 @@ def build_app(engines: Engines) -> SearchPage:
             with gr.Tab("Browse the collection", id="gallery"):
                 gallery = picture_grid(value=_gallery(first, 1), elem_id="ris-gallery")
 
-        def on_upload(uploaded: tuple[str, str] | None) -> Any:
-            if uploaded is None:  # the source was switched
+        def on_upload(uploaded: Mapping[str, Any] | None) -> Any:
+            if not uploaded or not uploaded.get("path"):  # the source was switched
                 return gr.skip(), gr.skip(), gr.skip()
-            chosen = Query.open(Path(uploaded[0]), uploaded[1])
+            path = Path(uploaded["path"]).resolve()
+            if not path.is_relative_to(Path(upload.GRADIO_CACHE).resolve()):
+                raise _sorry("This is not an uploaded picture.")
+            chosen = Query.open(path, uploaded.get("orig_name") or "picture")
             return chosen, _picture(chosen), None
 
         def on_address(url: str) -> Any:
@@ -289,8 +291,10 @@ def build_app(engines: Engines) -> SearchPage:
             number = getattr(event, "page", 1)
             return _gallery(by_name[name], number if type(number) is int else 1)
 
-        quiet: Any = {"api_visibility": "private", "show_progress": "hidden"}
-        upload.input(on_upload, upload, [query, picture, upload], **quiet)
+        # always_last: of clicks that come faster than answers the last one counts. By default it would be dropped.
+        quiet: Any = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "always_last"}
+        # preprocess=False: the file as it is, same bytes and same content hash. gr.Image would decode and re-encode it.
+        upload.input(on_upload, upload, [query, picture, upload], preprocess=False, **quiet)
         gr.on(
             [address.submit, fetch.click],
             on_address,
@@ -310,6 +314,7 @@ def build_app(engines: Engines) -> SearchPage:
             "api_visibility": "private",
             "show_progress": "minimal",
             "show_progress_on": status,
+            "trigger_mode": "always_last",
         }
         examples.pick(on_pick, None, [query, picture, tabs], **quiet)
         searches: list[dict[str, Any]] = [start.click(**search)]
@@ -358,11 +363,6 @@ def _theme() -> gr.themes.Base:
     )
 
 
-def _uploaded_file(payload: Any) -> tuple[str, str] | None:
-    """In place of `gr.Image.preprocess`, which decodes and may re-encode: the file as it is, for its content hash."""
-    return None if payload is None or payload.path is None else (payload.path, payload.orig_name or "picture")
-
-
 def _search(engine: SearchEngine, query: Query, k: int, engine_key: str, nprobe: int | None) -> Hits:
     # An uncropped picture goes as its file: the engine then knows it again if the collection holds it.
     source = query.path if query.box is None else query.pixels()
@@ -385,7 +385,7 @@ def _decode(path: Path, name: str) -> np.ndarray:
 
 def _sorry(sentence: str) -> gr.Error:
     """Gradio shows the message as HTML, and it may quote a file name or a web address."""
-    return gr.Error(escape(sentence), title="That did not work", print_exception=False)
+    return gr.Error(escape(sentence), print_exception=False)
 
 
 def _gone(name: str) -> gr.Error:

@@ -181,13 +181,26 @@ def test_forged_event_cannot_make_the_server_fetch(launched, event):
     listener.close()
 
 
-def test_forged_event_cannot_read_files_of_the_server(launched, tmp_path):
+@pytest.mark.parametrize("meta", [{"meta": {"_type": "gradio.FileData"}}, {"meta": {}}, {}, {"is_stream": True}])
+def test_forged_event_cannot_read_files_of_the_server(launched, tmp_path, meta):
     secret = tmp_path / "secret.png"
     Image.new("RGB", (8, 8)).save(secret)
-    forged = {"path": str(secret), "orig_name": "a.png", "meta": {"_type": "gradio.FileData"}}
-    message = call(launched(), "ris-upload.input", [forged])
+    message = call(launched(), "ris-upload.input", [{"path": str(secret), "orig_name": "a.png", **meta}])
     assert message["success"] is False
     assert "base64" not in json.dumps(message)
+
+
+def test_uploaded_file_is_kept_as_it_is(launched, engine, tmp_path):
+    """Grey and of 16 bits: gr.Image would have re-encoded it, and its content hash would be another."""
+    path = tmp_path / "grey.png"
+    Image.fromarray(np.arange(600, dtype=np.uint16).reshape(20, 30) * 100).save(path)
+    client = launched()
+    (stored,) = client.post("/gradio_api/upload", files={"files": ("grey.png", path.read_bytes())}).json()
+    file = {"path": stored, "orig_name": "grey.png", "meta": {"_type": "gradio.FileData"}}
+    for _ in range(2):  # the second time too
+        assert call(client, "ris-upload.input", [file])["success"] is True
+    assert call(client, "ris-start.click", ["reds", None, "", 5, "ivfpq", 1])["success"] is True
+    assert Path(engine.asked[-1][0]).read_bytes() == path.read_bytes()
 
 
 @pytest.mark.parametrize(
