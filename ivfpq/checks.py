@@ -120,4 +120,4 @@ def as_metric(value: Any) -> Metric:
     """
     if value not in METRICS:
         raise ValueError(f"metric must be one of {', '.join(map(repr, METRICS))}, got {value!r}")
-    return value  # type: ignore[no-any-return]
+    return value

@@ -25,9 +25,11 @@ from ivfpq.checks import Floats, Ids, Metric
 Doubles = npt.NDArray[np.float64]
 
 LANES = 16  # one AVX-512 register of float32: the order below is one that a vector processor follows at full speed
-BLOCK = 1 << 22  # numbers in a temporary matrix: 16 MiB of float32
+BLOCK = 1 << 22  # numbers in a temporary matrix of a product: 16 MiB of float32
+SMALL_BLOCK = 1 << 17  # numbers in temporaries of elementwise work, which is fast only inside the caches
 
 _TINY = float(np.finfo(np.float32).tiny)
+_HUGE = float(np.finfo(np.float32).max) / 16
 _UNIT = 2.0**-24
 
 
@@ -57,8 +59,8 @@ def ordered_sum(terms: Floats) -> Floats:
     Term t is added to lane t mod 16, in order of t; then the upper half of the lanes is added to the lower half until
     one is left. In plain Python, for one row:
 
-        lanes = [terms[i] for i in range(16)]                     # missing terms count 0
-        for t in range(16, len(terms)): lanes[t % 16] += terms[t]
+        lanes = [0.0] * 16
+        for t in range(len(terms)): lanes[t % 16] += terms[t]
         for half in (8, 4, 2, 1):
             lanes = [lanes[i] + lanes[i + half] for i in range(half)]
 
@@ -71,12 +73,10 @@ def ordered_sum(terms: Floats) -> Floats:
     float32 array, shape (...)
     """
     t = terms.shape[-1]
-    if t % LANES:
-        padded = np.zeros((*terms.shape[:-1], t + -t % LANES), np.float32)
-        padded[..., :t] = terms
-        terms = padded
-    # The lanes are the inner axis, so numpy adds the rows one after the other (its pairwise sum is for inner axes).
-    lanes = np.add.reduce(terms.reshape(*terms.shape[:-1], -1, LANES), axis=-2)
+    lanes = np.zeros((*terms.shape[:-1], LANES), np.float32)
+    for start in range(0, t, LANES):
+        width = min(LANES, t - start)
+        lanes[..., :width] += terms[..., start : start + width]
     for half in (8, 4, 2, 1):
         lanes = lanes[..., :half] + lanes[..., half : 2 * half]
     return lanes[..., 0]
@@ -84,11 +84,10 @@ def ordered_sum(terms: Floats) -> Floats:
 
 def pair_distances(x: Floats, y: Floats, metric: Metric) -> Floats:
     """The defined distance (or inner product) of `x[i]` and `y[i]`: shapes (n, d), (n, d) -> (n,)."""
-    if metric == "l2":
-        difference = x - y
-        np.multiply(difference, difference, out=difference)
-        return ordered_sum(difference)
-    return ordered_sum(x * y) + np.float32(0)  # no negative zero
+    with np.errstate(over="ignore", invalid="ignore"):  # beyond float32 a distance is infinite
+        if metric == "l2":
+            return ordered_sum(np.square(x - y))
+        return ordered_sum(x * y) + np.float32(0)  # no negative zero
 
 
 def normalised(x: Floats) -> Floats:
@@ -115,7 +114,8 @@ def screen(x: Floats, y: Floats, metric: Metric, *, centre: Floats | None = None
     -------
     score : float32 array, shape (nx, ny)
     error : float64 array, shape (nx,)
-        |score[i, j] - defined distance| <= error[i].
+        |score[i, j] - defined distance| <= error[i]. Where numbers are too large for float32 the error is infinite
+        and the score may be anything, NaN included.
     """
     d = x.shape[1]
     # d products here; d / 16 additions in a lane, 4 of lanes and at most d of parts (kernels) in the defined sum; the
@@ -123,7 +123,7 @@ def screen(x: Floats, y: Floats, metric: Metric, *, centre: Floats | None = None
     terms = 2.1 * d + 24
     gamma = 1.01 * terms * _UNIT / max(1 - terms * _UNIT, _UNIT)
     floor = 4 * d * _TINY  # a product below the smallest normal number may be lost altogether
-    with np.errstate(over="ignore", invalid="ignore"):  # beyond float32 the bound is infinite: nothing is left out
+    with np.errstate(over="ignore", invalid="ignore"):
         if metric == "l2" and centre is not None:
             x, y = x - centre, y - centre
         xx, yy = np.einsum("ij,ij->i", x, x), np.einsum("ij,ij->i", y, y)
@@ -133,10 +133,13 @@ def screen(x: Floats, y: Floats, metric: Metric, *, centre: Floats | None = None
             score *= -2
             score += yy
             score += xx[:, None]
-            error = gamma * 2 * (xx.astype(np.float64) + longest) + floor  # (a + b)**2 <= 2 (a**2 + b**2)
+            size = xx.astype(np.float64) + longest  # of each of the three terms, and (|x| + |y|)**2 <= 2 size
+            error = gamma * 2 * size + floor
         else:
             np.negative(score, out=score)
-            error = gamma * np.sqrt((xx + np.float64(floor)) * (longest + floor)) + floor
+            size = np.sqrt((xx + np.float64(floor)) * (longest + floor))
+            error = gamma * size + floor
+        error[~(size < _HUGE)] = np.inf  # where a partial sum may leave float32, nothing is known
     return score, error
 
 
@@ -252,7 +255,7 @@ def choose(x: Floats, y: Floats, k: int, metric: Metric, *, centre: Floats | Non
 
 def pair_distances_at(x: Floats, i: Ids, y: Floats, j: Ids, metric: Metric) -> Floats:
     """`pair_distances` of `x[i]` and `y[j]`, shapes (n,), a block at a time."""
-    step = max(1, BLOCK // x.shape[1])
+    step = max(1, SMALL_BLOCK // x.shape[1])
     parts = [pair_distances(x[i[s : s + step]], y[j[s : s + step]], metric) for s in range(0, len(i), step)]
     return np.concatenate(parts) if parts else np.empty(0, np.float32)
 

@@ -7,10 +7,10 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-import faiss
+import faiss  # its stubs are incomplete, so what it makes is Any below
 import numpy as np
 
-from ivfpq.checks import Floats, Metric, as_ids, as_metric, as_vectors, positive_int
+from ivfpq.checks import Floats, IndexFileError, Metric, as_ids, as_metric, as_vectors, positive_int
 from ivfpq.distances import SearchResult, normalised
 from ivfpq.factory import Index
 from ivfpq.flat import IndexFlat
@@ -28,6 +28,8 @@ def to_faiss(index: Index) -> Any:
     TypeError
         If `index` is not one of ours.
     """
+    if not isinstance(index, IndexFlat | IndexIVFPQ):
+        raise TypeError(f"to_faiss takes IndexFlat or IndexIVFPQ, got {type(index).__name__}")
     metric = faiss.METRIC_L2 if index.metric == "l2" else faiss.METRIC_INNER_PRODUCT
     if isinstance(index, IndexFlat):
         arrays = index.state()[1]
@@ -38,10 +40,8 @@ def to_faiss(index: Index) -> Any:
         mapped = faiss.IndexIDMap2(flat)
         mapped.add_with_ids(arrays["vectors"], ids)
         return mapped
-    if not isinstance(index, IndexIVFPQ):
-        raise TypeError(f"to_faiss takes IndexFlat or IndexIVFPQ, got {type(index).__name__}")
     quantizer = faiss.IndexFlat(index.d, metric)
-    made = faiss.IndexIVFPQ(quantizer, index.d, index.nlist, index.M, index.nbits, metric)
+    made: Any = faiss.IndexIVFPQ(quantizer, index.d, index.nlist, index.M, index.nbits, metric)
     made.nprobe = min(index.nprobe, index.nlist)
     if not index.is_trained:
         return made
@@ -61,7 +61,7 @@ def to_faiss(index: Index) -> Any:
     return made
 
 
-def from_faiss(index: Any) -> Index:
+def from_faiss(faiss_index: Any) -> Index:
     """Our index with the same quantizers, codes and ids as a faiss one.
 
     Takes IndexFlat (plain or inside IndexIDMap) and IndexIVFPQ with codes of residuals and a flat quantizer, for L2 or
@@ -74,8 +74,8 @@ def from_faiss(index: Any) -> Index:
     ValueError
         If it is one of these kinds with settings that ours have not.
     """
-    index = faiss.downcast_index(index)
-    ids = None
+    index = faiss.downcast_index(faiss_index)  # does not keep what it is a view of alive: `faiss_index` does
+    ids: Any = None
     if isinstance(index, faiss.IndexIDMap):
         ids = faiss.vector_to_array(index.id_map)
         index = faiss.downcast_index(index.index)
@@ -93,16 +93,17 @@ def from_faiss(index: Any) -> Index:
     if not index.by_residual:
         raise ValueError("the faiss index stores codes of the vectors (by_residual=False), ours are of the residuals")
     pq = index.pq
+    invlists: Any = index.invlists
     ours = IndexIVFPQ(index.d, index.nlist, pq.M, pq.nbits, metric=metric, nprobe=index.nprobe)
     if index.is_trained:
         codebooks = faiss.vector_to_array(pq.centroids).reshape(pq.M, pq.ksub, pq.dsub)
         ours.install(_flat_vectors(quantizer), codebooks)
-    sizes = np.array([index.invlists.list_size(number) for number in range(index.nlist)], np.int64)
+    sizes = np.array([invlists.list_size(number) for number in range(index.nlist)], np.int64)
     list_ids, list_codes = [np.empty(0, np.int64)], [np.empty((0, index.code_size), np.uint8)]
     for number in np.flatnonzero(sizes).tolist():
         size = int(sizes[number])
-        list_ids.append(faiss.rev_swig_ptr(index.invlists.get_ids(number), size).copy())
-        codes = faiss.rev_swig_ptr(index.invlists.get_codes(number), size * index.code_size)
+        list_ids.append(faiss.rev_swig_ptr(invlists.get_ids(number), size).copy())
+        codes = faiss.rev_swig_ptr(invlists.get_codes(number), size * index.code_size)
         list_codes.append(codes.reshape(size, index.code_size).copy())
     all_ids = as_ids(np.concatenate(list_ids), "the ids of the faiss index", n=int(sizes.sum()))
     ours.lists.add(np.repeat(np.arange(index.nlist), sizes), np.concatenate(list_codes), all_ids)
@@ -175,11 +176,12 @@ class FaissIndex:
         """The k nearest of each query (nq, d), among `ids` if given; missing places are id -1 at +inf (or -inf)."""
         x, k = self._vectors(xq, "xq"), positive_int(k, "k")
         nprobe = self.nprobe if nprobe is None else positive_int(nprobe, "nprobe")
-        chosen = {} if ids is None else {"sel": faiss.IDSelectorBatch(as_ids(ids))}
-        if self._lists is not None:  # parameters of the call: the index itself is never changed
-            parameters = faiss.SearchParametersIVF(nprobe=min(nprobe, self._lists.nlist), **chosen)
-        else:
-            parameters = faiss.SearchParameters(**chosen)
+        # Parameters of the call: the index itself is never changed.
+        parameters: Any = faiss.SearchParameters() if self._lists is None else faiss.SearchParametersIVF()
+        if self._lists is not None:
+            parameters.nprobe = min(nprobe, self._lists.nlist)
+        if ids is not None:
+            parameters.sel = faiss.IDSelectorBatch(as_ids(ids))
         distances, found = self.faiss_index.search(x, k, params=parameters)
         distances[found < 0] = np.inf if self.metric == "l2" else -np.inf
         return SearchResult(distances, found)
@@ -198,8 +200,21 @@ class FaissIndex:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, metric: Metric | None = None) -> FaissIndex:
-        """Read a faiss file. `metric` says "cosine" where the file, which cannot, says inner product."""
-        index = faiss.read_index(os.fspath(path))
+        """Read a faiss file. `metric` says "cosine" where the file, which cannot, says inner product.
+
+        Raises
+        ------
+        IndexFileError
+            If faiss cannot read the file.
+        ValueError
+            If the file is for another metric.
+        """
+        with Path(path).open("rb"):  # for faiss a missing file is a broken one
+            pass
+        try:
+            index = faiss.read_index(os.fspath(path))
+        except RuntimeError as error:
+            raise IndexFileError(f"{os.fspath(path)}: faiss cannot read it: {error}") from None
         known = _metric_of(index)
         if metric is not None and (as_metric(metric) == "l2") != (known == "l2"):
             raise ValueError(f"{os.fspath(path)} holds an index for {known!r}, not for {metric!r}")

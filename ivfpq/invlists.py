@@ -97,7 +97,7 @@ class InvertedLists:
             id_type = np.promote_types(old.ids.dtype, _id_type(ids))
             if (sizes > self._rooms).any() or id_type != old.ids.dtype:
                 # Once there is something, leave an eighth to spare: adding one by one then costs a constant each.
-                room = np.where(sizes > self._rooms, sizes + (sizes // 8 + 4 if old.ntotal else 0), self._rooms)
+                room = np.maximum(self._rooms, sizes + (sizes // 8 + 4 if old.ntotal else 0))
                 old, self._rooms = _moved(old, room, id_type), room
             order = np.argsort(list_numbers, kind="stable")
             rows = _ranges(old.starts + old.sizes, added)

@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 ITERATIONS = 25
 MAX_POINTS_PER_CENTROID = 256  # more training points change centroids no more; faiss draws the line here too
-TOLERANCE = 1e-4  # a relative gain of an iteration below this one ends the training
+TOLERANCE = 1e-3  # the training ends when an iteration gains less than this share of the objective
 
 
 def kmeans(x: Floats, k: int, rng: np.random.Generator, *, spherical: bool = False) -> Floats:
@@ -46,10 +46,11 @@ def kmeans(x: Floats, k: int, rng: np.random.Generator, *, spherical: bool = Fal
     # Far from the origin the expanded square |x|^2 - 2xc + |c|^2 would cancel its digits away. Directions have no mean.
     mean = np.zeros(x.shape[1], np.float32) if spherical else x.mean(axis=0, dtype=np.float64).astype(np.float32)
     x = x - mean
+    lengths = None if spherical else np.einsum("ij,ij->i", x, x)
     centroids = _seeds(normalised(x) if spherical else x, k, rng)
     previous = np.inf
     for iteration in range(ITERATIONS):
-        nearest, cost = _assign(x, centroids, spherical)
+        nearest, cost = _assign(x, lengths, centroids)
         objective = float(cost.sum(dtype=np.float64))
         logger.debug("k-means k=%d iteration %d: objective %.6g", k, iteration, objective)
         centroids = _means(x, nearest, cost, k)
@@ -68,10 +69,11 @@ def _seeds(x: Floats, k: int, rng: np.random.Generator) -> Floats:
     quarter more at a time instead of one (as k-means||, Bahmani et al. 2012, does) makes a round one matrix product.
     """
     chosen = rng.integers(len(x), size=1)
-    gap = _gaps(x, x[chosen])
+    lengths = np.einsum("ij,ij->i", x, x)
+    gap = _assign(x, lengths, x[chosen])[1]
     while len(chosen) < k:
         wanted = min(k - len(chosen), max(1, len(chosen) // 4))
-        weight = gap.astype(np.float64)
+        weight = np.maximum(gap, 0).astype(np.float64)  # rounding can make them negative
         weight[chosen] = 0
         apart = np.count_nonzero(weight)
         if apart < wanted:  # fewer distinct points than centroids: repeats will do
@@ -80,31 +82,27 @@ def _seeds(x: Floats, k: int, rng: np.random.Generator) -> Floats:
         else:
             new = rng.choice(len(x), wanted, replace=False, p=weight / weight.sum())
         chosen = np.concatenate([chosen, new])
-        np.minimum(gap, _gaps(x, x[new]), out=gap)
+        np.minimum(gap, _assign(x, lengths, x[new])[1], out=gap)
     return x[chosen]
 
 
-def _gaps(x: Floats, centroids: Floats) -> Floats:
-    """Squared distance of each point to the nearest centroid, never negative. Shape (n,)."""
-    return np.maximum(_assign(x, centroids, spherical=False)[1], 0)
+def _assign(x: Floats, lengths: Floats | None, centroids: Floats) -> tuple[Ids, Floats]:
+    """The centroid of each point and what it costs: the squared distance, or minus the inner product.
 
-
-def _assign(x: Floats, centroids: Floats, spherical: bool) -> tuple[Ids, Floats]:
-    """The centroid of each point and what it costs: the squared distance, or minus the inner product."""
+    `lengths` (n,) are the points' squared lengths, or None for inner products.
+    """
     nearest, cost = np.empty(len(x), np.int64), np.empty(len(x), np.float32)
     half_norms = np.float32(0.5) * np.einsum("ij,ij->i", centroids, centroids)
     step = max(1, BLOCK // len(centroids))
     for start in range(0, len(x), step):
         block = x[start : start + step]
         score = block @ centroids.T
-        if not spherical:
+        if lengths is not None:
             score -= half_norms
         best = score.argmax(axis=1)
         nearest[start : start + step] = best
         cost[start : start + step] = score[np.arange(len(block)), best]
-    if spherical:
-        return nearest, -cost
-    return nearest, np.einsum("ij,ij->i", x, x) - 2 * cost
+    return nearest, -cost if lengths is None else lengths - 2 * cost
 
 
 def _means(x: Floats, nearest: Ids, cost: Floats, k: int) -> Floats:
@@ -114,15 +112,14 @@ def _means(x: Floats, nearest: Ids, cost: Floats, k: int) -> Floats:
     if len(empty):
         nearest = nearest.copy()
         # Only points whose own centroid keeps another one may leave it.
-        for centroid, point in zip(empty, _worst_served(nearest, cost, counts, len(empty)), strict=False):
+        for centroid, point in zip(empty.tolist(), _worst_served(nearest, cost, counts, len(empty)), strict=False):
             counts[nearest[point]] -= 1
             counts[centroid] = 1
             nearest[point] = centroid
-    order = np.argsort(nearest, kind="stable")
-    filled = np.flatnonzero(counts)
-    starts = (np.cumsum(counts) - counts)[filled]
-    means = np.zeros((k, x.shape[1]), np.float32)
-    means[filled] = np.add.reduceat(x[order], starts, axis=0) / counts[filled, None].astype(np.float32)
+    means = np.empty((k, x.shape[1]), np.float32)
+    members = np.split(np.argsort(nearest, kind="stable"), np.cumsum(counts)[:-1])
+    for number, points in enumerate(members):
+        x[points].mean(axis=0, out=means[number])
     return means
 
 

@@ -81,7 +81,8 @@ class ProductQuantizer:
     def decode(self, codes: Codes) -> Floats:
         """Codes (n, M) -> float32 (n, d)."""
         codebooks = self._trained()
-        return codebooks[np.arange(self.M), codes].reshape(len(codes), self.d)
+        numbers = codes + np.arange(0, self.M * self.ksub, self.ksub)
+        return codebooks.reshape(-1, self.dsub).take(numbers, axis=0).reshape(len(codes), self.d)
 
     def pack(self, codes: Codes) -> Packed:
         """Codes (n, M) -> uint8 (n, code_size): number after number, lowest bit first (as faiss stores them)."""
@@ -90,7 +91,7 @@ class ProductQuantizer:
         if self.nbits == 16:
             return np.ascontiguousarray(codes, dtype="<u2").view(np.uint8)
         bits = (codes[:, :, None] >> np.arange(self.nbits, dtype=codes.dtype)) & 1
-        return np.packbits(bits.astype(np.uint8).reshape(len(codes), -1), axis=1, bitorder="little")
+        return np.packbits(bits.astype(np.uint8).reshape(len(codes), self.M * self.nbits), axis=1, bitorder="little")
 
     def unpack(self, packed: Packed) -> Codes:
         """uint8 (n, code_size) -> codes (n, M)."""
@@ -99,8 +100,8 @@ class ProductQuantizer:
         if self.nbits == 16:
             return np.ascontiguousarray(packed).view("<u2")
         bits = np.unpackbits(packed, axis=1, count=self.M * self.nbits, bitorder="little")
-        weights = 1 << np.arange(self.nbits, dtype=np.uint8 if self.nbits <= 8 else np.uint16)
-        return (bits.reshape(len(packed), self.M, self.nbits) * weights).sum(axis=2, dtype=weights.dtype)
+        codes = bits.reshape(len(packed), self.M, self.nbits) @ (2 ** np.arange(self.nbits, dtype=np.uint16))
+        return codes.astype(np.uint8 if self.nbits <= 8 else np.uint16)
 
     def _part(self, x: Floats, m: int) -> Floats:
         return np.ascontiguousarray(x[:, m * self.dsub : (m + 1) * self.dsub])

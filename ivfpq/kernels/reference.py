@@ -19,7 +19,17 @@ from __future__ import annotations
 import numpy as np
 
 from ivfpq.checks import Floats, Ids, Metric
-from ivfpq.distances import BLOCK, RangeResult, SearchResult, Shortlist, best_k, ordered_sum, screen, within
+from ivfpq.distances import (
+    BLOCK,
+    SMALL_BLOCK,
+    RangeResult,
+    SearchResult,
+    Shortlist,
+    best_k,
+    ordered_sum,
+    screen,
+    within,
+)
 from ivfpq.invlists import Lists
 from ivfpq.pq import Codes, ProductQuantizer
 
@@ -37,11 +47,12 @@ def adc(x: Floats, centroids: Floats, codes: Codes, pq: ProductQuantizer, metric
     float32 array, shape (n,)
     """
     y = pq.decode(codes)
-    terms = x * y if metric != "l2" else np.square(x - centroids - y)
-    parts = ordered_sum(terms.reshape(len(x), pq.M, pq.dsub))  # T[m, j_m] of each i, shape (n, M)
-    total = np.zeros(len(x), np.float32) if metric == "l2" else ordered_sum(x * centroids)
-    for m in range(pq.M):
-        total = total + parts[:, m]
+    with np.errstate(over="ignore", invalid="ignore"):  # beyond float32 a distance is infinite
+        terms = np.square(x - centroids - y) if metric == "l2" else x * y
+        parts = ordered_sum(terms.reshape(len(x), pq.M, pq.dsub))  # T[m, j_m] of each i, shape (n, M)
+        total = np.zeros(len(x), np.float32) if metric == "l2" else ordered_sum(x * centroids)
+        for m in range(pq.M):
+            total = total + parts[:, m]
     return total + np.float32(0)  # no negative zero
 
 
@@ -85,7 +96,7 @@ def _candidates(
     asking = order // probes.shape[1]
     ends = np.cumsum(np.bincount(probes.ravel(), minlength=len(centroids)))
     step = max(1, BLOCK // max(pq.d, len(x)))
-    for number in np.flatnonzero(np.diff(ends, prepend=0) * lists.sizes):
+    for number in np.flatnonzero(np.diff(ends, prepend=0) * lists.sizes).tolist():
         queries = asking[ends[number - 1] if number else 0 : ends[number]]
         residual = x[queries] - centroids[number] if metric == "l2" else x[queries]
         first, last = int(lists.starts[number]), int(lists.starts[number] + lists.sizes[number])
@@ -98,10 +109,10 @@ def _candidates(
             shortlist.offer(queries, start, score, error)
     query, row = shortlist.finish()
     distance = np.empty(len(query), np.float32)
-    number = lists.list_numbers(row)
-    step = max(1, BLOCK // pq.d)
+    cells = lists.list_numbers(row)
+    step = max(1, SMALL_BLOCK // pq.d)
     for start in range(0, len(query), step):
         part = slice(start, start + step)
         codes = pq.unpack(lists.codes[row[part]])
-        distance[part] = adc(x[query[part]], centroids[number[part]], codes, pq, metric)
+        distance[part] = adc(x[query[part]], centroids[cells[part]], codes, pq, metric)
     return query, row, distance

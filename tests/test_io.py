@@ -1,0 +1,318 @@
+"""Index files: bit-equal round trips, and every kind of damage named."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+
+from ivfpq import IndexFileError, IndexFlat, IndexIVFPQ, load, save
+
+F = np.float32
+
+
+def flat(metric="l2"):
+    index = IndexFlat(5, metric=metric)
+    index.add_with_ids(np.random.default_rng(0).normal(size=(20, 5)), np.arange(20) * 3)
+    return index
+
+
+def ivfpq(metric="l2", nbits=3, n=40, **extra):
+    rng = np.random.default_rng(0)
+    index = IndexIVFPQ(6, 3, 2, nbits, metric=metric, nprobe=2, seed=4, **extra)
+    index.install(rng.normal(size=(3, 6)), rng.normal(size=(2, 1 << nbits, 3)))
+    for part in np.array_split(rng.normal(size=(n, 6)), 3):
+        index.add(part)
+    return index
+
+
+MADE = {
+    "flat": flat,
+    "flat ip": lambda: flat("ip"),
+    "flat empty": lambda: IndexFlat(5, metric="cosine"),
+    "ivfpq": ivfpq,
+    "ivfpq cosine": lambda: ivfpq("cosine"),
+    "ivfpq 12 bits": lambda: ivfpq("ip", 12),
+    "ivfpq empty": lambda: ivfpq(n=0),
+    "ivfpq untrained": lambda: IndexIVFPQ(6, 3, 2, 3),
+}
+
+
+@pytest.fixture(params=MADE)
+def index(request):
+    return MADE[request.param]()
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+def test_what_is_loaded_is_what_was_saved_bit_for_bit(index, tmp_path, mmap):
+    path = tmp_path / "a.index"
+    index.metadata = {"encoder": "köder", "list": [1, 2.5, None]}
+    save(index, path)
+    got = load(path, mmap=mmap)
+    assert type(got) is type(index) and repr(got) == repr(index) and got.metadata == index.metadata
+    (parameters, arrays), (want_parameters, want_arrays) = got.state(), index.state()
+    assert parameters == want_parameters and arrays.keys() == want_arrays.keys()
+    for name, array in arrays.items():
+        assert array.dtype == want_arrays[name].dtype and array.shape == want_arrays[name].shape
+        assert array.tobytes() == want_arrays[name].tobytes()
+    save(got, tmp_path / "b.index")
+    assert (tmp_path / "b.index").read_bytes() == path.read_bytes()
+    if index.is_trained:
+        q = np.random.default_rng(1).normal(size=(7, index.d))
+        for one, two in zip(got.search(q, 9), index.search(q, 9), strict=True):
+            assert one.tobytes() == two.tobytes()
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+def test_a_loaded_index_can_be_changed_and_its_file_does_not_change(tmp_path, mmap):
+    path = tmp_path / "a.index"
+    save(ivfpq(), path)
+    before, index = path.read_bytes(), load(path, mmap=mmap)
+    index.add(np.ones((5, 6)))
+    index.add_with_ids(np.ones((1, 6)), [100])
+    assert index.remove_ids([3]) == 1
+    want = ivfpq()
+    want.add(np.ones((5, 6)))
+    want.add_with_ids(np.ones((1, 6)), [100])
+    want.remove_ids([3])
+    for one, two in zip(index.search(np.ones((1, 6)), 50), want.search(np.ones((1, 6)), 50), strict=True):
+        assert one.tobytes() == two.tobytes()
+    assert path.read_bytes() == before
+
+
+def test_mapped_arrays_stay_in_the_file_and_outlive_its_replacement(tmp_path):
+    path = tmp_path / "a.index"
+    save(flat(), path)
+    mapped = load(path, mmap=True)
+    assert isinstance(mapped.lists.view.codes.base, np.memmap) or not mapped.lists.view.codes.flags.writeable
+    want = flat().reconstruct(9)
+    save(ivfpq(), path)  # a new file under the same name
+    np.testing.assert_array_equal(mapped.reconstruct(9), want)
+
+
+def test_safetensors_reads_the_file(tmp_path):
+    save(ivfpq(), tmp_path / "a.safetensors")
+    with safe_open(tmp_path / "a.safetensors", framework="numpy") as file:
+        assert file.metadata()["format"] == "ivfpq" and file.metadata()["kind"] == "IndexIVFPQ"
+        arrays = ivfpq().state()[1]
+        assert set(file.keys()) == set(arrays)
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(file.get_tensor(name), array)
+
+
+def test_metadata_given_to_save_goes_into_the_file_only(tmp_path):
+    index = flat()
+    index.metadata = {"a": 1}
+    save(index, tmp_path / "a", metadata={"b": 2})
+    assert index.metadata == {"a": 1} and load(tmp_path / "a").metadata == {"b": 2}
+
+
+def test_what_cannot_be_saved_is_refused_and_leaves_no_file(tmp_path):
+    for metadata in ({"x": object()}, {"x": float("nan")}):
+        with pytest.raises((TypeError, ValueError)):
+            save(flat(), tmp_path / "a", metadata=metadata)
+    with pytest.raises(TypeError, match="metadata must be a dict, got list"):
+        save(flat(), tmp_path / "a", metadata=[])
+    with pytest.raises(TypeError, match="IndexFlat or IndexIVFPQ, got dict"):
+        save({}, tmp_path / "a")
+    with pytest.raises(FileNotFoundError):
+        save(flat(), tmp_path / "no" / "a")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_save_keeps_the_old_file_and_leaves_nothing_behind(tmp_path, monkeypatch):
+    path = tmp_path / "a.index"
+    save(flat(), path)
+    before = path.read_bytes()
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        save(ivfpq(), path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_the_file_is_as_readable_as_any_new_file(tmp_path):
+    save(flat(), tmp_path / "a")
+    (tmp_path / "b").write_bytes(b"")
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
+@pytest.mark.parametrize("make", [flat, ivfpq])
+def test_every_truncation_is_named(make, tmp_path):
+    path = tmp_path / "a.index"
+    save(make(), path)
+    whole = path.read_bytes()
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        with pytest.raises(IndexFileError, match=r"a\.index: .*(truncated|damaged)"):
+            load(path, mmap=length % 2 == 1)
+    path.write_bytes(whole + b"\0")
+    with pytest.raises(IndexFileError, match=r"a\.index: truncated or too long"):
+        load(path)
+
+
+@pytest.mark.parametrize("make", [flat, ivfpq])
+def test_every_flipped_bit_is_noticed(make, tmp_path):
+    path = tmp_path / "a.index"
+    save(make(), path)
+    whole = bytearray(path.read_bytes())
+    for place in range(len(whole)):
+        for bit in range(8) if place < 24 or place % 7 == 0 else (place % 8,):
+            whole[place] ^= 1 << bit
+            path.write_bytes(whole)
+            with pytest.raises(IndexFileError, match=r"a\.index: "):
+                load(path, mmap=bit % 2 == 1)
+            whole[place] ^= 1 << bit
+    path.write_bytes(whole)
+    load(path)
+
+
+@given(data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_no_bytes_whatever_crash_the_reader(data, tmp_path_factory):
+    path = tmp_path_factory.getbasetemp() / "fuzz.index"
+    if data.draw(st.booleans()):
+        save(ivfpq(), path)
+        whole = bytearray(path.read_bytes())
+        for _ in range(data.draw(st.integers(1, 4))):
+            at = data.draw(st.integers(0, len(whole)))
+            whole[at : at + data.draw(st.integers(0, 40))] = data.draw(st.binary(max_size=40))
+        if bytes(whole) == path.read_bytes():
+            return
+        path.write_bytes(whole)
+    else:
+        path.write_bytes(data.draw(st.binary(max_size=200)))
+    with pytest.raises(IndexFileError, match=r"fuzz\.index: "):
+        load(path)
+
+
+def forged(path, change, *, data=None):
+    """The file with its header changed by `change(entries)` and both sums made right again: a liar, not an accident."""
+    raw = path.read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    entries, data = json.loads(raw[8 : 8 + length]), raw[8 + length :] if data is None else data
+    about = entries["__metadata__"]
+    about["header"], about["data"] = "0" * 64, hashlib.sha256(data).hexdigest()
+    change(entries)
+    text = json.dumps(entries).encode()
+    head = len(text).to_bytes(8, "little") + text
+    sum_ = hashlib.sha256(head).hexdigest().encode()
+    path.write_bytes(head.replace(b"0" * 64, sum_) + data)
+
+
+def parameters(**changes):
+    def change(entries):
+        about = entries["__metadata__"]
+        about["parameters"] = json.dumps({**json.loads(about["parameters"]), **changes})
+
+    return change
+
+
+def shape(name, value):
+    def change(entries):
+        entries[name]["shape"] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda e: e["__metadata__"].update(version="2"), "version 2 .* reads 1"),
+        (lambda e: e["__metadata__"].update(kind="IndexHNSW"), "unknown kind 'IndexHNSW'"),
+        (lambda e: e["__metadata__"].update(format="other"), "not an index file"),
+        (lambda e: e["__metadata__"].update(parameters="[]"), "do not fit together"),
+        (lambda e: e["__metadata__"].update(parameters="{"), "do not fit together"),
+        (parameters(nlist=10**15), "do not fit together: sizes must have shape"),
+        (parameters(nlist=2), "do not fit together"),
+        (parameters(d=12), "do not fit together: centroids must have shape"),
+        (parameters(M=3), "do not fit together"),
+        (parameters(nbits=17), "nbits must be from 1 to 16"),
+        (parameters(nbits=16), "do not fit together"),
+        (parameters(metric="l3"), "metric must be one of"),
+        (parameters(nprobe=0), "nprobe must be at least 1"),
+        (parameters(extra=1), "do not fit together"),
+        (shape("codes", [2**62, 4]), "not where its shape"),
+        (shape("codes", [-40, -1]), "impossible shape"),
+        (shape("codes", [1, 40]), "do not fit together: codes must be"),
+        (shape("ids", [True]), "impossible shape"),
+        (lambda e: e["ids"].update(dtype="F32"), "ids must be int32 or int64"),
+        (lambda e: e["ids"].update(dtype="F8"), "do not fit together"),
+        (lambda e: e.pop("codes"), "truncated or too long"),
+        (lambda e: e["codes"].update(data_offsets=None), "do not fit together"),
+    ],
+)
+def test_a_header_that_lies_is_refused_before_memory_is_taken(tmp_path, change, message):
+    path = tmp_path / "a.index"
+    save(ivfpq(), path)
+    forged(path, change)
+    with pytest.raises(IndexFileError, match=rf"a\.index: .*{message}"):
+        load(path)
+
+
+def test_arrays_that_lie_are_refused(tmp_path):
+    path = tmp_path / "a.index"
+    sizes = ivfpq().state()[1]["sizes"]
+    for wrong in ([41, 0, -1], [2**62, 2**62, 40], [40, 0, 1]):
+        save(ivfpq(), path)
+        raw = path.read_bytes()
+        data = raw[8 + int.from_bytes(raw[:8], "little") :]
+        forged(path, lambda e: None, data=data.replace(sizes.tobytes(), np.array(wrong, np.int64).tobytes()))
+        with pytest.raises(IndexFileError, match=r"do not fit together: (sizes|ids) must"):
+            load(path)
+    save(ivfpq(), path)
+    raw = path.read_bytes()
+    centroids = ivfpq().centroids
+    nan = raw[8 + int.from_bytes(raw[:8], "little") :].replace(
+        centroids.tobytes(), np.full((3, 6), np.nan, F).tobytes()
+    )
+    forged(path, lambda e: None, data=nan)
+    with pytest.raises(IndexFileError, match="centroids must be finite"):
+        load(path)
+
+
+def test_other_files_are_no_index_files(tmp_path):
+    from safetensors.numpy import save_file
+
+    save_file({"a": np.zeros(3)}, tmp_path / "a")
+    np.save(tmp_path / "b.npy", np.zeros(300))
+    (tmp_path / "c").write_bytes(b"")
+    (tmp_path / "d").write_bytes((2).to_bytes(8, "little") + b"[]")
+    (tmp_path / "e").write_bytes((5000).to_bytes(8, "little") + b"[" * 5000)
+    for name in ("a", "b.npy", "c", "d", "e"):
+        with pytest.raises(IndexFileError, match=rf"{name}: "):
+            load(tmp_path / name)
+    with pytest.raises(FileNotFoundError):
+        load(tmp_path / "none")
+
+
+@pytest.mark.slow
+def test_kill_9_at_any_moment_leaves_the_old_file_or_the_new(tmp_path):
+    path = tmp_path / "a.index"
+    script = (
+        "import sys, numpy as np; from ivfpq import IndexFlat, save; index = IndexFlat(64)\n"
+        "index.add(np.ones((50_000, 64))); print('go', flush=True); n = 0\n"
+        "while True: n += 1; save(index, sys.argv[1], metadata={'n': n})\n"
+    )
+    save(flat(), path, metadata={"n": 0})
+    for pause in (0.0, 0.01, 0.02, 0.03, 0.05, 0.08):
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": "."}
+        )
+        process.stdout.readline()
+        time.sleep(pause)
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        index = load(path)
+        assert (index.ntotal, index.d) in ((20, 5), (50_000, 64)) and index.metadata["n"] >= 0
