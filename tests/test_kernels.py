@@ -144,5 +144,5 @@ def test_active_names_the_kernel_and_the_environment_chooses(monkeypatch):
     assert kernels.active() == "reference"
     assert kernels.get() is reference
     monkeypatch.setenv("IVFPQ_KERNEL", "abacus")
-    with pytest.raises(ValueError, match="IVFPQ_KERNEL must be one of .*, got 'abacus'"):
+    with pytest.raises(ValueError, match=r"IVFPQ_KERNEL must be one of .*, got 'abacus'"):
         kernels.active()
