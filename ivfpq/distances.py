@@ -98,17 +98,44 @@ def normalised(x: Floats) -> Floats:
     return unit
 
 
-def screen(x: Floats, y: Floats, metric: Metric, *, centre: Floats | None = None) -> tuple[Floats, Doubles]:
+class Rows(NamedTuple):
+    """Vectors to compare with, and what screening needs to know of them."""
+
+    y: Floats
+    """float32 (ny, d)"""
+    centre: Floats | None
+    """float32 (d,), or None for the origin"""
+    shifted: Floats
+    """y - centre, (ny, d)"""
+    lengths: Floats
+    """Squared lengths of `shifted`, (ny,)"""
+
+    @classmethod
+    def of(cls, y: Floats, centre: Floats | None = None) -> Rows:
+        """`centre` is for l2 alone, whose square is then expanded around it: the error grows with the lengths of the
+        vectors, and data far from the origin would have nearly all of its digits cancelled.
+        """
+        shifted = y if centre is None else y - centre
+        return cls(y, centre, shifted, squared_lengths(shifted))
+
+
+def squared_lengths(x: Floats) -> Floats:
+    """Of each row, in no defined order of addition: (n, d) -> (n,)."""
+    with np.errstate(over="ignore"):
+        lengths: Floats = np.einsum("ij,ij->i", x, x)
+    return lengths
+
+
+def screen(x: Floats, rows: Rows, metric: Metric) -> tuple[Floats, Doubles]:
     """All distances by a matrix product, with their error bound.
 
     Parameters
     ----------
-    x, y : float32 arrays, shapes (nx, d) and (ny, d)
+    x : float32 array, shape (nx, d)
+    rows : Rows
+        ny vectors, with a centre for l2 only.
     metric : str
         "ip" and "cosine" give inner products with the sign turned, so that smaller is better throughout.
-    centre : float32 array, shape (d,), optional
-        Subtracted from both before the square of l2 is expanded: the bound grows with the lengths of the vectors, and
-        data far from the origin would have nearly all of its digits cancelled.
 
     Returns
     -------
@@ -124,10 +151,10 @@ def screen(x: Floats, y: Floats, metric: Metric, *, centre: Floats | None = None
     gamma = 1.01 * terms * _UNIT / max(1 - terms * _UNIT, _UNIT)
     floor = 4 * d * _TINY  # a product below the smallest normal number may be lost altogether
     with np.errstate(over="ignore", invalid="ignore"):
-        if metric == "l2" and centre is not None:
-            x, y = x - centre, y - centre
-        xx, yy = np.einsum("ij,ij->i", x, x), np.einsum("ij,ij->i", y, y)
-        score = x @ y.T
+        if rows.centre is not None:
+            x = x - rows.centre
+        xx, yy = squared_lengths(x), rows.lengths
+        score = x @ rows.shifted.T
         longest = float(yy.max(initial=0))
         if metric == "l2":
             score *= -2
@@ -213,26 +240,26 @@ class Shortlist:
         return query[~left_out], row[~left_out]
 
 
-def choose(x: Floats, y: Floats, k: int, metric: Metric, *, centre: Floats | None = None) -> Ids:
-    """Which k rows of `y` are nearest to each row of `x` by the defined distance, ties to the smaller row number.
+def choose(x: Floats, rows: Rows, k: int, metric: Metric) -> Ids:
+    """Which k of `rows` are nearest to each row of `x` by the defined distance, ties to the smaller row number.
 
     Parameters
     ----------
-    x, y : float32 arrays, shapes (n, d) and (ny, d), with ny >= k
-    centre : float32 array, shape (d,), optional
-        As for `screen`.
+    x : float32 array, shape (n, d)
+    rows : Rows
+        At least k.
 
     Returns
     -------
     int64 array, shape (n, k)
         A set: the order within a row means nothing.
     """
+    y = rows.y
     chosen = np.empty((len(x), k), np.int64)
     step = max(1, BLOCK // len(y))
     for start in range(0, len(x), step):
         block = x[start : start + step]
-        score, error = screen(block, y, metric, centre=centre)
-        rows = np.arange(len(block))
+        score, error = screen(block, rows, metric)
         if k == 1:
             best = score.argmin(axis=1)[:, None]
         elif k < len(y):
@@ -243,7 +270,7 @@ def choose(x: Floats, y: Floats, k: int, metric: Metric, *, centre: Floats | Non
         if k == len(y):
             continue
         with np.errstate(invalid="ignore"):
-            limit = _at_least(score[rows[:, None], best].max(axis=1) + 2 * error)
+            limit = _at_least(np.take_along_axis(score, best, axis=1).max(axis=1) + 2 * error)
             possible = ~(score > limit[:, None])
         doubtful = np.flatnonzero(np.count_nonzero(possible, axis=1) > k)
         if len(doubtful):  # the bound could not tell: compute those that matter as defined

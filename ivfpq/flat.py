@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,14 @@ from ivfpq.checks import Floats, Ids, Metric, as_ids, as_metric, as_vectors, pos
 from ivfpq.distances import (
     BLOCK,
     RangeResult,
+    Rows,
     SearchResult,
     Shortlist,
     best_k,
     normalised,
     pair_distances_at,
     screen,
+    squared_lengths,
     within,
 )
 from ivfpq.invlists import InvertedLists, Lists, compact
@@ -44,12 +47,13 @@ class IndexFlat:
     here, so that one caller can search either.
     """
 
-    __slots__ = ("_d", "_metric", "lists", "metadata")
+    __slots__ = ("_d", "_lengths", "_metric", "lists", "metadata")
 
     def __init__(self, d: int, *, metric: Metric = "l2") -> None:
         self._d = positive_int(d, "d")
         self._metric = as_metric(metric)
         self.lists = InvertedLists(1, 4 * d)
+        self._lengths: tuple[weakref.ref[Any], Floats] | None = None
         self.metadata: dict[str, Any] = {}
 
     def __repr__(self) -> str:
@@ -169,15 +173,27 @@ class IndexFlat:
     def _candidates(self, x: Floats, lists: Lists, shortlist: Shortlist) -> tuple[Ids, Ids, Floats]:
         """What may be in the answer: query numbers, rows of `lists`, and the defined distances."""
         y = _vectors_of(lists)[: lists.ntotal]
+        lengths = self._lengths_of(lists, y)
         rows = max(1, 4 * BLOCK // self.d)  # 64 MiB of vectors at a time, and as much of distances
         for first in range(0, len(y), rows):
             block = y[first : first + rows]
+            ready = Rows(block, None, block, lengths[first : first + rows])
             queries = max(1, 4 * BLOCK // len(block))
             for start in range(0, len(x), queries):
                 part = np.arange(start, min(start + queries, len(x)))
-                shortlist.offer(part, first, *screen(x[part], block, self.metric))
+                shortlist.offer(part, first, *screen(x[part], ready, self.metric))
         query, row = shortlist.finish()
         return query, row, pair_distances_at(x, query, y, row, self.metric)
+
+    def _lengths_of(self, lists: Lists, y: Floats) -> Floats:
+        """Squared lengths of the vectors, kept: to compute them is to read all vectors once more."""
+        known = self._lengths
+        # The one list only grows at its end, so the array and the number in use say what it holds.
+        if known is None or known[0]() is not lists.codes or len(known[1]) != len(y):
+            known = (weakref.ref(lists.codes), squared_lengths(y))
+            if lists is self.lists.view:  # not a part chosen by ids
+                self._lengths = known
+        return known[1]
 
     def _vectors(self, x: Any, name: str) -> Floats:
         x = as_vectors(x, self.d, name)

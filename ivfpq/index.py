@@ -8,7 +8,7 @@ import numpy as np
 
 from ivfpq import kernels
 from ivfpq.checks import Floats, Ids, Metric, NotTrainedError, as_ids, as_metric, as_vectors, positive_int
-from ivfpq.distances import RangeResult, SearchResult, choose, normalised
+from ivfpq.distances import RangeResult, Rows, SearchResult, choose, normalised
 from ivfpq.invlists import InvertedLists, Lists, compact
 from ivfpq.kmeans import MAX_POINTS_PER_CENTROID, kmeans
 from ivfpq.pq import Packed, ProductQuantizer
@@ -41,7 +41,6 @@ class IndexIVFPQ:
 
     Attributes
     ----------
-    centroids : float32 array, shape (nlist, d), or None before training
     pq : ProductQuantizer
     lists : InvertedLists
     metadata : dict
@@ -52,7 +51,7 @@ class IndexIVFPQ:
     Any number of threads may search while one adds or removes: a search sees the index as it was at one moment.
     """
 
-    __slots__ = ("_metric", "_nprobe", "centroids", "lists", "metadata", "pq", "seed")
+    __slots__ = ("_coarse", "_metric", "_nprobe", "lists", "metadata", "pq", "seed")
 
     def __init__(
         self,
@@ -70,7 +69,7 @@ class IndexIVFPQ:
         self._metric = as_metric(metric)
         self.nprobe = nprobe
         self.seed = int(seed)
-        self.centroids: Floats | None = None
+        self._coarse: Rows | None = None
         self.metadata: dict[str, Any] = {}
 
     def __repr__(self) -> str:
@@ -119,9 +118,14 @@ class IndexIVFPQ:
         return self.lists.view.ntotal
 
     @property
+    def centroids(self) -> Floats | None:
+        """The coarse quantizer, float32 (nlist, d); None before training."""
+        return None if self._coarse is None else self._coarse.y
+
+    @property
     def is_trained(self) -> bool:
         """Whether vectors can be added."""
-        return self.centroids is not None and self.pq.codebooks is not None
+        return self._coarse is not None and self.pq.codebooks is not None
 
     @property
     def code_size(self) -> int:
@@ -161,8 +165,9 @@ class IndexIVFPQ:
         most = MAX_POINTS_PER_CENTROID * self.pq.ksub
         if len(x) > most:
             x = x[np.sort(rng.choice(len(x), most, replace=False))]
-        self.pq.train(x - centroids[self._nearest_lists(x, centroids, 1)[:, 0]], rng)
-        self.centroids = centroids
+        coarse = self._ready(centroids)
+        self.pq.train(x - centroids[choose(x, coarse, 1, self.metric)[:, 0]], rng)
+        self._coarse = coarse
 
     def add(self, x: Any) -> None:
         """Store vectors (n, d) under the next free ids: 0, 1, ..., or on from the largest id there is."""
@@ -181,13 +186,13 @@ class IndexIVFPQ:
         ValueError
             If an id is taken or comes twice; then nothing is stored.
         """
-        centroids = self._trained()
+        coarse = self._trained()
         x = self._vectors(x, "x")
         ids = as_ids(ids, n=len(x))
         list_numbers, codes = np.empty(len(x), np.int64), np.empty((len(x), self.code_size), np.uint8)
         for start in range(0, len(x), ADD_BLOCK):
             part = slice(start, start + ADD_BLOCK)
-            list_numbers[part], codes[part] = self._encode(x[part], centroids)
+            list_numbers[part], codes[part] = self._encode(x[part], coarse)
         self.lists.add(list_numbers, codes, ids)
 
     def search(self, xq: Any, k: int, *, nprobe: int | None = None, ids: Any = None) -> SearchResult:
@@ -235,11 +240,11 @@ class IndexIVFPQ:
         KeyError
             If the index does not hold the id.
         """
-        centroids, lists = self._trained(), self.lists.view
+        coarse, lists = self._trained(), self.lists.view
         row = self.lists.find(lists, as_ids([id], "id"))
         if row[0] < 0:
             raise KeyError(f"id {id} is not in the index")
-        vector: Floats = centroids[lists.list_numbers(row)[0]] + self.pq.decode(self.pq.unpack(lists.codes[row]))[0]
+        vector: Floats = coarse.y[lists.list_numbers(row)[0]] + self.pq.decode(self.pq.unpack(lists.codes[row]))[0]
         return vector
 
     def remove_ids(self, ids: Any) -> int:
@@ -262,7 +267,7 @@ class IndexIVFPQ:
         for name in ("d", "nlist", "M", "nbits", "metric"):
             if mine[name] != theirs[name]:
                 raise ValueError(f"the two indexes differ in {name}: {mine[name]} and {theirs[name]}")
-        if not np.array_equal(self._trained(), other._trained()):
+        if not np.array_equal(self._trained().y, other._trained().y):
             raise ValueError("the two indexes have different centroids: only indexes trained as one can be merged")
         if not np.array_equal(self.pq.codebooks, other.pq.codebooks):  # type: ignore[arg-type]
             raise ValueError("the two indexes have different codebooks: only indexes trained as one can be merged")
@@ -323,30 +328,30 @@ class IndexIVFPQ:
             raise ValueError(f"codebooks must have shape {shape}, got {np.shape(codebooks)}")
         flat = as_vectors(np.reshape(codebooks, (-1, self.pq.dsub)), self.pq.dsub, "codebooks")
         self.pq.codebooks = flat.reshape(shape)
-        self.centroids = centroids
+        self._coarse = self._ready(centroids)
 
     def _prepared(self, xq: Any, nprobe: int | None, ids: Any) -> tuple[Floats, Ids, Floats, Lists]:
         """Queries, the lists each looks into, the centroids, and the lists as they are now."""
-        centroids = self._trained()
+        coarse = self._trained()
         x = self._vectors(xq, "xq")
         nprobe = self.nprobe if nprobe is None else positive_int(nprobe, "nprobe")
         lists = self.lists.view
         if ids is not None:
             lists = self.lists.only(lists, as_ids(ids))
-        return x, self._nearest_lists(x, centroids, min(nprobe, self.nlist)), centroids, lists
+        return x, choose(x, coarse, min(nprobe, self.nlist), self.metric), coarse.y, lists
 
-    def _nearest_lists(self, x: Floats, centroids: Floats, nprobe: int) -> Ids:
-        return choose(x, centroids, nprobe, self.metric, centre=centroids.mean(axis=0))
+    def _ready(self, centroids: Floats) -> Rows:
+        return Rows.of(centroids, centroids.mean(axis=0) if self.metric == "l2" else None)
 
-    def _encode(self, x: Floats, centroids: Floats) -> tuple[Ids, Packed]:
-        list_numbers = self._nearest_lists(x, centroids, 1)[:, 0]
-        return list_numbers, self.pq.pack(self.pq.encode(x - centroids[list_numbers]))
+    def _encode(self, x: Floats, coarse: Rows) -> tuple[Ids, Packed]:
+        list_numbers = choose(x, coarse, 1, self.metric)[:, 0]
+        return list_numbers, self.pq.pack(self.pq.encode(x - coarse.y[list_numbers]))
 
     def _vectors(self, x: Any, name: str) -> Floats:
         x = as_vectors(x, self.d, name)
         return normalised(x) if self.metric == "cosine" else x
 
-    def _trained(self) -> Floats:
-        if self.centroids is None:
+    def _trained(self) -> Rows:
+        if self._coarse is None:
             raise NotTrainedError("the index is not trained: call train first")
-        return self.centroids
+        return self._coarse

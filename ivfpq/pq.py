@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ivfpq.checks import Floats, NotTrainedError, positive_int
-from ivfpq.distances import choose
+from ivfpq.distances import Rows, choose
 from ivfpq.kmeans import kmeans
 
 Codes = npt.NDArray[Any]  # uint8 up to 8 bits, uint16 above
@@ -75,7 +75,7 @@ class ProductQuantizer:
         codebooks = self._trained()
         codes = np.empty((len(x), self.M), np.uint8 if self.nbits <= 8 else np.uint16)
         for m in range(self.M):
-            codes[:, m] = choose(self._part(x, m), codebooks[m], 1, "l2")[:, 0]
+            codes[:, m] = choose(self._part(x, m), Rows.of(codebooks[m]), 1, "l2")[:, 0]
         return codes
 
     def decode(self, codes: Codes) -> Floats:

@@ -56,6 +56,20 @@ def test_faiss_gives_the_same_neighbours(metric):
     np.testing.assert_allclose(D, DF, rtol=1e-5)
 
 
+def test_the_kept_lengths_follow_every_change():
+    x, q = data()
+    index, gone = IndexFlat(24), np.arange(100, 200)
+    for step in range(0, 300, 30):  # the later ones fill room that the earlier ones left
+        index.add(x[step : step + 30] * F(step + 1))
+        whole = filled(np.stack([index.reconstruct(i) for i in range(step + 30)]))
+        for got, want in zip(index.search(q, 5), whole.search(q, 5), strict=True):
+            assert got.tobytes() == want.tobytes()
+        index.search(q, 5, ids=[1, 2])
+    index.remove_ids(gone)
+    index.add_with_ids(x[gone] * F(1e-3), gone)
+    assert set(index.search(np.zeros((1, 24)), 100).ids[0].tolist()) == set(gone.tolist())
+
+
 @pytest.mark.parametrize("metric", METRICS)
 def test_ties_go_to_the_smaller_id_whatever_the_order_of_adding(metric):
     x = np.repeat(np.array([[1, 2, 2], [2, 4, 4], [-2, 1, 0]], F), 10, axis=0)

@@ -23,6 +23,7 @@ from ivfpq.distances import (
     BLOCK,
     SMALL_BLOCK,
     RangeResult,
+    Rows,
     SearchResult,
     Shortlist,
     best_k,
@@ -102,9 +103,9 @@ def _candidates(
         first, last = int(lists.starts[number]), int(lists.starts[number] + lists.sizes[number])
         for start in range(first, last, step):
             y = pq.decode(pq.unpack(lists.codes[start : min(start + step, last)]))
-            score, error = screen(residual, y, metric)
+            score, error = screen(residual, Rows.of(y), metric)
             if metric != "l2":  # <x, c_l> comes apart from <x, y_i>, in the bound too: the two may cancel
-                coarse, coarse_error = screen(residual, centroids[number : number + 1], metric)
+                coarse, coarse_error = screen(residual, Rows.of(centroids[number : number + 1]), metric)
                 score, error = score + coarse, error + coarse_error
             shortlist.offer(queries, start, score, error)
     query, row = shortlist.finish()
