@@ -446,9 +446,10 @@ def _status(engine: SearchEngine, hits: Hits, engine_key: str, nprobe: float | N
         if nprobe is None
         else (f"{ENGINE_NAMES[engine_key]}, {int(nprobe)} of {engine.nlist} lists visited")
     )
+    itself = "" if hits.own_id is None else " · the picture itself is one of them and left out"
     return (
         f'<p class="ris-status" role="status"><b>{found}</b> in {escape(engine.name)} · {how} · '
-        f"picture to vector {_ms(hits.encode_ms)}, search {_ms(hits.search_ms)}</p>"
+        f"picture to vector {_ms(hits.encode_ms)}, search {_ms(hits.search_ms)}{itself}</p>"
     )
 
 

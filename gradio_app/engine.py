@@ -73,10 +73,19 @@ class Hit:
 
 
 class Hits(list[Hit]):
-    """Hits in order, and how long they took: `encode_ms` for image to vector, `search_ms` for vector to ids."""
+    """Hits in order, and how they came about.
 
-    def __init__(self, hits: Iterable[Hit], *, encode_ms: float, search_ms: float) -> None:
+    Attributes
+    ----------
+    own_id : int or None
+        The query's own id, where it is a picture of the collection and so left itself out.
+    encode_ms, search_ms : float
+        How long it took from image to vector and from vector to ids.
+    """
+
+    def __init__(self, hits: Iterable[Hit], *, own_id: int | None, encode_ms: float, search_ms: float) -> None:
         super().__init__(hits)
+        self.own_id = own_id
         self.encode_ms = encode_ms
         self.search_ms = search_ms
 
@@ -259,6 +268,7 @@ class SearchEngine:
                 )
                 for rank, (i, score) in enumerate(pairs[: int(k)], start=1)
             ),
+            own_id=own_id,
             encode_ms=(encoded - started) * 1e3,
             search_ms=(searched - encoded) * 1e3,
         )

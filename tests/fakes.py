@@ -47,6 +47,7 @@ class FakeEngine:
                 Hit(rank, item.id, 1 - distance / 442, 1 - distance / 442, None, item.labels, item.path)
                 for rank, (distance, item) in enumerate(distances[:k], start=1)
             ],
+            own_id=next((item.id for item in self.store.items if item.path == own), None),
             encode_ms=10 + len(self.asked),  # no two answers read the same
             search_ms=0.45,
         )

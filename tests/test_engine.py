@@ -74,6 +74,7 @@ class TestEachEngine:
             by_bytes = engine.search(path.read_bytes(), k=5, engine=name, nprobe=100)
             assert i not in [hit.id for hit in by_path]
             assert by_path == by_bytes
+            assert by_path.own_id == by_bytes.own_id == i
             assert len(by_path) == 5
 
     def test_pixels_keep_their_best_hit(self, engine, name):
