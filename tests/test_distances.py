@@ -78,6 +78,14 @@ def test_the_screen_keeps_its_word(sets, metric, centred):
         assert np.isinf(error[i]) or (np.abs(score[i] - defined) <= error[i]).all()
 
 
+def test_the_screen_knows_that_it_knows_nothing_where_its_terms_overflow():
+    x, y = np.array([[1.0000125e19, 9.9998680e18]], F), np.array([[1.0000640e19, 1.0000104e19], [0, 0]], F)
+    assert np.isfinite(pair_distances(x, y[:1], "l2")).all()
+    score, error = screen(x, Rows.of(y), "l2")
+    assert not np.isfinite(score[0, 0]) and np.isinf(error[0])
+    assert choose(x, Rows.of(y), 1, "l2").tolist() == [[0]]
+
+
 def test_the_screen_is_tight_enough_to_be_of_use():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(5, 2048)).astype(F), rng.normal(size=(500, 2048)).astype(F)
