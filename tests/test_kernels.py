@@ -111,6 +111,23 @@ def test_range_search_is_the_exhaustive_loop(problem, metric, which):
         assert list(zip((sign * d[part]).tolist(), ids[part].tolist(), strict=True)) == sorted(want)
 
 
+def test_lists_that_only_rounding_tells_apart():
+    """Fifty centroids hold the same numbers in other orders: equal inner products, but for the order of adding."""
+    rng = np.random.default_rng(0)
+    numbers = rng.normal(size=1024).astype(F)
+    centroids = np.stack([rng.permutation(numbers) for _ in range(50)])
+    pq = ProductQuantizer(1024, 1, 1)
+    pq.codebooks = np.zeros((1, 2, 1024), F)
+    lists = InvertedLists(50, 1)
+    lists.add(np.arange(50), np.zeros((50, 1), np.uint8), np.arange(50))
+    x, codes = np.full((1, 1024), 0.1, F), np.zeros((50, 1), np.uint8)
+    want = reference.adc(np.repeat(x, 50, axis=0), centroids, codes, pq, "ip")
+    found = reference.search(x, np.arange(50)[None], centroids, pq, lists.view, 50, "ip")
+    assert len(np.unique(want)) > 10
+    assert reference.search(x, np.arange(50)[None], centroids, pq, lists.view, 1, "ip").ids[0, 0] == want.argmax()
+    assert found.distances[0].tolist() == sorted(want.tolist(), reverse=True)
+
+
 def test_the_answer_does_not_depend_on_blocks(monkeypatch):
     rng = np.random.default_rng(0)
     pq = ProductQuantizer(24, 3, 4)
