@@ -20,8 +20,9 @@ from ivfpq.index import IndexIVFPQ
 def to_faiss(index: Index) -> Any:
     """A faiss index with the same quantizers, codes and ids.
 
-    A cosine index becomes an inner-product one: faiss has no cosine, so queries must be scaled to length 1 by the
-    caller. Ids of an IndexFlat other than 0, 1, ..., n - 1 in order need an IndexIDMap2 around the faiss index.
+    faiss has no cosine, so the caller scales queries to length 1. A cosine IndexFlat becomes an inner-product one; a
+    cosine IndexIVFPQ becomes an L2 one, of whose distances d our similarities are 1 - d / 2. Ids of an IndexFlat other
+    than 0, 1, ..., n - 1 in order need an IndexIDMap2 around the faiss index.
 
     Raises
     ------
@@ -30,8 +31,8 @@ def to_faiss(index: Index) -> Any:
     """
     if not isinstance(index, IndexFlat | IndexIVFPQ):
         raise TypeError(f"to_faiss takes IndexFlat or IndexIVFPQ, got {type(index).__name__}")
-    metric = faiss.METRIC_L2 if index.metric == "l2" else faiss.METRIC_INNER_PRODUCT
     if isinstance(index, IndexFlat):
+        metric = faiss.METRIC_L2 if index.metric == "l2" else faiss.METRIC_INNER_PRODUCT
         arrays = index.state()[1]
         flat, ids = faiss.IndexFlat(index.d, metric), arrays["ids"].astype(np.int64)
         if (ids == np.arange(len(ids))).all():
@@ -40,6 +41,7 @@ def to_faiss(index: Index) -> Any:
         mapped = faiss.IndexIDMap2(flat)
         mapped.add_with_ids(arrays["vectors"], ids)
         return mapped
+    metric = faiss.METRIC_INNER_PRODUCT if index.metric == "ip" else faiss.METRIC_L2
     quantizer = faiss.IndexFlat(index.d, metric)
     made: Any = faiss.IndexIVFPQ(quantizer, index.d, index.nlist, index.M, index.nbits, metric)
     made.nprobe = min(index.nprobe, index.nlist)
@@ -49,7 +51,7 @@ def to_faiss(index: Index) -> Any:
     quantizer.add(arrays["centroids"])
     faiss.copy_array_to_vector(arrays["codebooks"].ravel(), made.pq.centroids)
     made.is_trained = True
-    if index.metric == "l2":
+    if index.metric != "ip":
         made.precompute_table()
     ends = np.cumsum(arrays["sizes"])
     for number, (end, size) in enumerate(zip(ends.tolist(), arrays["sizes"].tolist(), strict=True)):
@@ -120,21 +122,30 @@ class FaissIndex:
     spec : str
         faiss's own factory string.
     metric : {"l2", "ip", "cosine"}
-        Cosine scales vectors and queries to length 1 and uses the inner product.
+        Cosine scales vectors and queries to length 1, searches by L2 (better on codes, the same on vectors) and gives
+        1 - distance / 2.
     nprobe : int
         Lists that a search looks into unless told otherwise.
     """
 
     def __init__(self, d: int, spec: str, *, metric: Metric = "l2", nprobe: int = 1) -> None:
         self.metric = as_metric(metric)
-        index = faiss.index_factory(d, spec, faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT)
+        index = faiss.index_factory(d, spec, faiss.METRIC_INNER_PRODUCT if metric == "ip" else faiss.METRIC_L2)
         if not _has_lists(index):
             index = faiss.IndexIDMap2(index)  # inverted lists keep ids, other kinds do not
         self._take(index, nprobe)
+        if hasattr(self._lists, "do_polysemous_training"):
+            # A factory string trains for polysemous codes unless it says "np". Plain searches never use that, answer
+            # the same without, and it takes longer than all the rest of the training together.
+            self._lists.do_polysemous_training = False
+        if self._lists is not None:
+            self._lists.cp.min_points_per_centroid = 1  # small collections are meant: no warning for each k-means
+        if hasattr(self._lists, "pq"):
+            self._lists.pq.cp.min_points_per_centroid = 1
 
     def _take(self, index: Any, nprobe: int) -> None:
         self.faiss_index = index
-        self._lists = faiss.extract_index_ivf(index) if _has_lists(index) else None
+        self._lists: Any = faiss.downcast_index(faiss.extract_index_ivf(index)) if _has_lists(index) else None
         self.nprobe = positive_int(nprobe, "nprobe")
 
     @property
@@ -160,8 +171,9 @@ class FaissIndex:
     @property
     def code_size(self) -> int:
         """Bytes of a stored vector, its id not counted."""
-        index = self.faiss_index if self._lists is not None else faiss.downcast_index(self.faiss_index.index)
-        return int(index.sa_code_size())
+        if self._lists is not None:
+            return int(self._lists.code_size)  # sa_code_size would count the list number, which is not stored
+        return int(faiss.downcast_index(self.faiss_index.index).sa_code_size())
 
     def train(self, x: Any) -> None:
         """Train on vectors (n, d)."""
@@ -183,6 +195,8 @@ class FaissIndex:
         if ids is not None:
             parameters.sel = faiss.IDSelectorBatch(as_ids(ids))
         distances, found = self.faiss_index.search(x, k, params=parameters)
+        if self.metric == "cosine" and _metric_of(self.faiss_index) == "l2":
+            distances = 1 - distances / 2
         distances[found < 0] = np.inf if self.metric == "l2" else -np.inf
         return SearchResult(distances, found)
 
@@ -200,7 +214,7 @@ class FaissIndex:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, metric: Metric | None = None) -> FaissIndex:
-        """Read a faiss file. `metric` says "cosine" where the file, which cannot, says inner product.
+        """Read a faiss file. `metric` says "cosine" where the file, which cannot, says L2 or inner product.
 
         Raises
         ------
@@ -216,7 +230,7 @@ class FaissIndex:
         except RuntimeError as error:
             raise IndexFileError(f"{os.fspath(path)}: faiss cannot read it: {error}") from None
         known = _metric_of(index)
-        if metric is not None and (as_metric(metric) == "l2") != (known == "l2"):
+        if metric is not None and as_metric(metric) not in (known, "cosine"):
             raise ValueError(f"{os.fspath(path)} holds an index for {known!r}, not for {metric!r}")
         made = cls.__new__(cls)
         made.metric = metric or known

@@ -33,7 +33,7 @@ class IndexIVFPQ:
         Numbers in a code, and bits of each: see `ProductQuantizer`.
     metric : {"l2", "ip", "cosine"}
         Squared Euclidean distance, inner product, or cosine similarity. For cosine, vectors are scaled to length 1 as
-        they come in, and searched by inner product.
+        they come in, and the similarity is 1 - |x - y|^2 / 2: see `kernels.reference` for why.
     nprobe : int
         Lists that a search looks into unless told otherwise; more than nlist means all.
     seed : int
@@ -161,12 +161,12 @@ class IndexIVFPQ:
         if self.ntotal:
             raise RuntimeError(f"the index holds {self.ntotal} vectors: reset it before training again")
         rng = np.random.default_rng(self.seed)
-        centroids = kmeans(x, self.nlist, rng, spherical=self.metric != "l2")
+        centroids = kmeans(x, self.nlist, rng, spherical=self.metric == "ip")
         most = MAX_POINTS_PER_CENTROID * self.pq.ksub
         if len(x) > most:
             x = x[np.sort(rng.choice(len(x), most, replace=False))]
         coarse = self._ready(centroids)
-        self.pq.train(x - centroids[choose(x, coarse, 1, self.metric)[:, 0]], rng)
+        self.pq.train(x - centroids[choose(x, coarse, 1, self._space)[:, 0]], rng)
         self._coarse = coarse
 
     def add(self, x: Any) -> None:
@@ -338,13 +338,18 @@ class IndexIVFPQ:
         lists = self.lists.view
         if ids is not None:
             lists = self.lists.only(lists, as_ids(ids))
-        return x, choose(x, coarse, min(nprobe, self.nlist), self.metric), coarse.y, lists
+        return x, choose(x, coarse, min(nprobe, self.nlist), self._space), coarse.y, lists
+
+    @property
+    def _space(self) -> Metric:
+        """How cells and codewords are chosen."""
+        return "ip" if self.metric == "ip" else "l2"
 
     def _ready(self, centroids: Floats) -> Rows:
-        return Rows.of(centroids, centroids.mean(axis=0) if self.metric == "l2" else None)
+        return Rows.of(centroids, None if self.metric == "ip" else centroids.mean(axis=0))
 
     def _encode(self, x: Floats, coarse: Rows) -> tuple[Ids, Packed]:
-        list_numbers = choose(x, coarse, 1, self.metric)[:, 0]
+        list_numbers = choose(x, coarse, 1, self._space)[:, 0]
         return list_numbers, self.pq.pack(self.pq.encode(x - coarse.y[list_numbers]))
 
     def _vectors(self, x: Any, name: str) -> Floats:

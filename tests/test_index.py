@@ -56,7 +56,8 @@ def test_visiting_every_list_is_the_exhaustive_scan_of_what_is_reconstructed(ind
     asked = normalised(q) if index.metric == "cosine" else q
     for row, distances, ids in zip(asked.astype(np.float64), *found, strict=True):
         assert sorted(ids) == list(range(400))
-        want = ((rebuilt - row) ** 2).sum(axis=1) if index.metric == "l2" else rebuilt @ row
+        squared = ((rebuilt - row) ** 2).sum(axis=1)
+        want = {"l2": squared, "ip": rebuilt @ row, "cosine": 1 - squared / 2}[index.metric]
         np.testing.assert_allclose(distances, want[ids], rtol=1e-5, atol=1e-5)
         gaps = np.diff(distances) if index.metric == "l2" else -np.diff(distances)
         assert (gaps >= 0).all() and (np.diff(ids)[gaps == 0] > 0).all()
@@ -83,7 +84,7 @@ def test_the_probed_lists_are_those_of_the_nearest_centroids(index):
     asked = normalised(q) if index.metric == "cosine" else q
     c = index.centroids.astype(np.float64)
     for i, row in enumerate(asked.astype(np.float64)):
-        score = ((c - row) ** 2).sum(axis=1) if index.metric == "l2" else -(c @ row)
+        score = -(c @ row) if index.metric == "ip" else ((c - row) ** 2).sum(axis=1)
         nearest = set(np.argsort(score)[:2].tolist())
         ids = index.search(q[i : i + 1], 400, nprobe=2).ids[0]
         view = index.lists.view

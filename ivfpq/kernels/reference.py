@@ -4,8 +4,12 @@ A stored vector i in list l with the coarse centroid c_l and the code (j_1, ...,
 y_i = [y_1[j_1], ..., y_M[j_M]]. Its distance to a query x is read from tables of M * ksub numbers (ADC, asymmetric
 distance computation), one table a probed list for l2 and one for all lists for inner products:
 
-    l2:         r = x - c_l,  T[m, j] = |r_m - y_m[j]|^2,  distance   =         sum over m of T[m, j_m]   (eq. 13, 31)
-    ip, cosine:               T[m, j] = <x_m, y_m[j]>,     similarity = <x, c_l> + sum over m of T[m, j_m]
+    l2:      r = x - c_l,  T[m, j] = |r_m - y_m[j]|^2,  distance   =         sum over m of T[m, j_m]   (eq. 13, 31)
+    ip:                    T[m, j] = <x_m, y_m[j]>,     similarity = <x, c_l> + sum over m of T[m, j_m]
+    cosine:  T as for l2, of vectors of length 1,       similarity = 1 - distance / 2
+
+(<x, y> = 1 - |x - y|^2 / 2 where both have length 1. What a code stands for is shorter than 1, the more so the worse it
+fits, and its inner product with x would be too small by as much: the distance is the better estimate.)
 
 All in float32: r is rounded, each entry of T and <x, c_l> are an `ordered_sum` of rounded terms, and the sum over m is
 added in order of m. `adc` below is that and nothing else. Whatever faster kernel is written must give its numbers.
@@ -49,11 +53,13 @@ def adc(x: Floats, centroids: Floats, codes: Codes, pq: ProductQuantizer, metric
     """
     y = pq.decode(codes)
     with np.errstate(over="ignore", invalid="ignore"):  # beyond float32 a distance is infinite
-        terms = np.square(x - centroids - y) if metric == "l2" else x * y
+        terms = x * y if metric == "ip" else np.square(x - centroids - y)
         parts = ordered_sum(terms.reshape(len(x), pq.M, pq.dsub))  # T[m, j_m] of each i, shape (n, M)
-        total = np.zeros(len(x), np.float32) if metric == "l2" else ordered_sum(x * centroids)
+        total = ordered_sum(x * centroids) if metric == "ip" else np.zeros(len(x), np.float32)
         for m in range(pq.M):
             total = total + parts[:, m]
+        if metric == "cosine":
+            total = np.float32(1) - total / np.float32(2)
     return total + np.float32(0)  # no negative zero
 
 
@@ -99,12 +105,14 @@ def _candidates(
     step = max(1, BLOCK // max(pq.d, len(x)))
     for number in np.flatnonzero(np.diff(ends, prepend=0) * lists.sizes).tolist():
         queries = asking[ends[number - 1] if number else 0 : ends[number]]
-        residual = x[queries] - centroids[number] if metric == "l2" else x[queries]
+        residual = x[queries] if metric == "ip" else x[queries] - centroids[number]
         first, last = int(lists.starts[number]), int(lists.starts[number] + lists.sizes[number])
         for start in range(first, last, step):
             y = pq.decode(pq.unpack(lists.codes[start : min(start + step, last)]))
-            score, error = screen(residual, Rows.of(y), metric)
-            if metric != "l2":  # <x, c_l> comes apart from <x, y_i>, in the bound too: the two may cancel
+            score, error = screen(residual, Rows.of(y), "ip" if metric == "ip" else "l2")
+            if metric == "cosine":  # halving is exact; 1 is added here and in `adc`, and each sum rounded
+                score, error = score / np.float32(2) - np.float32(1), error / 2 * 1.1 + 2.0**-22
+            if metric == "ip":  # <x, c_l> comes apart from <x, y_i>, in the bound too: the two may cancel
                 coarse, coarse_error = screen(residual, Rows.of(centroids[number : number + 1]), metric)
                 score, error = score + coarse, error + coarse_error
             shortlist.offer(queries, start, score, error)
