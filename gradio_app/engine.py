@@ -314,7 +314,7 @@ def _open_index(store: FeatureStore, name: str, recorded: Mapping[str, Any]) -> 
             f"(sha256 {recorded['sha256'][:12]}): {again}"
         )
     metric: Metric = store.manifest["metric"]
-    # A faiss file cannot say "cosine", only "inner product".
+    # A faiss file cannot say "cosine": it knows inner products and distances.
     index = load(path) if name == "ivfpq" else FaissIndex.load(path, metric=metric)
     if index.metric != metric:
         raise EngineError(f"{path} is made for {index.metric}, the collection for {metric}: {again}")
