@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+DEMO := collections/demo/manifest.json
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -14,7 +15,7 @@ help: ## list the commands
 	@echo '  ARGS="..." is handed on, e.g. make app ARGS="--port 8000", make index ARGS="--data ~/Pictures"'
 
 app: $(STAMP) ## open the search page (builds the demo collection first if there is no collection)
-	@ls collections/*/manifest.json >/dev/null 2>&1 || $(RUN) gradio_app/create_index.py --data demo
+	@ls collections/*/manifest.json >/dev/null 2>&1 || $(MAKE) $(DEMO)
 	$(RUN) gradio_app/app.py $(ARGS)
 
 pytest: $(STAMP) ## run the tests
@@ -26,7 +27,7 @@ index: $(STAMP) ## make a collection: ARGS="--data caltech|voc|demo|PATH"
 bench: $(VENV)/.installed-bench ## measure the index against its peers
 	$(RUN) -m ivfpq.benchmark $(ARGS)
 
-notebooks: $(STAMP) ## run the notebooks
+notebooks: $(DEMO) ## run the notebooks
 	$(RUN) -m pytest --nbmake notebooks $(ARGS)
 
 lint: $(STAMP) ## check style
@@ -43,6 +44,9 @@ typecheck: $(STAMP) ## check types
 clean: ## remove what the tools made (never datasets or collections)
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
 	find ivfpq features gradio_app tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(DEMO): | $(STAMP)
+	$(RUN) gradio_app/create_index.py --data demo
 
 # The stamp is written last, so an interrupted installation starts over and a finished one is not looked at again.
 $(STAMP): requirements.txt
