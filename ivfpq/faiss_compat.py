@@ -53,13 +53,13 @@ def to_faiss(index: Index) -> Any:
     made.is_trained = True
     if index.metric != "ip":
         made.precompute_table()
-    ends = np.cumsum(arrays["sizes"])
-    for number, (end, size) in enumerate(zip(ends.tolist(), arrays["sizes"].tolist(), strict=True)):
-        if size:
-            ids = np.ascontiguousarray(arrays["ids"][end - size : end], np.int64)
-            codes = np.ascontiguousarray(arrays["codes"][end - size : end])
-            made.invlists.add_entries(number, size, faiss.swig_ptr(ids), faiss.swig_ptr(codes))
-    made.ntotal = index.ntotal
+    lists = index.lists.view
+    for number in np.flatnonzero(lists.sizes).tolist():
+        rows = lists.starts[number] + np.arange(lists.sizes[number])
+        ids = np.ascontiguousarray(lists.ids[rows], np.int64)
+        codes = np.ascontiguousarray(index.pq.pack(lists.codes(rows)[:, : index.M]))
+        made.invlists.add_entries(number, len(rows), faiss.swig_ptr(ids), faiss.swig_ptr(codes))
+    made.ntotal = lists.ntotal
     return made
 
 
@@ -108,7 +108,8 @@ def from_faiss(faiss_index: Any) -> Index:
         codes = faiss.rev_swig_ptr(invlists.get_codes(number), size * index.code_size)
         list_codes.append(codes.reshape(size, index.code_size).copy())
     all_ids = as_ids(np.concatenate(list_ids), "the ids of the faiss index", n=int(sizes.sum()))
-    ours.lists.add(np.repeat(np.arange(index.nlist), sizes), np.concatenate(list_codes), all_ids)
+    if index.is_trained:
+        ours.add_codes(np.repeat(np.arange(index.nlist), sizes), ours.pq.unpack(np.concatenate(list_codes)), all_ids)
     return ours
 
 

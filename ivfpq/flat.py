@@ -21,7 +21,7 @@ from ivfpq.distances import (
     squared_lengths,
     within,
 )
-from ivfpq.invlists import InvertedLists, Lists, compact
+from ivfpq.invlists import InvertedLists, Lists
 
 
 class IndexFlat:
@@ -37,7 +37,7 @@ class IndexFlat:
     Attributes
     ----------
     lists : InvertedLists
-        One list whose codes are the float32 vectors.
+        One list whose codes are the vectors.
     metadata : dict
         Free for the user; `save` keeps it if JSON can hold it.
 
@@ -52,7 +52,7 @@ class IndexFlat:
     def __init__(self, d: int, *, metric: Metric = "l2") -> None:
         self._d = positive_int(d, "d")
         self._metric = as_metric(metric)
-        self.lists = InvertedLists(1, 4 * d)
+        self.lists = InvertedLists(1, self._d, np.float32, lanes=1)
         self._lengths: tuple[weakref.ref[Any], Floats] | None = None
         self.metadata: dict[str, Any] = {}
 
@@ -82,7 +82,7 @@ class IndexFlat:
     @property
     def code_size(self) -> int:
         """Bytes of a stored vector, its id not counted."""
-        return self.lists.code_size
+        return 4 * self.d
 
     @property
     def train_size_min(self) -> int:
@@ -104,7 +104,7 @@ class IndexFlat:
         """Store vectors (n, d) under ids (n,), distinct and not yet in the index; a ValueError stores nothing."""
         x = self._vectors(x, "x")
         ids = as_ids(ids, n=len(x))
-        self.lists.add(np.zeros(len(x), np.int64), x.view(np.uint8).reshape(len(x), self.code_size), ids)
+        self.lists.add(np.zeros(len(x), np.int64), x, ids)
 
     def search(self, xq: Any, k: int, *, nprobe: int | None = None, ids: Any = None) -> SearchResult:
         """The k nearest vectors of each query (nq, d), among `ids` if given. See `IndexIVFPQ.search`."""
@@ -141,7 +141,7 @@ class IndexFlat:
             raise ValueError(f"the two indexes differ: {self} and {other}")
         lists = other.lists.view
         rows = lists.rows()
-        self.lists.add(lists.list_numbers(), lists.codes[rows], lists.ids[rows].astype(np.int64))
+        self.lists.add(lists.list_numbers(), lists.codes(rows), lists.ids[rows].astype(np.int64))
 
     def reset(self) -> None:
         """Forget the stored vectors."""
@@ -149,7 +149,7 @@ class IndexFlat:
 
     def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """What a file must hold: parameters (JSON) and arrays. See `io`."""
-        lists = compact(self.lists.view)
+        lists = self.lists.settled()
         return {"d": self.d, "metric": self.metric}, {"ids": lists.ids, "vectors": _vectors_of(lists)}
 
     @classmethod
@@ -159,8 +159,7 @@ class IndexFlat:
         vectors, ids = arrays["vectors"], arrays["ids"]
         if vectors.dtype != np.float32 or vectors.ndim != 2 or vectors.shape[1] != index.d:
             raise ValueError(f"vectors must be float32 (n, {index.d}), got {vectors.dtype} {vectors.shape}")
-        codes = vectors.view(np.uint8).reshape(len(vectors), index.code_size)
-        index.lists.publish(index.lists.restored(np.array([len(vectors)]), ids, codes))
+        index.lists.publish(index.lists.restored(np.array([len(vectors)]), ids, vectors[:, :, None]))
         return index
 
     def _prepared(self, xq: Any, nprobe: int | None, ids: Any) -> tuple[Floats, Lists]:
@@ -189,8 +188,8 @@ class IndexFlat:
         """Squared lengths of the vectors, kept: to compute them is to read all vectors once more."""
         known = self._lengths
         # The one list only grows at its end, so the array and the number in use say what it holds.
-        if known is None or known[0]() is not lists.codes or len(known[1]) != len(y):
-            known = (weakref.ref(lists.codes), squared_lengths(y))
+        if known is None or known[0]() is not lists.blocks or len(known[1]) != len(y):
+            known = (weakref.ref(lists.blocks), squared_lengths(y))
             if lists is self.lists.view:  # not a part chosen by ids
                 self._lengths = known
         return known[1]
@@ -201,4 +200,5 @@ class IndexFlat:
 
 
 def _vectors_of(lists: Lists) -> Floats:
-    return lists.codes.view(np.float32)
+    vectors: Floats = lists.blocks[:, :, 0]
+    return vectors

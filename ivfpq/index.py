@@ -8,10 +8,11 @@ import numpy as np
 
 from ivfpq import kernels
 from ivfpq.checks import Floats, Ids, Metric, NotTrainedError, as_ids, as_metric, as_vectors, positive_int
-from ivfpq.distances import RangeResult, Rows, SearchResult, choose, normalised
-from ivfpq.invlists import InvertedLists, Lists, compact
+from ivfpq.distances import RangeResult, SearchResult, choose, normalised
+from ivfpq.invlists import InvertedLists, Lists
+from ivfpq.kernels.model import Model, coarse_rows, has_terms
 from ivfpq.kmeans import MAX_POINTS_PER_CENTROID, kmeans
-from ivfpq.pq import Packed, ProductQuantizer
+from ivfpq.pq import Codes, ProductQuantizer
 
 ADD_BLOCK = 16384  # vectors encoded at a time
 
@@ -51,7 +52,7 @@ class IndexIVFPQ:
     Any number of threads may search while one adds or removes: a search sees the index as it was at one moment.
     """
 
-    __slots__ = ("_coarse", "_metric", "_nprobe", "lists", "metadata", "pq", "seed")
+    __slots__ = ("_metric", "_model", "_nprobe", "lists", "metadata", "pq", "seed")
 
     def __init__(
         self,
@@ -65,11 +66,13 @@ class IndexIVFPQ:
         seed: int = 0,
     ) -> None:
         self.pq = ProductQuantizer(d, M, nbits)
-        self.lists = InvertedLists(positive_int(nlist, "nlist"), self.pq.code_size)
         self._metric = as_metric(metric)
+        nlist = positive_int(nlist, "nlist")
+        width = self.pq.M + has_terms(nlist, self._metric)
+        self.lists = InvertedLists(nlist, width, np.uint8 if self.pq.nbits <= 8 else np.uint16)
         self.nprobe = nprobe
         self.seed = int(seed)
-        self._coarse: Rows | None = None
+        self._model: Model | None = None
         self.metadata: dict[str, Any] = {}
 
     def __repr__(self) -> str:
@@ -120,12 +123,12 @@ class IndexIVFPQ:
     @property
     def centroids(self) -> Floats | None:
         """The coarse quantizer, float32 (nlist, d); None before training."""
-        return None if self._coarse is None else self._coarse.y
+        return None if self._model is None else self._model.coarse.y
 
     @property
     def is_trained(self) -> bool:
         """Whether vectors can be added."""
-        return self._coarse is not None and self.pq.codebooks is not None
+        return self._model is not None
 
     @property
     def code_size(self) -> int:
@@ -165,9 +168,9 @@ class IndexIVFPQ:
         most = MAX_POINTS_PER_CENTROID * self.pq.ksub
         if len(x) > most:
             x = x[np.sort(rng.choice(len(x), most, replace=False))]
-        coarse = self._ready(centroids)
-        self.pq.train(x - centroids[choose(x, coarse, 1, self._space)[:, 0]], rng)
-        self._coarse = coarse
+        coarse = coarse_rows(centroids, self.metric)
+        self.pq.train(x - centroids[choose(x, coarse, 1, "ip" if self.metric == "ip" else "l2")[:, 0]], rng)
+        self._model = Model(coarse, self.pq, self.metric)
 
     def add(self, x: Any) -> None:
         """Store vectors (n, d) under the next free ids: 0, 1, ..., or on from the largest id there is."""
@@ -186,14 +189,26 @@ class IndexIVFPQ:
         ValueError
             If an id is taken or comes twice; then nothing is stored.
         """
-        coarse = self._trained()
+        trained = self._trained()
         x = self._vectors(x, "x")
         ids = as_ids(ids, n=len(x))
-        list_numbers, codes = np.empty(len(x), np.int64), np.empty((len(x), self.code_size), np.uint8)
+        list_numbers, codes = np.empty(len(x), np.int64), np.empty((len(x), self.M), self.lists.dtype)
         for start in range(0, len(x), ADD_BLOCK):
-            part = slice(start, start + ADD_BLOCK)
-            list_numbers[part], codes[part] = self._encode(x[part], coarse)
-        self.lists.add(list_numbers, codes, ids)
+            block = x[start : start + ADD_BLOCK]
+            part = slice(start, start + len(block))
+            list_numbers[part] = choose(block, trained.coarse, 1, trained.space)[:, 0]
+            codes[part] = self.pq.encode(block - trained.coarse.y[list_numbers[part]])
+        self.add_codes(list_numbers, codes, ids)
+
+    def add_codes(self, list_numbers: Ids, codes: Codes, ids: Ids) -> None:
+        """Store codes (n, M) made elsewhere in lists (n,) under ids (n,), distinct; nothing of it is checked but ids.
+
+        Raises
+        ------
+        ValueError
+            If an id is taken; then nothing is stored.
+        """
+        self.lists.add(list_numbers, self._trained().with_terms(list_numbers, codes), ids)
 
     def search(self, xq: Any, k: int, *, nprobe: int | None = None, ids: Any = None) -> SearchResult:
         """The k nearest of each query among the vectors of its probed lists.
@@ -214,9 +229,7 @@ class IndexIVFPQ:
             candidate fills hold id -1 at +inf (l2) or -inf (ip, cosine).
         """
         k = positive_int(k, "k")
-        x, probes, centroids, lists = self._prepared(xq, nprobe, ids)
-        result: SearchResult = kernels.get().search(x, probes, centroids, self.pq, lists, k, self.metric)
-        return result
+        return kernels.search(*self._prepared(xq, nprobe, ids), k)
 
     def range_search(self, xq: Any, radius: float, *, nprobe: int | None = None, ids: Any = None) -> RangeResult:
         """All vectors of the probed lists nearer than `radius` (for ip and cosine: more similar than it).
@@ -227,10 +240,7 @@ class IndexIVFPQ:
             `lims` (nq + 1,), `distances` and `ids` (lims[-1],): those of query i are at lims[i]:lims[i + 1], best
             first.
         """
-        x, probes, centroids, lists = self._prepared(xq, nprobe, ids)
-        radius = float(np.float32(radius))
-        result: RangeResult = kernels.get().range_search(x, probes, centroids, self.pq, lists, radius, self.metric)
-        return result
+        return kernels.range_search(*self._prepared(xq, nprobe, ids), float(np.float32(radius)))
 
     def reconstruct(self, id: int) -> Floats:
         """What is left of the vector stored under `id`: its centroid and its codewords. float32 (d,).
@@ -240,11 +250,11 @@ class IndexIVFPQ:
         KeyError
             If the index does not hold the id.
         """
-        coarse, lists = self._trained(), self.lists.view
+        trained, lists = self._trained(), self.lists.view
         row = self.lists.find(lists, as_ids([id], "id"))
         if row[0] < 0:
             raise KeyError(f"id {id} is not in the index")
-        vector: Floats = coarse.y[lists.list_numbers(row)[0]] + self.pq.decode(self.pq.unpack(lists.codes[row]))[0]
+        vector: Floats = trained.coarse.y[lists.list_numbers(row)[0]] + self.pq.decode(lists.codes(row)[:, : self.M])[0]
         return vector
 
     def remove_ids(self, ids: Any) -> int:
@@ -267,13 +277,13 @@ class IndexIVFPQ:
         for name in ("d", "nlist", "M", "nbits", "metric"):
             if mine[name] != theirs[name]:
                 raise ValueError(f"the two indexes differ in {name}: {mine[name]} and {theirs[name]}")
-        if not np.array_equal(self._trained().y, other._trained().y):
+        if not np.array_equal(self._trained().coarse.y, other._trained().coarse.y):
             raise ValueError("the two indexes have different centroids: only indexes trained as one can be merged")
         if not np.array_equal(self.pq.codebooks, other.pq.codebooks):  # type: ignore[arg-type]
             raise ValueError("the two indexes have different codebooks: only indexes trained as one can be merged")
         lists = other.lists.view
         rows = lists.rows()
-        self.lists.add(lists.list_numbers(), lists.codes[rows], lists.ids[rows].astype(np.int64))
+        self.lists.add(lists.list_numbers(), lists.codes(rows), lists.ids[rows].astype(np.int64))
 
     def reset(self) -> None:
         """Forget the stored vectors, not the training."""
@@ -281,7 +291,7 @@ class IndexIVFPQ:
 
     def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """What a file must hold: parameters (JSON) and arrays. See `io`."""
-        lists = compact(self.lists.view)
+        lists = self.lists.settled()
         parameters = {
             "d": self.d,
             "nlist": self.nlist,
@@ -292,7 +302,7 @@ class IndexIVFPQ:
             "seed": self.seed,
         }
         arrays = {} if not self.is_trained else {"centroids": self.centroids, "codebooks": self.pq.codebooks}
-        return parameters, {**arrays, "sizes": lists.sizes, "ids": lists.ids, "codes": lists.codes}
+        return parameters, {**arrays, "sizes": lists.sizes, "ids": lists.ids, "codes": lists.blocks}
 
     @classmethod
     def from_state(cls, parameters: dict[str, Any], arrays: dict[str, Any]) -> IndexIVFPQ:
@@ -305,6 +315,8 @@ class IndexIVFPQ:
             index.install(arrays["centroids"], arrays["codebooks"])
         elif lists.ntotal:
             raise ValueError(f"{lists.ntotal} vectors are stored in an index that was never trained")
+        if index.pq.nbits not in (8, 16) and (lists.blocks[:, : index.M] >= index.pq.ksub).any():
+            raise ValueError(f"codes must be below 2**nbits = {index.pq.ksub}")
         index.lists.publish(lists)
         return index
 
@@ -328,35 +340,23 @@ class IndexIVFPQ:
             raise ValueError(f"codebooks must have shape {shape}, got {np.shape(codebooks)}")
         flat = as_vectors(np.reshape(codebooks, (-1, self.pq.dsub)), self.pq.dsub, "codebooks")
         self.pq.codebooks = flat.reshape(shape)
-        self._coarse = self._ready(centroids)
+        self._model = Model(coarse_rows(centroids, self.metric), self.pq, self.metric)
 
-    def _prepared(self, xq: Any, nprobe: int | None, ids: Any) -> tuple[Floats, Ids, Floats, Lists]:
-        """Queries, the lists each looks into, the centroids, and the lists as they are now."""
-        coarse = self._trained()
+    def _prepared(self, xq: Any, nprobe: int | None, ids: Any) -> tuple[Floats, int, Model, Lists]:
+        """Queries, how many lists each looks into, the quantizers, and the lists as they are now."""
+        trained = self._trained()
         x = self._vectors(xq, "xq")
         nprobe = self.nprobe if nprobe is None else positive_int(nprobe, "nprobe")
         lists = self.lists.view
         if ids is not None:
             lists = self.lists.only(lists, as_ids(ids))
-        return x, choose(x, coarse, min(nprobe, self.nlist), self._space), coarse.y, lists
-
-    @property
-    def _space(self) -> Metric:
-        """How cells and codewords are chosen."""
-        return "ip" if self.metric == "ip" else "l2"
-
-    def _ready(self, centroids: Floats) -> Rows:
-        return Rows.of(centroids, None if self.metric == "ip" else centroids.mean(axis=0))
-
-    def _encode(self, x: Floats, coarse: Rows) -> tuple[Ids, Packed]:
-        list_numbers = choose(x, coarse, 1, self._space)[:, 0]
-        return list_numbers, self.pq.pack(self.pq.encode(x - coarse.y[list_numbers]))
+        return x, min(nprobe, self.nlist), trained, lists
 
     def _vectors(self, x: Any, name: str) -> Floats:
         x = as_vectors(x, self.d, name)
         return normalised(x) if self.metric == "cosine" else x
 
-    def _trained(self) -> Rows:
-        if self._coarse is None:
+    def _trained(self) -> Model:
+        if self._model is None:
             raise NotTrainedError("the index is not trained: call train first")
-        return self._coarse
+        return self._model

@@ -3,31 +3,59 @@
 from __future__ import annotations
 
 import threading
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ivfpq.checks import Ids
-from ivfpq.pq import Packed
+
+LANES = 64  # codes in a block: as many as one AVX-512 register holds bytes
+
+_PLACES = np.dtype(
+    [(name, np.int64) for name in ("blocks", "ids", "starts", "sizes", "width", "code_bytes", "id_bytes", "ntotal")]
+)
 
 
-class Lists(NamedTuple):
-    """The lists at one moment. List l is rows starts[l] ... starts[l] + sizes[l] - 1 of `codes` and `ids`.
+@dataclass(frozen=True, slots=True, eq=False)
+class Lists:
+    """The lists at one moment: list l is rows starts[l] ... starts[l] + sizes[l] - 1.
+
+    Codes are kept in blocks, transposed, so that a scan loads the m-th number of all codes of a block at once: row r
+    is blocks[r // lanes, :, r % lanes]. A list starts with a block of its own, and what its last block has to spare
+    means nothing.
 
     A reader takes one such value and keeps to it. Writers never change a row that a published value covers: they write
     behind the lists' ends or into new arrays, and then publish another value.
     """
 
-    codes: Packed
-    """uint8 (rows, code_size)"""
+    blocks: npt.NDArray[Any]
+    """(blocks, width, lanes)"""
     ids: npt.NDArray[Any]
     """int32, or int64 where needed, (rows,)"""
     starts: Ids
-    """int64 (nlist,)"""
+    """int64 (nlist,), multiples of the lanes"""
     sizes: Ids
     """int64 (nlist,)"""
     ntotal: int
+    places: npt.NDArray[Any] = field(init=False)
+    """Where the arrays are in memory, for compiled code, which so needs no copy of itself for each kind of array."""
+
+    def __post_init__(self) -> None:
+        arrays = (self.blocks, self.ids, self.starts, self.sizes)
+        sizes = (self.blocks.shape[1], self.blocks.itemsize, self.ids.itemsize, self.ntotal)
+        places = np.array([(*(array.ctypes.data for array in arrays), *sizes)], _PLACES)
+        object.__setattr__(self, "places", places)
+
+    @property
+    def lanes(self) -> int:
+        """Codes in a block."""
+        return self.blocks.shape[2]
+
+    def codes(self, rows: Ids) -> npt.NDArray[Any]:
+        """The codes of rows (n,): shape (n, width)."""
+        return self.blocks[rows // self.lanes, :, rows % self.lanes]
 
     def rows(self) -> Ids:
         """Numbers of all rows in use, list after list. int64 (ntotal,)."""
@@ -48,8 +76,12 @@ class InvertedLists:
     Parameters
     ----------
     nlist : int
-    code_size : int
-        Bytes of a code.
+    width : int
+        Numbers in a code.
+    dtype : numpy type
+        Of a number.
+    lanes : int
+        Codes in a block: see `Lists`. With 1, a code is in one piece.
 
     Attributes
     ----------
@@ -57,28 +89,30 @@ class InvertedLists:
         What is stored now. Reading it once gives a state that later changes do not touch.
     """
 
-    __slots__ = ("_order", "_rooms", "code_size", "lock", "nlist", "view")
+    __slots__ = ("_order", "_rooms", "dtype", "lanes", "lock", "nlist", "view", "width")
 
-    def __init__(self, nlist: int, code_size: int) -> None:
+    def __init__(self, nlist: int, width: int, dtype: npt.DTypeLike = np.uint8, lanes: int = LANES) -> None:
         self.nlist = nlist
-        self.code_size = code_size
+        self.width = width
+        self.dtype: np.dtype[Any] = np.dtype(dtype)
+        self.lanes = lanes
         self.lock = threading.RLock()  # one writer at a time; readers need none
         self.clear()
 
     def clear(self) -> None:
         """Forget everything."""
         none = np.zeros(self.nlist, np.int64)
-        self.publish(Lists(np.empty((0, self.code_size), np.uint8), np.empty(0, np.int32), none, none, 0))
+        self.publish(Lists(np.empty((0, self.width, self.lanes), self.dtype), np.empty(0, np.int32), none, none, 0))
 
     def publish(self, lists: Lists) -> None:
-        """Make `lists`, which has no room to spare, the state."""
+        """Make `lists` the state. What its blocks have to spare is not used: others may know the arrays too."""
         with self.lock:
             self._rooms = lists.sizes
             self._order: tuple[Lists, Ids] | None = None
             self.view = lists
 
-    def add(self, list_numbers: Ids, codes: Packed, ids: Ids) -> None:
-        """Append each code to its list: int64 (n,), uint8 (n, code_size), int64 (n,) distinct.
+    def add(self, list_numbers: Ids, codes: npt.NDArray[Any], ids: Ids) -> None:
+        """Append each code to its list: int64 (n,), (n, width), int64 (n,) distinct.
 
         Raises
         ------
@@ -97,13 +131,22 @@ class InvertedLists:
             id_type = np.promote_types(old.ids.dtype, _id_type(ids))
             if (sizes > self._rooms).any() or id_type != old.ids.dtype:
                 # Once there is something, leave an eighth to spare: adding one by one then costs a constant each.
-                room = np.maximum(self._rooms, sizes + (sizes // 8 + 4 if old.ntotal else 0))
+                wanted = np.maximum(self._rooms, sizes + (sizes // 8 + 4 if old.ntotal else 0))
+                room = _whole_blocks(wanted, self.lanes)
                 old, self._rooms = _moved(old, room, id_type), room
             order = np.argsort(list_numbers, kind="stable")
             rows = _ranges(old.starts + old.sizes, added)
-            old.codes[rows], old.ids[rows] = codes[order], ids[order]
+            old.blocks[rows // self.lanes, :, rows % self.lanes] = codes[order]
+            old.ids[rows] = ids[order]
             self._order = None
-            self.view = old._replace(sizes=sizes, ntotal=old.ntotal + len(ids))
+            self.view = replace(old, sizes=sizes, ntotal=old.ntotal + len(ids))
+
+    def settled(self) -> Lists:
+        """The state with no block to spare, in arrays that nobody will write to any more."""
+        with self.lock:
+            lists = compact(self.view)
+            self.publish(lists)
+        return lists
 
     def next_id(self) -> int:
         """One more than the largest id; 0 for none."""
@@ -143,8 +186,8 @@ class InvertedLists:
         order = np.argsort(numbers, kind="stable")
         return _packed(lists, rows[order], numbers[order])
 
-    def restored(self, sizes: Any, ids: Any, codes: Any) -> Lists:
-        """Lists read from a file, one after the other with no room to spare, as a value to publish.
+    def restored(self, sizes: Any, ids: Any, blocks: Any) -> Lists:
+        """Lists read from a file, one after the other with no block to spare, as a value to publish.
 
         Raises
         ------
@@ -155,13 +198,18 @@ class InvertedLists:
             raise ValueError(f"sizes must be {self.nlist} numbers from 0 up (int64), got {sizes.dtype} {sizes.shape}")
         # Summed without wrapping around: a sum that fits the ids must be the real one.
         total = sum(sizes.tolist())
-        if ids.dtype not in (np.int32, np.int64) or ids.shape != (total,):
-            raise ValueError(f"ids must be int32 or int64 ({total},), got {ids.dtype} {ids.shape}")
-        if codes.dtype != np.uint8 or codes.shape != (total, self.code_size):
-            raise ValueError(f"codes must be uint8 ({total}, {self.code_size}), got {codes.dtype} {codes.shape}")
-        if total and ids.min() < 0:
-            raise ValueError("ids must not be negative")
-        return Lists(codes, ids, np.cumsum(sizes) - sizes, np.array(sizes), total)
+        count = sum(-(-size // self.lanes) for size in sizes.tolist())
+        if ids.dtype not in (np.int32, np.int64) or ids.shape != (count * self.lanes,):
+            raise ValueError(f"ids must be int32 or int64 ({count * self.lanes},), got {ids.dtype} {ids.shape}")
+        shape = (count, self.width, self.lanes)
+        if blocks.dtype != self.dtype or blocks.shape != shape:
+            raise ValueError(f"codes must be {self.dtype} {shape}, got {blocks.dtype} {blocks.shape}")
+        room = _whole_blocks(sizes, self.lanes)
+        starts = np.cumsum(room) - room
+        spare = ids[_ranges(starts + sizes, room - sizes)]
+        if np.count_nonzero(ids < 0) != len(spare) or (spare != -1).any():
+            raise ValueError("ids must not be negative, but for -1 behind the end of a list")
+        return Lists(blocks, ids, starts, np.array(sizes), total)
 
     def _stored_among(self, ids: Ids) -> Ids:
         view = self.view
@@ -185,25 +233,42 @@ def _id_type(ids: Ids) -> npt.DTypeLike:
     return np.int32 if not len(ids) or ids.max() <= np.iinfo(np.int32).max else np.int64
 
 
+def _whole_blocks(sizes: Ids, lanes: int) -> Ids:
+    """Each size rounded up to a multiple of `lanes`."""
+    return -(-sizes // lanes) * lanes
+
+
 def _packed(lists: Lists, rows: Ids, list_numbers: Ids) -> Lists:
-    """A copy that holds `rows` only, given in order of their lists, with no room to spare."""
+    """A copy that holds `rows` only, given in order of their lists, with no block to spare."""
     sizes = np.bincount(list_numbers, minlength=len(lists.sizes))
-    return Lists(lists.codes[rows], lists.ids[rows], np.cumsum(sizes) - sizes, sizes, len(rows))
+    new = _empty(lists, sizes, _whole_blocks(sizes, lists.lanes), lists.ids.dtype)
+    target = new.rows()
+    new.blocks[target // lists.lanes, :, target % lists.lanes] = lists.codes(rows)
+    new.ids[target] = lists.ids[rows]
+    return new
 
 
 def compact(lists: Lists) -> Lists:
-    """The same lists one after the other with no room to spare; not copied if they are so already."""
-    if lists.ntotal == len(lists.ids) and (lists.starts == np.cumsum(lists.sizes) - lists.sizes).all():
+    """The same lists one after the other with no block to spare; not copied if they are so already."""
+    room = _whole_blocks(lists.sizes, lists.lanes)
+    if room.sum() == len(lists.ids) and (lists.starts == np.cumsum(room) - room).all():
         return lists
-    return _packed(lists, lists.rows(), lists.list_numbers())
+    return _moved(lists, room, lists.ids.dtype)
 
 
 def _moved(lists: Lists, room: Ids, id_type: npt.DTypeLike) -> Lists:
-    """A copy with `room` rows for each list."""
-    starts = np.cumsum(room) - room
+    """A copy with `room` rows, in whole blocks, for each list."""
+    lanes = lists.lanes
+    new = _empty(lists, lists.sizes, room, id_type)
+    count = -(-lists.sizes // lanes)
+    source, target = _ranges(lists.starts // lanes, count), _ranges(new.starts // lanes, count)
+    new.blocks[target] = lists.blocks[source]
+    new.ids.reshape(-1, lanes)[target] = lists.ids.reshape(-1, lanes)[source]
+    return new
+
+
+def _empty(like: Lists, sizes: Ids, room: Ids, id_type: npt.DTypeLike) -> Lists:
+    """Lists of these sizes with `room` rows each, to be filled in: codes 0 and ids -1 until then."""
     total = int(room.sum())
-    codes = np.zeros((total, lists.codes.shape[1]), np.uint8)
-    ids = np.full(total, -1, id_type)
-    source, target = lists.rows(), _ranges(starts, lists.sizes)
-    codes[target], ids[target] = lists.codes[source], lists.ids[source]
-    return Lists(codes, ids, starts, lists.sizes, lists.ntotal)
+    blocks = np.zeros((total // like.lanes, *like.blocks.shape[1:]), like.blocks.dtype)
+    return Lists(blocks, np.full(total, -1, id_type), np.cumsum(room) - room, sizes, int(sizes.sum()))

@@ -39,7 +39,13 @@ HEADER_MAX = 100_000_000  # as the safetensors package
 CHUNK = 1 << 24
 
 _KINDS: dict[str, Any] = {kind.__name__: kind for kind in (IndexFlat, IndexIVFPQ)}
-_TYPES = {"I64": "<i8", "F32": "<f4", "I32": "<i4", "U8": "|u1"}  # widest first: each array stays aligned to its type
+_TYPES = {
+    "I64": "<i8",
+    "F32": "<f4",
+    "I32": "<i4",
+    "U16": "<u2",
+    "U8": "|u1",
+}  # widest first: each array stays aligned to its type
 _NAMES = {np.dtype(code): name for name, code in _TYPES.items()}
 _NO_SUM = "0" * 64
 

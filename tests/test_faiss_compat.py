@@ -50,7 +50,7 @@ def assert_same_codes(ours, theirs, x):
     ids = np.array(sorted(x))
     rows = [index.lists.find(view, ids) for index, view in views]
     assert all((r >= 0).all() for r in rows) and ours.ntotal == theirs.ntotal == len(ids)
-    lists, codes = zip(*((v.list_numbers(r), v.codes[r]) for (_, v), r in zip(views, rows, strict=True)), strict=True)
+    lists, codes = zip(*((v.list_numbers(r), v.codes(r)) for (_, v), r in zip(views, rows, strict=True)), strict=True)
     different = np.flatnonzero((lists[0] != lists[1]) | (codes[0] != codes[1]).any(axis=1))
     assert len(different) <= len(ids) // 500
     for place in different.tolist():

@@ -415,7 +415,8 @@ def test_two_writers_lose_nothing(trained):
         writer.start()
     for writer in writers:
         writer.join()
-    assert sorted(index.state()[1]["ids"].tolist()) == list(range(270))
+    view = index.lists.view
+    assert sorted(view.ids[view.rows()].tolist()) == list(range(270))
 
 
 @pytest.mark.realdata

@@ -14,8 +14,8 @@ def content(lists):
     """{id: (list, code)} of a view, with each list checked to be where it says."""
     found = {}
     for number in range(len(lists.sizes)):
-        rows = slice(lists.starts[number], lists.starts[number] + lists.sizes[number])
-        for id, code in zip(lists.ids[rows].tolist(), lists.codes[rows].tolist(), strict=True):
+        rows = lists.starts[number] + np.arange(lists.sizes[number])
+        for id, code in zip(lists.ids[rows].tolist(), lists.codes(rows).tolist(), strict=True):
             assert id not in found
             found[id] = (number, code)
     assert len(found) == lists.ntotal
@@ -34,7 +34,7 @@ steps = st.lists(
 
 
 @given(steps, st.sampled_from([0, 2**31 - 30, 2**40]))
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 def test_any_sequence_of_changes_gives_what_a_dictionary_gives(steps, base):
     rng = np.random.default_rng(0)
     lists, model, seen = InvertedLists(NLIST, SIZE), {}, []
@@ -80,17 +80,17 @@ def test_entries_of_a_list_stay_in_the_order_they_came():
 def test_adding_one_by_one_copies_little_and_leaves_little_room():
     lists, moves = InvertedLists(8, 4), 0
     for id in range(2000):
-        before = lists.view.codes
+        before = lists.view.blocks
         lists.add(np.array([id % 8]), np.zeros((1, 4), np.uint8), np.array([id]))
-        moves += lists.view.codes is not before
+        moves += lists.view.blocks is not before
     assert moves < 60
-    assert len(lists.view.ids) < 1.13 * 2000 + 8 * 4
+    assert len(lists.view.ids) < 1.13 * 2000 + 8 * (4 + 64)
 
 
-def test_one_large_add_leaves_no_room_at_all_and_ids_take_four_bytes_while_they_do():
+def test_one_large_add_leaves_no_block_to_spare_and_ids_take_four_bytes_while_they_do():
     lists = InvertedLists(8, 4)
     lists.add(np.arange(1000) % 8, np.zeros((1000, 4), np.uint8), np.arange(1000))
-    assert len(lists.view.ids) == 1000 and lists.view.ids.dtype == np.int32
+    assert len(lists.view.ids) == 8 * 128 and lists.view.ids.dtype == np.int32
     lists.add(np.array([0]), np.zeros((1, 4), np.uint8), np.array([2**31]))
     assert lists.view.ids.dtype == np.int64
     assert lists.view.ids[lists.find(lists.view, np.array([2**31, 999]))].tolist() == [2**31, 999]

@@ -91,7 +91,7 @@ def test_mapped_arrays_stay_in_the_file_and_outlive_its_replacement(tmp_path):
     path = tmp_path / "a.index"
     save(flat(), path)
     mapped = load(path, mmap=True)
-    assert isinstance(mapped.lists.view.codes.base, np.memmap) or not mapped.lists.view.codes.flags.writeable
+    assert isinstance(mapped.lists.view.blocks.base, np.memmap) or not mapped.lists.view.blocks.flags.writeable
     want = flat().reconstruct(9)
     save(ivfpq(), path)  # a new file under the same name
     np.testing.assert_array_equal(mapped.reconstruct(9), want)
@@ -244,7 +244,7 @@ def shape(name, value):
         (parameters(extra=1), "do not fit together"),
         (shape("codes", [2**62, 4]), "not where its shape"),
         (shape("codes", [-40, -1]), "impossible shape"),
-        (shape("codes", [1, 40]), "do not fit together: codes must be"),
+        (shape("codes", [1, 3 * 3 * 64]), "do not fit together: codes must be"),
         (shape("ids", [True]), "impossible shape"),
         (lambda e: e["ids"].update(dtype="F32"), "ids must be int32 or int64"),
         (lambda e: e["ids"].update(dtype="F8"), "do not fit together"),
@@ -294,6 +294,30 @@ def test_other_files_are_no_index_files(tmp_path):
             load(tmp_path / name)
     with pytest.raises(FileNotFoundError):
         load(tmp_path / "none")
+
+
+def test_codes_that_lie_are_refused(tmp_path):
+    """A number beyond the codebook would be read from behind it."""
+    path = tmp_path / "a.index"
+    save(ivfpq(), path)
+    raw = path.read_bytes()
+    blocks = ivfpq().state()[1]["codes"]
+    wrong = blocks.copy()
+    wrong[0, 1, 0] = 8
+    data = raw[8 + int.from_bytes(raw[:8], "little") :].replace(blocks.tobytes(), wrong.tobytes())
+    forged(path, lambda e: None, data=data)
+    with pytest.raises(IndexFileError, match=r"codes must be below 2\*\*nbits = 8"):
+        load(path)
+
+
+def test_what_is_saved_does_not_change_while_others_add():
+    """The spare places of the last blocks are not written any more once the arrays were handed out."""
+    index = ivfpq()
+    arrays = index.state()[1]
+    before = {name: array.tobytes() for name, array in arrays.items()}
+    index.add(np.ones((5, 6)))
+    index.add(np.zeros((5, 6)))
+    assert {name: array.tobytes() for name, array in arrays.items()} == before
 
 
 @pytest.mark.slow

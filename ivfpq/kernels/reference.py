@@ -108,7 +108,7 @@ def _candidates(
         residual = x[queries] if metric == "ip" else x[queries] - centroids[number]
         first, last = int(lists.starts[number]), int(lists.starts[number] + lists.sizes[number])
         for start in range(first, last, step):
-            y = pq.decode(pq.unpack(lists.codes[start : min(start + step, last)]))
+            y = pq.decode(lists.codes(np.arange(start, min(start + step, last)))[:, : pq.M])
             score, error = screen(residual, Rows.of(y), "ip" if metric == "ip" else "l2")
             if metric == "cosine":  # halving is exact; 1 is added here and in `adc`, and each sum rounded
                 score, error = score / np.float32(2) - np.float32(1), error / 2 * 1.1 + 2.0**-22
@@ -122,6 +122,6 @@ def _candidates(
     step = max(1, SMALL_BLOCK // pq.d)
     for start in range(0, len(query), step):
         part = slice(start, start + step)
-        codes = pq.unpack(lists.codes[row[part]])
+        codes = lists.codes(row[part])[:, : pq.M]
         distance[part] = adc(x[query[part]], centroids[cells[part]], codes, pq, metric)
     return query, row, distance

@@ -1,0 +1,190 @@
+"""AVX-512 VBMI: 128 codes looked at in a few dozen instructions (Quicker ADC: André, Kermarrec, Le Scouarnec 2019).
+
+Tables of 8-bit numbers stand for the float32 ones. With low_m the smallest entry of table T[m] and one step for all,
+
+    t8[m, j] = min(floor((T[m, j] - low_m) / step), 255)    so    sum of low_m + step * sum of t8[m, j_m]  <=  sum of T
+
+but for the roundings of M <= 256 entries, which together are less than one step. An entry cut to 255 keeps the lower
+bound a lower bound, whatever the step: it is half of what the widest table asks for, because a code with an entry so
+far out is hardly ever among the nearest, and the others gain a bit.
+
+Terms (see `model`) are added in 8-bit steps of their own, scaled by floor(256 step_l / step) / 256, which is again from
+below. Sums of 16 bits do not overflow: M * 255 < 65536, and the term is added saturating.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+
+from ivfpq.kernels.vectors import extent, i64, inner, intrinsic, load_vector, splat
+
+F32 = np.float32
+M_MAX = 256  # sums of so many bytes still fit 16 bits
+CLIP = 0.5  # the share of the widest table's range that 8 bits cover
+
+_I8, _I16, _I32, _I64, _F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
+_BYTES = ir.VectorType(_I8, 64)
+_WORDS = ir.VectorType(_I16, 32)
+
+
+@intrinsic
+def quantise_row(typingctx: Any, row: Any, n: Any, low: Any, inverse: Any, out: Any) -> Any:
+    """out[j] = min((row[j] - low) * inverse, 255), cut to uint8; n a multiple of 64."""
+
+    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        row, n, low, inverse, out = args
+        wide = ir.VectorType(_F32, 64)
+        lows, inverses, top = splat(b, low, wide), splat(b, inverse, wide), ir.Constant(wide, [255.0] * 64)
+        with cgutils.for_range_slice(b, i64(0), n, i64(64), _I64, inc=True) as (j, _):
+            v = b.fmul(b.fsub(load_vector(b, b.add(row, b.shl(j, i64(2))), wide), lows), inverses)
+            v = b.select(b.fcmp_ordered("<", v, top), v, top)
+            v = b.trunc(b.fptosi(v, ir.VectorType(_I32, 64)), _BYTES)
+            b.store(v, b.inttoptr(b.add(out, j), _BYTES.as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.uintp, types.uintp, types.float32, types.float32, types.uintp), codegen
+
+
+PREFETCH = 4352  # bytes ahead: the processor alone follows only the first of two blocks
+
+GROUP = 2  # blocks scanned together: each load of a table then serves 128 codes
+
+
+@intrinsic
+def scan_blocks(
+    typingctx: Any, block: Any, stride: Any, tables: Any, M: Any, scale: Any, limit: Any, masks: Any
+) -> Any:
+    """Which of 2 x 64 codes have a quantised distance not above a limit.
+
+    With the tables t (M, 256) and a block of codes j (M, 64), followed by a row of terms u (64,) that counts only if
+    scale > 0, lane i of the block passes if
+
+        sum over m of t[m, j[m, i]] + floor(u[i] * scale / 256) <= limit     (saturating at 65535)
+
+    A table of 256 bytes is four registers. vpermi2b looks up 64 codes in two of them, by the low 7 bits of each code;
+    the two halves are joined by the codes' high bits. Sums are kept in 16-bit lanes: `both` adds entries in pairs as
+    one number, even + 256 odd modulo 65536, and `odd` the upper ones alone, so that even = both - 256 odd.
+
+    Parameters
+    ----------
+    block, stride : uintp
+        Address of the first block and the distance of the second from it, in bytes.
+    tables : uintp
+        Address of the uint8 (M, 256) tables.
+    M : uintp
+        At most 256.
+    scale, limit : uint16
+    masks : uintp
+        Address of two uint64. Bit i < 32 stands for code 2 i of the block, bit 32 + i for code 2 i + 1.
+    """
+    signature = types.void(types.uintp, types.uintp, types.uintp, types.uintp, types.uint16, types.uint16, types.uintp)
+
+    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        block, stride, tables, M, scale, limit, masks = args
+        permute = b.module.declare_intrinsic(
+            "llvm.x86.avx512.vpermi2var.qi.512", (), ir.FunctionType(_BYTES, [_BYTES] * 3)
+        )
+        saturating = cgutils.get_or_insert_function(
+            b.module, ir.FunctionType(_WORDS, [_WORDS] * 2), "llvm.uadd.sat.v32i16"
+        )
+        high_product = b.module.declare_intrinsic(
+            "llvm.x86.avx512.pmulhu.w.512", (), ir.FunctionType(_WORDS, [_WORDS] * 2)
+        )
+        prefetch = cgutils.get_or_insert_function(
+            b.module, ir.FunctionType(ir.VoidType(), [_I8.as_pointer(), _I32, _I32, _I32]), "llvm.prefetch.p0"
+        )
+        blocks = [block, b.add(block, stride)]
+        zero, eight = ir.Constant(_BYTES, [0] * 64), ir.Constant(_WORDS, [8] * 32)
+        nothing = ir.Constant(_WORDS, [0] * 32)
+        both = [cgutils.alloca_once_value(b, nothing) for _ in blocks]
+        odd = [cgutils.alloca_once_value(b, nothing) for _ in blocks]
+        with cgutils.for_range(b, M) as loop:
+            table = b.add(tables, b.shl(loop.index, i64(8)))
+            t = [load_vector(b, b.add(table, i64(64 * part)), _BYTES) for part in range(4)]
+            row = b.shl(loop.index, i64(6))
+            for g, start in enumerate(blocks):
+                at = b.add(start, row)
+                ahead = b.inttoptr(b.add(at, i64(PREFETCH)), _I8.as_pointer())
+                if PREFETCH:
+                    b.call(prefetch, [ahead, *(ir.Constant(_I32, v) for v in (0, 3, 1))])
+                code = load_vector(b, at, _BYTES)
+                lower, upper = b.call(permute, [t[0], code, t[1]]), b.call(permute, [t[2], code, t[3]])
+                entry = b.bitcast(b.select(b.icmp_signed("<", code, zero), upper, lower), _WORDS)
+                b.store(b.add(b.load(both[g]), entry), both[g])
+                b.store(b.add(b.load(odd[g]), b.lshr(entry, eight)), odd[g])
+        limits = splat(b, limit, _WORDS)
+        sums = []
+        for g in range(GROUP):
+            upper_sum = b.load(odd[g])
+            sums.append([b.sub(b.load(both[g]), b.shl(upper_sum, eight)), upper_sum])
+        kept = [[cgutils.alloca_once_value(b, v) for v in pair] for pair in sums]
+        with b.if_then(b.icmp_unsigned(">", scale, ir.Constant(_I16, 0))):
+            scales = splat(b, scale, _WORDS)
+            for g, start in enumerate(blocks):
+                u = b.bitcast(load_vector(b, b.add(start, b.shl(M, i64(6))), _BYTES), _WORDS)
+                parts = [b.shl(u, eight), b.and_(u, ir.Constant(_WORDS, [0xFF00] * 32))]
+                for side, part in enumerate(parts):
+                    term = b.call(high_product, [part, scales])  # (256 u * scale) >> 16
+                    b.store(b.call(saturating, [b.load(kept[g][side]), term]), kept[g][side])
+        for g in range(GROUP):
+            even, odd_ = (b.zext(b.bitcast(b.icmp_unsigned("<=", b.load(v), limits), _I32), _I64) for v in kept[g])
+            mask = b.or_(even, b.shl(odd_, i64(32)))
+            b.store(mask, b.inttoptr(b.add(masks, i64(8 * g)), _I64.as_pointer()))
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@inner
+def quantise(floats, bytes_, steps, lows):
+    """Fill the 8-bit tables, their steps and the sums of low_m.
+
+    Parameters
+    ----------
+    floats : float32 array, shape (nq, M, ksub)
+    bytes_ : uint8 array, shape (nq, M, 256)
+    steps, lows : float64 arrays, shape (nq,)
+    """
+    nq, M, ksub = floats.shape
+    lowest = np.empty(M, np.float32)
+    ends = np.empty(2, np.float32)
+    for q in range(nq):
+        widest = F32(0.0)
+        for m in range(M):
+            _extent(floats[q, m], ends)
+            lowest[m] = ends[0]
+            widest = max(widest, ends[1] - ends[0])
+        step = max(F32(widest * F32(CLIP / 255.0)), F32(1e-30))
+        inverse = F32(1.0) / step
+        total = 0.0
+        for m in range(M):
+            row = floats[q, m]
+            if ksub >= 64:
+                quantise_row(row.ctypes.data, ksub, lowest[m], inverse, bytes_[q, m].ctypes.data)
+            else:
+                for j in range(ksub):
+                    bytes_[q, m, j] = np.uint8(np.int32(min((row[j] - lowest[m]) * inverse, F32(255.0))))
+            total += np.float64(lowest[m])
+        steps[q], lows[q] = step, total
+
+
+@inner
+def _extent(row, ends):
+    """Put the smallest and the largest number of a row into `ends`."""
+    if len(row) >= 16:
+        extent(row.ctypes.data, len(row), ends.ctypes.data)
+        return
+    ends[0] = ends[1] = row[0]
+    for j in range(1, len(row)):
+        ends[0], ends[1] = min(ends[0], row[j]), max(ends[1], row[j])
+
+
+@inner
+def sum_limit(bound):
+    """The largest 16-bit sum that a bound in steps may not leave out; 65535 leaves nothing out (NaN neither)."""
+    return np.uint16(max(bound, 0.0)) if bound < 65535.0 else np.uint16(65535)

@@ -1,0 +1,180 @@
+"""The compiled kernels as Python calls them: what they need of a model, matrix products for many queries, threads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from ivfpq.checks import Floats
+from ivfpq.distances import BLOCK, RangeResult, SearchResult, squared_lengths, within
+from ivfpq.invlists import Lists
+from ivfpq.kernels import scan
+from ivfpq.kernels.model import Model
+
+FEW = 2  # so many queries are cheaper one by one than by matrix products
+CHUNK = 256  # queries searched together: each list they share is read once for all of them
+
+MODEL = np.dtype(
+    [(name, np.int64) for name in ("metric", "d", "M", "ksub", "dsub", "nlist", "terms")]
+    + [("longest_centroid", np.float64), ("longest_code", np.float64)]
+    + [(name, np.int64) for name in ("centre", "centroids", "codebooks", "low", "step")]
+    + [(name, np.int64) for name in ("centroid_panels", "centroid_squares", "codebook_panels", "codebook_squares")]
+)
+"""Numbers and, from `centre` on, addresses of arrays. See `Ready`."""
+
+
+class Ready:
+    """What compiled code needs of a model.
+
+    Attributes
+    ----------
+    record : array of type MODEL, shape (1,)
+    lists_matrix : float32 array, shape (d + 1, nlist)
+        [a, 1] @ lists_matrix are the coarse distances but for |a|^2.
+    tables_matrix : float32 array, shape (M, dsub + 1, ksub)
+        [a_m, 1] @ tables_matrix[m] is the table T[m].
+    """
+
+    __slots__ = ("_arrays", "centre", "l2", "lists_matrix", "record", "tables_matrix")
+
+    def __init__(self, model: Model) -> None:
+        y, pq = model.coarse.y, model.pq
+        codebooks: Floats = pq.codebooks  # type: ignore[assignment]
+        self.l2 = model.space == "l2"
+        factor = np.float32(-2 if self.l2 else -1)
+        zero = np.zeros(pq.d, np.float32)
+        self.centre = zero if model.coarse.centre is None else model.coarse.centre
+        with np.errstate(over="ignore"):
+            squares = model.coarse.lengths * np.float32(self.l2)
+            code_squares = squared_lengths(codebooks.reshape(-1, pq.dsub)).reshape(pq.M, pq.ksub)
+            self.lists_matrix = np.concatenate([factor * model.coarse.shifted.T, squares[None]])
+            parts = [factor * codebooks.transpose(0, 2, 1), (code_squares * np.float32(self.l2))[:, None]]
+            self.tables_matrix = np.concatenate(parts, axis=1)
+        self._arrays: dict[str, Any] = {
+            "centre": self.centre,
+            "centroids": y,
+            "codebooks": codebooks,
+            "low": model.terms()[0],
+            "step": model.terms()[1],
+            "centroid_panels": _panels(model.coarse.shifted[None]),
+            "centroid_squares": _panels(squares[None, :, None]),
+            "codebook_panels": _panels(codebooks),
+            "codebook_squares": _panels(code_squares[:, :, None] * np.float32(self.l2)),
+        }
+        self.record = np.zeros(1, MODEL)
+        numbers: dict[str, Any] = {
+            "metric": {"ip": scan.IP, "l2": scan.L2, "cosine": scan.COSINE}[model.metric],
+            **{"d": pq.d, "M": pq.M, "ksub": pq.ksub, "dsub": pq.dsub, "nlist": len(y), "terms": model.has_terms},
+            "longest_centroid": np.sqrt(_squares(model.coarse.shifted).max()),
+            "longest_code": np.sqrt(_squares(codebooks).max(axis=1).sum()),
+        }
+        for name, value in {**numbers, **{n: a.ctypes.data for n, a in self._arrays.items()}}.items():
+            self.record[name] = value
+
+    def products(self, x: Floats) -> tuple[Floats, Floats]:
+        """Coarse distances (nq, nlist) and tables (nq, M, ksub) of queries (nq, d), by matrix products."""
+        M, rows, ksub = self.tables_matrix.shape
+        dsub = rows - 1
+        with np.errstate(over="ignore", invalid="ignore"):  # then their error is infinite
+            a = np.ones((len(x), M * dsub + 1), np.float32)
+            np.subtract(x, self.centre, out=a[:, :-1])
+            scores = a @ self.lists_matrix
+            if self.l2:
+                scores += squared_lengths(a[:, :-1])[:, None]
+            parts = np.ones((M, len(x), rows), np.float32)
+            parts[:, :, :-1] = a[:, :-1].reshape(len(x), M, dsub).transpose(1, 0, 2)
+            tables = np.empty((len(x), M, ksub), np.float32)
+            np.matmul(parts, self.tables_matrix, out=tables.transpose(1, 0, 2))
+        return scores, tables
+
+
+def search(x: Floats, nprobe: int, model: Model, lists: Lists, k: int, *, vbmi: bool) -> SearchResult:
+    """See `kernels.search`; with `vbmi`, by AVX-512 VBMI."""
+    ready = _ready(model)
+    result = SearchResult(np.empty((len(x), k), np.float32), np.empty((len(x), k), np.int64))
+
+    def answer(part: slice) -> None:
+        queries = _writeable(x[part])
+        products = ready.products(queries) if len(queries) > FEW else _none()
+        out = (result.distances[part], result.ids[part])
+        scan.search(vbmi or None, ready.record, lists.places, queries, nprobe, *products, *out)
+
+    for _ in _each(answer, len(x), model):
+        pass
+    return result
+
+
+def range_search(x: Floats, nprobe: int, model: Model, lists: Lists, radius: float, *, vbmi: bool) -> RangeResult:
+    """See `kernels.range_search`."""
+    ready = _ready(model)
+    if model.metric == "cosine":  # 1 - distance / 2 > radius, where the difference is rounded
+        limit = 2.0 * (1.0 - radius) + 2.0**-21 * (1.0 + abs(radius))
+    else:
+        limit = radius if model.metric == "l2" else -radius
+
+    def answer(part: slice) -> tuple[Any, Any, Any]:
+        queries = _writeable(x[part])
+        products = ready.products(queries) if len(queries) > FEW else _none()
+        theta = np.full(len(queries), limit)
+        query, value, id = scan.range_search(
+            vbmi or None, ready.record, lists.places, queries, nprobe, *products, theta
+        )
+        return query + part.start, value if ready.l2 and model.metric == "l2" else -value, id
+
+    none = (np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.int64))
+    query, distance, ids = (np.concatenate(parts) for parts in zip(none, *_each(answer, len(x), model), strict=True))
+    return within(query, distance, ids, len(x), radius, model.metric)
+
+
+def _ready(model: Model) -> Ready:
+    if model.ready is None:
+        model.ready = Ready(model)  # two threads may both make it, which costs time only
+    ready: Ready = model.ready
+    return ready
+
+
+def _writeable(x: Floats) -> Floats:
+    """The same: numba would compile once more for read-only arrays."""
+    return x if x.flags.writeable else x.copy()
+
+
+def _none() -> tuple[Floats, Floats]:
+    return np.empty((0, 0), np.float32), np.empty((0, 0, 0), np.float32)
+
+
+def _each(answer: Callable[[slice], Any], nq: int, model: Model) -> Iterator[Any]:
+    """What `answer` gives for each chunk of the queries, in order. Compiled code and matrix products let threads run
+    side by side; which queries are together in a chunk does not change their answers.
+    """
+    size = max(1, min(CHUNK, 4 * BLOCK // max(model.pq.M * model.pq.ksub, len(model.coarse.y))))
+    if nq > FEW:
+        size = min(size, max(FEW + 1, -(-nq // threads())))
+    parts = [slice(start, min(start + size, nq)) for start in range(0, nq, size)]
+    if len(parts) > 1 and threads() > 1:
+        with ThreadPoolExecutor(threads()) as pool:
+            yield from pool.map(answer, parts)
+    else:
+        yield from map(answer, parts)
+
+
+def threads() -> int:
+    """How many threads a search of many queries takes: OMP_NUM_THREADS, or one for each processor that it may use."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, int(wanted)) if wanted.isdigit() else len(os.sched_getaffinity(0))
+
+
+def _panels(matrices: Floats) -> Floats:
+    """(count, n, d) -> (count, panels, d, 64): matrices cut into panels of 64 rows, transposed, padded with zeros."""
+    count, n, d = matrices.shape
+    full = np.zeros((count, -(-n // 64) * 64, d), np.float32)
+    full[:, :n] = matrices
+    return np.ascontiguousarray(full.reshape(count, -1, 64, d).transpose(0, 1, 3, 2))
+
+
+def _squares(x: Floats) -> Any:
+    """Squared lengths of the last axis, in float64."""
+    return np.einsum("...i,...i->...", x, x, dtype=np.float64)

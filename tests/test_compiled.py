@@ -1,0 +1,177 @@
+"""The three kernels give the same answer, bit for bit: `reference` is the definition, the others are measured by it."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ivfpq import IndexIVFPQ, kernels
+from ivfpq.distances import normalised
+from ivfpq.kernels import compiled
+
+F = np.float32
+COMPILED = [name for name in kernels.available() if name != "reference"]
+METRICS = ["l2", "ip", "cosine"]
+
+
+def made(rng, metric, nlist, M, dsub, nbits, n, *, shift=0.0, scale=1.0, grid=False):
+    """An index of random quantizers and codes, with ties, one list empty and one long; ids in no order."""
+    d = M * dsub
+
+    def draw(*shape):
+        return rng.integers(-2, 3, shape).astype(F) if grid else rng.standard_normal(shape).astype(F)
+
+    index = IndexIVFPQ(d, nlist, M, nbits, metric=metric)
+    index.install(draw(nlist, d) * F(3 * scale) + F(shift * scale), draw(M, 1 << nbits, dsub) * F(scale))
+    codes = rng.integers(0, 1 << nbits, (n, M)).astype(index.lists.dtype)
+    codes[n // 2 :: 3] = codes[:1]
+    numbers = rng.integers(0, nlist, n)
+    numbers[numbers == nlist - 1] = 0
+    ids = rng.permutation(3 * n)[:n] + (2**40 if n % 2 else 0)
+    for part in np.array_split(np.arange(n), 3):
+        index.add_codes(numbers[part], codes[part], ids[part])
+    return index
+
+
+def answers(monkeypatch, name, index, x, k, nprobe, ids, radius):
+    monkeypatch.setenv("IVFPQ_KERNEL", name)
+    with np.errstate(all="ignore"):
+        return [*index.search(x, k, nprobe=nprobe, ids=ids), *index.range_search(x, radius, nprobe=nprobe, ids=ids)]
+
+
+def check(index, x, k, nprobe, ids=None):
+    """All kernels, all queries at once and one by one, by number and by radius."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IVFPQ_KERNEL", "reference")
+        distances = index.search(x[:1], k, nprobe=nprobe, ids=ids).distances[0]
+        distances = distances[np.isfinite(distances)]
+        radius = float(distances[len(distances) // 2]) if len(distances) else 0.0  # one that is met exactly
+        want = answers(patch, "reference", index, x, k, nprobe, ids, radius)
+        for name in COMPILED:
+            for got, wanted in zip(answers(patch, name, index, x, k, nprobe, ids, radius), want, strict=True):
+                assert got.dtype == wanted.dtype and got.tobytes() == wanted.tobytes(), name
+            for i in range(min(len(x), 3)):
+                one = index.search(x[i : i + 1], k, nprobe=nprobe, ids=ids)
+                assert one.ids.tobytes() == want[1][i : i + 1].tobytes(), name
+                assert one.distances.tobytes() == want[0][i : i + 1].tobytes(), name
+
+
+@given(data=st.data(), metric=st.sampled_from(METRICS), grid=st.booleans())
+@settings(max_examples=120, deadline=None)
+def test_three_kernels_one_answer(data, metric, grid):
+    draw = data.draw
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    nlist, M, dsub = draw(st.integers(1, 9)), draw(st.integers(1, 20)), draw(st.sampled_from([1, 2, 5, 16, 19, 70]))
+    nbits = draw(st.integers(1, 10))
+    n = draw(st.sampled_from([0, 1, 5, 63, 64, 65, 200, 700]))
+    scale = draw(st.sampled_from([1.0, 1.0, 1e-12, 1e-21, 1e12, 1e19]))
+    if metric == "ip":
+        scale = min(scale, 1e15)  # beyond, infinity less infinity has no order
+    shift = draw(st.sampled_from([0.0, 0.0, 100.0]))
+    index = made(rng, metric, nlist, M, dsub, nbits, n, shift=shift, scale=scale, grid=grid)
+    x = rng.standard_normal((draw(st.integers(1, 5)), index.d))
+    x = ((np.rint(2 * x) if grid else 3 * x) * scale + shift * scale).astype(F)
+    ids = draw(st.sampled_from([None, None, "some", "none"]))
+    if ids is not None:
+        stored = index.lists.view.ids[index.lists.view.rows()]
+        ids = rng.permutation(stored)[: len(stored) // 2] if ids == "some" else []
+    with np.errstate(all="ignore"):
+        check(index, x, draw(st.integers(1, 120)), draw(st.integers(1, nlist)), ids)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize(
+    ("M", "nbits", "n"),
+    [(8, 8, 20_000), (64, 8, 3000), (256, 8, 700), (300, 4, 400), (4, 12, 9000), (2, 16, 9000), (8, 6, 20_000)],
+)
+def test_long_lists(metric, M, nbits, n):
+    rng = np.random.default_rng(0)
+    index = made(rng, metric, 4, M, 2 if nbits == 16 else 3, nbits, n)
+    x = rng.standard_normal((5, index.d)).astype(F) * 3
+    for k in (1, 10, 300):
+        check(index, x, k, 3)
+
+
+def test_one_list_of_many_tiles():
+    rng = np.random.default_rng(3)
+    index = made(rng, "l2", 1, 8, 2, 8, 40_000)
+    assert index.lists.width == 8  # a single list has no terms
+    check(index, rng.standard_normal((3, 16)).astype(F), 10, 1)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_equal_codes_tie_by_id(metric):
+    rng = np.random.default_rng(5)
+    index = made(rng, metric, 3, 8, 4, 8, 0)
+    codes = np.repeat(rng.integers(0, 256, (1, 8)).astype(np.uint8), 5000, axis=0)
+    index.add_codes(rng.integers(0, 3, 5000), codes, rng.permutation(5000))
+    check(index, rng.standard_normal((2, 32)).astype(F), 25, 3)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("dsub", [4, 96])
+def test_lists_at_nearly_the_same_distance_are_told_apart(metric, dsub):
+    """Centroids that differ in the last bits: which ones are probed is a matter of the defined distance alone."""
+    rng = np.random.default_rng(11)
+    centroids = np.repeat(rng.standard_normal((1, 4 * dsub)).astype(F), 40, 0)
+    for _ in range(3):
+        centroids = np.nextafter(centroids, np.where(rng.random(centroids.shape) < 0.5, F(9), F(-9)).astype(F))
+    index = made(rng, metric, 40, 4, dsub, 4, 0)
+    index.install(centroids, index.pq.codebooks)
+    index.add_codes(rng.integers(0, 40, 1000), rng.integers(0, 16, (1000, 4)).astype(np.uint8), np.arange(1000))
+    check(index, rng.standard_normal((6, 4 * dsub)).astype(F), 20, 7)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_neither_threads_nor_neighbours_in_the_batch_change_an_answer(metric, monkeypatch):
+    rng = np.random.default_rng(7)
+    index = made(rng, metric, 9, 8, 4, 8, 9000)
+    x = rng.standard_normal((301, 32)).astype(F)
+    found = {}
+    for threads in ("1", "2", "5"):
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        assert compiled.threads() == int(threads)
+        found[threads] = (*index.search(x, 10, nprobe=4), *index.range_search(x, 0.3, nprobe=4))
+    monkeypatch.setattr(compiled, "CHUNK", 7)
+    found["chunks"] = (*index.search(x, 10, nprobe=4), *index.range_search(x, 0.3, nprobe=4))
+    assert len({tuple(part.tobytes() for part in parts) for parts in found.values()}) == 1
+
+
+def test_a_read_only_query_and_a_read_only_index_are_no_new_case(tmp_path):
+    from ivfpq import load, save
+
+    index = made(np.random.default_rng(9), "l2", 5, 4, 3, 8, 999)
+    save(index, tmp_path / "a.index")
+    mapped = load(tmp_path / "a.index", mmap=True)
+    x = np.random.default_rng(1).standard_normal((4, 12)).astype(F)
+    x.flags.writeable = False
+    for one, two in zip(mapped.search(x, 9, nprobe=3), index.search(x.copy(), 9, nprobe=3), strict=True):
+        assert one.tobytes() == two.tobytes()
+    check(mapped, x, 20, 5)
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_the_screen_keeps_its_word(name, monkeypatch):
+    """Lower bounds, read off the compiled code, are below the defined distances, and not by much."""
+    from ivfpq.kernels import scan
+
+    monkeypatch.setenv("IVFPQ_KERNEL", name)
+    rng = np.random.default_rng(2)
+    for metric in METRICS:
+        index = made(rng, metric, 6, 16, 8, 8, 3000)
+        x = rng.standard_normal((4, index.d)).astype(F)
+        x = normalised(x) if metric == "cosine" else x
+        ready = compiled.Ready(index._model)
+        products = ready.products(x)
+        theta = np.full(4, np.inf)
+        place = index.lists.view.places
+        q, value, _ = scan.range_search(True if name == "avx512" else None, ready.record, place, x, 6, *products, theta)
+        assert len(q) == 4 * 3000  # an infinite radius leaves nothing out
+        for limit in np.quantile(value, [0.0, 0.01, 0.5]):
+            got = scan.range_search(
+                True if name == "avx512" else None, ready.record, place, x, 6, *products,
+                np.full(4, 2 * limit + 2 if metric == "cosine" else limit),
+            )  # fmt: skip
+            inside = np.count_nonzero(value <= limit)
+            assert np.count_nonzero(got[1] <= limit) == inside  # none is lost
+            assert len(got[1]) <= inside + 4 * 3000 * 0.25  # and the screen does leave out
