@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from ivfpq.checks import Floats, Ids, Metric, NotTrainedError, as_ids, as_metric
 from ivfpq.distances import RangeResult, Rows, SearchResult, choose, normalised
 from ivfpq.invlists import InvertedLists, Lists, compact
 from ivfpq.kmeans import MAX_POINTS_PER_CENTROID, kmeans
-from ivfpq.pq import Packed, ProductQuantizer
+from ivfpq.pq import Packed, ProductQuantizer, Quantizer
 
 ADD_BLOCK = 16384  # vectors encoded at a time
 
@@ -52,6 +53,7 @@ class IndexIVFPQ:
     """
 
     __slots__ = ("_coarse", "_metric", "_nprobe", "lists", "metadata", "pq", "seed")
+    _quantizer: Callable[[int, int, int], Quantizer] = ProductQuantizer  # the codec: `IndexIVFRQ` has another
 
     def __init__(
         self,
@@ -64,7 +66,7 @@ class IndexIVFPQ:
         nprobe: int = 1,
         seed: int = 0,
     ) -> None:
-        self.pq = ProductQuantizer(d, M, nbits)
+        self.pq = self._quantizer(d, M, nbits)
         self.lists = InvertedLists(positive_int(nlist, "nlist"), self.pq.code_size)
         self._metric = as_metric(metric)
         self.nprobe = nprobe
@@ -74,8 +76,8 @@ class IndexIVFPQ:
 
     def __repr__(self) -> str:
         return (
-            f"IndexIVFPQ(d={self.d}, nlist={self.nlist}, M={self.M}, nbits={self.nbits}, metric={self.metric!r}, "
-            f"nprobe={self.nprobe}; {self.ntotal} vectors)"
+            f"{type(self).__name__}(d={self.d}, nlist={self.nlist}, M={self.M}, nbits={self.nbits}, "
+            f"metric={self.metric!r}, nprobe={self.nprobe}; {self.ntotal} vectors)"
         )
 
     @property
@@ -189,11 +191,26 @@ class IndexIVFPQ:
         coarse = self._trained()
         x = self._vectors(x, "x")
         ids = as_ids(ids, n=len(x))
-        list_numbers, codes = np.empty(len(x), np.int64), np.empty((len(x), self.code_size), np.uint8)
-        for start in range(0, len(x), ADD_BLOCK):
-            part = slice(start, start + ADD_BLOCK)
-            list_numbers[part], codes[part] = self._encode(x[part], coarse)
-        self.lists.add(list_numbers, codes, ids)
+        self.lists.add(*self._encoded(x, coarse), ids)
+
+    def update(self, ids: Any, x: Any) -> None:
+        """Replace the vectors stored under ids (n,), distinct, by `x` (n, d).
+
+        A search meanwhile sees all of the old ones or all of the new ones.
+
+        Raises
+        ------
+        NotTrainedError
+            Before training.
+        ValueError
+            If an id comes twice.
+        KeyError
+            If the index does not hold an id. In either case nothing is changed.
+        """
+        coarse = self._trained()
+        x = self._vectors(x, "x")
+        ids = as_ids(ids, n=len(x))
+        self.lists.update(*self._encoded(x, coarse), ids)
 
     def search(self, xq: Any, k: int, *, nprobe: int | None = None, ids: Any = None) -> SearchResult:
         """The k nearest of each query among the vectors of its probed lists.
@@ -261,8 +278,8 @@ class IndexIVFPQ:
         ValueError
             If the two were trained differently, or an id is in both; then nothing changes.
         """
-        if not isinstance(other, IndexIVFPQ):
-            raise TypeError(f"an IndexIVFPQ can only take in another one, got {type(other).__name__}")
+        if type(other) is not type(self):
+            raise TypeError(f"an {type(self).__name__} can only take in another one, got {type(other).__name__}")
         mine, theirs = self.state()[0], other.state()[0]
         for name in ("d", "nlist", "M", "nbits", "metric"):
             if mine[name] != theirs[name]:
@@ -347,6 +364,14 @@ class IndexIVFPQ:
 
     def _ready(self, centroids: Floats) -> Rows:
         return Rows.of(centroids, None if self.metric == "ip" else centroids.mean(axis=0))
+
+    def _encoded(self, x: Floats, coarse: Rows) -> tuple[Ids, Packed]:
+        """The list of each vector and its packed code."""
+        list_numbers, codes = np.empty(len(x), np.int64), np.empty((len(x), self.code_size), np.uint8)
+        for start in range(0, len(x), ADD_BLOCK):
+            part = slice(start, start + ADD_BLOCK)
+            list_numbers[part], codes[part] = self._encode(x[part], coarse)
+        return list_numbers, codes
 
     def _encode(self, x: Floats, coarse: Rows) -> tuple[Ids, Packed]:
         list_numbers = choose(x, coarse, 1, self._space)[:, 0]

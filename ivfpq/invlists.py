@@ -121,6 +121,28 @@ class InvertedLists:
                 self.publish(_packed(old, rows[keep], old.list_numbers()[keep]))
             return gone
 
+    def update(self, list_numbers: Ids, codes: Packed, ids: Ids) -> None:
+        """Give stored ids other codes, maybe in other lists: int64 (n,), uint8 (n, code_size), int64 (n,) distinct.
+
+        Raises
+        ------
+        KeyError
+            If an id is not stored; then nothing is changed.
+        """
+        with self.lock:
+            old = self.view
+            replaced = self.find(old, ids)
+            if len(unknown := ids[replaced < 0]):
+                raise KeyError(f"{len(unknown)} of the ids are not in the index, the first is {unknown[0]}")
+            rows, numbers = old.rows(), old.list_numbers()
+            kept = ~np.isin(rows, replaced)
+            numbers = np.concatenate([numbers[kept], list_numbers])
+            order = np.argsort(numbers, kind="stable")
+            sizes = np.bincount(numbers, minlength=self.nlist)
+            all_codes = np.concatenate([old.codes[rows[kept]], codes])[order]
+            all_ids = np.concatenate([old.ids[rows[kept]], ids.astype(old.ids.dtype)])[order]
+            self.publish(Lists(all_codes, all_ids, np.cumsum(sizes) - sizes, sizes, len(order)))
+
     def find(self, lists: Lists, ids: Ids) -> Ids:
         """The row of each id in `lists`, -1 where it is not stored. int64 (n,) -> int64 (n,)."""
         known = self._order
