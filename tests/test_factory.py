@@ -80,7 +80,7 @@ def test_refinement_is_outermost(part, dtype):
         ("Refine", "it names no index"),
         ("PCAx,Flat", "'PCAx' is no part of it"),
         ("IVF10,PQ4,Refine,Refine", "'Refine' cannot follow 'PQ4'"),
-        ("IVF10,PQ4,Refine(PQ8)", r"'Refine\(PQ8\)' cannot follow"),
+        ("IVF10,PQ4,Refine(PQ8)", r"'Refine\(PQ8\)' cannot follow 'PQ4'"),
     ],
 )
 def test_anything_else_is_refused_with_the_part_and_the_grammar(spec, wrong):

@@ -120,7 +120,7 @@ def test_what_cannot_be_saved_is_refused_and_leaves_no_file(tmp_path):
             save(flat(), tmp_path / "a", metadata=metadata)
     with pytest.raises(TypeError, match="metadata must be a dict, got list"):
         save(flat(), tmp_path / "a", metadata=[])
-    with pytest.raises(TypeError, match="IndexFlat, IndexIVFPQ, .*, got dict"):
+    with pytest.raises(TypeError, match=r"IndexFlat, IndexIVFPQ, .*, got dict"):
         save({}, tmp_path / "a")
     with pytest.raises(FileNotFoundError):
         save(flat(), tmp_path / "no" / "a")
