@@ -224,10 +224,6 @@ class IndexPreTransform:
                 raise ValueError(f"there is a transform of the unknown kind {described['kind']!r}")
             prefix = f"transform{number}."
             mine = {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
-            if any(type(size) is int and size > 0 for size in described["parameters"].values()) and mine:
-                sizes = (described["parameters"]["d_out"], described["parameters"]["d_in"])
-                if np.shape(mine["A"]) != sizes:  # before the sizes are believed
-                    raise ValueError(f"the array of transform {number} must have shape {sizes}")
             transform = _TRANSFORMS[described["kind"]](**described["parameters"])
             transform.restore(mine)
             transforms.append(transform)

@@ -165,9 +165,14 @@ class IndexRefine:
     def search(self, xq: Any, k: int, *, nprobe: int | None = None, ids: Any = None) -> SearchResult:
         """The k nearest of the base's k * k_factor candidates of each query (nq, d). See `IndexIVFPQ.search`."""
         x, k = self._vectors(xq, "xq"), positive_int(k, "k")
-        query, distance, found = self._refined(
-            x, lambda: _pairs(self.base.search(xq, k * self.k_factor, nprobe=nprobe, ids=ids).ids)
-        )
+
+        def candidates() -> tuple[Ids, Ids]:
+            wanted = min(k * self.k_factor, max(k, self.ntotal))
+            found = self.base.search(xq, wanted, nprobe=nprobe, ids=ids).ids
+            query, place = np.nonzero(found >= 0)
+            return query, found[query, place]
+
+        query, distance, found = self._refined(x, candidates)
         return best_k(query, distance, found, len(x), k, self.metric)
 
     def range_search(self, xq: Any, radius: float, *, nprobe: int | None = None, ids: Any = None) -> RangeResult:
@@ -296,12 +301,6 @@ class IndexRefine:
                 yield
             finally:
                 self._changes += 1
-
-
-def _pairs(ids: Ids) -> tuple[Ids, Ids]:
-    """Query numbers and ids of what a search found."""
-    query, place = np.nonzero(ids >= 0)
-    return query, ids[query, place]
 
 
 def _range_pairs(found: RangeResult) -> tuple[Ids, Ids]:
