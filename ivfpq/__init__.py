@@ -9,11 +9,17 @@ from ivfpq.factory import index_factory
 from ivfpq.flat import IndexFlat
 from ivfpq.index import IndexIVFPQ
 from ivfpq.io import load, save
+from ivfpq.pretransform import IndexPreTransform
+from ivfpq.refine import IndexRefine
+from ivfpq.rq import IndexIVFRQ
 
 __all__ = [
     "IndexFileError",
     "IndexFlat",
     "IndexIVFPQ",
+    "IndexIVFRQ",
+    "IndexPreTransform",
+    "IndexRefine",
     "NotTrainedError",
     "RangeResult",
     "SearchResult",

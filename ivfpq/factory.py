@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import re
 
-from ivfpq.checks import Metric
+from ivfpq.checks import Metric, as_metric, positive_int
 from ivfpq.flat import IndexFlat
 from ivfpq.index import IndexIVFPQ
+from ivfpq.pretransform import IndexPreTransform
+from ivfpq.refine import IndexRefine
+from ivfpq.rq import IndexIVFRQ
+from ivfpq.transforms import OPQ, PCA, L2Norm, Transform
 
-Index = IndexFlat | IndexIVFPQ
+Index = IndexFlat | IndexIVFPQ | IndexIVFRQ | IndexPreTransform | IndexRefine
 
-_GRAMMAR = "Flat, or IVFn,PQm or IVFn,PQmxb (n lists, m numbers of b bits a code, 8 if not said), e.g. IVF100,PQ8"
+_GRAMMAR = (
+    "any of PCAn, OPQm or OPQm_n, L2norm; then Flat, or IVFn,PQm or IVFn,PQmxb or IVFn,RQmxb (n lists, m numbers of b "
+    "bits a code, 8 if not said); then, if wanted, Refine or Refine(SQfp16); e.g. IVF100,PQ8 or "
+    "PCA128,IVF100,RQ8x8,Refine"
+)
+_PCA = re.compile(r"PCA(\d+)")
+_OPQ = re.compile(r"OPQ(\d+)(?:_(\d+))?")
 _IVF = re.compile(r"IVF(\d+)")
-_PQ = re.compile(r"PQ(\d+)(?:x(\d+))?")
+_CODEC = re.compile(r"(PQ|RQ)(\d+)(?:x(\d+))?")
+_REFINE = {"Refine": "float32", "RFlat": "float32", "Refine(Flat)": "float32", "Refine(SQfp16)": "float16"}
 
 
 def index_factory(d: int, spec: str, *, metric: Metric = "l2", seed: int = 0) -> Index:
@@ -23,7 +34,12 @@ def index_factory(d: int, spec: str, *, metric: Metric = "l2", seed: int = 0) ->
     d : int
         Dimension of the vectors.
     spec : str
-        Parts with commas between them: "Flat", "IVF100,PQ8", "IVF1024,PQ16x4".
+        Parts with commas between them:
+
+        - any number of transforms: "PCA64" (64 principal directions), "OPQ8" or "OPQ8_64" (a rotation for 8 parts,
+          without or with a reduction to 64 dimensions), "L2norm" (length 1);
+        - "Flat", or "IVF100,PQ8", "IVF1024,PQ16x4", "IVF100,RQ8x8" (lists; numbers of a code x bits of each);
+        - "Refine" (or "RFlat") to rank the best candidates again by the vectors, "Refine(SQfp16)" by float16 ones.
     metric : {"l2", "ip", "cosine"}
     seed : int
         Of the training, where there is one.
@@ -31,13 +47,61 @@ def index_factory(d: int, spec: str, *, metric: Metric = "l2", seed: int = 0) ->
     Raises
     ------
     ValueError
-        If `spec` is not understood; the message gives the grammar.
+        If `spec` is not understood; the message names the part and gives the grammar.
     """
     if not isinstance(spec, str):
         raise TypeError(f"spec must be a string, got {spec!r}")
-    match [part.strip() for part in spec.split(",")]:
+    d, metric = positive_int(d, "d"), as_metric(metric)
+    parts = [part.strip() for part in spec.split(",")]
+    refine = _REFINE.get(parts[-1])
+    if refine:
+        parts.pop()
+    transforms: list[Transform] = []
+    width = d
+    while parts:
+        if match := _PCA.fullmatch(parts[0]):
+            transforms.append(PCA(width, int(match[1])))
+        elif match := _OPQ.fullmatch(parts[0]):
+            transforms.append(OPQ(width, int(match[2] or width), int(match[1]), _bits(parts)))
+        elif parts[0] == "L2norm":
+            transforms.append(L2Norm(width))
+        else:
+            break
+        width = transforms[-1].d_out
+        parts.pop(0)
+    # Vectors of length 1 are compared by their distance, which the transforms keep; see `IndexPreTransform`.
+    inner: Metric = "l2" if transforms and metric == "cosine" else metric
+    index: Index
+    match parts:
         case ["Flat"]:
-            return IndexFlat(d, metric=metric)
-        case [cells, codec] if (ivf := _IVF.fullmatch(cells)) and (pq := _PQ.fullmatch(codec)):
-            return IndexIVFPQ(d, int(ivf[1]), int(pq[1]), int(pq[2] or 8), metric=metric, seed=seed)
-    raise ValueError(f"cannot read the index description {spec!r}; known are: {_GRAMMAR}")
+            index = IndexFlat(width, metric=inner)
+        case [cells, codec] if (ivf := _IVF.fullmatch(cells)) and (code := _CODEC.fullmatch(codec)):
+            kind = IndexIVFPQ if code[1] == "PQ" else IndexIVFRQ
+            index = kind(width, int(ivf[1]), int(code[2]), int(code[3] or 8), metric=inner, seed=seed)
+        case _:
+            raise ValueError(f"cannot read the index description {spec!r}: {_complaint(parts)}; known are {_GRAMMAR}")
+    if transforms:
+        index = IndexPreTransform(transforms, index, metric=metric, seed=seed)
+    return IndexRefine(index, dtype=refine) if refine else index  # type: ignore[arg-type]
+
+
+def _bits(parts: list[str]) -> int:
+    """Bits of the numbers of the product quantizer that an OPQ is for."""
+    code = _CODEC.fullmatch(parts[-1])
+    return int(code[3] or 8) if code and code[1] == "PQ" else 8
+
+
+def _complaint(parts: list[str]) -> str:
+    """What is wrong with what is left when transforms and refinement are read."""
+    match parts:
+        case []:
+            return "it names no index"
+        case [cells] if _IVF.fullmatch(cells):
+            return f"{cells!r} must be followed by PQ or RQ"
+        case [codec] if _CODEC.fullmatch(codec):
+            return f"{codec!r} must come after IVFn"
+        case ["Flat", rest, *_]:
+            return f"{rest!r} cannot follow 'Flat'"
+        case [cells, codec, *rest] if _IVF.fullmatch(cells):
+            return f"{rest[0]!r} cannot follow {codec!r}" if _CODEC.fullmatch(codec) else f"{codec!r} is no codec"
+    return f"{parts[0]!r} is no part of it"

@@ -4,59 +4,130 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import faiss  # its stubs are incomplete, so what it makes is Any below
 import numpy as np
 
-from ivfpq.checks import Floats, IndexFileError, Metric, as_ids, as_metric, as_vectors, positive_int
+from ivfpq.checks import Floats, Ids, IndexFileError, Metric, as_ids, as_metric, as_vectors, positive_int
 from ivfpq.distances import SearchResult, normalised
 from ivfpq.factory import Index
 from ivfpq.flat import IndexFlat
 from ivfpq.index import IndexIVFPQ
+from ivfpq.pretransform import IndexPreTransform, nested
+from ivfpq.refine import IndexRefine
+from ivfpq.rq import IndexIVFRQ
+from ivfpq.transforms import OPQ, PCA, L2Norm, LinearTransform, Transform
 
 
 def to_faiss(index: Index) -> Any:
-    """A faiss index with the same quantizers, codes and ids.
+    """A faiss index with the same transforms, quantizers, codes and ids.
 
-    faiss has no cosine, so the caller scales queries to length 1. A cosine IndexFlat becomes an inner-product one; a
-    cosine IndexIVFPQ becomes an L2 one, of whose distances d our similarities are 1 - d / 2. Ids of an IndexFlat other
-    than 0, 1, ..., n - 1 in order need an IndexIDMap2 around the faiss index.
+    faiss has no cosine, so the caller scales queries to length 1. A cosine IndexFlat becomes an inner-product one, a
+    cosine IndexIVFPQ, IndexIVFRQ or IndexPreTransform an L2 one, of whose distances d our similarities are 1 - d / 2;
+    so does a cosine IndexRefine, whose exact similarities are of vectors of length 1. Ids of an IndexFlat, with or
+    without transforms, other than 0, 1, ..., n - 1 in order need an IndexIDMap2 around the faiss index, and so does an
+    IndexRefine with other ids: faiss numbers what it refines. (Inside that map the base's ids are the numbers.)
 
     Raises
     ------
     TypeError
         If `index` is not one of ours.
     """
-    if not isinstance(index, IndexFlat | IndexIVFPQ):
-        raise TypeError(f"to_faiss takes IndexFlat or IndexIVFPQ, got {type(index).__name__}")
-    if isinstance(index, IndexFlat):
-        metric = faiss.METRIC_L2 if index.metric == "l2" else faiss.METRIC_INNER_PRODUCT
+    if isinstance(index, IndexRefine):
         arrays = index.state()[1]
-        flat, ids = faiss.IndexFlat(index.d, metric), arrays["ids"].astype(np.int64)
-        if (ids == np.arange(len(ids))).all():
-            flat.add(arrays["vectors"])
-            return flat
-        mapped = faiss.IndexIDMap2(flat)
-        mapped.add_with_ids(arrays["vectors"], ids)
-        return mapped
+        ids: Any = arrays["ids"]
+        base = _body(index.base, ids)
+        if index.dtype == "float16":
+            store: Any = faiss.IndexScalarQuantizer(index.d, faiss.ScalarQuantizer.QT_fp16, base.metric_type)
+        else:
+            store = faiss.IndexFlat(index.d, base.metric_type)
+        store.add(arrays["vectors"].astype(np.float32))
+        made: Any = faiss.IndexRefine(base, store)
+        made.k_factor = float(index.k_factor)
+    elif isinstance(index, IndexFlat) or (isinstance(index, IndexPreTransform) and isinstance(index.index, IndexFlat)):
+        ids = (index if isinstance(index, IndexFlat) else index.index).state()[1]["ids"]
+        made = _body(index, ids)
+    elif isinstance(index, IndexIVFPQ | IndexPreTransform):
+        return _body(index, None)
+    else:
+        raise TypeError(f"to_faiss takes an index of ours, got {type(index).__name__}")
+    if (ids == np.arange(len(ids))).all():
+        return made
+    made.ntotal, total = 0, made.ntotal  # a map is only ever put around an empty index
+    mapped = faiss.IndexIDMap2(made)
+    faiss.copy_array_to_vector(ids.astype(np.int64), mapped.id_map)
+    mapped.ntotal = made.ntotal = total
+    mapped.construct_rev_map()
+    return mapped
+
+
+def _body(index: Any, ids: Any) -> Any:
+    """The faiss index; with `ids` (ntotal,), one that calls each vector by its place among these."""
+    if isinstance(index, IndexPreTransform):
+        return _transformed(index, _body(index.index, ids))
+    arrays = index.state()[1]
+
+    def renamed(own: Ids) -> Ids:
+        if ids is None:
+            return own
+        order = np.argsort(ids)
+        places: Ids = order[np.searchsorted(ids[order], own)]
+        return places
+
+    if isinstance(index, IndexFlat):
+        flat = faiss.IndexFlat(index.d, faiss.METRIC_L2 if index.metric == "l2" else faiss.METRIC_INNER_PRODUCT)
+        flat.add(np.ascontiguousarray(arrays["vectors"][np.argsort(renamed(arrays["ids"]))]))
+        return flat
+    return _with_lists(index, arrays, renamed)
+
+
+def _transformed(index: IndexPreTransform, inner: Any) -> Any:
+    made: Any = faiss.IndexPreTransform(inner)
+    for transform in reversed(index.transforms):
+        if isinstance(transform, L2Norm):
+            theirs: Any = faiss.NormalizationTransform(transform.d_in, 2.0)
+        elif isinstance(transform, PCA):
+            theirs = faiss.PCAMatrix(transform.d_in, transform.d_out)
+        elif isinstance(transform, OPQ):
+            theirs = faiss.OPQMatrix(transform.d_in, transform.M, transform.d_out)
+        else:
+            theirs = faiss.LinearTransform(transform.d_in, transform.d_out, True)
+        if isinstance(transform, LinearTransform) and transform.A is not None and transform.b is not None:
+            theirs.have_bias = True
+            faiss.copy_array_to_vector(transform.A.ravel(), theirs.A)
+            faiss.copy_array_to_vector(transform.b, theirs.b)
+            theirs.is_orthonormal = theirs.is_trained = True
+        made.prepend_transform(theirs)
+    made.is_trained, made.ntotal = index.is_trained, index.ntotal
+    return made
+
+
+def _with_lists(index: IndexIVFPQ, arrays: dict[str, Any], renamed: Callable[[Ids], Ids]) -> Any:
     metric = faiss.METRIC_INNER_PRODUCT if index.metric == "ip" else faiss.METRIC_L2
     quantizer = faiss.IndexFlat(index.d, metric)
-    made: Any = faiss.IndexIVFPQ(quantizer, index.d, index.nlist, index.M, index.nbits, metric)
+    residual = isinstance(index, IndexIVFRQ)
+    kind: Any = faiss.IndexIVFResidualQuantizer if residual else faiss.IndexIVFPQ
+    made: Any = kind(quantizer, index.d, index.nlist, index.M, index.nbits, metric)
     made.nprobe = min(index.nprobe, index.nlist)
     if not index.is_trained:
         return made
-    arrays = index.state()[1]
-    quantizer.add(arrays["centroids"])
-    faiss.copy_array_to_vector(arrays["codebooks"].ravel(), made.pq.centroids)
+    quantizer.add(np.ascontiguousarray(arrays["centroids"]))
+    if residual:
+        faiss.copy_array_to_vector(arrays["codebooks"].ravel(), made.rq.codebooks)
+        made.rq.is_trained = True
+        made.rq.compute_codebook_tables()
+    else:
+        faiss.copy_array_to_vector(arrays["codebooks"].ravel(), made.pq.centroids)
     made.is_trained = True
-    if index.metric != "ip":
+    if index.metric != "ip" and not residual:
         made.precompute_table()
     lists = index.lists.view
     for number in np.flatnonzero(lists.sizes).tolist():
         rows = lists.starts[number] + np.arange(lists.sizes[number])
-        ids = np.ascontiguousarray(lists.ids[rows], np.int64)
+        ids = renamed(lists.ids[rows].astype(np.int64))
         codes = np.ascontiguousarray(index.pq.pack(lists.codes(rows)[:, : index.M]))
         made.invlists.add_entries(number, len(rows), faiss.swig_ptr(ids), faiss.swig_ptr(codes))
     made.ntotal = lists.ntotal
@@ -64,10 +135,11 @@ def to_faiss(index: Index) -> Any:
 
 
 def from_faiss(faiss_index: Any) -> Index:
-    """Our index with the same quantizers, codes and ids as a faiss one.
+    """Our index with the same transforms, quantizers, codes and ids as a faiss one, for L2 or inner product.
 
-    Takes IndexFlat (plain or inside IndexIDMap) and IndexIVFPQ with codes of residuals and a flat quantizer, for L2 or
-    inner product.
+    Takes IndexFlat, IndexIVFPQ and IndexIVFResidualQuantizer (codes of residuals, a flat quantizer), an
+    IndexPreTransform of orthonormal linear transforms and NormalizationTransform around one of these, an IndexRefine
+    (flat or float16) around either, and each of these but an index with lists alone inside IndexIDMap.
 
     Raises
     ------
@@ -81,25 +153,49 @@ def from_faiss(faiss_index: Any) -> Index:
     if isinstance(index, faiss.IndexIDMap):
         ids = faiss.vector_to_array(index.id_map)
         index = faiss.downcast_index(index.index)
+    if isinstance(index, faiss.IndexRefine):
+        return _refine_from_faiss(index, ids)
+    if isinstance(index, faiss.IndexPreTransform):
+        return _transforms_from_faiss(index, ids)
+    return _plain_from_faiss(index, ids)
+
+
+def _plain_from_faiss(index: Any, ids: Any) -> Any:
+    """From a flat index or one with lists; `ids` (ntotal,) are what its own numbers from 0 stand for, if given."""
     if isinstance(index, faiss.IndexFlat):
         flat = IndexFlat(index.d, metric=_metric_of(index))
         vectors = _flat_vectors(index)
         flat.add_with_ids(vectors, np.arange(len(vectors)) if ids is None else ids)
         return flat
-    if not isinstance(index, faiss.IndexIVFPQ) or isinstance(index, faiss.IndexIVFPQR) or ids is not None:
-        raise TypeError(f"from_faiss takes IndexFlat or IndexIVFPQ, got {type(index).__name__}")
+    if isinstance(index, faiss.IndexIVFResidualQuantizer):
+        kind: Any = IndexIVFRQ
+        codec: Any = index.rq
+        decompress = faiss.AdditiveQuantizer.ST_decompress
+        if codec.search_type != decompress:
+            raise ValueError("the faiss index stores norms with its codes, ours are decoded (RQmxb without a suffix)")
+        bits = set(faiss.vector_to_array(codec.nbits).tolist())
+        if len(bits) != 1:
+            raise ValueError(f"the numbers of a code must all have the same bits, got {sorted(bits)}")
+        M, nbits, shape = codec.M, bits.pop(), (codec.M, -1, index.d)
+    elif isinstance(index, faiss.IndexIVFPQ) and not isinstance(index, faiss.IndexIVFPQR):
+        kind, codec = IndexIVFPQ, index.pq
+        M, nbits, shape = codec.M, codec.nbits, (codec.M, codec.ksub, codec.dsub)
+    else:
+        raise TypeError(
+            f"from_faiss takes IndexFlat, IndexIVFPQ, IndexIVFResidualQuantizer, IndexPreTransform or IndexRefine, "
+            f"got {type(index).__name__}"
+        )
     quantizer = faiss.downcast_index(index.quantizer)
     metric = _metric_of(index)
     if not isinstance(quantizer, faiss.IndexFlat) or _metric_of(quantizer) != metric:
         raise ValueError(f"the coarse quantizer must be flat, with the metric of the index, got {quantizer}")
     if not index.by_residual:
         raise ValueError("the faiss index stores codes of the vectors (by_residual=False), ours are of the residuals")
-    pq = index.pq
     invlists: Any = index.invlists
-    ours = IndexIVFPQ(index.d, index.nlist, pq.M, pq.nbits, metric=metric, nprobe=index.nprobe)
+    ours = kind(index.d, index.nlist, M, nbits, metric=metric, nprobe=index.nprobe)
     if index.is_trained:
-        codebooks = faiss.vector_to_array(pq.centroids).reshape(pq.M, pq.ksub, pq.dsub)
-        ours.install(_flat_vectors(quantizer), codebooks)
+        codebooks = faiss.vector_to_array(codec.codebooks if kind is IndexIVFRQ else codec.centroids)
+        ours.install(_flat_vectors(quantizer), codebooks.reshape(shape))
     sizes = np.array([invlists.list_size(number) for number in range(index.nlist)], np.int64)
     list_ids, list_codes = [np.empty(0, np.int64)], [np.empty((0, index.code_size), np.uint8)]
     for number in np.flatnonzero(sizes).tolist():
@@ -107,10 +203,62 @@ def from_faiss(faiss_index: Any) -> Index:
         list_ids.append(faiss.rev_swig_ptr(invlists.get_ids(number), size).copy())
         codes = faiss.rev_swig_ptr(invlists.get_codes(number), size * index.code_size)
         list_codes.append(codes.reshape(size, index.code_size).copy())
-    all_ids = as_ids(np.concatenate(list_ids), "the ids of the faiss index", n=int(sizes.sum()))
+    numbers = np.concatenate(list_ids)
+    if ids is not None:
+        if len(numbers) and (numbers.min() < 0 or numbers.max() >= len(ids)):
+            raise ValueError("the ids of the faiss index inside do not fit the IndexIDMap around it")
+        numbers = ids[numbers]
+    all_ids = as_ids(numbers, "the ids of the faiss index", n=int(sizes.sum()))
     if index.is_trained:
         ours.add_codes(np.repeat(np.arange(index.nlist), sizes), ours.pq.unpack(np.concatenate(list_codes)), all_ids)
     return ours
+
+
+def _transforms_from_faiss(index: Any, ids: Any) -> IndexPreTransform:
+    transforms: list[Transform] = []
+    for number in range(index.chain.size()):
+        theirs = faiss.downcast_VectorTransform(index.chain.at(number))
+        if isinstance(theirs, faiss.NormalizationTransform):
+            if theirs.norm != 2:
+                raise ValueError(f"ours normalise by the Euclidean length, faiss here by norm {theirs.norm}")
+            transforms.append(L2Norm(theirs.d_in))
+            continue
+        if not isinstance(theirs, faiss.LinearTransform):
+            raise TypeError(f"from_faiss takes linear transforms and L2 normalisation, got {type(theirs).__name__}")
+        made: LinearTransform
+        if isinstance(theirs, faiss.PCAMatrix):
+            made = PCA(theirs.d_in, theirs.d_out)
+        elif isinstance(theirs, faiss.OPQMatrix):
+            made = OPQ(theirs.d_in, theirs.d_out, theirs.M)
+        else:
+            made = LinearTransform(theirs.d_in, theirs.d_out)
+        if theirs.is_trained:
+            A = faiss.vector_to_array(theirs.A)[: theirs.d_out * theirs.d_in].reshape(theirs.d_out, theirs.d_in)
+            made.install(A, faiss.vector_to_array(theirs.b) if theirs.have_bias else np.zeros(theirs.d_out))
+        transforms.append(made)
+    return IndexPreTransform(transforms, _plain_from_faiss(faiss.downcast_index(index.index), ids))
+
+
+def _refine_from_faiss(index: Any, ids: Any) -> IndexRefine:
+    store = faiss.downcast_index(index.refine_index)
+    if isinstance(store, faiss.IndexFlat):
+        dtype: Any = "float32"
+        vectors: Any = _flat_vectors(store)
+    elif isinstance(store, faiss.IndexScalarQuantizer) and store.sq.qtype == faiss.ScalarQuantizer.QT_fp16:
+        dtype = "float16"
+        vectors = faiss.vector_to_array(store.codes).view(np.float16).reshape(store.ntotal, store.d)
+    else:
+        raise TypeError(f"ours refine by float32 or float16 vectors, faiss here by {type(store).__name__}")
+    base = faiss.downcast_index(index.base_index)
+    known = np.arange(index.ntotal) if ids is None else ids
+    inner = (
+        _transforms_from_faiss(base, ids) if isinstance(base, faiss.IndexPreTransform) else _plain_from_faiss(base, ids)
+    )
+    described, arrays = nested(inner)
+    factor = max(1, round(index.k_factor))
+    parameters = {"base": described, "dtype": dtype, "k_factor": factor}
+    smallest = np.int32 if not len(known) or known.max() <= np.iinfo(np.int32).max else np.int64
+    return IndexRefine.from_state(parameters, {**arrays, "ids": known.astype(smallest), "vectors": vectors})
 
 
 class FaissIndex:

@@ -106,6 +106,12 @@ class IndexFlat:
         ids = as_ids(ids, n=len(x))
         self.lists.add(np.zeros(len(x), np.int64), x, ids)
 
+    def update(self, ids: Any, x: Any) -> None:
+        """Replace the vectors stored under ids (n,) by `x` (n, d). See `IndexIVFPQ.update`."""
+        x = self._vectors(x, "x")
+        ids = as_ids(ids, n=len(x))
+        self.lists.update(np.zeros(len(x), np.int64), x, ids)
+
     def search(self, xq: Any, k: int, *, nprobe: int | None = None, ids: Any = None) -> SearchResult:
         """The k nearest vectors of each query (nq, d), among `ids` if given. See `IndexIVFPQ.search`."""
         k = positive_int(k, "k")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from ivfpq.distances import RangeResult, SearchResult, choose, normalised
 from ivfpq.invlists import InvertedLists, Lists
 from ivfpq.kernels.model import Model, coarse_rows, has_terms
 from ivfpq.kmeans import MAX_POINTS_PER_CENTROID, kmeans
-from ivfpq.pq import Codes, ProductQuantizer
+from ivfpq.pq import Codes, ProductQuantizer, Quantizer
 
 ADD_BLOCK = 16384  # vectors encoded at a time
 
@@ -53,6 +54,7 @@ class IndexIVFPQ:
     """
 
     __slots__ = ("_metric", "_model", "_nprobe", "lists", "metadata", "pq", "seed")
+    _quantizer: Callable[[int, int, int], Quantizer] = ProductQuantizer  # the codec: `IndexIVFRQ` has another
 
     def __init__(
         self,
@@ -65,10 +67,10 @@ class IndexIVFPQ:
         nprobe: int = 1,
         seed: int = 0,
     ) -> None:
-        self.pq = ProductQuantizer(d, M, nbits)
+        self.pq = self._quantizer(d, M, nbits)
         self._metric = as_metric(metric)
         nlist = positive_int(nlist, "nlist")
-        width = self.pq.M + has_terms(nlist, self._metric)
+        width = self.pq.M + has_terms(self.pq, nlist, self._metric)
         self.lists = InvertedLists(nlist, width, np.uint8 if self.pq.nbits <= 8 else np.uint16)
         self.nprobe = nprobe
         self.seed = int(seed)
@@ -77,8 +79,8 @@ class IndexIVFPQ:
 
     def __repr__(self) -> str:
         return (
-            f"IndexIVFPQ(d={self.d}, nlist={self.nlist}, M={self.M}, nbits={self.nbits}, metric={self.metric!r}, "
-            f"nprobe={self.nprobe}; {self.ntotal} vectors)"
+            f"{type(self).__name__}(d={self.d}, nlist={self.nlist}, M={self.M}, nbits={self.nbits}, "
+            f"metric={self.metric!r}, nprobe={self.nprobe}; {self.ntotal} vectors)"
         )
 
     @property
@@ -192,13 +194,7 @@ class IndexIVFPQ:
         trained = self._trained()
         x = self._vectors(x, "x")
         ids = as_ids(ids, n=len(x))
-        list_numbers, codes = np.empty(len(x), np.int64), np.empty((len(x), self.M), self.lists.dtype)
-        for start in range(0, len(x), ADD_BLOCK):
-            block = x[start : start + ADD_BLOCK]
-            part = slice(start, start + len(block))
-            list_numbers[part] = choose(block, trained.coarse, 1, trained.space)[:, 0]
-            codes[part] = self.pq.encode(block - trained.coarse.y[list_numbers[part]])
-        self.add_codes(list_numbers, codes, ids)
+        self.add_codes(*self._encoded(x, trained), ids)
 
     def add_codes(self, list_numbers: Ids, codes: Codes, ids: Ids) -> None:
         """Store codes (n, M) made elsewhere in lists (n,) under ids (n,), distinct; nothing of it is checked but ids.
@@ -209,6 +205,26 @@ class IndexIVFPQ:
             If an id is taken; then nothing is stored.
         """
         self.lists.add(list_numbers, self._trained().with_terms(list_numbers, codes), ids)
+
+    def update(self, ids: Any, x: Any) -> None:
+        """Replace the vectors stored under ids (n,), distinct, by `x` (n, d).
+
+        A search meanwhile sees all of the old ones or all of the new ones.
+
+        Raises
+        ------
+        NotTrainedError
+            Before training.
+        ValueError
+            If an id comes twice.
+        KeyError
+            If the index does not hold an id. In either case nothing is changed.
+        """
+        trained = self._trained()
+        x = self._vectors(x, "x")
+        ids = as_ids(ids, n=len(x))
+        list_numbers, codes = self._encoded(x, trained)
+        self.lists.update(list_numbers, trained.with_terms(list_numbers, codes), ids)
 
     def search(self, xq: Any, k: int, *, nprobe: int | None = None, ids: Any = None) -> SearchResult:
         """The k nearest of each query among the vectors of its probed lists.
@@ -271,8 +287,8 @@ class IndexIVFPQ:
         ValueError
             If the two were trained differently, or an id is in both; then nothing changes.
         """
-        if not isinstance(other, IndexIVFPQ):
-            raise TypeError(f"an IndexIVFPQ can only take in another one, got {type(other).__name__}")
+        if type(other) is not type(self):
+            raise TypeError(f"an {type(self).__name__} can only take in another one, got {type(other).__name__}")
         mine, theirs = self.state()[0], other.state()[0]
         for name in ("d", "nlist", "M", "nbits", "metric"):
             if mine[name] != theirs[name]:
@@ -351,6 +367,16 @@ class IndexIVFPQ:
         if ids is not None:
             lists = self.lists.only(lists, as_ids(ids))
         return x, min(nprobe, self.nlist), trained, lists
+
+    def _encoded(self, x: Floats, trained: Model) -> tuple[Ids, Codes]:
+        """The list (n,) and the code (n, M) of each vector."""
+        list_numbers, codes = np.empty(len(x), np.int64), np.empty((len(x), self.M), self.lists.dtype)
+        for start in range(0, len(x), ADD_BLOCK):
+            block = x[start : start + ADD_BLOCK]
+            part = slice(start, start + len(block))
+            list_numbers[part] = choose(block, trained.coarse, 1, trained.space)[:, 0]
+            codes[part] = self.pq.encode(block - trained.coarse.y[list_numbers[part]])
+        return list_numbers, codes
 
     def _vectors(self, x: Any, name: str) -> Floats:
         x = as_vectors(x, self.d, name)

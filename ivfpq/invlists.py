@@ -164,6 +164,27 @@ class InvertedLists:
                 self.publish(_packed(old, rows[keep], old.list_numbers()[keep]))
             return gone
 
+    def update(self, list_numbers: Ids, codes: npt.NDArray[Any], ids: Ids) -> None:
+        """Give stored ids other codes, maybe in other lists: int64 (n,), (n, width), int64 (n,) distinct.
+
+        Raises
+        ------
+        KeyError
+            If an id is not stored; then nothing is changed.
+        """
+        with self.lock:
+            old = self.view
+            replaced = self.find(old, ids)
+            if len(unknown := ids[replaced < 0]):
+                raise KeyError(f"{len(unknown)} of the ids are not in the index, the first is {unknown[0]}")
+            rows, numbers = old.rows(), old.list_numbers()
+            kept = ~np.isin(rows, replaced)
+            numbers = np.concatenate([numbers[kept], list_numbers])
+            order = np.argsort(numbers, kind="stable")
+            all_codes = np.concatenate([old.codes(rows[kept]), codes])[order]
+            all_ids = np.concatenate([old.ids[rows[kept]], ids.astype(old.ids.dtype)])[order]
+            self.publish(_filled(old, all_codes, all_ids, numbers[order]))
+
     def find(self, lists: Lists, ids: Ids) -> Ids:
         """The row of each id in `lists`, -1 where it is not stored. int64 (n,) -> int64 (n,)."""
         known = self._order
@@ -240,11 +261,16 @@ def _whole_blocks(sizes: Ids, lanes: int) -> Ids:
 
 def _packed(lists: Lists, rows: Ids, list_numbers: Ids) -> Lists:
     """A copy that holds `rows` only, given in order of their lists, with no block to spare."""
-    sizes = np.bincount(list_numbers, minlength=len(lists.sizes))
-    new = _empty(lists, sizes, _whole_blocks(sizes, lists.lanes), lists.ids.dtype)
+    return _filled(lists, lists.codes(rows), lists.ids[rows], list_numbers)
+
+
+def _filled(like: Lists, codes: npt.NDArray[Any], ids: npt.NDArray[Any], list_numbers: Ids) -> Lists:
+    """Lists of these codes (n, width) and ids (n,), given in order of their lists, with no block to spare."""
+    sizes = np.bincount(list_numbers, minlength=len(like.sizes))
+    new = _empty(like, sizes, _whole_blocks(sizes, like.lanes), ids.dtype)
     target = new.rows()
-    new.blocks[target // lists.lanes, :, target % lists.lanes] = lists.codes(rows)
-    new.ids[target] = lists.ids[rows]
+    new.blocks[target // like.lanes, :, target % like.lanes] = codes
+    new.ids[target] = ids
     return new
 
 

@@ -5,12 +5,25 @@
                    format     "ivfpq"
                    version    of this layout, "1"
                    kind       the class, e.g. "IndexIVFPQ"
-                   parameters JSON: the arguments of its constructor
+                   parameters JSON: the arguments of its constructor; in place of an index or a transform among them,
+                              {"kind": ..., "parameters": ...}
                    metadata   JSON: the user's
                    data       SHA-256 of all that follows the header
                    header     SHA-256 of the length and the header, this sum itself written as zeros
                padded with spaces so that the arrays start at a multiple of 64 bytes
-    arrays     one after the other, little-endian, C order
+    arrays     one after the other, little-endian, C order, the widest numbers first
+
+What each kind keeps (`state`), n vectors in all:
+
+    IndexFlat          ids (n,), vectors float32 (n, d)
+    IndexIVFPQ         sizes int64 (nlist,), and list after list: ids (n,), codes uint8 (n, code_size); once trained,
+                       centroids float32 (nlist, d) and codebooks float32 (M, ksub, d / M)
+    IndexIVFRQ         the same, with codebooks float32 (M, ksub, d)
+    IndexPreTransform  of trained linear transform i, transformi.A float32 (d_out, d_in) and transformi.b (d_out,); what
+                       the index inside keeps, each name with "index." before it
+    IndexRefine        ids (n,), vectors float32 or float16 (n, d); what the base keeps, with "index." before the names
+
+ids are int32, or int64 where one of them needs it. A code holds its M numbers one after the other, lowest bit first.
 
 Any program that reads safetensors can read it. The file is written here rather than by the safetensors package because
 of what that does not offer: sums that cover the header too, alignment, and no second copy of the arrays in memory.
@@ -32,18 +45,24 @@ from ivfpq.checks import IndexFileError
 from ivfpq.factory import Index
 from ivfpq.flat import IndexFlat
 from ivfpq.index import IndexIVFPQ
+from ivfpq.pretransform import IndexPreTransform
+from ivfpq.refine import IndexRefine
+from ivfpq.rq import IndexIVFRQ
 
 VERSION = "1"
 ALIGNMENT = 64
 HEADER_MAX = 100_000_000  # as the safetensors package
 CHUNK = 1 << 24
 
-_KINDS: dict[str, Any] = {kind.__name__: kind for kind in (IndexFlat, IndexIVFPQ)}
+_KINDS: dict[str, Any] = {
+    kind.__name__: kind for kind in (IndexFlat, IndexIVFPQ, IndexIVFRQ, IndexPreTransform, IndexRefine)
+}
 _TYPES = {
     "I64": "<i8",
     "F32": "<f4",
     "I32": "<i4",
     "U16": "<u2",
+    "F16": "<f2",
     "U8": "|u1",
 }  # widest first: each array stays aligned to its type
 _NAMES = {np.dtype(code): name for name, code in _TYPES.items()}
@@ -55,7 +74,7 @@ def save(index: Index, path: str | os.PathLike[str], *, metadata: dict[str, Any]
 
     Parameters
     ----------
-    index : IndexIVFPQ or IndexFlat
+    index : any index of ours
     path : path-like
         Its folder must exist; a file of that name is replaced.
     metadata : dict, optional
@@ -70,7 +89,7 @@ def save(index: Index, path: str | os.PathLike[str], *, metadata: dict[str, Any]
     """
     kind = type(index).__name__
     if _KINDS.get(kind) is not type(index):
-        raise TypeError(f"save takes {' or '.join(_KINDS)}, got {kind}")
+        raise TypeError(f"save takes {', '.join(_KINDS)}, got {kind}")
     metadata = index.metadata if metadata is None else metadata
     if not isinstance(metadata, dict):
         raise TypeError(f"metadata must be a dict, got {type(metadata).__name__}")
@@ -130,7 +149,7 @@ def load(path: str | os.PathLike[str], *, mmap: bool = False) -> Index:
             return _load(file, mmap)
         except IndexFileError as error:
             raise IndexFileError(f"{path}: {error}") from None
-        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
             raise IndexFileError(f"{path}: the parts of the index do not fit together: {error}") from error
 
 

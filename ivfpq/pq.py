@@ -15,7 +15,69 @@ Codes = npt.NDArray[Any]  # uint8 up to 8 bits, uint16 above
 Packed = npt.NDArray[np.uint8]
 
 
-class ProductQuantizer:
+class Quantizer:
+    """What product and residual quantizers share: M numbers of nbits bits, packed into bytes, and their codebooks.
+
+    Attributes
+    ----------
+    ksub : int
+        Codewords of a codebook, 2**nbits.
+    dsub : int
+        Dimension of a codeword.
+    code_size : int
+        Bytes of a packed code.
+    codebooks : float32 array, shape (M, ksub, dsub), or None before training
+    """
+
+    __slots__ = ("M", "code_size", "codebooks", "d", "dsub", "ksub", "nbits")
+
+    def __init__(self, d: int, M: int, nbits: int) -> None:
+        self.d = positive_int(d, "d")
+        self.M = positive_int(M, "M")
+        self.nbits = positive_int(nbits, "nbits", largest=16)
+        self.ksub = 1 << self.nbits
+        self.dsub = self.d
+        self.code_size = (self.M * self.nbits + 7) // 8
+        self.codebooks: Floats | None = None
+
+    def train(self, x: Floats, rng: np.random.Generator) -> None:
+        """Find the codebooks. `x` is float32 (n, d) with n >= ksub."""
+        raise NotImplementedError
+
+    def encode(self, x: Floats) -> Codes:
+        """float32 (n, d) -> codes (n, M)."""
+        raise NotImplementedError
+
+    def decode(self, codes: Codes) -> Floats:
+        """Codes (n, M) -> float32 (n, d)."""
+        raise NotImplementedError
+
+    def pack(self, codes: Codes) -> Packed:
+        """Codes (n, M) -> uint8 (n, code_size): number after number, lowest bit first (as faiss stores them)."""
+        if self.nbits == 8:
+            return codes
+        if self.nbits == 16:
+            return np.ascontiguousarray(codes, dtype="<u2").view(np.uint8)
+        bits = (codes[:, :, None] >> np.arange(self.nbits, dtype=codes.dtype)) & 1
+        return np.packbits(bits.astype(np.uint8).reshape(len(codes), self.M * self.nbits), axis=1, bitorder="little")
+
+    def unpack(self, packed: Packed) -> Codes:
+        """uint8 (n, code_size) -> codes (n, M)."""
+        if self.nbits == 8:
+            return packed
+        if self.nbits == 16:
+            return np.ascontiguousarray(packed).view("<u2")
+        bits = np.unpackbits(packed, axis=1, count=self.M * self.nbits, bitorder="little")
+        codes = bits.reshape(len(packed), self.M, self.nbits) @ (2 ** np.arange(self.nbits, dtype=np.uint16))
+        return codes.astype(np.uint8 if self.nbits <= 8 else np.uint16)
+
+    def _trained(self) -> Floats:
+        if self.codebooks is None:
+            raise NotTrainedError("the quantizer is not trained: call train first")
+        return self.codebooks
+
+
+class ProductQuantizer(Quantizer):
     """Cuts a vector into M parts and replaces each by the nearest of the ksub codewords of its part.
 
     With x = [x_1, ..., x_M] and codebooks y_m (section II-B):
@@ -45,18 +107,13 @@ class ProductQuantizer:
     codebooks : float32 array, shape (M, ksub, dsub), or None before training
     """
 
-    __slots__ = ("M", "code_size", "codebooks", "d", "dsub", "ksub", "nbits")
+    __slots__ = ()
 
     def __init__(self, d: int, M: int, nbits: int = 8) -> None:
-        self.d = positive_int(d, "d")
-        self.M = positive_int(M, "M")
-        self.nbits = positive_int(nbits, "nbits", largest=16)
+        super().__init__(d, M, nbits)
         if d % M:
             raise ValueError(f"d must be a multiple of M, got d={d}, M={M}")
-        self.ksub = 1 << self.nbits
         self.dsub = self.d // self.M
-        self.code_size = (self.M * self.nbits + 7) // 8
-        self.codebooks: Floats | None = None
 
     def train(self, x: Floats, rng: np.random.Generator) -> None:
         """Find each part's codewords by k-means. `x` is float32 (n, d) with n >= ksub.
@@ -84,29 +141,5 @@ class ProductQuantizer:
         numbers = codes + np.arange(0, self.M * self.ksub, self.ksub)
         return codebooks.reshape(-1, self.dsub).take(numbers, axis=0).reshape(len(codes), self.d)
 
-    def pack(self, codes: Codes) -> Packed:
-        """Codes (n, M) -> uint8 (n, code_size): number after number, lowest bit first (as faiss stores them)."""
-        if self.nbits == 8:
-            return codes
-        if self.nbits == 16:
-            return np.ascontiguousarray(codes, dtype="<u2").view(np.uint8)
-        bits = (codes[:, :, None] >> np.arange(self.nbits, dtype=codes.dtype)) & 1
-        return np.packbits(bits.astype(np.uint8).reshape(len(codes), self.M * self.nbits), axis=1, bitorder="little")
-
-    def unpack(self, packed: Packed) -> Codes:
-        """uint8 (n, code_size) -> codes (n, M)."""
-        if self.nbits == 8:
-            return packed
-        if self.nbits == 16:
-            return np.ascontiguousarray(packed).view("<u2")
-        bits = np.unpackbits(packed, axis=1, count=self.M * self.nbits, bitorder="little")
-        codes = bits.reshape(len(packed), self.M, self.nbits) @ (2 ** np.arange(self.nbits, dtype=np.uint16))
-        return codes.astype(np.uint8 if self.nbits <= 8 else np.uint16)
-
     def _part(self, x: Floats, m: int) -> Floats:
         return np.ascontiguousarray(x[:, m * self.dsub : (m + 1) * self.dsub])
-
-    def _trained(self) -> Floats:
-        if self.codebooks is None:
-            raise NotTrainedError("the product quantizer is not trained: call train first")
-        return self.codebooks

@@ -15,6 +15,7 @@ from ivfpq.distances import RangeResult, SearchResult, choose
 from ivfpq.invlists import Lists
 from ivfpq.kernels import reference
 from ivfpq.kernels.model import Model
+from ivfpq.pq import ProductQuantizer
 
 NAMES = ("reference", "portable", "avx512")  # fastest last
 
@@ -48,9 +49,14 @@ def active() -> str:
     return name
 
 
+def _able(model: Model) -> str:
+    """The active kernel if it reads the model's codes; the compiled ones know those of product quantizers only."""
+    return active() if isinstance(model.pq, ProductQuantizer) else NAMES[0]
+
+
 def search(x: Floats, nprobe: int, model: Model, lists: Lists, k: int) -> SearchResult:
     """The k best of each query (nq, d) in the `nprobe` lists nearest to it, as `reference` defines them."""
-    name = active()
+    name = _able(model)
     if name == "reference":
         probes = choose(x, model.coarse, nprobe, model.space)
         return reference.search(x, probes, model.coarse.y, model.pq, lists, k, model.metric)
@@ -61,7 +67,7 @@ def search(x: Floats, nprobe: int, model: Model, lists: Lists, k: int) -> Search
 
 def range_search(x: Floats, nprobe: int, model: Model, lists: Lists, radius: float) -> RangeResult:
     """All in the `nprobe` lists nearest to each query that `reference` puts strictly inside the radius."""
-    name = active()
+    name = _able(model)
     if name == "reference":
         probes = choose(x, model.coarse, nprobe, model.space)
         return reference.range_search(x, probes, model.coarse.y, model.pq, lists, radius, model.metric)

@@ -9,14 +9,14 @@ import numpy.typing as npt
 
 from ivfpq.checks import Floats, Ids, Metric
 from ivfpq.distances import SMALL_BLOCK, Doubles, Rows, ordered_sum
-from ivfpq.pq import Codes, ProductQuantizer
+from ivfpq.pq import Codes, ProductQuantizer, Quantizer
 
 TOP = 255  # terms are kept in steps of 1 / 255 of what they range over
 
 
-def has_terms(nlist: int, metric: Metric) -> bool:
+def has_terms(pq: Quantizer, nlist: int, metric: Metric) -> bool:
     """Whether stored vectors have terms (see `Model`). A single list is its own centre, so its terms are 0."""
-    return metric != "ip" and nlist > 1
+    return isinstance(pq, ProductQuantizer) and metric != "ip" and nlist > 1
 
 
 def coarse_rows(centroids: Floats, metric: Metric) -> Rows:
@@ -43,8 +43,8 @@ class Model:
     ----------
     coarse : Rows
         The centroids, as `coarse_rows` makes them.
-    pq : ProductQuantizer
-        Trained.
+    pq : Quantizer
+        Trained; only those of a product quantizer have terms.
     metric : str
 
     Attributes
@@ -57,7 +57,7 @@ class Model:
 
     __slots__ = ("_terms", "coarse", "metric", "pq", "ready", "space")
 
-    def __init__(self, coarse: Rows, pq: ProductQuantizer, metric: Metric) -> None:
+    def __init__(self, coarse: Rows, pq: Quantizer, metric: Metric) -> None:
         self.coarse = coarse
         self.pq = pq
         self.metric: Metric = metric
@@ -68,7 +68,7 @@ class Model:
     @property
     def has_terms(self) -> bool:
         """Whether stored vectors have terms."""
-        return has_terms(len(self.coarse.y), self.metric)
+        return has_terms(self.pq, len(self.coarse.y), self.metric)
 
     def terms(self) -> tuple[Doubles, Doubles]:
         """low and step of each list, float64 (nlist,); zeros where there are no terms.

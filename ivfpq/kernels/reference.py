@@ -11,6 +11,9 @@ distance computation), one table a probed list for l2 and one for all lists for 
 (<x, y> = 1 - |x - y|^2 / 2 where both have length 1. What a code stands for is shorter than 1, the more so the worse it
 fits, and its inner product with x would be too small by as much: the distance is the better estimate.)
 
+A residual quantizer's y_i is a sum of whole vectors and not put together from parts: it is added in order of its M
+codewords, and its distance is that of one part, as wide as the vector.
+
 All in float32: r is rounded, each entry of T and <x, c_l> are an `ordered_sum` of rounded terms, and the sum over m is
 added in order of m. `adc` below is that and nothing else. Whatever faster kernel is written must give its numbers.
 
@@ -36,10 +39,10 @@ from ivfpq.distances import (
     within,
 )
 from ivfpq.invlists import Lists
-from ivfpq.pq import Codes, ProductQuantizer
+from ivfpq.pq import Codes, Quantizer
 
 
-def adc(x: Floats, centroids: Floats, codes: Codes, pq: ProductQuantizer, metric: Metric) -> Floats:
+def adc(x: Floats, centroids: Floats, codes: Codes, pq: Quantizer, metric: Metric) -> Floats:
     """The distance of query x[i] to what centroids[i] and codes[i] stand for.
 
     Parameters
@@ -54,9 +57,10 @@ def adc(x: Floats, centroids: Floats, codes: Codes, pq: ProductQuantizer, metric
     y = pq.decode(codes)
     with np.errstate(over="ignore", invalid="ignore"):  # beyond float32 a distance is infinite
         terms = x * y if metric == "ip" else np.square(x - centroids - y)
-        parts = ordered_sum(terms.reshape(len(x), pq.M, pq.dsub))  # T[m, j_m] of each i, shape (n, M)
+        # T[m, j_m] of each i, shape (n, M)
+        parts = ordered_sum(terms.reshape(len(x), pq.d // pq.dsub, pq.dsub))
         total = ordered_sum(x * centroids) if metric == "ip" else np.zeros(len(x), np.float32)
-        for m in range(pq.M):
+        for m in range(parts.shape[1]):
             total = total + parts[:, m]
         if metric == "cosine":
             total = np.float32(1) - total / np.float32(2)
@@ -64,7 +68,7 @@ def adc(x: Floats, centroids: Floats, codes: Codes, pq: ProductQuantizer, metric
 
 
 def search(
-    x: Floats, probes: Ids, centroids: Floats, pq: ProductQuantizer, lists: Lists, k: int, metric: Metric
+    x: Floats, probes: Ids, centroids: Floats, pq: Quantizer, lists: Lists, k: int, metric: Metric
 ) -> SearchResult:
     """The k best of the probed lists by `adc`, ties to the smaller id.
 
@@ -80,7 +84,7 @@ def search(
 
 
 def range_search(
-    x: Floats, probes: Ids, centroids: Floats, pq: ProductQuantizer, lists: Lists, radius: float, metric: Metric
+    x: Floats, probes: Ids, centroids: Floats, pq: Quantizer, lists: Lists, radius: float, metric: Metric
 ) -> RangeResult:
     """All of the probed lists that `adc` puts strictly inside the radius (above it, for ip and cosine)."""
     shortlist = Shortlist(len(x), None, radius if metric == "l2" else -radius)
@@ -92,7 +96,7 @@ def _candidates(
     x: Floats,
     probes: Ids,
     centroids: Floats,
-    pq: ProductQuantizer,
+    pq: Quantizer,
     lists: Lists,
     shortlist: Shortlist,
     metric: Metric,

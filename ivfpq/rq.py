@@ -1,0 +1,251 @@
+"""Residual quantization: a vector as a sum of M codewords (Chen, Guan, Wang 2010), and the inverted file of it.
+
+With codebooks c_1, ..., c_M of whole vectors (not of parts, as a product quantizer has), a vector x is rebuilt as
+c_1[j_1] + ... + c_M[j_M]. In as many bytes that is closer to x, and costs more to find: which j_m is best depends on
+all the others. The search is a beam (Babenko and Lempitsky 2014, section 3.2, and faiss): codewords are chosen one
+codebook after the other, and the `BEAM` best choices so far are kept.
+
+Choosing works on tables of inner products from matrix products in float64, rounded to float32: a code may differ from
+one machine to another only where such a sum falls on the edge between two float32 numbers, or two choices are equally
+good. Training uses the linear algebra library throughout. What is stored then decodes, and is searched, to the same
+bits everywhere.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import numpy as np
+
+from ivfpq.checks import Floats
+from ivfpq.distances import Doubles
+from ivfpq.index import IndexIVFPQ
+from ivfpq.pq import Codes, Quantizer
+
+logger = logging.getLogger(__name__)
+
+BEAM = 16  # choices kept while encoding
+TRAINING_BEAM = 5  # and while the first codebooks are made, as in faiss
+MAX_POINTS = 128  # training vectors for each codeword of a codebook
+REFITS = 2  # rounds of encoding anew and fitting all codebooks to the codes
+RIDGE = 1.0  # a codeword is fitted as if it also stood for so many zero vectors: few examples are not trusted
+SOLVER_STEPS = 20  # of conjugate gradients in a refit; its codebooks change little after that
+GROWTH = 8  # steps in which k-means goes from two dimensions to all
+LLOYD = 4  # rounds of k-means at each step
+CELLS = 1 << 18  # numbers of a table that a block of vectors works on: 1 MiB
+PATIENCE = 5.0  # seconds that training may take without announcing it
+
+
+class ResidualQuantizer(Quantizer):
+    """A vector as a sum of M codewords of ksub = 2**nbits each.
+
+    `encode` looks for the codes that make |x - c_1[j_1] - ... - c_M[j_M]|^2 small; `decode` adds in order of m, each
+    sum rounded to float32.
+
+    Parameters
+    ----------
+    d : int
+        Dimension.
+    M : int
+        Codebooks, so numbers in a code.
+    nbits : int
+        Bits of each number, 1 to 16.
+
+    Attributes
+    ----------
+    codebooks : float32 array, shape (M, ksub, d), or None before training
+    """
+
+    __slots__ = ("_tables",)
+
+    def __init__(self, d: int, M: int, nbits: int = 8) -> None:
+        super().__init__(d, M, nbits)
+        self._tables: tuple[Floats, _Tables] | None = None
+
+    def train(self, x: Floats, rng: np.random.Generator) -> None:
+        """Find the codebooks from float32 (n, d), n >= ksub.
+
+        First each codebook in turn, by k-means of what the ones before leave over (Chen et al. 2010, section 3), for
+        every choice in the beam. k-means starts in the two directions of the largest variance and takes in more as it
+        goes (as faiss's progressive training): started with all, it finds cells of one vector each, which mean nothing
+        to the next. Then all codebooks together, by least squares for given codes (Babenko and Lempitsky 2014, section
+        3.3), in turn with encoding anew.
+
+        Raises
+        ------
+        ValueError
+            If there are fewer vectors than codewords of a codebook.
+        """
+        if len(x) < self.ksub:
+            raise ValueError(f"RQ with nbits={self.nbits} needs at least {self.ksub} training vectors, got n={len(x)}")
+        if len(x) > MAX_POINTS * self.ksub:
+            x = x[np.sort(rng.choice(len(x), MAX_POINTS * self.ksub, replace=False))]
+        started = time.monotonic()
+        basis = np.linalg.eigh(x.T.astype(np.float64) @ x)[1].astype(np.float32)
+        x = x @ basis
+        codebooks, left = np.zeros((self.M, self.ksub, self.d), np.float32), x
+        for m in range(self.M):
+            codebooks[m] = _progressive_kmeans(left, self.ksub, rng)
+            codes = _beam_search(x, _Tables(codebooks[: m + 1]), TRAINING_BEAM)
+            left = x[:, None] - _sum(codes, codebooks)
+            logger.debug("RQ codebook %d: error %.6g", m, np.square(left[:, 0]).sum(axis=1).mean())
+            left = left.reshape(-1, self.d)
+            seconds = (time.monotonic() - started) * self.M
+            if m == 0 and seconds > PATIENCE:
+                logger.info("training the RQ codebooks on %d vectors takes some %.0f s", len(x), 2 * seconds)
+        for _ in range(REFITS):
+            codes = _beam_search(x, _Tables(codebooks), BEAM)[:, 0]
+            codebooks = _refitted(x, codes, codebooks)
+            logger.debug("RQ refit: error %.6g", np.square(x - _sum(codes, codebooks)).sum(axis=1).mean())
+        self.codebooks = codebooks @ basis.T
+
+    def encode(self, x: Floats) -> Codes:
+        """float32 (n, d) -> codes (n, M)."""
+        codebooks = self._trained()
+        known = self._tables
+        if known is None or known[0] is not codebooks:
+            known = (codebooks, _Tables(codebooks))
+            self._tables = known
+        codes = _beam_search(x, known[1], BEAM)[:, 0]
+        return codes.astype(np.uint8 if self.nbits <= 8 else np.uint16)
+
+    def decode(self, codes: Codes) -> Floats:
+        """Codes (n, M) -> float32 (n, d)."""
+        return _sum(codes, self._trained())
+
+
+class IndexIVFRQ(IndexIVFPQ):
+    """`IndexIVFPQ` with a `ResidualQuantizer` for what a cell's centroid leaves over; all else is the same.
+
+    The distance is that of `kernels.reference` for a code in one part: to what the code decodes to. d need not be a
+    multiple of M.
+    """
+
+    __slots__ = ()
+    _quantizer = ResidualQuantizer
+
+
+class _Tables:
+    """What encoding needs of codebooks (M, ksub, d), so that a choice is valued by additions only.
+
+    |x - sum of c_m|^2 - |x|^2 = sum over m of (|c_m|^2 - 2 <x, c_m>) + sum over p < m of 2 <c_p, c_m>
+    """
+
+    __slots__ = ("M", "cross", "ksub", "norms", "words")
+
+    def __init__(self, codebooks: Floats) -> None:
+        self.M, self.ksub, d = codebooks.shape
+        self.words: Doubles = codebooks.reshape(-1, d).astype(np.float64).T  # (d, M * ksub)
+        self.norms: Doubles = np.einsum("ij,ij->j", self.words, self.words)
+        # cross[m][p * ksub + i, j] = 2 <c_p[i], c_m[j]>, for p < m
+        self.cross: list[Floats] = []
+        for m in range(self.M):
+            before, own = self.words[:, : m * self.ksub], self.words[:, m * self.ksub : (m + 1) * self.ksub]
+            self.cross.append((2 * before.T @ own).astype(np.float32))
+
+
+def _beam_search(x: Floats, tables: _Tables, beam: int) -> Codes:
+    """The best codes found for x (n, d), best first: int64 (n, b, M), b the least of `beam` and all there are."""
+    M, ksub = tables.M, tables.ksub
+    parts = [np.empty((0, min(beam, ksub**M), M), np.int64)]
+    step = max(1, CELLS // (beam * ksub))
+    for start in range(0, len(x), step):
+        block = x[start : start + step].astype(np.float64)
+        own = (tables.norms - 2 * (block @ tables.words)).astype(np.float32)  # (n, M * ksub)
+        codes, value = np.empty((len(block), 1, 0), np.int64), np.zeros((len(block), 1), np.float32)
+        for m in range(M):
+            choice = value[:, :, None] + own[:, None, m * ksub : (m + 1) * ksub]  # (n, b, ksub)
+            for p in range(m):
+                choice += tables.cross[m].take(codes[:, :, p] + p * ksub, axis=0)
+            choice = choice.reshape(len(block), -1)
+            if choice.shape[1] > beam:
+                best = np.argpartition(choice, beam - 1, axis=1)[:, :beam]
+            else:
+                best = np.broadcast_to(np.arange(choice.shape[1]), choice.shape)
+            value = np.take_along_axis(choice, best, axis=1)
+            kept = np.take_along_axis(codes, (best // ksub)[:, :, None], axis=1)
+            codes = np.concatenate([kept, (best % ksub)[:, :, None]], axis=2)
+        order = np.argsort(value, axis=1, kind="stable")
+        parts.append(np.take_along_axis(codes, order[:, :, None], axis=1))
+    return np.concatenate(parts)
+
+
+def _sum(codes: Codes, codebooks: Floats) -> Floats:
+    """The sum of the codewords, in order of m: codes (..., M) -> float32 (..., d)."""
+    total = codebooks[0].take(codes[..., 0], axis=0)
+    for m in range(1, codes.shape[-1]):
+        total += codebooks[m].take(codes[..., m], axis=0)
+    return total
+
+
+def _progressive_kmeans(x: Floats, k: int, rng: np.random.Generator) -> Floats:
+    """k centroids of x (n, d), found in the coordinates of the largest variance first. float32 (k, d)."""
+    n, d = x.shape
+    if n > MAX_POINTS * k:
+        x = x[np.sort(rng.choice(n, MAX_POINTS * k, replace=False))]
+    order = np.argsort(-x.var(axis=0), kind="stable")
+    x = x[:, order]
+    centroids = np.zeros((k, d), np.float32)
+    widths = sorted({min(d, max(2, round(d ** (step / GROWTH)))) for step in range(1, GROWTH + 1)})
+    centroids[:, : widths[0]] = x[rng.choice(len(x), k, replace=False), : widths[0]]
+    for width in widths:
+        part = np.ascontiguousarray(x[:, :width])
+        for _ in range(LLOYD):
+            near = centroids[:, :width]
+            nearest = (part @ near.T - np.float32(0.5) * np.einsum("ij,ij->i", near, near)).argmax(axis=1)
+            counts = np.bincount(nearest, minlength=k)
+            used = np.flatnonzero(counts)
+            centroids[used, :width] = _group_sums(part, nearest)[1] / counts[used, None].astype(np.float32)
+            empty = np.flatnonzero(counts == 0)
+            if len(empty):  # each takes over half of one of the largest cells
+                largest = np.argsort(-counts, kind="stable")[: len(empty)]
+                empty = empty[: len(largest)]
+                centroids[empty] = centroids[largest] * np.float32(1 + 2**-10)
+                centroids[largest] *= np.float32(1 - 2**-10)
+    found = np.empty_like(centroids)
+    found[:, order] = centroids
+    return found
+
+
+def _group_sums(x: Floats, group: Any) -> tuple[Any, Floats]:
+    """The group numbers (g,) that occur in `group` (n,), in order, and the sums of their rows of x, float32 (g, d)."""
+    order = np.argsort(group, kind="stable")
+    numbers, first = np.unique(group[order], return_index=True)
+    return numbers, np.add.reduceat(x[order], first, axis=0)
+
+
+def _refitted(x: Floats, codes: Codes, codebooks: Floats) -> Floats:
+    """The codebooks (M, ksub, d) that make the sum of |x - sum of their codewords|^2 least for the given codes.
+
+    With B the n x (M ksub) matrix of zeros and ones that says who uses which codeword: (B^T B + RIDGE) C = B^T X, by
+    conjugate gradients from the codebooks there are, without ever writing B down. Codewords nobody uses stay.
+    """
+    M = codes.shape[1]
+
+    def scattered(rows: Floats) -> Floats:
+        """B^T rows."""
+        sums = np.zeros_like(codebooks)
+        for m in range(M):
+            numbers, sums_m = _group_sums(rows, codes[:, m])
+            sums[m, numbers] = sums_m
+        return sums
+
+    used = np.zeros(codebooks.shape[:2], bool)
+    for m in range(M):
+        used[m, codes[:, m]] = True
+    fitted: Floats = np.where(used[:, :, None], codebooks, np.float32(0))
+    residual = scattered(x - _sum(codes, fitted)) - np.float32(RIDGE) * fitted
+    direction = residual.copy()
+    size = np.square(residual).sum(axis=(0, 1), dtype=np.float64)  # each coordinate is a system of its own
+    for _ in range(SOLVER_STEPS):
+        image = scattered(_sum(codes, direction)) + np.float32(RIDGE) * direction
+        curvature = (direction * image).sum(axis=(0, 1), dtype=np.float64)
+        length = np.divide(size, curvature, out=np.zeros_like(size), where=curvature > 0).astype(np.float32)
+        fitted += length * direction
+        residual -= length * image
+        before, size = size, np.square(residual).sum(axis=(0, 1), dtype=np.float64)
+        ratio = np.divide(size, before, out=np.zeros_like(size), where=before > 0).astype(np.float32)
+        direction = np.add(residual, ratio * direction, dtype=np.float32)
+    return np.where(used[:, :, None], fitted, codebooks)

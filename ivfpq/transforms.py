@@ -1,0 +1,334 @@
+"""Transforms of vectors before they are indexed: PCA, OPQ (Ge, He, Ke, Sun 2013), scaling to length 1.
+
+**What is defined.** A linear transform gives, for each number of its answer, the exact sum of the exact products,
+rounded to float64 and then to float32. That needs no order of addition, so it is the same on every machine, however
+many vectors are transformed at a time. The work is done by a matrix product in float64 (products of float32 numbers are
+exact in it) with the bound of `distances` on its error; where a rounding to float32 falls within that error, a few in
+ten thousand numbers, the sum is done exactly (`math.fsum`).
+
+**What is not.** Training uses the linear algebra library (covariance, eigenvectors, singular vectors): the same data
+and seed give the same transform on the same machine with the same library and number of its threads.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from typing import Any
+
+import numpy as np
+
+from ivfpq.checks import Floats, NotTrainedError, as_vectors, positive_int
+from ivfpq.distances import Doubles, normalised
+from ivfpq.pq import ProductQuantizer
+
+logger = logging.getLogger(__name__)
+
+BLOCK = 1 << 20  # numbers in a temporary float64 matrix: 8 MiB
+MAX_POINTS = 65536  # that training looks at, as faiss for OPQ
+OPQ_ITERATIONS = 40
+OPQ_TOLERANCE = 1e-3  # OPQ ends when an iteration gains less than this share of the error
+PATIENCE = 5.0  # seconds that training may take without announcing it
+
+_UNIT = 2.0**-53
+
+
+class LinearTransform:
+    """x -> A x + b, A with orthonormal rows.
+
+    Parameters
+    ----------
+    d_in, d_out : int
+        Dimensions before and after; d_out is at most d_in.
+
+    Attributes
+    ----------
+    A : float32 array, shape (d_out, d_in), or None before training
+    b : float32 array, shape (d_out,), or None before training
+    """
+
+    __slots__ = ("A", "_doubles", "b", "d_in", "d_out")
+
+    def __init__(self, d_in: int, d_out: int) -> None:
+        self.d_in = positive_int(d_in, "d_in")
+        self.d_out = positive_int(d_out, "d_out")
+        if d_out > d_in:
+            raise ValueError(f"a transform keeps at most the {d_in} dimensions there are, got d_out={d_out}")
+        self.A: Floats | None = None
+        self.b: Floats | None = None
+        self._doubles: tuple[Doubles, Doubles, Doubles] | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in self.parameters().items())})"
+
+    def parameters(self) -> dict[str, int]:
+        """The arguments of the constructor."""
+        return {"d_in": self.d_in, "d_out": self.d_out}
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether vectors can be transformed."""
+        return self.A is not None
+
+    @property
+    def train_size_min(self) -> int:
+        """The least number of training vectors."""
+        return 1
+
+    def train(self, x: Floats, rng: np.random.Generator, *, centred: bool = True) -> None:
+        """Find A and b from float32 (n, d_in). `centred`: distances count, so the origin does not; False for ip."""
+        if self.A is None:
+            raise RuntimeError("a LinearTransform cannot be trained: give it its numbers with install")
+
+    def install(self, A: Any, b: Any) -> None:
+        """Use a transform made elsewhere: `A` (d_out, d_in) with orthonormal rows and `b` (d_out,).
+
+        Raises
+        ------
+        ValueError
+            If a shape is wrong, a number is not finite, or the rows of A are not orthonormal (to 1e-3).
+        """
+        A = as_vectors(A, self.d_in, "A")
+        if A.shape != (self.d_out, self.d_in):
+            raise ValueError(f"A must have shape ({self.d_out}, {self.d_in}), got {A.shape}")
+        b = as_vectors(np.reshape(b, (1, -1)), self.d_out, "b")[0]
+        error = float(np.abs(A.astype(np.float64) @ A.T.astype(np.float64) - np.eye(self.d_out)).max())
+        if not error < 1e-3:
+            raise ValueError(f"the rows of A must be orthonormal, but their products are off by up to {error:.2g}")
+        self.A, self.b = A, b
+        wide = np.ascontiguousarray(A.T, dtype=np.float64)
+        self._doubles = (wide, np.sqrt(np.einsum("ij,ij->j", wide, wide)), b.astype(np.float64))
+
+    def apply(self, x: Floats) -> Floats:
+        """float32 (n, d_in) -> float32 (n, d_out), as the module defines it."""
+        if self._doubles is None or self.A is None or self.b is None:
+            raise NotTrainedError("the transform is not trained: call train first")
+        A, lengths, b = self._doubles
+        y = np.empty((len(x), self.d_out), np.float32)
+        step = max(1, BLOCK // self.d_in)
+        gamma = 1.1 * (self.d_in + 8) * _UNIT  # d_in products and b, and the roundings of the bound itself
+        for start in range(0, len(x), step):
+            block = x[start : start + step].astype(np.float64)
+            size = np.sqrt(np.einsum("ij,ij->i", block, block))
+            z = block @ A
+            z += b
+            error = gamma * (size[:, None] * lengths + np.abs(b))
+            with np.errstate(over="ignore"):
+                low, high = (z - error).astype(np.float32), (z + error).astype(np.float32)
+            for i, j in zip(*np.nonzero(low != high), strict=True):  # the product cannot tell how it rounds
+                low[i, j] = math.fsum([*(block[i] * A[:, j]).tolist(), b[j]])
+            y[start : start + step] = low + np.float32(0)  # no negative zero
+        return y
+
+    def reverse(self, y: Floats) -> Floats:
+        """The vectors that `apply` takes to `y`, or the nearest to the origin (plus b's) of them: A^T (y - b).
+
+        float32 (n, d_out) -> float32 (n, d_in), summed in float64 in no defined order.
+        """
+        if self._doubles is None:
+            raise NotTrainedError("the transform is not trained: call train first")
+        A, _, b = self._doubles
+        x: Floats = ((y - b) @ A.T).astype(np.float32)
+        return x
+
+    def arrays(self) -> dict[str, Floats]:
+        """What a file must hold of it besides `parameters`."""
+        return {} if self.A is None or self.b is None else {"A": self.A, "b": self.b}
+
+    def restore(self, arrays: dict[str, Any]) -> None:
+        """Take what `arrays` gave. Raises ValueError if it does not fit."""
+        if arrays:
+            self.install(arrays["A"], arrays["b"])
+
+    def same_as(self, other: Any) -> bool:
+        """Whether both give the same numbers: only then can what is behind them be merged."""
+        return (
+            isinstance(other, LinearTransform)
+            and np.array_equal(self.A, other.A)  # type: ignore[arg-type]
+            and np.array_equal(self.b, other.b)  # type: ignore[arg-type]
+        )
+
+
+class PCA(LinearTransform):
+    """The d_out directions in which the vectors differ most; the vectors' mean goes to the origin.
+
+    For inner products, which are about the origin, it stays: A holds the directions of the largest second moments and
+    b = 0. (faiss subtracts the mean there too, which changes what is nearest.)
+    """
+
+    __slots__ = ()
+
+    @property
+    def train_size_min(self) -> int:
+        """One for each direction, and one for the mean."""
+        return self.d_out + 1
+
+    def train(self, x: Floats, rng: np.random.Generator, *, centred: bool = True) -> None:
+        """See `LinearTransform.train`. At least `train_size_min` vectors."""
+        x = _sample(x, max(MAX_POINTS, 4 * self.d_in), rng)
+        mean = x.mean(axis=0, dtype=np.float64) if centred else np.zeros(self.d_in)
+        A = _directions(x, mean, self.d_out)[0]
+        self.install(A, -(A.astype(np.float32) @ mean))
+
+
+class OPQ(LinearTransform):
+    """A rotation that makes product quantization with M parts lose less (Ge et al. 2013, "Optimized PQ").
+
+    Starting from the principal directions, dealt out to the parts so that each gets the same product of variances
+    (section III-C, "eigenvalue allocation"), product quantizer and rotation take turns (section III-B): with z = R x
+    and its codewords y(z), R becomes U V^T where U S V^T is the singular value decomposition of the sum of y(z) x^T
+    (the orthogonal Procrustes problem). For d_out < d_in the rotation is one within the first d_out principal
+    directions: a round then costs d_out^3 and not d_in^3.
+
+    Parameters
+    ----------
+    d_in, d_out : int
+        Dimensions before and after; d_out is a multiple of `M`.
+    M : int
+        Parts of the product quantizer that will follow.
+    nbits : int
+        Bits of each of its numbers.
+    """
+
+    __slots__ = ("M", "nbits")
+
+    def __init__(self, d_in: int, d_out: int, M: int, nbits: int = 8) -> None:
+        super().__init__(d_in, d_out)
+        quantizer = ProductQuantizer(d_out, M, nbits)  # checks the numbers
+        self.M, self.nbits = quantizer.M, quantizer.nbits
+
+    def parameters(self) -> dict[str, int]:
+        """The arguments of the constructor."""
+        return {**super().parameters(), "M": self.M, "nbits": self.nbits}
+
+    @property
+    def train_size_min(self) -> int:
+        """One for each codeword and each direction."""
+        return max(self.d_out + 1, 1 << self.nbits)
+
+    def train(self, x: Floats, rng: np.random.Generator, *, centred: bool = True) -> None:
+        """See `LinearTransform.train`. At least `train_size_min` vectors."""
+        x = _sample(x, min(MAX_POINTS, 256 << self.nbits), rng)
+        mean = x.mean(axis=0, dtype=np.float64) if centred else np.zeros(self.d_in)
+        A, variances = _directions(x, mean, self.d_out)
+        A = A[_allocated(variances, self.M)]
+        reduced = ((x - mean.astype(np.float32)) @ A.T.astype(np.float32)).astype(np.float32)
+        rotation = np.eye(self.d_out)
+        pq = ProductQuantizer(self.d_out, self.M, self.nbits)
+        previous, started = np.inf, time.monotonic()
+        for iteration in range(OPQ_ITERATIONS):
+            z = (reduced @ rotation.T.astype(np.float32)).astype(np.float32)
+            if iteration == 0:
+                pq.train(z, rng)
+            else:
+                _lloyd(pq, z)
+            y = pq.decode(pq.encode(z))
+            error = float(np.square(z - y).sum(dtype=np.float64))
+            logger.debug("OPQ iteration %d: error %.6g", iteration, error)
+            # The first rotations gain little at a time; a pause of one round is no end.
+            if iteration > 5 and previous - error <= OPQ_TOLERANCE * error:
+                break
+            previous = error
+            u, _, vt = np.linalg.svd(y.T.astype(np.float64) @ reduced)
+            rotation = u @ vt
+            if iteration == 0 and (seconds := (time.monotonic() - started) * OPQ_ITERATIONS) > PATIENCE:
+                logger.info("OPQ of %d vectors to %d dimensions: at most some %.0f s", len(x), self.d_out, seconds)
+        self.install(rotation @ A, np.zeros(self.d_out))
+
+
+class L2Norm:
+    """Each vector divided by its length (summed in float64); zero stays zero."""
+
+    __slots__ = ("d_in", "d_out")
+
+    def __init__(self, d_in: int) -> None:
+        self.d_in = self.d_out = positive_int(d_in, "d_in")
+
+    def __repr__(self) -> str:
+        return f"L2Norm(d_in={self.d_in})"
+
+    is_trained = True
+    train_size_min = 0
+
+    def parameters(self) -> dict[str, int]:
+        """The arguments of the constructor."""
+        return {"d_in": self.d_in}
+
+    def train(self, x: Floats, rng: np.random.Generator, *, centred: bool = True) -> None:
+        """Nothing to learn."""
+
+    def apply(self, x: Floats) -> Floats:
+        """float32 (n, d) -> float32 (n, d)."""
+        return normalised(x)
+
+    def reverse(self, y: Floats) -> Floats:
+        """`y` itself: the lengths are gone."""
+        return y
+
+    def arrays(self) -> dict[str, Floats]:
+        """Nothing."""
+        return {}
+
+    def restore(self, arrays: dict[str, Any]) -> None:
+        """Take what `arrays` gave: nothing."""
+
+    def same_as(self, other: Any) -> bool:
+        """Whether both give the same numbers."""
+        return isinstance(other, L2Norm)
+
+
+Transform = LinearTransform | L2Norm
+
+
+def _sample(x: Floats, most: int, rng: np.random.Generator) -> Floats:
+    return x if len(x) <= most else x[np.sort(rng.choice(len(x), most, replace=False))]
+
+
+def _directions(x: Floats, mean: Doubles, wanted: int) -> tuple[Doubles, Doubles]:
+    """The `wanted` directions of the largest second moments about `mean`, (wanted, d), and these, largest first."""
+    n, d = x.shape
+    x = x - mean.astype(np.float32)
+    moments = np.zeros((d, d))
+    for start in range(0, n, MAX_POINTS // 8):
+        block = x[start : start + MAX_POINTS // 8].astype(np.float64)
+        moments += block.T @ block
+    cost = 10 * d**3 / 2e10  # the eigenvectors, at what one core does
+    if cost > PATIENCE:
+        logger.info("principal directions of %d dimensions: some %.0f s", d, cost)
+    values, vectors = np.linalg.eigh(moments / n)
+    A = vectors[:, ::-1][:, :wanted].T
+    largest = np.abs(A).argmax(axis=1)
+    A = A * np.sign(A[np.arange(wanted), largest])[:, None]  # an eigenvector's sign is anybody's choice
+    return A, np.maximum(values[::-1][:wanted], 0)
+
+
+def _allocated(variances: Doubles, M: int) -> list[int]:
+    """The order of directions that gives each of M parts d / M of them with about the same product of variances.
+
+    Largest first, each to the part of the smallest product that has room (Ge et al. 2013, section III-C).
+    """
+    room = len(variances) // M
+    parts: list[list[int]] = [[] for _ in range(M)]
+    logs = np.zeros(M)
+    floor = np.finfo(np.float64).tiny
+    # As in the paper, variances are first scaled to be at least 1: products must grow with the number of factors.
+    scaled = np.log(np.maximum(variances, floor)) - math.log(max(float(variances.min()), floor))
+    for direction, size in enumerate(scaled.tolist()):
+        part = min((m for m in range(M) if len(parts[m]) < room), key=lambda m: (logs[m], len(parts[m]), m))
+        parts[part].append(direction)
+        logs[part] += size
+    return [direction for part in parts for direction in part]
+
+
+def _lloyd(pq: ProductQuantizer, z: Floats) -> None:
+    """One round of Lloyd's algorithm on each part's codewords; a codeword that no vector uses stays."""
+    if pq.codebooks is None:
+        raise NotTrainedError("the product quantizer is not trained: call train first")
+    codes = pq.encode(z)
+    parts = z.reshape(len(z), pq.M, pq.dsub)
+    for m in range(pq.M):
+        used, first = np.unique(np.sort(codes[:, m]), return_index=True)
+        sums = np.add.reduceat(parts[np.argsort(codes[:, m], kind="stable"), m], first, axis=0)
+        counts = np.diff(np.append(first, len(z)))
+        pq.codebooks[m, used] = sums / counts[:, None].astype(np.float32)

@@ -1,0 +1,234 @@
+"""IndexRefine: exact distances for what its base finds."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from ivfpq import IndexFlat, IndexIVFPQ, IndexRefine, NotTrainedError, index_factory, load, save
+from ivfpq.metrics import knn_recall_at_k
+
+F = np.float32
+D = 12
+METRICS = ["l2", "ip", "cosine"]
+SPECS = ["Flat", "IVF6,PQ3x4", "PCA6,IVF6,PQ3x4", "PCA6,IVF6,RQ3x4"]
+
+
+def vectors(n, seed=0, d=D):
+    rng = np.random.default_rng(seed)
+    centres = np.random.default_rng(99).normal(size=(8, d)) * 3
+    return (centres[rng.integers(8, size=n)] + rng.normal(size=(n, d))).astype(F)
+
+
+@pytest.fixture(params=METRICS, scope="module")
+def metric(request):
+    return request.param
+
+
+@pytest.fixture(params=SPECS, scope="module")
+def trained(request, metric):
+    index = index_factory(D, f"{request.param},Refine", metric=metric)
+    if request.param != "Flat":
+        with pytest.raises(NotTrainedError):
+            index.add(vectors(1))
+    index.train(vectors(400))
+    return index
+
+
+@pytest.fixture
+def index(trained):
+    made = IndexRefine.from_state(*trained.state())
+    made.add(vectors(300, 1))
+    return made
+
+
+def exact(metric, n=300):
+    flat = IndexFlat(D, metric=metric)
+    flat.add(vectors(n, 1))
+    return flat
+
+
+def same(one, two):
+    return all(a.tobytes() == b.tobytes() and a.shape == b.shape for a, b in zip(one, two, strict=True))
+
+
+def test_with_all_vectors_as_candidates_it_is_the_exact_index(index):
+    q, flat = vectors(20, 2), exact(index.metric)
+    index.k_factor = 300
+    assert same(index.search(q, 9, nprobe=6), flat.search(q, 9))
+    some = np.arange(1, 300, 5)
+    assert same(index.search(q, 9, nprobe=6, ids=some), flat.search(q, 9, ids=some))
+    for i in (0, 299):
+        assert same([index.reconstruct(i)], [flat.reconstruct(i)])
+
+
+def test_the_best_of_the_bases_candidates_by_exact_distance(index):
+    q, flat = vectors(20, 2), exact(index.metric)
+    assert index.k_factor == 10
+    found, candidates = index.search(q, 3, nprobe=2), index.base.search(q, 30, nprobe=2).ids
+    for i in range(len(q)):
+        alone = flat.search(q[i : i + 1], 3, ids=candidates[i][candidates[i] >= 0])
+        assert same(alone, (found.distances[i : i + 1], found.ids[i : i + 1]))
+    assert same(index.search(q[4:5], 3, nprobe=2), (found.distances[4:5], found.ids[4:5]))
+
+
+def test_it_finds_more_than_its_base(index):
+    q = vectors(50, 3)
+    truth = exact(index.metric).search(q, 5).ids
+    base = knn_recall_at_k(index.base.search(q, 5, nprobe=6).ids, truth)
+    assert knn_recall_at_k(index.search(q, 5, nprobe=6).ids, truth) > min(base + 0.1, 0.95)
+
+
+def test_range_search_is_exact_for_what_the_base_finds(index):
+    q, flat = vectors(9, 4), exact(index.metric)
+    radius = float(flat.search(q, 60).distances[0, 40])
+    lims, distances, ids = index.range_search(q, radius, nprobe=6)
+    truth = flat.range_search(q, radius)
+    base = index.base.range_search(q, radius, nprobe=6)
+    for i in range(len(q)):
+        there = set(truth.ids[truth.lims[i] : truth.lims[i + 1]].tolist())
+        inside = set(base.ids[base.lims[i] : base.lims[i + 1]].tolist())
+        assert set(ids[lims[i] : lims[i + 1]].tolist()) == there & inside
+    known = dict(
+        zip(zip(np.repeat(range(9), np.diff(truth.lims)), truth.ids, strict=True), truth.distances, strict=True)
+    )
+    for key, distance in zip(zip(np.repeat(range(9), np.diff(lims)), ids, strict=True), distances, strict=True):
+        assert known[key] == distance
+
+
+def test_missing_neighbours_are_padded(index):
+    worst = np.inf if index.metric == "l2" else -np.inf
+    found = index.search(vectors(3, 5), 310, nprobe=6)
+    assert (found.ids[:, :300] >= 0).all() and (found.ids[:, 300:] == -1).all()
+    assert (found.distances[:, 300:] == worst).all()
+    assert index.search(np.empty((0, D)), 3).ids.shape == (0, 3)
+    index.reset()
+    assert (index.search(vectors(2), 3).ids == -1).all() and index.ntotal == index.base.ntotal == 0
+
+
+def test_adding_removing_updating_merging(index):
+    q, x = vectors(9, 6), vectors(5, 7)
+    index.k_factor = 300
+    flat = exact(index.metric)
+    for target in (index, flat):
+        assert target.remove_ids([4, 200, 10**9]) == 2
+        target.add(x[:1])
+        target.add_with_ids(x[1:3], [2**40, 200])
+        target.update([7, 2**40], x[3:])
+    assert index.ntotal == index.base.ntotal == flat.ntotal
+    assert same(index.search(q, 9, nprobe=6), flat.search(q, 9))
+    other = IndexRefine.from_state(*index.state())
+    other.reset()
+    other.add_with_ids(x, np.arange(1000, 1005))
+    index.merge_from(other)
+    flat.add_with_ids(x, np.arange(1000, 1005))
+    assert same(index.search(q, 9, nprobe=6), flat.search(q, 9)) and other.ntotal == 5
+
+
+def test_a_refused_change_changes_nothing(index):
+    before = index.state()[1]
+    other = IndexRefine.from_state(*index.state())
+    with pytest.raises(ValueError, match="already in the index, the first is 5"):
+        index.add_with_ids(vectors(2), [1000, 5])
+    with pytest.raises(ValueError, match="distinct"):
+        index.add_with_ids(vectors(2), [1000, 1000])
+    with pytest.raises(KeyError, match="first is 1000"):
+        index.update([5, 1000], vectors(2))
+    with pytest.raises(ValueError, match="300 of the ids are already"):
+        index.merge_from(other)
+    if index.base.is_trained and not isinstance(index.base, IndexFlat):
+        stranger = index_factory(D, "IVF6,PQ3x2,Refine", metric=index.metric)
+        stranger.train(vectors(50))
+        stranger.add_with_ids(vectors(3), [1000, 1001, 1002])
+        with pytest.raises((TypeError, ValueError)):
+            index.merge_from(stranger)
+    for name, array in index.state()[1].items():
+        assert array.tobytes() == before[name].tobytes()
+
+
+def test_half_floats_are_rounded_vectors():
+    x, q = vectors(200, 1), vectors(9, 2)
+    index = index_factory(D, "IVF6,PQ3x4,Refine(SQfp16)")
+    index.train(x)
+    index.add(x)
+    index.k_factor = 200
+    flat = IndexFlat(D)
+    flat.add(x.astype(np.float16))
+    assert same(index.search(q, 9, nprobe=6), flat.search(q, 9))
+    assert index.code_size == 2 + 2 * D and index.dtype == "float16"
+    with pytest.raises(ValueError, match="must be finite in float16, but its largest number is 70000"):
+        index.add(np.full((1, D), 70000))
+    assert index.ntotal == index.base.ntotal == 200
+    with pytest.raises(ValueError, match="differ in dtype: float16 and float32"):
+        index.merge_from(index_factory(D, "IVF6,PQ3x4,Refine"))
+
+
+def test_mapped_vectors_stay_in_the_file(tmp_path):
+    index = index_factory(D, "PCA6,IVF6,PQ3x4,Refine")
+    index.train(vectors(400))
+    index.add(vectors(300, 1))
+    save(index, tmp_path / "a.index")
+    mapped = load(tmp_path / "a.index", mmap=True)
+    array = mapped.store.view.blocks
+    while array is not None and not isinstance(array, np.memmap):
+        array = array.base
+    assert array is not None
+    assert same(mapped.search(vectors(9, 2), 5, nprobe=3), index.search(vectors(9, 2), 5, nprobe=3))
+    mapped.add(vectors(1))
+    assert mapped.ntotal == 301
+
+
+def test_what_does_not_fit_is_refused():
+    full = IndexFlat(D)
+    full.add(vectors(3))
+    with pytest.raises(ValueError, match="base must be empty"):
+        IndexRefine(full)
+    with pytest.raises(TypeError, match="got IndexRefine"):
+        IndexRefine(IndexRefine(IndexFlat(D)))
+    with pytest.raises(ValueError, match="dtype must be 'float32' or 'float16', got 'int8'"):
+        IndexRefine(IndexFlat(D), dtype="int8")
+    with pytest.raises(ValueError, match="k_factor must be at least 1"):
+        IndexRefine(IndexFlat(D), k_factor=0)
+    index = IndexRefine(IndexFlat(D))
+    with pytest.raises(TypeError, match="got IndexFlat"):
+        index.merge_from(full)
+    with pytest.raises(KeyError, match="id 3 is not in the index"):
+        index.reconstruct(3)
+    with pytest.raises(AttributeError):
+        index.nprob = 3
+    index.base.add(vectors(1))
+    with pytest.raises(RuntimeError, match="behind the back"):
+        index.search(vectors(1), 1)
+
+
+def test_searching_while_another_thread_writes_sees_before_or_after():
+    """Ten copies of the query come, move far away, and go, forty times: nobody may see four, or a mixed distance."""
+    index = IndexRefine(IndexIVFPQ(D, 6, 3, 4), k_factor=2)
+    index.train(vectors(400))
+    index.add(vectors(300, 1))
+    here, far = np.full((10, D), 50, F), np.full((10, D), 60, F)
+    done, wrong = threading.Event(), []
+
+    def read():
+        while not done.is_set():
+            try:
+                found = index.search(here[:1], 40, nprobe=6)
+            except RuntimeError as error:
+                wrong.append(error)
+                return
+            copies = found.distances[0, found.ids[0] >= 1000]
+            if len(copies) not in (0, 10) or len(set(copies.tolist())) > 1:
+                wrong.append(found)
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    for step in range(40):
+        ids = 1000 + 10 * step + np.arange(10)
+        index.add_with_ids(here, ids)
+        index.update(ids, far)
+        index.remove_ids(ids)
+    done.set()
+    for reader in readers:
+        reader.join()
+    assert not wrong and index.ntotal == index.base.ntotal == 300
