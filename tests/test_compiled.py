@@ -162,14 +162,15 @@ def test_the_screen_keeps_its_word(name, monkeypatch):
         x = rng.standard_normal((4, index.d)).astype(F)
         x = normalised(x) if metric == "cosine" else x
         ready = compiled.Ready(index._model)
+        kernel = (True, None) if name == "avx512" else (None, True)
         products = ready.products(x)
         theta = np.full(4, np.inf)
         place = index.lists.view.places
-        q, value, _ = scan.range_search(True if name == "avx512" else None, ready.record, place, x, 6, *products, theta)
+        q, value, _ = scan.range_search(*kernel, ready.record, place, x, 6, *products, theta)
         assert len(q) == 4 * 3000  # an infinite radius leaves nothing out
         for limit in np.quantile(value, [0.0, 0.01, 0.5]):
             got = scan.range_search(
-                True if name == "avx512" else None, ready.record, place, x, 6, *products,
+                *kernel, ready.record, place, x, 6, *products,
                 np.full(4, 2 * limit + 2 if metric == "cosine" else limit),
             )  # fmt: skip
             inside = np.count_nonzero(value <= limit)

@@ -13,6 +13,7 @@ from ivfpq.checks import Floats
 from ivfpq.distances import BLOCK, RangeResult, SearchResult, squared_lengths, within
 from ivfpq.invlists import Lists
 from ivfpq.kernels import scan
+from ivfpq.kernels.avx512 import M_MAX
 from ivfpq.kernels.model import Model
 
 FEW = 2  # so many queries are cheaper one by one than by matrix products
@@ -35,16 +36,19 @@ class Ready:
     record : array of type MODEL, shape (1,)
     lists_matrix : float32 array, shape (d + 1, nlist)
         [a, 1] @ lists_matrix are the coarse distances but for |a|^2.
+    bytes_fit : bool
+        Whether the scan by bytes can take the codes; the portable one takes all.
     tables_matrix : float32 array, shape (M, dsub + 1, ksub)
         [a_m, 1] @ tables_matrix[m] is the table T[m].
     """
 
-    __slots__ = ("_arrays", "centre", "l2", "lists_matrix", "record", "tables_matrix")
+    __slots__ = ("_arrays", "bytes_fit", "centre", "l2", "lists_matrix", "record", "tables_matrix")
 
     def __init__(self, model: Model) -> None:
         y, pq = model.coarse.y, model.pq
         codebooks: Floats = pq.codebooks  # type: ignore[assignment]
         self.l2 = model.space == "l2"
+        self.bytes_fit = pq.ksub <= 256 and pq.M <= M_MAX
         factor = np.float32(-2 if self.l2 else -1)
         zero = np.zeros(pq.d, np.float32)
         self.centre = zero if model.coarse.centre is None else model.coarse.centre
@@ -95,13 +99,14 @@ class Ready:
 def search(x: Floats, nprobe: int, model: Model, lists: Lists, k: int, *, vbmi: bool) -> SearchResult:
     """See `kernels.search`; with `vbmi`, by AVX-512 VBMI."""
     ready = _ready(model)
+    kernel = (True, None) if vbmi and ready.bytes_fit else (None, True)
     result = SearchResult(np.empty((len(x), k), np.float32), np.empty((len(x), k), np.int64))
 
     def answer(part: slice) -> None:
         queries = _writeable(x[part])
         products = ready.products(queries) if len(queries) > FEW else _none()
         out = (result.distances[part], result.ids[part])
-        scan.search(vbmi or None, ready.record, lists.places, queries, nprobe, *products, *out)
+        scan.search(*kernel, ready.record, lists.places, queries, nprobe, *products, *out)
 
     for _ in _each(answer, len(x), model):
         pass
@@ -111,6 +116,7 @@ def search(x: Floats, nprobe: int, model: Model, lists: Lists, k: int, *, vbmi: 
 def range_search(x: Floats, nprobe: int, model: Model, lists: Lists, radius: float, *, vbmi: bool) -> RangeResult:
     """See `kernels.range_search`."""
     ready = _ready(model)
+    kernel = (True, None) if vbmi and ready.bytes_fit else (None, True)
     if model.metric == "cosine":  # 1 - distance / 2 > radius, where the difference is rounded
         limit = 2.0 * (1.0 - radius) + 2.0**-21 * (1.0 + abs(radius))
     else:
@@ -120,9 +126,7 @@ def range_search(x: Floats, nprobe: int, model: Model, lists: Lists, radius: flo
         queries = _writeable(x[part])
         products = ready.products(queries) if len(queries) > FEW else _none()
         theta = np.full(len(queries), limit)
-        query, value, id = scan.range_search(
-            vbmi or None, ready.record, lists.places, queries, nprobe, *products, theta
-        )
+        query, value, id = scan.range_search(*kernel, ready.record, lists.places, queries, nprobe, *products, theta)
         return query + part.start, value if ready.l2 and model.metric == "l2" else -value, id
 
     none = (np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.int64))
