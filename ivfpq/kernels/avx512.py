@@ -162,10 +162,13 @@ def quantise(floats, bytes_, steps, lows):
             else:
                 ends[0] = ends[1] = floats[q, m, 0]
                 for j in range(1, ksub):
-                    ends[0], ends[1] = min(ends[0], floats[q, m, j]), max(ends[1], floats[q, m, j])
+                    value = floats[q, m, j]
+                    ends[0] = value if value < ends[0] else ends[0]
+                    ends[1] = value if value > ends[1] else ends[1]
             lowest[m] = ends[0]
-            widest = max(widest, ends[1] - ends[0])
-        step = max(F32(widest * F32(CLIP / 255.0)), F32(1e-30))
+            widest = ends[1] - ends[0] if ends[1] - ends[0] > widest else widest
+        step = F32(widest * F32(CLIP / 255.0))
+        step = step if step > F32(1e-30) else F32(1e-30)
         inverse = F32(1.0) / step
         total = 0.0
         for m in range(M):
@@ -174,7 +177,8 @@ def quantise(floats, bytes_, steps, lows):
                 quantise_row(row, ksub, lowest[m], inverse, out)
             else:
                 for j in range(ksub):
-                    bytes_[q, m, j] = np.uint8(np.int32(min((floats[q, m, j] - lowest[m]) * inverse, F32(255.0))))
+                    value = (floats[q, m, j] - lowest[m]) * inverse
+                    bytes_[q, m, j] = np.uint8(np.int32(value if value < F32(255.0) else F32(255.0)))
             total += np.float64(lowest[m])
         steps[q], lows[q] = step, total
 
@@ -182,4 +186,4 @@ def quantise(floats, bytes_, steps, lows):
 @inner
 def sum_limit(bound):
     """The largest 16-bit sum that a bound in steps may not leave out; 65535 leaves nothing out (NaN neither)."""
-    return np.uint16(max(bound, 0.0)) if bound < 65535.0 else np.uint16(65535)
+    return np.uint16(65535) if not bound < 65535.0 else np.uint16(bound) if bound > 0.0 else np.uint16(0)

@@ -48,7 +48,8 @@ def near_bytes(table, M, ksub, block, limit):
             s5 += float32_at(t + 4 * np.int64((w >> np.uint64(40)) & byte))
             s6 += float32_at(t + 4 * np.int64((w >> np.uint64(48)) & byte))
             s7 += float32_at(t + 4 * np.int64(w >> np.uint64(56)))
-        if not min(min(min(s0, s1), min(s2, s3)), min(min(s4, s5), min(s6, s7))) > limit:
+        far = s0 > limit and s1 > limit and s2 > limit and s3 > limit and s4 > limit and s5 > limit
+        if not (far and s6 > limit and s7 > limit):
             mask |= byte << np.uint64(8 * i)
     return mask
 
@@ -66,6 +67,6 @@ def near_words(table, M, ksub, block, limit):
             s1 += float32_at(t + 4 * np.int64(word_at(at + 2)))
             s2 += float32_at(t + 4 * np.int64(word_at(at + 4)))
             s3 += float32_at(t + 4 * np.int64(word_at(at + 6)))
-        if not min(min(s0, s1), min(s2, s3)) > limit:
+        if not (s0 > limit and s1 > limit and s2 > limit and s3 > limit):
             mask |= np.uint64(15) << np.uint64(i)
     return mask

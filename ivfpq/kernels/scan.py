@@ -114,7 +114,7 @@ class Found(NamedTuple):
 
 
 @entry
-def search(vbmi, plain, model, lists, x, nprobe, scores, tables, distances, ids):
+def search(vbmi, plain, model, lists, x, nprobe, given, scores, tables, bytes_, uppers, distances, ids):
     """Fill distances float32 (nq, k) and ids int64 (nq, k), best first; missing ones as infinity and -1.
 
     Parameters
@@ -125,21 +125,26 @@ def search(vbmi, plain, model, lists, x, nprobe, scores, tables, distances, ids)
         See `compiled.MODEL` and `Lists.places`.
     x : float32 array, shape (nq, d)
     nprobe : int
+    given : bool
+        Whether scores and tables are `Ready.products` of x; otherwise they are filled here.
     scores, tables : float32 arrays, shapes (nq, nlist) and (nq, M, ksub)
-        As `compiled` makes them by matrix products. Empty, they are made here.
+    bytes_ : uint8 array, shape (nq, M, 256); of no queries for the plain scan
+    uppers : float64 array, shape (nq, k or fewer where fewer vectors are stored)
+        Arrays made by Python take no time to compile.
     """
     model_, lists_ = model[0], lists[0]
     nq, k = distances.shape
-    ready = _tables(vbmi, model_, x, nprobe, scores, tables)
-    kept = min(k, lists_.ntotal)
-    limits = Limits(np.full(nq, np.inf), np.empty((nq, kept)), np.zeros(nq, np.int64))
+    ready = _tables(vbmi, model_, x, nprobe, given, scores, tables, bytes_)
+    limits = Limits(np.empty(nq, np.float64), uppers, np.empty(nq, np.int64))
+    for q in range(nq):
+        limits.theta[q], limits.held[q] = np.inf, 0
     found, n = _scan(vbmi, plain, model_, lists_, ready, limits, nprobe)
     order, ends = _by_query(found, n, nq, nprobe)
-    values, numbers = np.empty(k), np.empty(k, np.int64)
+    values, numbers = np.empty(k, np.float64), np.empty(k, np.int64)
     sign = F32(1.0) if model_.metric == L2 else F32(-1.0)
     for q in range(nq):
         at = address(x) + 4 * q * model_.d
-        size = _best(model_, lists_, at, ready.probes, found, order[ends[q] : ends[q + 1]], values, numbers)
+        size = _best(model_, lists_, at, ready.probes, found, order, ends[q], ends[q + 1], values, numbers)
         for rank in range(k):
             if rank < size:
                 distances[q, rank], ids[q, rank] = sign * F32(values[rank]), numbers[rank]
@@ -148,11 +153,14 @@ def search(vbmi, plain, model, lists, x, nprobe, scores, tables, distances, ids)
 
 
 @entry
-def range_search(vbmi, plain, model, lists, x, nprobe, scores, tables, theta):
-    """All whose lower bound is not above theta float64 (nq,): query numbers, values (smaller is better), and ids."""
+def range_search(vbmi, plain, model, lists, x, nprobe, given, scores, tables, bytes_, uppers, theta):
+    """All whose lower bound is not above theta float64 (nq,): query numbers, values (smaller is better), and ids.
+
+    `uppers` has the shape (nq, 0): the limits are fixed.
+    """
     model_, lists_ = model[0], lists[0]
-    ready = _tables(vbmi, model_, x, nprobe, scores, tables)
-    limits = Limits(theta, np.empty((len(x), 0)), np.zeros(len(x), np.int64))
+    ready = _tables(vbmi, model_, x, nprobe, given, scores, tables, bytes_)
+    limits = Limits(theta, uppers, np.empty(0, np.int64))
     found, n = _scan(vbmi, plain, model_, lists_, ready, limits, nprobe)
     queries, values, ids = np.empty(n, np.int64), np.empty(n, np.float32), np.empty(n, np.int64)
     for c in range(n):
@@ -164,24 +172,17 @@ def range_search(vbmi, plain, model, lists, x, nprobe, scores, tables, theta):
 
 
 @part
-def _tables(vbmi, model, x, nprobe, scores, tables):
+def _tables(vbmi, model, x, nprobe, given, scores, tables, bytes_):
     """Everything that depends on the query and not on the codes."""
     nq = len(x)
-    if len(scores) < nq:
-        scores = np.empty((nq, model.nlist), np.float32)
-        tables = np.empty((nq, model.M, model.ksub), np.float32)
-        for q in range(nq):
-            _products(model, x, q, scores, tables)
-    error = np.empty(nq)
-    coarse_error = np.empty(nq)
+    error, coarse_error = np.empty(nq, np.float64), np.empty(nq, np.float64)
     for q in range(nq):
+        if not given:
+            _products(model, x, q, scores, tables)
         coarse_error[q], error[q] = _errors(model, x, q)
-    probes = np.empty(nq * nprobe, np.int64)
-    base = np.empty(nq * nprobe, np.float32)
+    probes, base = np.empty(nq * nprobe, np.int64), np.empty(nq * nprobe, np.float32)
     _choose(model, scores, coarse_error, x, nprobe, probes, base)
-    steps = np.empty(nq)
-    lows = np.empty(nq)
-    bytes_ = np.empty((nq if vbmi is not None else 0, model.M, 256), np.uint8)
+    steps, lows = np.empty(nq, np.float64), np.empty(nq, np.float64)
     if vbmi is not None:
         quantise(tables, bytes_, steps, lows)
     return Tables(probes, base, error, tables, bytes_, steps, lows)
@@ -208,16 +209,18 @@ def _products(model, x, q, scores, tables):
     for first in range(0, model.nlist, 64):
         start = model.centroid_squares + 4 * first
         panel_products(address(a), d, model.centroid_panels + 4 * d * first, start, address(out))
-        for j in range(min(64, model.nlist - first)):
-            scores[q, first + j] = out[j] + F32(square)
+        for j in range(64):
+            if first + j < model.nlist:
+                scores[q, first + j] = out[j] + F32(square)
     wide = (model.ksub + 63) & ~63
     for m in range(model.M):
         for first in range(0, model.ksub, 64):
             start = model.codebook_squares + 4 * (m * wide + first)
             panel = model.codebook_panels + 4 * dsub * (m * wide + first)
             panel_products(address(a) + 4 * m * dsub, dsub, panel, start, address(out))
-            for j in range(min(64, model.ksub - first)):
-                tables[q, m, first + j] = out[j]
+            for j in range(64):
+                if first + j < model.ksub:
+                    tables[q, m, first + j] = out[j]
 
 
 @inner
@@ -228,7 +231,7 @@ def _errors(model, x, q):
         difference = np.float64(x[q, i] - float32_at(model.centre + 4 * i))
         square += difference * difference
     terms = (2.1 * model.d + 64.0) * 2.0**-24
-    gamma = 1.02 * terms / max(1.0 - terms, 2.0**-24)
+    gamma = 1.02 * terms / (1.0 - terms) if terms < 0.5 else np.inf
     coarse = (np.sqrt(square) + model.longest_centroid) ** 2
     reach = (np.sqrt(square) + model.longest_centroid + model.longest_code) ** 2
     floor = 8.0 * model.d * 1.2e-38
@@ -246,8 +249,8 @@ def _choose(model, scores, error, x, nprobe, probes, base):
     by score comes first, the others in no order.
     """
     nlist = model.nlist
-    counts = np.empty(BINS, np.int64)
-    distances = np.empty(nprobe)
+    counts = np.empty(BINS + 1, np.int64)  # rounding may put the highest one bin up
+    distances = np.empty(nprobe, np.float64)
     numbers = np.empty(nprobe, np.int64)
     for q in range(len(x)):
         limit = _rough_limit(scores, q, nprobe, counts)
@@ -282,15 +285,16 @@ def _rough_limit(scores, q, wanted, counts):
     n = scores.shape[1]
     low = high = scores[q, 0]
     for i in range(n):
-        low, high = min(low, scores[q, i]), max(high, scores[q, i])
+        low = scores[q, i] if scores[q, i] < low else low
+        high = scores[q, i] if scores[q, i] > high else high
     width = (high - low) / F32(BINS - 1)
     if wanted >= n or not (width > F32(0.0) and width < F32(np.inf)):
         return F32(np.inf)
     inverse = F32(1.0) / width
-    for i in range(BINS):
+    for i in range(BINS + 1):
         counts[i] = 0
     for i in range(n):
-        counts[min(np.int64((scores[q, i] - low) * inverse), BINS - 1)] += 1
+        counts[np.int64((scores[q, i] - low) * inverse)] += 1
     number = 0
     below = counts[0]
     while below < wanted:
@@ -314,7 +318,9 @@ def _visits(probes, nprobe, nlist):
     gives it a good limit, then the others; both by list, so that a list is read from memory once for all its queries.
     """
     order = np.empty(len(probes), np.int64)
-    place = np.zeros(2 * nlist + 1, np.int64)
+    place = np.empty(2 * nlist + 1, np.int64)
+    for i in range(2 * nlist + 1):
+        place[i] = 0
     for pair in range(len(probes)):
         place[probes[pair] + (nlist if pair % nprobe else 0) + 1] += 1
     for i in range(2 * nlist):
@@ -330,7 +336,7 @@ def _visits(probes, nprobe, nlist):
 def _scan(vbmi, plain, model, lists, tables, limits, nprobe):
     """Candidates of all queries, and how many: no pair that is not among them can be in the answer."""
     room = 2 * TILE * 64
-    found = Found(np.empty(room), np.empty(room, np.int64), np.empty(room, np.int64))
+    found = Found(np.empty(room, np.float64), np.empty(room, np.int64), np.empty(room, np.int64))
     n = 0
     order = _visits(tables.probes, nprobe, model.nlist)
     run = 0
@@ -346,7 +352,10 @@ def _scan(vbmi, plain, model, lists, tables, limits, nprobe):
                     n = _drop(found, n, limits.theta, nprobe)
                     if n + TILE * 64 > len(found.row) // 2:
                         found = _grown(found, n)
-                start, count = int64_at(lists.starts + 8 * number) + first, min(size - first, TILE * 64)
+                start, count = (
+                    int64_at(lists.starts + 8 * number) + first,
+                    size - first if size - first < TILE * 64 else TILE * 64,
+                )
                 pair = order[visit]
                 if vbmi is not None:
                     n = _scan_bytes(model, lists, tables, limits, found, n, pair, pair // nprobe, number, start, count)
@@ -371,7 +380,7 @@ def _drop(found, n, theta, nprobe):
 def _grown(found, n):
     """The n candidates in arrays of twice the room."""
     room = 2 * len(found.row)
-    more = Found(np.empty(room), np.empty(room, np.int64), np.empty(room, np.int64))
+    more = Found(np.empty(room, np.float64), np.empty(room, np.int64), np.empty(room, np.int64))
     for c in range(n):
         more.lower[c], more.row[c], more.pair[c] = found.lower[c], found.row[c], found.pair[c]
     return more
@@ -406,10 +415,10 @@ def _scan_bytes(model, lists, tables, limits, found, n, pair, q, number, start, 
     base, spread = _base(model, tables, pair, number)
     step = tables.steps[q]
     offset = tables.error[q] - base - tables.lows[q]
-    scale = np.uint16(min(spread / step * 255.99, 65535.0))
+    scale = np.uint16(spread / step * 255.99) if spread / step < 256.0 else np.uint16(65535)
     table = address(tables.floats) + 4 * q * model.M * model.ksub
     table8 = address(tables.bytes) + 256 * q * model.M
-    masks = np.empty(2, np.uint64)
+    masks = np.empty(2, np.int64)
     block_bytes = 64 * lists.width
     limit = sum_limit((limits.theta[q] + offset) / step + 1.0)
     for first in range(0, size, 128):
@@ -419,7 +428,7 @@ def _scan_bytes(model, lists, tables, limits, found, n, pair, q, number, start, 
         if (masks[0] | masks[1]) == 0:
             continue
         for half in range(2 if stride else 1):
-            mask = masks[half]
+            mask = np.uint64(masks[half])
             while mask != 0:
                 bit = np.int64(trailing_zeros(mask))
                 mask &= mask - np.uint64(1)
@@ -434,7 +443,7 @@ def _scan_bytes(model, lists, tables, limits, found, n, pair, q, number, start, 
                     limit = sum_limit((limits.theta[q] + offset) / step + 1.0)
                     if ones(mask) > CROWD:
                         scan_blocks(block, stride, table8, model.M, scale, limit, address(masks))
-                        mask &= masks[half]
+                        mask &= np.uint64(masks[half])
     return n
 
 
@@ -479,7 +488,9 @@ def _number(lists, block, m, lane):
 @inner
 def _by_query(found, n, nq, nprobe):
     """The candidates' numbers, query by query, and where those of each query end: query q's are ends[q]:ends[q + 1]."""
-    ends = np.zeros(nq + 2, np.int64)
+    ends = np.empty(nq + 2, np.int64)
+    for q in range(nq + 2):
+        ends[q] = 0
     for c in range(n):
         ends[found.pair[c] // nprobe + 2] += 1
     for q in range(nq):
@@ -493,15 +504,15 @@ def _by_query(found, n, nq, nprobe):
 
 
 @inner
-def _best(model, lists, x, probes, found, candidates, values, ids):
+def _best(model, lists, x, probes, found, order, first, last, values, ids):
     """The k best of one query's candidates, in order of their lower bounds until those pass the k-th value.
 
     Parameters
     ----------
     x : int
         Address of the query.
-    candidates : int64 array
-        Places in `found`.
+    order : int64 array
+        The query's candidates are at order[first:last] in `found`.
     values, ids : float64 and int64 arrays, shape (k,)
         Filled with what is found, best first.
 
@@ -510,14 +521,14 @@ def _best(model, lists, x, probes, found, candidates, values, ids):
     int
         How many were found.
     """
-    count = len(candidates)
-    lower = np.empty(count)
+    count = last - first
+    lower, candidates = np.empty(count, np.float64), np.empty(count, np.int64)
     size = 0
     for i in range(count):
-        bound = found.lower[candidates[i]]
+        bound = found.lower[order[first + i]]
         if model.metric == COSINE:  # as values are: -(1 - distance / 2)
             bound = 0.5 * bound - 1.0
-        size = push_pair(lower, candidates, size, bound, candidates[i])
+        size = push_pair(lower, candidates, size, bound, order[first + i])
     sort_pairs(lower, candidates, size)
     n = 0
     for i in range(count):
