@@ -162,16 +162,13 @@ def test_the_screen_keeps_its_word(name, monkeypatch):
         x = rng.standard_normal((4, index.d)).astype(F)
         x = normalised(x) if metric == "cosine" else x
         ready = compiled.Ready(index._model)
-        products = ready.products(x)
-        theta = np.full(4, np.inf)
-        place = index.lists.view.places
-        q, value, _ = scan.range_search(True if name == "avx512" else None, ready.record, place, x, 6, *products, theta)
+        first = compiled._arguments(name == "avx512", ready, index.lists.view, x, 6)
+        none = np.empty((4, 0))
+        q, value, _ = scan.range_search(*first, none, np.full(4, np.inf))
         assert len(q) == 4 * 3000  # an infinite radius leaves nothing out
         for limit in np.quantile(value, [0.0, 0.01, 0.5]):
-            got = scan.range_search(
-                True if name == "avx512" else None, ready.record, place, x, 6, *products,
-                np.full(4, 2 * limit + 2 if metric == "cosine" else limit),
-            )  # fmt: skip
+            theta = np.full(4, 2 * limit + 2 if metric == "cosine" else limit)
+            got = scan.range_search(*first, none, theta)[1]
             inside = np.count_nonzero(value <= limit)
-            assert np.count_nonzero(got[1] <= limit) == inside  # none is lost
-            assert len(got[1]) <= inside + 4 * 3000 * 0.25  # and the screen does leave out
+            assert np.count_nonzero(got <= limit) == inside  # none is lost
+            assert len(got) <= inside + 4 * 3000 * 0.25  # and the screen does leave out

@@ -21,7 +21,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from ivfpq.kernels.vectors import extent, i64, inner, intrinsic, load_vector, splat
+from ivfpq.kernels.vectors import address, extent, i64, inner, intrinsic, load_vector, splat
 
 F32 = np.float32
 M_MAX = 256  # sums of so many bytes still fit 16 bits
@@ -47,7 +47,7 @@ def quantise_row(typingctx: Any, row: Any, n: Any, low: Any, inverse: Any, out: 
             b.store(v, b.inttoptr(b.add(out, j), _BYTES.as_pointer()), align=1)
         return context.get_dummy_value()
 
-    return types.void(types.uintp, types.uintp, types.float32, types.float32, types.uintp), codegen
+    return types.void(types.int64, types.int64, types.float32, types.float32, types.int64), codegen
 
 
 PREFETCH = 4352  # bytes ahead: the processor alone follows only the first of two blocks
@@ -82,7 +82,7 @@ def scan_blocks(
     masks : uintp
         Address of two uint64. Bit i < 32 stands for code 2 i of the block, bit 32 + i for code 2 i + 1.
     """
-    signature = types.void(types.uintp, types.uintp, types.uintp, types.uintp, types.uint16, types.uint16, types.uintp)
+    signature = types.void(types.int64, types.int64, types.int64, types.int64, types.uint16, types.uint16, types.int64)
 
     def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
         block, stride, tables, M, scale, limit, masks = args
@@ -156,35 +156,34 @@ def quantise(floats, bytes_, steps, lows):
     for q in range(nq):
         widest = F32(0.0)
         for m in range(M):
-            _extent(floats[q, m], ends)
+            row = address(floats) + 4 * (q * M + m) * ksub
+            if ksub >= 16:
+                extent(row, ksub, address(ends))
+            else:
+                ends[0] = ends[1] = floats[q, m, 0]
+                for j in range(1, ksub):
+                    value = floats[q, m, j]
+                    ends[0] = value if value < ends[0] else ends[0]
+                    ends[1] = value if value > ends[1] else ends[1]
             lowest[m] = ends[0]
-            widest = max(widest, ends[1] - ends[0])
-        step = max(F32(widest * F32(CLIP / 255.0)), F32(1e-30))
+            widest = ends[1] - ends[0] if ends[1] - ends[0] > widest else widest
+        step = F32(widest * F32(CLIP / 255.0))
+        step = step if step > F32(1e-30) else F32(1e-30)
         inverse = F32(1.0) / step
         total = 0.0
         for m in range(M):
-            row = floats[q, m]
+            row, out = address(floats) + 4 * (q * M + m) * ksub, address(bytes_) + 256 * (q * M + m)
             if ksub >= 64:
-                quantise_row(row.ctypes.data, ksub, lowest[m], inverse, bytes_[q, m].ctypes.data)
+                quantise_row(row, ksub, lowest[m], inverse, out)
             else:
                 for j in range(ksub):
-                    bytes_[q, m, j] = np.uint8(np.int32(min((row[j] - lowest[m]) * inverse, F32(255.0))))
+                    value = (floats[q, m, j] - lowest[m]) * inverse
+                    bytes_[q, m, j] = np.uint8(np.int32(value if value < F32(255.0) else F32(255.0)))
             total += np.float64(lowest[m])
         steps[q], lows[q] = step, total
 
 
 @inner
-def _extent(row, ends):
-    """Put the smallest and the largest number of a row into `ends`."""
-    if len(row) >= 16:
-        extent(row.ctypes.data, len(row), ends.ctypes.data)
-        return
-    ends[0] = ends[1] = row[0]
-    for j in range(1, len(row)):
-        ends[0], ends[1] = min(ends[0], row[j]), max(ends[1], row[j])
-
-
-@inner
 def sum_limit(bound):
     """The largest 16-bit sum that a bound in steps may not leave out; 65535 leaves nothing out (NaN neither)."""
-    return np.uint16(max(bound, 0.0)) if bound < 65535.0 else np.uint16(65535)
+    return np.uint16(65535) if not bound < 65535.0 else np.uint16(bound) if bound > 0.0 else np.uint16(0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,6 +13,7 @@ from ivfpq.checks import Floats
 from ivfpq.distances import BLOCK, RangeResult, SearchResult, squared_lengths, within
 from ivfpq.invlists import Lists
 from ivfpq.kernels import scan
+from ivfpq.kernels.avx512 import M_MAX
 from ivfpq.kernels.model import Model
 
 FEW = 2  # so many queries are cheaper one by one than by matrix products
@@ -35,16 +36,21 @@ class Ready:
     record : array of type MODEL, shape (1,)
     lists_matrix : float32 array, shape (d + 1, nlist)
         [a, 1] @ lists_matrix are the coarse distances but for |a|^2.
+    bytes_fit : bool
+        Whether the scan by bytes can take the codes; the portable one takes all.
+    nlist, table : int, (M, ksub)
     tables_matrix : float32 array, shape (M, dsub + 1, ksub)
         [a_m, 1] @ tables_matrix[m] is the table T[m].
     """
 
-    __slots__ = ("_arrays", "centre", "l2", "lists_matrix", "record", "tables_matrix")
+    __slots__ = ("_arrays", "bytes_fit", "centre", "l2", "lists_matrix", "nlist", "record", "table", "tables_matrix")
 
     def __init__(self, model: Model) -> None:
         y, pq = model.coarse.y, model.pq
         codebooks: Floats = pq.codebooks  # type: ignore[assignment]
         self.l2 = model.space == "l2"
+        self.nlist, self.table = len(y), (pq.M, pq.ksub)
+        self.bytes_fit = pq.ksub <= 256 and pq.M <= M_MAX
         factor = np.float32(-2 if self.l2 else -1)
         zero = np.zeros(pq.d, np.float32)
         self.centre = zero if model.coarse.centre is None else model.coarse.centre
@@ -95,22 +101,28 @@ class Ready:
 def search(x: Floats, nprobe: int, model: Model, lists: Lists, k: int, *, vbmi: bool) -> SearchResult:
     """See `kernels.search`; with `vbmi`, by AVX-512 VBMI."""
     ready = _ready(model)
-    result = SearchResult(np.empty((len(x), k), np.float32), np.empty((len(x), k), np.int64))
+    vbmi = vbmi and ready.bytes_fit
+    kept = min(k, lists.ntotal)
 
-    def answer(part: slice) -> None:
+    def answer(part: slice) -> SearchResult:
         queries = _writeable(x[part])
-        products = ready.products(queries) if len(queries) > FEW else _none()
-        out = (result.distances[part], result.ids[part])
-        scan.search(vbmi or None, ready.record, lists.places, queries, nprobe, *products, *out)
+        nq = len(queries)
+        result = SearchResult(np.empty((nq, k), np.float32), np.empty((nq, k), np.int64))
+        scan.search(*_arguments(vbmi, ready, lists, queries, nprobe), np.empty((nq, kept)), *result)
+        return result
 
-    for _ in _each(answer, len(x), model):
-        pass
-    return result
+    parts = _each(answer, len(x), model)
+    if len(parts) == 1:
+        only: SearchResult = parts[0]
+        return only
+    parts.append(SearchResult(np.empty((0, k), np.float32), np.empty((0, k), np.int64)))
+    return SearchResult(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
 def range_search(x: Floats, nprobe: int, model: Model, lists: Lists, radius: float, *, vbmi: bool) -> RangeResult:
     """See `kernels.range_search`."""
     ready = _ready(model)
+    vbmi = vbmi and ready.bytes_fit
     if model.metric == "cosine":  # 1 - distance / 2 > radius, where the difference is rounded
         limit = 2.0 * (1.0 - radius) + 2.0**-21 * (1.0 + abs(radius))
     else:
@@ -118,16 +130,26 @@ def range_search(x: Floats, nprobe: int, model: Model, lists: Lists, radius: flo
 
     def answer(part: slice) -> tuple[Any, Any, Any]:
         queries = _writeable(x[part])
-        products = ready.products(queries) if len(queries) > FEW else _none()
-        theta = np.full(len(queries), limit)
-        query, value, id = scan.range_search(
-            vbmi or None, ready.record, lists.places, queries, nprobe, *products, theta
-        )
-        return query + part.start, value if ready.l2 and model.metric == "l2" else -value, id
+        fixed = np.empty((len(queries), 0)), np.full(len(queries), limit)
+        query, value, id = scan.range_search(*_arguments(vbmi, ready, lists, queries, nprobe), *fixed)
+        return query + part.start, value if model.metric == "l2" else -value, id
 
     none = (np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.int64))
-    query, distance, ids = (np.concatenate(parts) for parts in zip(none, *_each(answer, len(x), model), strict=True))
+    parts = zip(none, *_each(answer, len(x), model), strict=True)
+    query, distance, ids = (np.concatenate(arrays) for arrays in parts)
     return within(query, distance, ids, len(x), radius, model.metric)
+
+
+def _arguments(vbmi: bool, ready: Ready, lists: Lists, x: Floats, nprobe: int) -> tuple[Any, ...]:
+    """What both searches take first."""
+    given = len(x) > FEW
+    if given:
+        scores, tables = ready.products(x)
+    else:
+        scores, tables = np.empty((len(x), ready.nlist), np.float32), np.empty((len(x), *ready.table), np.float32)
+    bytes_ = np.empty((len(x) if vbmi else 0, ready.table[0], 256), np.uint8)
+    kernel = (True, None) if vbmi else (None, True)
+    return (*kernel, ready.record, lists.places, x, nprobe, given, scores, tables, bytes_)
 
 
 def _ready(model: Model) -> Ready:
@@ -142,23 +164,19 @@ def _writeable(x: Floats) -> Floats:
     return x if x.flags.writeable else x.copy()
 
 
-def _none() -> tuple[Floats, Floats]:
-    return np.empty((0, 0), np.float32), np.empty((0, 0, 0), np.float32)
-
-
-def _each(answer: Callable[[slice], Any], nq: int, model: Model) -> Iterator[Any]:
+def _each(answer: Callable[[slice], Any], nq: int, model: Model) -> list[Any]:
     """What `answer` gives for each chunk of the queries, in order. Compiled code and matrix products let threads run
     side by side; which queries are together in a chunk does not change their answers.
     """
+    if nq <= FEW:
+        return [answer(slice(0, nq))] if nq else []
     size = max(1, min(CHUNK, 4 * BLOCK // max(model.pq.M * model.pq.ksub, len(model.coarse.y))))
-    if nq > FEW:
-        size = min(size, max(FEW + 1, -(-nq // threads())))
+    size = min(size, max(FEW + 1, -(-nq // threads())))
     parts = [slice(start, min(start + size, nq)) for start in range(0, nq, size)]
     if len(parts) > 1 and threads() > 1:
         with ThreadPoolExecutor(threads()) as pool:
-            yield from pool.map(answer, parts)
-    else:
-        yield from map(answer, parts)
+            return list(pool.map(answer, parts))
+    return [answer(part) for part in parts]
 
 
 def threads() -> int:

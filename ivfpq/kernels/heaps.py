@@ -6,28 +6,28 @@ from ivfpq.kernels.vectors import inner
 
 
 @inner
-def push(heap, size, value):
-    """Keep the smallest values in a heap that holds `size` now; returns how many it holds."""
-    if size < len(heap):
+def push(heaps, q, size, value):
+    """Keep the smallest values in heap q, a row of (nq, k), that holds `size` now; returns how many it holds."""
+    if size < heaps.shape[1]:
         i = size
-        while i > 0 and heap[(i - 1) >> 1] < value:
-            heap[i] = heap[(i - 1) >> 1]
+        while i > 0 and heaps[q, (i - 1) >> 1] < value:
+            heaps[q, i] = heaps[q, (i - 1) >> 1]
             i = (i - 1) >> 1
-        heap[i] = value
+        heaps[q, i] = value
         return size + 1
-    if value < heap[0]:
+    if value < heaps[q, 0]:
         i = 0
         while True:
             child = 2 * i + 1
             if child >= size:
                 break
-            if child + 1 < size and heap[child + 1] > heap[child]:
+            if child + 1 < size and heaps[q, child + 1] > heaps[q, child]:
                 child += 1
-            if heap[child] <= value:
+            if heaps[q, child] <= value:
                 break
-            heap[i] = heap[child]
+            heaps[q, i] = heaps[q, child]
             i = child
-        heap[i] = value
+        heaps[q, i] = value
     return size
 
 

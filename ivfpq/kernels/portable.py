@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from ivfpq.kernels.vectors import eight_bytes_at, inner, word_at
+from ivfpq.kernels.vectors import eight_bytes_at, float32_at, inner, word_at
 
 F32 = np.float32
 
 
 @inner
-def near_bytes(table, block, limit):
+def near_bytes(table, M, ksub, block, limit):
     """Which of the 64 one-byte codes of a block may have a sum of table entries not above a limit.
 
     Eight codes are one word of memory, and their eight sums, which do not wait for each other, keep the processor
@@ -21,7 +21,9 @@ def near_bytes(table, block, limit):
 
     Parameters
     ----------
-    table : float32 array, shape (M, ksub)
+    table : int
+        Address of float32 (M, ksub).
+    M, ksub : int
     block : int
         Address of uint8 (M, 64).
     limit : float32
@@ -35,35 +37,36 @@ def near_bytes(table, block, limit):
     mask = np.uint64(0)
     for i in range(8):
         s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = F32(0.0)
-        for m in range(len(table)):
-            t = table[m]
+        for m in range(M):
+            t = table + 4 * m * ksub
             w = eight_bytes_at(block + 64 * m + 8 * i)
-            s0 += t[w & byte]
-            s1 += t[(w >> np.uint64(8)) & byte]
-            s2 += t[(w >> np.uint64(16)) & byte]
-            s3 += t[(w >> np.uint64(24)) & byte]
-            s4 += t[(w >> np.uint64(32)) & byte]
-            s5 += t[(w >> np.uint64(40)) & byte]
-            s6 += t[(w >> np.uint64(48)) & byte]
-            s7 += t[w >> np.uint64(56)]
-        if not min(min(min(s0, s1), min(s2, s3)), min(min(s4, s5), min(s6, s7))) > limit:
+            s0 += float32_at(t + 4 * np.int64(w & byte))
+            s1 += float32_at(t + 4 * np.int64((w >> np.uint64(8)) & byte))
+            s2 += float32_at(t + 4 * np.int64((w >> np.uint64(16)) & byte))
+            s3 += float32_at(t + 4 * np.int64((w >> np.uint64(24)) & byte))
+            s4 += float32_at(t + 4 * np.int64((w >> np.uint64(32)) & byte))
+            s5 += float32_at(t + 4 * np.int64((w >> np.uint64(40)) & byte))
+            s6 += float32_at(t + 4 * np.int64((w >> np.uint64(48)) & byte))
+            s7 += float32_at(t + 4 * np.int64(w >> np.uint64(56)))
+        far = s0 > limit and s1 > limit and s2 > limit and s3 > limit and s4 > limit and s5 > limit
+        if not (far and s6 > limit and s7 > limit):
             mask |= byte << np.uint64(8 * i)
     return mask
 
 
 @inner
-def near_words(table, block, limit):
+def near_words(table, M, ksub, block, limit):
     """The same for codes of two bytes, four at a time: `block` is the address of uint16 (M, 64)."""
     mask = np.uint64(0)
     for i in range(0, 64, 4):
         s0 = s1 = s2 = s3 = F32(0.0)
-        for m in range(len(table)):
-            t = table[m]
+        for m in range(M):
+            t = table + 4 * m * ksub
             at = block + 2 * (64 * m + i)
-            s0 += t[word_at(at)]
-            s1 += t[word_at(at + 2)]
-            s2 += t[word_at(at + 4)]
-            s3 += t[word_at(at + 6)]
-        if not min(min(s0, s1), min(s2, s3)) > limit:
+            s0 += float32_at(t + 4 * np.int64(word_at(at)))
+            s1 += float32_at(t + 4 * np.int64(word_at(at + 2)))
+            s2 += float32_at(t + 4 * np.int64(word_at(at + 4)))
+            s3 += float32_at(t + 4 * np.int64(word_at(at + 6)))
+        if not (s0 > limit and s1 > limit and s2 > limit and s3 > limit):
             mask |= np.uint64(15) << np.uint64(i)
     return mask

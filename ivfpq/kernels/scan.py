@@ -42,18 +42,22 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import carray
 
-from ivfpq.kernels.avx512 import M_MAX, quantise, scan_blocks, sum_limit
+from ivfpq.kernels.avx512 import quantise, scan_blocks, sum_limit
 from ivfpq.kernels.heaps import push, push_pair, sort_pairs
 from ivfpq.kernels.portable import near_bytes, near_words
 from ivfpq.kernels.vectors import (
+    address,
     byte_at,
     entry,
+    float32_at,
+    float64_at,
     inner,
+    int32_at,
+    int64_at,
     ones,
     panel_products,
-    pointer,
+    part,
     sum_of_products,
     sum_of_residual_squares,
     sum_of_squares,
@@ -110,77 +114,83 @@ class Found(NamedTuple):
 
 
 @entry
-def search(vbmi, model, lists, x, nprobe, scores, tables, distances, ids):
+def search(vbmi, plain, model, lists, x, nprobe, given, scores, tables, bytes_, uppers, distances, ids):
     """Fill distances float32 (nq, k) and ids int64 (nq, k), best first; missing ones as infinity and -1.
 
     Parameters
     ----------
-    vbmi : True or None
-        Whether AVX-512 VBMI may be used. None, not False: numba then leaves the code out.
+    vbmi, plain : True and None, or None and True
+        Which scan to use. None, not False: numba then leaves out the code of the other.
     model, lists : record arrays, shape (1,)
         See `compiled.MODEL` and `Lists.places`.
     x : float32 array, shape (nq, d)
     nprobe : int
+    given : bool
+        Whether scores and tables are `Ready.products` of x; otherwise they are filled here.
     scores, tables : float32 arrays, shapes (nq, nlist) and (nq, M, ksub)
-        As `compiled` makes them by matrix products. Empty, they are made here.
+    bytes_ : uint8 array, shape (nq, M, 256); of no queries for the plain scan
+    uppers : float64 array, shape (nq, k or fewer where fewer vectors are stored)
+        Arrays made by Python take no time to compile.
     """
     model_, lists_ = model[0], lists[0]
     nq, k = distances.shape
-    ready = _tables(vbmi, model_, x, nprobe, scores, tables)
-    kept = min(k, lists_.ntotal)
-    limits = Limits(np.full(nq, np.inf), np.empty((nq, kept)), np.zeros(nq, np.int64))
-    found, n = _scan(vbmi, model_, lists_, ready, limits, nprobe)
-    order, ends = _by_query(found, n, nq, nprobe)
+    ready = _tables(vbmi, model_, x, nprobe, given, scores, tables, bytes_)
+    limits = Limits(np.empty(nq, np.float64), uppers, np.empty(nq, np.int64))
     for q in range(nq):
-        _best(model_, lists_, x[q], ready.probes, found, order[ends[q] : ends[q + 1]], distances[q], ids[q])
+        limits.theta[q], limits.held[q] = np.inf, 0
+    found, n = _scan(vbmi, plain, model_, lists_, ready, limits, nprobe)
+    order, ends = _by_query(found, n, nq, nprobe)
+    values, numbers = np.empty(k, np.float64), np.empty(k, np.int64)
+    sign = F32(1.0) if model_.metric == L2 else F32(-1.0)
+    for q in range(nq):
+        at = address(x) + 4 * q * model_.d
+        size = _best(model_, lists_, at, ready.probes, found, order, ends[q], ends[q + 1], values, numbers)
+        for rank in range(k):
+            if rank < size:
+                distances[q, rank], ids[q, rank] = sign * F32(values[rank]), numbers[rank]
+            else:
+                distances[q, rank], ids[q, rank] = sign * F32(np.inf), -1
 
 
 @entry
-def range_search(vbmi, model, lists, x, nprobe, scores, tables, theta):
-    """All whose lower bound is not above theta float64 (nq,): query numbers, values (smaller is better), and ids."""
+def range_search(vbmi, plain, model, lists, x, nprobe, given, scores, tables, bytes_, uppers, theta):
+    """All whose lower bound is not above theta float64 (nq,): query numbers, values (smaller is better), and ids.
+
+    `uppers` has the shape (nq, 0): the limits are fixed.
+    """
     model_, lists_ = model[0], lists[0]
-    ready = _tables(vbmi, model_, x, nprobe, scores, tables)
-    limits = Limits(theta, np.empty((len(x), 0)), np.zeros(len(x), np.int64))
-    found, n = _scan(vbmi, model_, lists_, ready, limits, nprobe)
+    ready = _tables(vbmi, model_, x, nprobe, given, scores, tables, bytes_)
+    limits = Limits(theta, uppers, np.empty(0, np.int64))
+    found, n = _scan(vbmi, plain, model_, lists_, ready, limits, nprobe)
     queries, values, ids = np.empty(n, np.int64), np.empty(n, np.float32), np.empty(n, np.int64)
     for c in range(n):
         pair = found.pair[c]
         queries[c] = pair // nprobe
-        values[c] = _defined(model_, lists_, x[queries[c]], ready.probes[pair], found.row[c])
+        values[c] = _defined(model_, lists_, address(x) + 4 * queries[c] * model_.d, ready.probes[pair], found.row[c])
         ids[c] = _id(lists_, found.row[c])
     return queries, values, ids
 
 
-@inner
-def _tables(vbmi, model, x, nprobe, scores, tables):
+@part
+def _tables(vbmi, model, x, nprobe, given, scores, tables, bytes_):
     """Everything that depends on the query and not on the codes."""
     nq = len(x)
-    if len(scores) < nq:
-        scores = np.empty((nq, model.nlist), np.float32)
-        tables = np.empty((nq, model.M, model.ksub), np.float32)
-        for q in range(nq):
-            _products(model, x[q], scores[q], tables[q])
-    error = np.empty(nq)
-    coarse_error = np.empty(nq)
+    error, coarse_error = np.empty(nq, np.float64), np.empty(nq, np.float64)
     for q in range(nq):
-        coarse_error[q], error[q] = _errors(model, x[q])
-    probes = np.empty(nq * nprobe, np.int64)
-    base = np.empty(nq * nprobe, np.float32)
+        if not given:
+            _products(model, x, q, scores, tables)
+        coarse_error[q], error[q] = _errors(model, x, q)
+    probes, base = np.empty(nq * nprobe, np.int64), np.empty(nq * nprobe, np.float32)
     _choose(model, scores, coarse_error, x, nprobe, probes, base)
-    steps = np.zeros(nq)
-    lows = np.zeros(nq)
-    use = 0
-    if vbmi is not None and model.M <= M_MAX and model.ksub <= 256:
-        use = nq
-    bytes_ = np.empty((use, model.M, 256), np.uint8)
-    if vbmi is not None and use > 0:
+    steps, lows = np.empty(nq, np.float64), np.empty(nq, np.float64)
+    if vbmi is not None:
         quantise(tables, bytes_, steps, lows)
     return Tables(probes, base, error, tables, bytes_, steps, lows)
 
 
 @inner
-def _products(model, x, scores, table):
-    """Coarse distances (nlist,) and tables (M, ksub) of one query, read straight from memory.
+def _products(model, x, q, scores, tables):
+    """Coarse distances and tables of query q, read straight from memory: rows q of scores (nq, nlist) and of tables.
 
     Matrices are cut into panels of 64 columns, (d, 64) each, because one vector times a matrix costs what reading the
     matrix costs.
@@ -188,41 +198,40 @@ def _products(model, x, scores, table):
     d, dsub = model.d, model.dsub
     a = np.empty(d, np.float32)
     out = np.empty(64, np.float32)
-    centre = carray(pointer(model.centre), (d,), np.float32)
     factor = F32(-1.0) if model.metric == IP else F32(-2.0)
     square = 0.0
     for i in range(d):
-        difference = x[i] - centre[i]
+        difference = x[q, i] - float32_at(model.centre + 4 * i)
         square += np.float64(difference) * np.float64(difference)
         a[i] = factor * difference
     if model.metric == IP:
         square = 0.0
     for first in range(0, model.nlist, 64):
         start = model.centroid_squares + 4 * first
-        panel_products(a.ctypes.data, d, model.centroid_panels + 4 * d * first, start, out.ctypes.data)
-        for j in range(min(64, model.nlist - first)):
-            scores[first + j] = out[j] + F32(square)
+        panel_products(address(a), d, model.centroid_panels + 4 * d * first, start, address(out))
+        for j in range(64):
+            if first + j < model.nlist:
+                scores[q, first + j] = out[j] + F32(square)
     wide = (model.ksub + 63) & ~63
     for m in range(model.M):
-        part = a.ctypes.data + 4 * m * dsub
         for first in range(0, model.ksub, 64):
             start = model.codebook_squares + 4 * (m * wide + first)
             panel = model.codebook_panels + 4 * dsub * (m * wide + first)
-            panel_products(part, dsub, panel, start, out.ctypes.data)
-            for j in range(min(64, model.ksub - first)):
-                table[m, first + j] = out[j]
+            panel_products(address(a) + 4 * m * dsub, dsub, panel, start, address(out))
+            for j in range(64):
+                if first + j < model.ksub:
+                    tables[q, m, first + j] = out[j]
 
 
 @inner
-def _errors(model, x):
+def _errors(model, x, q):
     """What screened coarse distances, and distances of codes, can be off by: see the proof above."""
-    centre = carray(pointer(model.centre), (model.d,), np.float32)
     square = 0.0
     for i in range(model.d):
-        difference = np.float64(x[i] - centre[i])
+        difference = np.float64(x[q, i] - float32_at(model.centre + 4 * i))
         square += difference * difference
     terms = (2.1 * model.d + 64.0) * 2.0**-24
-    gamma = 1.02 * terms / max(1.0 - terms, 2.0**-24)
+    gamma = 1.02 * terms / (1.0 - terms) if terms < 0.5 else np.inf
     coarse = (np.sqrt(square) + model.longest_centroid) ** 2
     reach = (np.sqrt(square) + model.longest_centroid + model.longest_code) ** 2
     floor = 8.0 * model.d * 1.2e-38
@@ -240,30 +249,30 @@ def _choose(model, scores, error, x, nprobe, probes, base):
     by score comes first, the others in no order.
     """
     nlist = model.nlist
-    counts = np.empty(BINS, np.int64)
-    distances = np.empty(nprobe, np.float32)
+    counts = np.empty(BINS + 1, np.int64)  # rounding may put the highest one bin up
+    distances = np.empty(nprobe, np.float64)
     numbers = np.empty(nprobe, np.int64)
     for q in range(len(x)):
-        row = scores[q]
-        limit = _rough_limit(row, nprobe, counts)
+        limit = _rough_limit(scores, q, nprobe, counts)
         n = 0
         for number in range(nlist):
-            if not row[number] > limit:
-                n = push_pair(distances, numbers, n, row[number], number)
-        doubt = np.float64(distances[0]) + 2.0 * error[q]
+            if not scores[q, number] > limit:
+                n = push_pair(distances, numbers, n, np.float64(scores[q, number]), number)
+        doubt = distances[0] + 2.0 * error[q]
         maybe = 0
         for number in range(nlist):
-            maybe += not np.float64(row[number]) > doubt
+            maybe += not np.float64(scores[q, number]) > doubt
         if maybe > nprobe:
             n = 0
             for number in range(nlist):
-                if not np.float64(row[number]) > doubt:
-                    n = push_pair(distances, numbers, n, _coarse_distance(model, x[q], number), number)
+                if not np.float64(scores[q, number]) > doubt:
+                    distance = np.float64(_coarse_distance(model, address(x) + 4 * q * model.d, number))
+                    n = push_pair(distances, numbers, n, distance, number)
         first = q * nprobe
         best = first
         for p in range(nprobe):
             probes[first + p] = numbers[p]
-            base[first + p] = row[numbers[p]]
+            base[first + p] = scores[q, numbers[p]]
             if base[first + p] < base[best]:
                 best = first + p
         probes[first], probes[best] = probes[best], probes[first]
@@ -271,20 +280,21 @@ def _choose(model, scores, error, x, nprobe, probes, base):
 
 
 @inner
-def _rough_limit(row, wanted, counts):
-    """A limit that `wanted` numbers of a row or a few more do not exceed: the end of a bin of a histogram."""
-    if wanted >= len(row):
-        return F32(np.inf)
-    low = high = row[0]
-    for value in row:
-        low, high = min(low, value), max(high, value)
+def _rough_limit(scores, q, wanted, counts):
+    """A limit that `wanted` numbers of row q or a few more do not exceed: the end of a bin of a histogram."""
+    n = scores.shape[1]
+    low = high = scores[q, 0]
+    for i in range(n):
+        low = scores[q, i] if scores[q, i] < low else low
+        high = scores[q, i] if scores[q, i] > high else high
     width = (high - low) / F32(BINS - 1)
-    if not (width > F32(0.0) and width < F32(np.inf)):
+    if wanted >= n or not (width > F32(0.0) and width < F32(np.inf)):
         return F32(np.inf)
     inverse = F32(1.0) / width
-    counts[:] = 0
-    for value in row:
-        counts[min(np.int64((value - low) * inverse), BINS - 1)] += 1
+    for i in range(BINS + 1):
+        counts[i] = 0
+    for i in range(n):
+        counts[np.int64((scores[q, i] - low) * inverse)] += 1
     number = 0
     below = counts[0]
     while below < wanted:
@@ -295,11 +305,11 @@ def _rough_limit(row, wanted, counts):
 
 @inner
 def _coarse_distance(model, x, number):
-    """As `distances.pair_distances`, the sign turned for ip."""
+    """As `distances.pair_distances` of the query at address x, the sign turned for ip."""
     centroid = model.centroids + 4 * model.d * number
     if model.metric == IP:
-        return -F32(sum_of_products(x.ctypes.data, centroid, model.d) + F32(0.0))
-    return sum_of_squares(x.ctypes.data, centroid, model.d)
+        return -F32(sum_of_products(x, centroid, model.d) + F32(0.0))
+    return sum_of_squares(x, centroid, model.d)
 
 
 @inner
@@ -308,7 +318,9 @@ def _visits(probes, nprobe, nlist):
     gives it a good limit, then the others; both by list, so that a list is read from memory once for all its queries.
     """
     order = np.empty(len(probes), np.int64)
-    place = np.zeros(2 * nlist + 1, np.int64)
+    place = np.empty(2 * nlist + 1, np.int64)
+    for i in range(2 * nlist + 1):
+        place[i] = 0
     for pair in range(len(probes)):
         place[probes[pair] + (nlist if pair % nprobe else 0) + 1] += 1
     for i in range(2 * nlist):
@@ -320,13 +332,11 @@ def _visits(probes, nprobe, nlist):
     return order
 
 
-@inner
-def _scan(vbmi, model, lists, tables, limits, nprobe):
+@part
+def _scan(vbmi, plain, model, lists, tables, limits, nprobe):
     """Candidates of all queries, and how many: no pair that is not among them can be in the answer."""
-    starts = carray(pointer(lists.starts), (model.nlist,), np.int64)
-    sizes = carray(pointer(lists.sizes), (model.nlist,), np.int64)
     room = 2 * TILE * 64
-    found = Found(np.empty(room), np.empty(room, np.int64), np.empty(room, np.int64))
+    found = Found(np.empty(room, np.float64), np.empty(room, np.int64), np.empty(room, np.int64))
     n = 0
     order = _visits(tables.probes, nprobe, model.nlist)
     run = 0
@@ -335,18 +345,22 @@ def _scan(vbmi, model, lists, tables, limits, nprobe):
         end = run + 1
         while end < len(order) and tables.probes[order[end]] == number:
             end += 1
-        for first in range(0, sizes[number], TILE * 64):
+        size = int64_at(lists.sizes + 8 * number)
+        for first in range(0, size, TILE * 64):
             for visit in range(run, end):
                 if n + TILE * 64 > len(found.row):
                     n = _drop(found, n, limits.theta, nprobe)
                     if n + TILE * 64 > len(found.row) // 2:
                         found = _grown(found, n)
-                start, size = starts[number] + first, min(sizes[number] - first, TILE * 64)
+                start, count = (
+                    int64_at(lists.starts + 8 * number) + first,
+                    size - first if size - first < TILE * 64 else TILE * 64,
+                )
                 pair = order[visit]
-                if vbmi is not None and len(tables.bytes) > 0:
-                    n = _scan_bytes(model, lists, tables, limits, found, n, pair, pair // nprobe, number, start, size)
-                else:
-                    n = _scan_floats(model, lists, tables, limits, found, n, pair, pair // nprobe, number, start, size)
+                if vbmi is not None:
+                    n = _scan_bytes(model, lists, tables, limits, found, n, pair, pair // nprobe, number, start, count)
+                if plain is not None:
+                    n = _scan_floats(model, lists, tables, limits, found, n, pair, pair // nprobe, number, start, count)
         run = end
     return found, _drop(found, n, limits.theta, nprobe)
 
@@ -366,7 +380,7 @@ def _drop(found, n, theta, nprobe):
 def _grown(found, n):
     """The n candidates in arrays of twice the room."""
     room = 2 * len(found.row)
-    more = Found(np.empty(room), np.empty(room, np.int64), np.empty(room, np.int64))
+    more = Found(np.empty(room, np.float64), np.empty(room, np.int64), np.empty(room, np.int64))
     for c in range(n):
         more.lower[c], more.row[c], more.pair[c] = found.lower[c], found.row[c], found.pair[c]
     return more
@@ -376,13 +390,16 @@ def _grown(found, n):
 def _scan_floats(model, lists, tables, limits, found, n, pair, q, number, start, size):
     """Look through rows start ... start + size - 1 for query q by float32 sums; returns the number of candidates."""
     base, spread = _base(model, tables, pair, number)
-    table = tables.floats[q]
+    table = address(tables.floats) + 4 * q * model.M * model.ksub
     block_bytes = 64 * lists.width * lists.code_bytes
     for first in range(0, size, 64):
         block = lists.blocks + ((start + first) >> 6) * block_bytes
         bound = limits.theta[q] + tables.error[q] - base
         limit = F32(bound + abs(bound) * 2.0**-22)
-        mask = near_bytes(table, block, limit) if lists.code_bytes == 1 else near_words(table, block, limit)
+        if lists.code_bytes == 1:
+            mask = near_bytes(table, model.M, model.ksub, block, limit)
+        else:
+            mask = near_words(table, model.M, model.ksub, block, limit)
         while mask != 0:
             lane = np.int64(trailing_zeros(mask))
             mask &= mask - np.uint64(1)
@@ -398,19 +415,20 @@ def _scan_bytes(model, lists, tables, limits, found, n, pair, q, number, start, 
     base, spread = _base(model, tables, pair, number)
     step = tables.steps[q]
     offset = tables.error[q] - base - tables.lows[q]
-    scale = np.uint16(min(spread / step * 255.99, 65535.0))
-    table8 = tables.bytes[q].ctypes.data
-    masks = np.empty(2, np.uint64)
+    scale = np.uint16(spread / step * 255.99) if spread / step < 256.0 else np.uint16(65535)
+    table = address(tables.floats) + 4 * q * model.M * model.ksub
+    table8 = address(tables.bytes) + 256 * q * model.M
+    masks = np.empty(2, np.int64)
     block_bytes = 64 * lists.width
     limit = sum_limit((limits.theta[q] + offset) / step + 1.0)
     for first in range(0, size, 128):
         block = lists.blocks + ((start + first) >> 6) * block_bytes
         stride = block_bytes if first + 64 < size else 0
-        scan_blocks(block, stride, table8, model.M, scale, limit, masks.ctypes.data)
+        scan_blocks(block, stride, table8, model.M, scale, limit, address(masks))
         if (masks[0] | masks[1]) == 0:
             continue
         for half in range(2 if stride else 1):
-            mask = masks[half]
+            mask = np.uint64(masks[half])
             while mask != 0:
                 bit = np.int64(trailing_zeros(mask))
                 mask &= mask - np.uint64(1)
@@ -418,24 +436,22 @@ def _scan_bytes(model, lists, tables, limits, found, n, pair, q, number, start, 
                 if at >= size:
                     continue
                 theta = limits.theta[q]
-                n = _weigh(
-                    model, lists, tables.floats[q], tables.error[q], base, spread, limits, found, n, pair, q,
-                    block + half * block_bytes, start + at,
-                )  # fmt: skip
+                where = block + half * block_bytes
+                error, row = tables.error[q], start + at
+                n = _weigh(model, lists, table, error, base, spread, limits, found, n, pair, q, where, row)
                 if limits.theta[q] < theta:
                     limit = sum_limit((limits.theta[q] + offset) / step + 1.0)
                     if ones(mask) > CROWD:
-                        scan_blocks(block, stride, table8, model.M, scale, limit, masks.ctypes.data)
-                        mask &= masks[half]
+                        scan_blocks(block, stride, table8, model.M, scale, limit, address(masks))
+                        mask &= np.uint64(masks[half])
     return n
 
 
 @inner
 def _base(model, tables, pair, number):
     """base + low_l of a pair, and step_l."""
-    low = carray(pointer(model.low), (model.nlist,), np.float64)
-    step = carray(pointer(model.step), (model.nlist,), np.float64)
-    return np.float64(tables.base[pair]) + low[number], step[number]
+    low = float64_at(model.low + 8 * number)
+    return np.float64(tables.base[pair]) + low, float64_at(model.step + 8 * number)
 
 
 @inner
@@ -444,7 +460,7 @@ def _weigh(model, lists, table, error, base, spread, limits, found, n, pair, q, 
     lane = row & 63
     total = F32(0.0)
     for m in range(model.M):
-        total += table[m, _number(lists, block, m, lane)]
+        total += float32_at(table + 4 * (m * model.ksub + np.int64(_number(lists, block, m, lane))))
     lower = base - error + np.float64(total)
     if model.terms:
         lower += spread * np.float64(_number(lists, block, model.M, lane))
@@ -455,7 +471,7 @@ def _weigh(model, lists, table, error, base, spread, limits, found, n, pair, q, 
     if upper < limits.theta[q]:
         k = limits.uppers.shape[1]
         if k > 0:
-            limits.held[q] = push(limits.uppers[q], limits.held[q], upper)
+            limits.held[q] = push(limits.uppers, q, limits.held[q], upper)
             if limits.held[q] == k:
                 limits.theta[q] = limits.uppers[q, 0]
     return n + 1
@@ -472,7 +488,9 @@ def _number(lists, block, m, lane):
 @inner
 def _by_query(found, n, nq, nprobe):
     """The candidates' numbers, query by query, and where those of each query end: query q's are ends[q]:ends[q + 1]."""
-    ends = np.zeros(nq + 2, np.int64)
+    ends = np.empty(nq + 2, np.int64)
+    for q in range(nq + 2):
+        ends[q] = 0
     for c in range(n):
         ends[found.pair[c] // nprobe + 2] += 1
     for q in range(nq):
@@ -486,49 +504,60 @@ def _by_query(found, n, nq, nprobe):
 
 
 @inner
-def _best(model, lists, x, probes, found, candidates, distances, ids):
-    """The k best of one query's candidates, in order of their lower bounds until those pass the k-th distance."""
-    lower = np.empty(len(candidates))
-    for i in range(len(candidates)):
-        lower[i] = found.lower[candidates[i]]
-        if model.metric == COSINE:  # as values are: -(1 - distance / 2)
-            lower[i] = 0.5 * lower[i] - 1.0
+def _best(model, lists, x, probes, found, order, first, last, values, ids):
+    """The k best of one query's candidates, in order of their lower bounds until those pass the k-th value.
+
+    Parameters
+    ----------
+    x : int
+        Address of the query.
+    order : int64 array
+        The query's candidates are at order[first:last] in `found`.
+    values, ids : float64 and int64 arrays, shape (k,)
+        Filled with what is found, best first.
+
+    Returns
+    -------
+    int
+        How many were found.
+    """
+    count = last - first
+    lower, candidates = np.empty(count, np.float64), np.empty(count, np.int64)
     size = 0
-    for i in range(len(candidates)):
-        size = push_pair(lower, candidates, size, lower[i], candidates[i])
+    for i in range(count):
+        bound = found.lower[order[first + i]]
+        if model.metric == COSINE:  # as values are: -(1 - distance / 2)
+            bound = 0.5 * bound - 1.0
+        size = push_pair(lower, candidates, size, bound, order[first + i])
     sort_pairs(lower, candidates, size)
     n = 0
-    for i in range(size):
-        if n == len(distances) and lower[i] > np.float64(distances[0]):
+    for i in range(count):
+        if n == len(values) and lower[i] > values[0]:
             break
         c = candidates[i]
-        value = _defined(model, lists, x, probes[found.pair[c]], found.row[c])
-        n = push_pair(distances, ids, n, value, _id(lists, found.row[c]))
-    sort_pairs(distances, ids, n)
-    for rank in range(len(distances)):
-        if rank >= n:
-            distances[rank], ids[rank] = F32(np.inf), -1
-        if model.metric != L2:
-            distances[rank] = -distances[rank]
+        value = np.float64(_defined(model, lists, x, probes[found.pair[c]], found.row[c]))
+        n = push_pair(values, ids, n, value, _id(lists, found.row[c]))
+    sort_pairs(values, ids, n)
+    return n
 
 
 @inner
 def _defined(model, lists, x, number, row):
-    """The defined distance (`reference.adc`), the sign turned for ip and cosine."""
+    """The defined distance (`reference.adc`) of the query at address x, the sign turned for ip and cosine."""
     M, dsub = model.M, model.dsub
     block = lists.blocks + (row >> 6) * 64 * lists.width * lists.code_bytes
     centroid = model.centroids + 4 * model.d * number
     total = F32(0.0)
     if model.metric == IP:
-        total = sum_of_products(x.ctypes.data, centroid, model.d)
+        total = sum_of_products(x, centroid, model.d)
     for m in range(M):
-        part = 4 * m * dsub
+        offset = 4 * m * dsub
         j = np.int64(_number(lists, block, m, row & 63))
         codeword = model.codebooks + 4 * dsub * (m * model.ksub + j)
         if model.metric == IP:
-            total = F32(total + sum_of_products(x.ctypes.data + part, codeword, dsub))
+            total = F32(total + sum_of_products(x + offset, codeword, dsub))
         else:
-            total = F32(total + sum_of_residual_squares(x.ctypes.data + part, centroid + part, codeword, dsub))
+            total = F32(total + sum_of_residual_squares(x + offset, centroid + offset, codeword, dsub))
     if model.metric == COSINE:
         total = F32(F32(1.0) - total / F32(2.0))
     total = F32(total + F32(0.0))  # no negative zero
@@ -538,6 +567,4 @@ def _defined(model, lists, x, number, row):
 @inner
 def _id(lists, row):
     """The id of a row."""
-    if lists.id_bytes == 4:
-        return np.int64(carray(pointer(lists.ids + 4 * row), (1,), np.int32)[0])
-    return carray(pointer(lists.ids + 8 * row), (1,), np.int64)[0]
+    return int32_at(lists.ids + 4 * row) if lists.id_bytes == 4 else int64_at(lists.ids + 8 * row)

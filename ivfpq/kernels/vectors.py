@@ -28,15 +28,20 @@ def entry(function: Callable[..., Any]) -> Any:
     numba keeps it beside the source or, where that cannot be written, in the user's cache folder.
     """
     try:
-        return njit(nogil=True, cache=True)(function)
+        return njit(nogil=True, cache=True, error_model="numpy")(function)
     except RuntimeError:  # neither folder can be written
-        return njit(nogil=True)(function)
+        return njit(nogil=True, error_model="numpy")(function)
 
 
 def inner(function: Callable[..., Any]) -> Any:
     """Compile a function that compiled functions call: without a way in from Python, which takes time to compile."""
     options: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    return njit(nogil=True, **options)(function)
+    return njit(nogil=True, error_model="numpy", **options)(function)
+
+
+def part(function: Callable[..., Any]) -> Any:
+    """Compile a part of one function only: numba puts its lines where it is called, so it is compiled once."""
+    return njit(nogil=True, error_model="numpy", inline="always")(function)
 
 
 def i64(value: int) -> ir.Constant:
@@ -89,31 +94,35 @@ def _ordered(b: Any, addresses: list[Any], n: Any, term: Any) -> Any:
 
 
 @intrinsic
-def pointer(typingctx: Any, address: Any) -> Any:
-    """An address as a pointer, for `numba.carray`."""
+def address(typingctx: Any, array: Any) -> Any:
+    """Where the first number of an array is."""
 
     def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        return b.inttoptr(args[0], _I8.as_pointer())
+        data = context.make_array(signature.args[0])(context, b, args[0]).data
+        return b.ptrtoint(data, _I64)
 
-    return types.voidptr(types.uintp), codegen
+    return types.int64(array), codegen
 
 
-def _loader(bits: int) -> Any:
-    """A function that reads a whole number without sign of so many bits from an address, aligned or not."""
+def _loader(stored: ir.Type, returned: types.Type) -> Any:
+    """A function that reads a number from an address, aligned or not."""
 
     @intrinsic
-    def load(typingctx: Any, address: Any) -> Any:
+    def load(typingctx: Any, at: Any) -> Any:
         def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-            return (
-                b.zext(load_vector(b, args[0], ir.IntType(bits)), _I64) if bits < 64 else load_vector(b, args[0], _I64)
-            )
+            value = load_vector(b, args[0], stored)
+            if stored in (_I8, _I16):
+                return b.zext(value, _I64)
+            return b.sext(value, _I64) if stored == _I32 else value
 
-        return types.uint64(types.uintp), codegen
+        return returned(types.int64), codegen
 
     return load
 
 
-byte_at, word_at, eight_bytes_at = _loader(8), _loader(16), _loader(64)
+byte_at, word_at, eight_bytes_at = (_loader(stored, types.uint64) for stored in (_I8, _I16, _I64))
+int32_at, int64_at = _loader(_I32, types.int64), _loader(_I64, types.int64)
+float32_at, float64_at = _loader(_F32, types.float32), _loader(ir.DoubleType(), types.float64)
 
 
 @intrinsic
@@ -123,7 +132,7 @@ def sum_of_products(typingctx: Any, x: Any, y: Any, n: Any) -> Any:
     def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
         return _ordered(b, list(args[:2]), args[2], b.fmul)
 
-    return types.float32(types.uintp, types.uintp, types.uintp), codegen
+    return types.float32(types.int64, types.int64, types.int64), codegen
 
 
 @intrinsic
@@ -137,7 +146,7 @@ def sum_of_squares(typingctx: Any, x: Any, y: Any, n: Any) -> Any:
 
         return _ordered(b, list(args[:2]), args[2], term)
 
-    return types.float32(types.uintp, types.uintp, types.uintp), codegen
+    return types.float32(types.int64, types.int64, types.int64), codegen
 
 
 @intrinsic
@@ -151,7 +160,7 @@ def sum_of_residual_squares(typingctx: Any, x: Any, c: Any, y: Any, n: Any) -> A
 
         return _ordered(b, list(args[:3]), args[3], term)
 
-    return types.float32(types.uintp, types.uintp, types.uintp, types.uintp), codegen
+    return types.float32(types.int64, types.int64, types.int64, types.int64), codegen
 
 
 @intrinsic
@@ -201,7 +210,7 @@ def extent(typingctx: Any, row: Any, n: Any, out: Any) -> Any:
             b.store(b.extract_element(v, ir.Constant(_I32, 0)), pointer, align=4)
         return context.get_dummy_value()
 
-    return types.void(types.uintp, types.uintp, types.uintp), codegen
+    return types.void(types.int64, types.int64, types.int64), codegen
 
 
 @intrinsic
@@ -227,4 +236,4 @@ def panel_products(typingctx: Any, x: Any, n: Any, panel: Any, start: Any, out: 
             b.store(b.load(sum_), b.inttoptr(b.add(out, part), _FLOATS.as_pointer()), align=1)
         return context.get_dummy_value()
 
-    return types.void(types.uintp, types.uintp, types.uintp, types.uintp, types.uintp), codegen
+    return types.void(types.int64, types.int64, types.int64, types.int64, types.int64), codegen
