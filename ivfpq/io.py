@@ -54,7 +54,7 @@ ALIGNMENT = 64
 HEADER_MAX = 100_000_000  # as the safetensors package
 CHUNK = 1 << 24
 
-_KINDS: dict[str, Any] = {
+KINDS: dict[str, Any] = {
     kind.__name__: kind for kind in (IndexFlat, IndexIVFPQ, IndexIVFRQ, IndexPreTransform, IndexRefine)
 }
 _TYPES = {
@@ -87,8 +87,8 @@ def save(index: Index, path: str | os.PathLike[str], *, metadata: dict[str, Any]
         If the file cannot be written.
     """
     kind = type(index).__name__
-    if _KINDS.get(kind) is not type(index):
-        raise TypeError(f"save takes {', '.join(_KINDS)}, got {kind}")
+    if KINDS.get(kind) is not type(index):
+        raise TypeError(f"save takes {', '.join(KINDS)}, got {kind}")
     metadata = index.metadata if metadata is None else metadata
     if not isinstance(metadata, dict):
         raise TypeError(f"metadata must be a dict, got {type(metadata).__name__}")
@@ -157,7 +157,7 @@ def _load(file: BinaryIO, mmap: bool) -> Index:
     about = entries.pop("__metadata__")
     if about["version"] != VERSION:
         raise IndexFileError(f"written in version {about['version']} of the format, this program reads {VERSION}")
-    kind = _KINDS.get(about["kind"])
+    kind = KINDS.get(about["kind"])
     if kind is None:
         raise IndexFileError(f"holds an index of the unknown kind {about['kind']!r}")
     spans = _spans(entries, size - start)
