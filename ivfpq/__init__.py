@@ -14,6 +14,7 @@ from ivfpq.refine import IndexRefine
 from ivfpq.rq import IndexIVFRQ
 
 __all__ = [
+    "IVFPQTransformer",
     "IndexFileError",
     "IndexFlat",
     "IndexIVFPQ",
@@ -38,4 +39,8 @@ def __getattr__(name: str) -> Any:
         from ivfpq import faiss_compat
 
         return getattr(faiss_compat, name)
+    if name == "IVFPQTransformer":  # and so is scikit-learn
+        from ivfpq.neighbors import IVFPQTransformer
+
+        return IVFPQTransformer
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -27,7 +27,8 @@ def to_faiss(index: Index) -> Any:
 
     faiss has no cosine, so the caller scales queries to length 1. A cosine IndexFlat becomes an inner-product one, a
     cosine IndexIVFPQ, IndexIVFRQ or IndexPreTransform an L2 one, of whose distances d our similarities are 1 - d / 2;
-    so does a cosine IndexRefine, whose exact similarities are of vectors of length 1. Ids of an IndexFlat, with or
+    so does a cosine IndexRefine (with float16 vectors, which are not quite of length 1, similarities then differ by
+    their rounding). Ids of an IndexFlat, with or
     without transforms, other than 0, 1, ..., n - 1 in order need an IndexIDMap2 around the faiss index, and so does an
     IndexRefine with other ids: faiss numbers what it refines. (Inside that map the base's ids are the numbers.)
 
@@ -56,10 +57,11 @@ def to_faiss(index: Index) -> Any:
         raise TypeError(f"to_faiss takes an index of ours, got {type(index).__name__}")
     if (ids == np.arange(len(ids))).all():
         return made
-    made.ntotal, total = 0, made.ntotal  # a map is only ever put around an empty index
+    count, made.ntotal = made.ntotal, 0  # it only takes an empty index
     mapped = faiss.IndexIDMap2(made)
+    made.ntotal = count
     faiss.copy_array_to_vector(ids.astype(np.int64), mapped.id_map)
-    mapped.ntotal = made.ntotal = total
+    mapped.ntotal = count
     mapped.construct_rev_map()
     return mapped
 
@@ -170,8 +172,10 @@ def _plain_from_faiss(index: Any, ids: Any) -> Any:
     if isinstance(index, faiss.IndexIVFResidualQuantizer):
         kind: Any = IndexIVFRQ
         codec: Any = index.rq
-        decompress = faiss.AdditiveQuantizer.ST_decompress
-        if codec.search_type != decompress:
+        plain = [faiss.AdditiveQuantizer.ST_decompress]
+        if _metric_of(index) == "ip":
+            plain.append(faiss.AdditiveQuantizer.ST_LUT_nonorm)  # inner products from tables need no norms
+        if codec.search_type not in plain:
             raise ValueError("the faiss index stores norms with its codes, ours are decoded (RQmxb without a suffix)")
         bits = set(faiss.vector_to_array(codec.nbits).tolist())
         if len(bits) != 1:

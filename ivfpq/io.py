@@ -16,14 +16,17 @@
 What each kind keeps (`state`), n vectors in all:
 
     IndexFlat          ids (n,), vectors float32 (n, d)
-    IndexIVFPQ         sizes int64 (nlist,), and list after list: ids (n,), codes uint8 (n, code_size); once trained,
-                       centroids float32 (nlist, d) and codebooks float32 (M, ksub, d / M)
-    IndexIVFRQ         the same, with codebooks float32 (M, ksub, d)
+    IndexIVFPQ         sizes int64 (nlist,), and list after list, each in whole blocks of 64 vectors: ids (64 blocks,),
+                       -1 where a last block has places to spare, and codes (blocks, width, 64), uint8 up to 8 bits a
+                       number and uint16 above, the numbers of a code one below the other; once trained, centroids
+                       float32 (nlist, d) and codebooks float32 (M, ksub, d / M). width is M, or M + 1 where vectors
+                       have terms (see `kernels.model`)
+    IndexIVFRQ         the same without terms, with codebooks float32 (M, ksub, d)
     IndexPreTransform  of trained linear transform i, transformi.A float32 (d_out, d_in) and transformi.b (d_out,); what
                        the index inside keeps, each name with "index." before it
     IndexRefine        ids (n,), vectors float32 or float16 (n, d); what the base keeps, with "index." before the names
 
-ids are int32, or int64 where one of them needs it. A code holds its M numbers one after the other, lowest bit first.
+ids are int32, or int64 where one of them needs it.
 
 Any program that reads safetensors can read it. The file is written here rather than by the safetensors package because
 of what that does not offer: sums that cover the header too, alignment, and no second copy of the arrays in memory.
@@ -54,7 +57,7 @@ ALIGNMENT = 64
 HEADER_MAX = 100_000_000  # as the safetensors package
 CHUNK = 1 << 24
 
-_KINDS: dict[str, Any] = {
+KINDS: dict[str, Any] = {
     kind.__name__: kind for kind in (IndexFlat, IndexIVFPQ, IndexIVFRQ, IndexPreTransform, IndexRefine)
 }
 _TYPES = {
@@ -88,8 +91,8 @@ def save(index: Index, path: str | os.PathLike[str], *, metadata: dict[str, Any]
         If the file cannot be written.
     """
     kind = type(index).__name__
-    if _KINDS.get(kind) is not type(index):
-        raise TypeError(f"save takes {', '.join(_KINDS)}, got {kind}")
+    if KINDS.get(kind) is not type(index):
+        raise TypeError(f"save takes {', '.join(KINDS)}, got {kind}")
     metadata = index.metadata if metadata is None else metadata
     if not isinstance(metadata, dict):
         raise TypeError(f"metadata must be a dict, got {type(metadata).__name__}")
@@ -158,7 +161,7 @@ def _load(file: BinaryIO, mmap: bool) -> Index:
     about = entries.pop("__metadata__")
     if about["version"] != VERSION:
         raise IndexFileError(f"written in version {about['version']} of the format, this program reads {VERSION}")
-    kind = _KINDS.get(about["kind"])
+    kind = KINDS.get(about["kind"])
     if kind is None:
         raise IndexFileError(f"holds an index of the unknown kind {about['kind']!r}")
     spans = _spans(entries, size - start)

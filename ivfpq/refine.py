@@ -10,7 +10,18 @@ from typing import Any, Literal
 import numpy as np
 
 from ivfpq.checks import Floats, Ids, Metric, as_ids, as_vectors, positive_int
-from ivfpq.distances import SMALL_BLOCK, RangeResult, SearchResult, best_k, normalised, pair_distances, within
+from ivfpq.distances import (
+    SMALL_BLOCK,
+    RangeResult,
+    Rows,
+    SearchResult,
+    Shortlist,
+    best_k,
+    normalised,
+    pair_distances,
+    screen,
+    within,
+)
 from ivfpq.flat import IndexFlat
 from ivfpq.index import IndexIVFPQ
 from ivfpq.invlists import InvertedLists, Lists, compact
@@ -171,7 +182,7 @@ class IndexRefine:
             query, place = np.nonzero(found >= 0)
             return query, found[query, place]
 
-        query, distance, found = self._refined(x, candidates)
+        query, distance, found = self._refined(x, candidates, k)
         return best_k(query, distance, found, len(x), k, self.metric)
 
     def range_search(self, xq: Any, radius: float, *, nprobe: int | None = None, ids: Any = None) -> RangeResult:
@@ -242,8 +253,13 @@ class IndexRefine:
         made.store.publish(lists)
         return made
 
-    def _refined(self, x: Floats, candidates: Callable[[], tuple[Ids, Ids]]) -> tuple[Ids, Floats, Ids]:
-        """Query numbers, exact distances and ids of `candidates()`, which searches the base."""
+    def _refined(
+        self, x: Floats, candidates: Callable[[], tuple[Ids, Ids]], k: int | None = None
+    ) -> tuple[Ids, Floats, Ids]:
+        """Query numbers, in order, exact distances and ids of `candidates()`, which searches the base.
+
+        With `k`, of those candidates alone that can be among the k best of their query: a matrix product screens them.
+        """
         for _ in range(PATIENCE):
             changes = self._changes
             if changes % 2 == 0:
@@ -257,8 +273,17 @@ class IndexRefine:
         row = self.store.find(lists, ids)
         if (row < 0).any():
             raise RuntimeError("the base was changed behind the back of its IndexRefine")
-        y, distance = self._stored(lists), np.empty(len(row), np.float32)
-        step = max(1, SMALL_BLOCK // self.d)
+        y = self._stored(lists)
+        if k is not None:
+            shortlist = Shortlist(len(x), k)
+            ends = np.searchsorted(query, np.arange(len(x) + 1))
+            for i in np.flatnonzero(np.diff(ends)).tolist():
+                rows = Rows.of(y[row[ends[i] : ends[i + 1]]].astype(np.float32, copy=False))
+                shortlist.offer(np.array([i]), int(ends[i]), *screen(x[i : i + 1], rows, self.metric))
+            query, place = shortlist.finish()
+            row, ids = row[place], ids[place]
+        distance = np.empty(len(row), np.float32)
+        step = max(1, 4 * SMALL_BLOCK // self.d)
         for start in range(0, len(row), step):
             part = slice(start, start + step)
             vectors = y[row[part]].astype(np.float32, copy=False)

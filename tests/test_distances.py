@@ -178,3 +178,20 @@ def test_normalised_rows_have_length_one_at_any_size():
     np.testing.assert_allclose(got, [[0.5**0.5] * 2, [1, 0], [0.6, 0.8], [0, 0]], rtol=1e-7)
     assert got.dtype == F
     np.testing.assert_array_equal(np.concatenate([normalised(row[None]) for row in x]), got)
+
+
+@pytest.mark.parametrize("t", [65, 80, 300, 2048])
+def test_few_rows_and_many_are_summed_in_the_same_order(t):
+    rng = np.random.default_rng(t)
+    terms = (rng.normal(size=(200, t)) * 10.0 ** rng.integers(-6, 6, (200, t))).astype(np.float32)
+    terms[:3] = -0.0
+    many = ordered_sum(terms)
+    for n in (1, 2, 10, 63):
+        assert ordered_sum(terms[:n]).tobytes() == many[:n].tobytes()
+    for i in (0, 7):
+        lanes = [np.float32(0)] * 16
+        for j, term in enumerate(terms[i]):
+            lanes[j % 16] += term
+        for half in (8, 4, 2, 1):
+            lanes = [lanes[j] + lanes[j + half] for j in range(half)]
+        assert lanes[0].tobytes() == many[i].tobytes()
