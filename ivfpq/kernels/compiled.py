@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,13 +21,23 @@ from ivfpq.kernels.model import Model
 FEW = 2  # so many queries are cheaper one by one than by matrix products
 CHUNK = 256  # queries searched together: each list they share is read once for all of them
 
+
+def _sources() -> str:
+    """A sum of the compiled modules' sources. numba looks for changes in the file of the function that it has on disk,
+    not in those of the functions called; as a part of an argument's type, the sum makes it look for another one.
+    """
+    sources = (Path(__file__).with_name(f"{name}.py") for name in ("scan", "avx512", "portable", "heaps", "vectors"))
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
+
+
 MODEL = np.dtype(
     [(name, np.int64) for name in ("metric", "d", "M", "ksub", "dsub", "nlist", "terms")]
     + [("longest_centroid", np.float64), ("longest_code", np.float64)]
     + [(name, np.int64) for name in ("centre", "centroids", "codebooks", "low", "step")]
     + [(name, np.int64) for name in ("centroid_panels", "centroid_squares", "codebook_panels", "codebook_squares")]
+    + [(f"sources_{_sources()}", np.int8)]
 )
-"""Numbers and, from `centre` on, addresses of arrays. See `Ready`."""
+"""Numbers and, from `centre` on, addresses of arrays (see `Ready`); last, in a name, which sources are compiled."""
 
 
 class Ready:
