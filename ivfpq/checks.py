@@ -50,15 +50,16 @@ def as_vectors(x: Any, d: int, name: str = "x") -> Floats:
         raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
     if array.ndim != 2 or array.shape[1] != d:
         raise ValueError(f"{name} must have shape (n, {d}), got {array.shape}")
-    with np.errstate(over="ignore"):  # what overflows becomes infinite and is refused below
-        array = np.ascontiguousarray(array, dtype=np.float32)
+    if array.dtype != np.float32 or not array.flags.c_contiguous:
+        with np.errstate(over="ignore"):  # what overflows becomes infinite and is refused below
+            array = np.ascontiguousarray(array, dtype=np.float32)
+    if np.logical_and.reduce(np.isfinite(array), axis=None):
+        return array
     finite = np.isfinite(array).all(axis=1)
-    if not finite.all():
-        raise ValueError(
-            f"{name} must be finite in float32, but {np.count_nonzero(~finite)} of its {len(array)} rows hold NaN or "
-            f"infinity (the first is row {int(np.argmin(finite))})"
-        )
-    return array
+    raise ValueError(
+        f"{name} must be finite in float32, but {np.count_nonzero(~finite)} of its {len(array)} rows hold NaN or "
+        f"infinity (the first is row {int(np.argmin(finite))})"
+    )
 
 
 def as_ids(ids: Any, name: str = "ids", *, n: int | None = None) -> Ids:

@@ -260,15 +260,15 @@ def choose(x: Floats, rows: Rows, k: int, metric: Metric) -> Ids:
     int64 array, shape (n, k)
         A set: the order within a row means nothing.
     """
+    if k == 1:
+        return _nearest(x, rows, metric)[:, None]
     y = rows.y
     chosen = np.empty((len(x), k), np.int64)
     step = max(1, BLOCK // len(y))
     for start in range(0, len(x), step):
         block = x[start : start + step]
         score, error = screen(block, rows, metric)
-        if k == 1:
-            best = score.argmin(axis=1)[:, None]
-        elif k < len(y):
+        if k < len(y):
             best = score.argpartition(k - 1, axis=1)[:, :k]
         else:
             best = np.broadcast_to(np.arange(k), (len(block), k))
@@ -284,6 +284,49 @@ def choose(x: Floats, rows: Rows, k: int, metric: Metric) -> Ids:
             distance = pair_distances_at(block, doubtful[i], y, j, metric)
             chosen[start + doubtful] = best_k(i, distance, j, len(doubtful), k, metric).ids
     return chosen
+
+
+def _nearest(x: Floats, rows: Rows, metric: Metric) -> Ids:
+    """`choose` for k = 1, which adding vectors consists of: shape (n,).
+
+    Products stay in the second-level cache until they are looked through, the matrix adds |y|^2 by itself, and |x|^2,
+    the same for all, is left out. The error bound is that of `screen`.
+    """
+    d = x.shape[1]
+    matrix = np.zeros((d + 1, len(rows.y)), np.float32)
+    terms = 2.1 * d + 24
+    gamma = 1.01 * terms * _UNIT / max(1 - terms * _UNIT, _UNIT)
+    step = max(16, 2 * SMALL_BLOCK // len(rows.y))
+    longest = float(rows.lengths.max())
+    nearest = np.empty(len(x), np.int64)
+    a = np.ones((min(step, len(x)), d + 1), np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        np.multiply(rows.shifted.T, np.float32(-2 if metric == "l2" else -1), out=matrix[:-1])
+        if metric == "l2":
+            matrix[-1] = rows.lengths
+        for start in range(0, len(x), step):
+            block = x[start : start + step]
+            part = a[: len(block)]
+            np.subtract(block, 0 if rows.centre is None else rows.centre, out=part[:, :-1])
+            size = squared_lengths(part[:, :-1]).astype(np.float64)
+            score = part @ matrix
+            if metric == "l2":
+                size = 2 * (size + longest)
+            else:
+                size = np.sqrt((size + 4 * d * _TINY) * (longest + 4 * d * _TINY))
+            error = np.where(size < _HUGE, gamma * size + 4 * d * _TINY, np.inf)
+            each, best = np.arange(len(block)), score.argmin(axis=1)
+            limit = _at_least(score[each, best] + 2 * error)
+            score[each, best] = np.inf
+            doubtful = np.flatnonzero(~(score.min(axis=1) > limit))
+            if len(doubtful):  # the bound could not tell: compute those that matter as defined
+                possible = ~(score[doubtful] > limit[doubtful, None])
+                possible[np.arange(len(doubtful)), best[doubtful]] = True
+                i, j = np.nonzero(possible)
+                distance = pair_distances_at(block, doubtful[i], rows.y, j, metric)
+                best[doubtful] = best_k(i, distance, j, len(doubtful), 1, metric).ids[:, 0]
+            nearest[start : start + step] = best
+    return nearest
 
 
 def pair_distances_at(x: Floats, i: Ids, y: Floats, j: Ids, metric: Metric) -> Floats:

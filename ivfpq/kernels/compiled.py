@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,13 +21,23 @@ from ivfpq.kernels.model import Model
 FEW = 2  # so many queries are cheaper one by one than by matrix products
 CHUNK = 256  # queries searched together: each list they share is read once for all of them
 
+
+def _sources() -> str:
+    """A sum of the compiled modules' sources. numba looks for changes in the file of the function that it has on disk,
+    not in those of the functions called; as a part of an argument's type, the sum makes it look for another one.
+    """
+    sources = (Path(__file__).with_name(f"{name}.py") for name in ("scan", "avx512", "portable", "heaps", "vectors"))
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
+
+
 MODEL = np.dtype(
     [(name, np.int64) for name in ("metric", "d", "M", "ksub", "dsub", "nlist", "terms")]
     + [("longest_centroid", np.float64), ("longest_code", np.float64)]
     + [(name, np.int64) for name in ("centre", "centroids", "codebooks", "low", "step")]
     + [(name, np.int64) for name in ("centroid_panels", "centroid_squares", "codebook_panels", "codebook_squares")]
+    + [(f"sources_{_sources()}", np.int8)]
 )
-"""Numbers and, from `centre` on, addresses of arrays. See `Ready`."""
+"""Numbers and, from `centre` on, addresses of arrays (see `Ready`); last, in a name, which sources are compiled."""
 
 
 class Ready:
@@ -34,11 +46,11 @@ class Ready:
     Attributes
     ----------
     record : array of type MODEL, shape (1,)
-    lists_matrix : float32 array, shape (d + 1, nlist)
-        [a, 1] @ lists_matrix are the coarse distances but for |a|^2.
+    lists_matrix : float32 array, shape (M * (dsub + 1), nlist)
+        [a_1, 1, ..., a_M, 1] @ lists_matrix are the coarse distances, but for |a|^2.
     bytes_fit : bool
         Whether the scan by bytes can take the codes; the portable one takes all.
-    nlist, table : int, (M, ksub)
+    nlist, table : int, and (M, ksub)
     tables_matrix : float32 array, shape (M, dsub + 1, ksub)
         [a_m, 1] @ tables_matrix[m] is the table T[m].
     """
@@ -57,7 +69,10 @@ class Ready:
         with np.errstate(over="ignore"):
             squares = model.coarse.lengths * np.float32(self.l2)
             code_squares = squared_lengths(codebooks.reshape(-1, pq.dsub)).reshape(pq.M, pq.ksub)
-            self.lists_matrix = np.concatenate([factor * model.coarse.shifted.T, squares[None]])
+            matrix = np.zeros((pq.M, pq.dsub + 1, len(y)), np.float32)
+            matrix[:, :-1] = factor * model.coarse.shifted.T.reshape(pq.M, pq.dsub, len(y))
+            matrix[0, -1] = squares
+            self.lists_matrix = matrix.reshape(-1, len(y))
             parts = [factor * codebooks.transpose(0, 2, 1), (code_squares * np.float32(self.l2))[:, None]]
             self.tables_matrix = np.concatenate(parts, axis=1)
         self._arrays: dict[str, Any] = {
@@ -82,19 +97,18 @@ class Ready:
             self.record[name] = value
 
     def products(self, x: Floats) -> tuple[Floats, Floats]:
-        """Coarse distances (nq, nlist) and tables (nq, M, ksub) of queries (nq, d), by matrix products."""
+        """Coarse distances but for |a|^2 (nq, nlist), and tables (nq, M, ksub), of queries (nq, d).
+
+        The matrices add the squared lengths of their rows by themselves, to the ones behind each part of a.
+        """
         M, rows, ksub = self.tables_matrix.shape
-        dsub = rows - 1
+        parts = np.empty((len(x), M, rows), np.float32)
+        tables = np.empty((len(x), M, ksub), np.float32)
         with np.errstate(over="ignore", invalid="ignore"):  # then their error is infinite
-            a = np.ones((len(x), M * dsub + 1), np.float32)
-            np.subtract(x, self.centre, out=a[:, :-1])
-            scores = a @ self.lists_matrix
-            if self.l2:
-                scores += squared_lengths(a[:, :-1])[:, None]
-            parts = np.ones((M, len(x), rows), np.float32)
-            parts[:, :, :-1] = a[:, :-1].reshape(len(x), M, dsub).transpose(1, 0, 2)
-            tables = np.empty((len(x), M, ksub), np.float32)
-            np.matmul(parts, self.tables_matrix, out=tables.transpose(1, 0, 2))
+            np.subtract(x.reshape(len(x), M, -1), self.centre.reshape(M, -1), out=parts[:, :, :-1])
+            parts[:, :, -1] = 1
+            scores = parts.reshape(len(x), -1) @ self.lists_matrix
+            np.matmul(parts.transpose(1, 0, 2), self.tables_matrix, out=tables.transpose(1, 0, 2))
         return scores, tables
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ivfpq.checks import Floats, Ids, Metric
-from ivfpq.distances import SMALL_BLOCK, Doubles, Rows, ordered_sum
+from ivfpq.distances import SMALL_BLOCK, Doubles, Rows
 from ivfpq.pq import Codes, ProductQuantizer, Quantizer
 
 TOP = 255  # terms are kept in steps of 1 / 255 of what they range over
@@ -98,7 +98,7 @@ class Model:
             part = slice(start, start + size)
             number = list_numbers[part]
             with np.errstate(over="ignore", invalid="ignore"):  # beyond float32 the kernels do not trust the term
-                term = 2 * ordered_sum(self.coarse.shifted[number] * self.pq.decode(codes[part]))
+                term = 2 * np.vecdot(self.coarse.shifted[number], self.pq.decode(codes[part]))
                 steps = np.floor((term - low[number]) / step[number])
             stored[part, -1] = np.clip(np.nan_to_num(steps), 0, TOP)
         return stored

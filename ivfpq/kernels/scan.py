@@ -176,12 +176,14 @@ def _tables(vbmi, model, x, nprobe, given, scores, tables, bytes_):
     """Everything that depends on the query and not on the codes."""
     nq = len(x)
     error, coarse_error = np.empty(nq, np.float64), np.empty(nq, np.float64)
-    for q in range(nq):
-        if not given:
-            _products(model, x, q, scores, tables)
-        coarse_error[q], error[q] = _errors(model, x, q)
     probes, base = np.empty(nq * nprobe, np.int64), np.empty(nq * nprobe, np.float32)
-    _choose(model, scores, coarse_error, x, nprobe, probes, base)
+    if not given:
+        _products(model, x, scores, tables)
+    for q in range(nq):
+        square = sum_of_squares(address(x) + 4 * q * model.d, model.centre, model.d)
+        coarse_error[q], error[q] = _errors(model, square)
+        shift = F32(0.0) if model.metric == IP else square
+        _choose(model, scores, shift, coarse_error[q], x, q, nprobe, probes, base)
     steps, lows = np.empty(nq, np.float64), np.empty(nq, np.float64)
     if vbmi is not None:
         quantise(tables, bytes_, steps, lows)
@@ -189,51 +191,43 @@ def _tables(vbmi, model, x, nprobe, given, scores, tables, bytes_):
 
 
 @inner
-def _products(model, x, q, scores, tables):
-    """Coarse distances and tables of query q, read straight from memory: rows q of scores (nq, nlist) and of tables.
+def _products(model, x, scores, tables):
+    """`compiled.Ready.products` of a few queries, read straight from memory.
 
     Matrices are cut into panels of 64 columns, (d, 64) each, because one vector times a matrix costs what reading the
     matrix costs.
     """
     d, dsub = model.d, model.dsub
-    a = np.empty(d, np.float32)
-    out = np.empty(64, np.float32)
+    a, out = np.empty(d, np.float32), np.empty(64, np.float32)
     factor = F32(-1.0) if model.metric == IP else F32(-2.0)
-    square = 0.0
-    for i in range(d):
-        difference = x[q, i] - float32_at(model.centre + 4 * i)
-        square += np.float64(difference) * np.float64(difference)
-        a[i] = factor * difference
-    if model.metric == IP:
-        square = 0.0
-    for first in range(0, model.nlist, 64):
-        start = model.centroid_squares + 4 * first
-        panel_products(address(a), d, model.centroid_panels + 4 * d * first, start, address(out))
-        for j in range(64):
-            if first + j < model.nlist:
-                scores[q, first + j] = out[j] + F32(square)
     wide = (model.ksub + 63) & ~63
-    for m in range(model.M):
-        for first in range(0, model.ksub, 64):
-            start = model.codebook_squares + 4 * (m * wide + first)
-            panel = model.codebook_panels + 4 * dsub * (m * wide + first)
-            panel_products(address(a) + 4 * m * dsub, dsub, panel, start, address(out))
+    for q in range(len(x)):
+        for i in range(d):
+            a[i] = factor * (x[q, i] - float32_at(model.centre + 4 * i))
+        for first in range(0, model.nlist, 64):
+            start = model.centroid_squares + 4 * first
+            panel_products(address(a), d, model.centroid_panels + 4 * d * first, start, address(out))
             for j in range(64):
-                if first + j < model.ksub:
-                    tables[q, m, first + j] = out[j]
+                if first + j < model.nlist:
+                    scores[q, first + j] = out[j]
+        for m in range(model.M):
+            for first in range(0, model.ksub, 64):
+                start = model.codebook_squares + 4 * (m * wide + first)
+                panel = model.codebook_panels + 4 * dsub * (m * wide + first)
+                panel_products(address(a) + 4 * m * dsub, dsub, panel, start, address(out))
+                for j in range(64):
+                    if first + j < model.ksub:
+                        tables[q, m, first + j] = out[j]
 
 
 @inner
-def _errors(model, x, q):
-    """What screened coarse distances, and distances of codes, can be off by: see the proof above."""
-    square = 0.0
-    for i in range(model.d):
-        difference = np.float64(x[q, i] - float32_at(model.centre + 4 * i))
-        square += difference * difference
+def _errors(model, square):
+    """What screened coarse distances, and distances of codes, can be off by, with |a|^2: see the proof above."""
     terms = (2.1 * model.d + 64.0) * 2.0**-24
     gamma = 1.02 * terms / (1.0 - terms) if terms < 0.5 else np.inf
-    coarse = (np.sqrt(square) + model.longest_centroid) ** 2
-    reach = (np.sqrt(square) + model.longest_centroid + model.longest_code) ** 2
+    length = np.sqrt(np.float64(square)) * 1.001
+    coarse = (length + model.longest_centroid) ** 2
+    reach = (length + model.longest_centroid + model.longest_code) ** 2
     floor = 8.0 * model.d * 1.2e-38
     error = gamma * reach + floor
     if model.metric == COSINE:
@@ -242,41 +236,39 @@ def _errors(model, x, q):
 
 
 @inner
-def _choose(model, scores, error, x, nprobe, probes, base):
-    """The nprobe nearest lists of each query by the defined coarse distance, ties to the smaller number.
+def _choose(model, scores, shift, error, x, q, nprobe, probes, base):
+    """The nprobe lists nearest to query q by the defined coarse distance, ties to the smaller number.
 
-    `scores` (nq, nlist) are off by at most error[q]. Where that cannot tell, the defined distances decide. The nearest
-    by score comes first, the others in no order.
+    Row q of `scores` (nq, nlist), with `shift` added, is off by at most `error`. Where that cannot tell, the defined
+    distances decide. The nearest by score comes first, the others in no order.
     """
     nlist = model.nlist
     counts = np.empty(BINS + 1, np.int64)  # rounding may put the highest one bin up
-    distances = np.empty(nprobe, np.float64)
-    numbers = np.empty(nprobe, np.int64)
-    for q in range(len(x)):
-        limit = _rough_limit(scores, q, nprobe, counts)
+    distances, numbers = np.empty(nprobe, np.float64), np.empty(nprobe, np.int64)
+    limit = _rough_limit(scores, q, nprobe, counts)
+    n = 0
+    for number in range(nlist):
+        if not scores[q, number] > limit:
+            n = push_pair(distances, numbers, n, np.float64(scores[q, number]), number)
+    doubt = distances[0] + 2.0 * error
+    maybe = 0
+    for number in range(nlist):
+        maybe += not np.float64(scores[q, number]) > doubt
+    if maybe > nprobe:
         n = 0
         for number in range(nlist):
-            if not scores[q, number] > limit:
-                n = push_pair(distances, numbers, n, np.float64(scores[q, number]), number)
-        doubt = distances[0] + 2.0 * error[q]
-        maybe = 0
-        for number in range(nlist):
-            maybe += not np.float64(scores[q, number]) > doubt
-        if maybe > nprobe:
-            n = 0
-            for number in range(nlist):
-                if not np.float64(scores[q, number]) > doubt:
-                    distance = np.float64(_coarse_distance(model, address(x) + 4 * q * model.d, number))
-                    n = push_pair(distances, numbers, n, distance, number)
-        first = q * nprobe
-        best = first
-        for p in range(nprobe):
-            probes[first + p] = numbers[p]
-            base[first + p] = scores[q, numbers[p]]
-            if base[first + p] < base[best]:
-                best = first + p
-        probes[first], probes[best] = probes[best], probes[first]
-        base[first], base[best] = base[best], base[first]
+            if not np.float64(scores[q, number]) > doubt:
+                distance = np.float64(_coarse_distance(model, address(x) + 4 * q * model.d, number))
+                n = push_pair(distances, numbers, n, distance, number)
+    first = q * nprobe
+    best = first
+    for p in range(nprobe):
+        probes[first + p] = numbers[p]
+        base[first + p] = scores[q, numbers[p]] + shift
+        if base[first + p] < base[best]:
+            best = first + p
+    probes[first], probes[best] = probes[best], probes[first]
+    base[first], base[best] = base[best], base[first]
 
 
 @inner

@@ -21,6 +21,9 @@ intrinsic: Any = extending.intrinsic  # its type has the arguments wrong
 _I8, _I16, _I32, _I64, _F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
 _FLOATS = ir.VectorType(_F32, LANES)
 
+_LEAN: dict[str, Any] = {"no_cfunc_wrapper": True}  # nobody calls these from C
+_INNER: dict[str, Any] = {"no_cpython_wrapper": True}
+
 
 def entry(function: Callable[..., Any]) -> Any:
     """Compile a function that Python calls, and keep the machine code on disk.
@@ -28,15 +31,14 @@ def entry(function: Callable[..., Any]) -> Any:
     numba keeps it beside the source or, where that cannot be written, in the user's cache folder.
     """
     try:
-        return njit(nogil=True, cache=True, error_model="numpy")(function)
+        return njit(nogil=True, cache=True, error_model="numpy", **_LEAN)(function)
     except RuntimeError:  # neither folder can be written
-        return njit(nogil=True, error_model="numpy")(function)
+        return njit(nogil=True, error_model="numpy", **_LEAN)(function)
 
 
 def inner(function: Callable[..., Any]) -> Any:
     """Compile a function that compiled functions call: without a way in from Python, which takes time to compile."""
-    options: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    return njit(nogil=True, error_model="numpy", **options)(function)
+    return njit(nogil=True, error_model="numpy", **_LEAN, **_INNER)(function)
 
 
 def part(function: Callable[..., Any]) -> Any:
