@@ -39,6 +39,50 @@ def knn_recall_at_k(found: Any, truth: Any, k: int | None = None) -> float:
     return hits / there if there else float("nan")
 
 
+def tie_recall_at_k(found: Any, distances: Any, truth: Any, k: int | None = None) -> float:
+    """The recall that takes every answer as near as the k-th true neighbour for right, whichever id it has.
+
+    Among vectors at the same distance (copies of one image, say) exact search has to choose, and an engine that chooses
+    otherwise is no worse. ann-benchmarks counts in this way, with a tolerance; here there is none, because distances
+    that are computed alike, by `distances.pair_distances`, are equal to the bit where vectors are.
+
+    Parameters
+    ----------
+    found : int array, shape (nq, >= k)
+        Ids, best first; -1 (nothing found) never counts, and an id that comes twice counts once.
+    distances : array, shape of `found`
+        From the query to the vector of that id: smaller is nearer. Computed from the vectors, not what the engine said.
+    truth : array, shape (nq, >= k)
+        Distances of the true neighbours, nearest first, computed alike; +inf where there are fewer than k.
+    k : int, optional
+        All columns of `truth` if not given.
+
+    Returns
+    -------
+    float
+        Right answers, at most as many as there are true neighbours, divided by the true neighbours; NaN for none.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit, or an array has fewer than k columns.
+    """
+    found, truth = _two(found, truth)
+    distances = np.asarray(distances)
+    k = truth.shape[1] if k is None else positive_int(k, "k")
+    if distances.shape != found.shape or min(found.shape[1], truth.shape[1]) < k:
+        raise ValueError(
+            f"recall at {k} needs {k} columns and a distance for each id, got found {found.shape}, distances "
+            f"{distances.shape} and truth {truth.shape}"
+        )
+    found, distances, truth = found[:, :k], distances[:, :k], truth[:, :k]
+    there = np.isfinite(truth).sum(axis=1)
+    farthest = np.where(np.isfinite(truth), truth, -np.inf).max(axis=1, initial=-np.inf)
+    right = (found >= 0) & (distances <= farthest[:, None])
+    hits = [min(len(np.unique(f[r])), n) for f, r, n in zip(found, right, there.tolist(), strict=True)]
+    return sum(hits) / int(there.sum()) if there.any() else float("nan")
+
+
 def one_recall_at_k(found: Any, truth: Any, k: int | None = None) -> float:
     """The share of queries whose true nearest neighbour is among the first k found (Jégou 2011: "recall@R").
 

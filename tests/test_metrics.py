@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from ivfpq.metrics import knn_recall_at_k, mean_average_precision, one_recall_at_k, precision_at_k
+from ivfpq.metrics import knn_recall_at_k, mean_average_precision, one_recall_at_k, precision_at_k, tie_recall_at_k
 
 FOUND = np.array([[1, 2, 3], [9, 8, -1]])
 TRUTH = np.array([[3, 4, 1], [8, 7, 9]])
@@ -22,6 +22,34 @@ def test_missing_neighbours_are_neither_hits_nor_asked_for():
     assert knn_recall_at_k([[1, -1]], [[1, -1]]) == 1
     assert knn_recall_at_k([[-1, -1]], [[1, 2]]) == 0
     assert math.isnan(knn_recall_at_k([[-1]], [[-1]]))
+
+
+def test_ties_count_as_right():
+    truth = [[1.0, 2.0, 2.0]]  # ids 5, 6 and 7, say, with 8 and 9 as far away as 7
+    assert tie_recall_at_k([[5, 8, 9]], [[1.0, 2.0, 2.0]], truth) == 1
+    assert knn_recall_at_k([[5, 8, 9]], [[5, 6, 7]]) == 1 / 3
+    assert tie_recall_at_k([[8, 9, 4]], [[2.0, 2.0, 2.5]], truth) == 2 / 3
+    assert tie_recall_at_k([[8, 9, 4]], [[2.0, 2.0, 2.5]], truth, 1) == 0  # the nearest is at 1
+    assert tie_recall_at_k([[5, 4, 3], [1, 2, 3]], [[1, 3, 3], [0, 0, 0]], truth * 2) == 4 / 6
+
+
+def test_an_id_given_twice_or_missing_is_no_second_hit():
+    truth = [[1.0, 2.0]]
+    assert tie_recall_at_k([[5, 5]], [[1.0, 1.0]], truth) == 1 / 2
+    assert tie_recall_at_k([[5, -1]], [[1.0, 0.0]], truth) == 1 / 2
+    assert tie_recall_at_k([[5, -1]], [[1.0, math.inf]], [[1.0, math.inf]]) == 1
+    assert tie_recall_at_k([[5, 6]], [[1.0, 1.0]], [[1.0, math.inf]]) == 1
+    assert math.isnan(tie_recall_at_k([[-1]], [[math.inf]], [[math.inf]]))
+
+
+def test_without_ties_both_recalls_agree():
+    rng = np.random.default_rng(0)
+    distances = np.array([rng.permutation(50) for _ in range(20)], float)
+    truth = np.argsort(distances, axis=1)[:, :10]
+    found = np.array([rng.choice(50, 10, replace=False) for _ in range(20)])
+    got = tie_recall_at_k(found, np.take_along_axis(distances, found, 1), np.take_along_axis(distances, truth, 1))
+    assert got == knn_recall_at_k(found, truth)
+    assert 0 < got < 1
 
 
 def test_one_recall():
@@ -59,6 +87,8 @@ def test_mean_average_precision_is_that_of_scikit_learn():
         lambda: knn_recall_at_k(FOUND, TRUTH, 4),
         lambda: knn_recall_at_k(FOUND[0], TRUTH[0]),
         lambda: knn_recall_at_k(FOUND, TRUTH[:1]),
+        lambda: tie_recall_at_k(FOUND, TRUTH, TRUTH, 4),
+        lambda: tie_recall_at_k(FOUND, TRUTH[:1], TRUTH),
         lambda: one_recall_at_k(FOUND, TRUTH, 4),
         lambda: precision_at_k([[1, 0]]),
         lambda: precision_at_k([[True]], 2),
