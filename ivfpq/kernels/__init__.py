@@ -7,8 +7,10 @@ The compiled kernels (`portable`, `avx512`) are numba's work, which is imported 
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.util
 import os
+from typing import Any
 
 from ivfpq.checks import Floats
 from ivfpq.distances import RangeResult, SearchResult, choose
@@ -54,15 +56,20 @@ def _able(model: Model) -> str:
     return active() if isinstance(model.pq, ProductQuantizer) else NAMES[0]
 
 
+@functools.cache
+def _compiled() -> Any:
+    """The module, imported when it is first needed: numba takes its time."""
+    return importlib.import_module("ivfpq.kernels.compiled")
+
+
 def search(x: Floats, nprobe: int, model: Model, lists: Lists, k: int) -> SearchResult:
     """The k best of each query (nq, d) in the `nprobe` lists nearest to it, as `reference` defines them."""
     name = _able(model)
     if name == "reference":
         probes = choose(x, model.coarse, nprobe, model.space)
         return reference.search(x, probes, model.coarse.y, model.pq, lists, k, model.metric)
-    from ivfpq.kernels import compiled
-
-    return compiled.search(x, nprobe, model, lists, k, vbmi=name == "avx512")
+    result: SearchResult = _compiled().search(x, nprobe, model, lists, k, vbmi=name == "avx512")
+    return result
 
 
 def range_search(x: Floats, nprobe: int, model: Model, lists: Lists, radius: float) -> RangeResult:
@@ -71,6 +78,5 @@ def range_search(x: Floats, nprobe: int, model: Model, lists: Lists, radius: flo
     if name == "reference":
         probes = choose(x, model.coarse, nprobe, model.space)
         return reference.range_search(x, probes, model.coarse.y, model.pq, lists, radius, model.metric)
-    from ivfpq.kernels import compiled
-
-    return compiled.range_search(x, nprobe, model, lists, radius, vbmi=name == "avx512")
+    result: RangeResult = _compiled().range_search(x, nprobe, model, lists, radius, vbmi=name == "avx512")
+    return result

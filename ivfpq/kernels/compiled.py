@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -118,14 +121,13 @@ def search(x: Floats, nprobe: int, model: Model, lists: Lists, k: int, *, vbmi: 
     vbmi = vbmi and ready.bytes_fit
     kept = min(k, lists.ntotal)
 
-    def answer(part: slice) -> SearchResult:
-        queries = _writeable(x[part])
-        nq = len(queries)
+    def answer(first: int, *arguments: Any) -> SearchResult:
+        nq = len(arguments[X])
         result = SearchResult(np.empty((nq, k), np.float32), np.empty((nq, k), np.int64))
-        scan.search(*_arguments(vbmi, ready, lists, queries, nprobe), np.empty((nq, kept)), *result)
+        scan.search(*arguments, np.empty((nq, kept)), *result)
         return result
 
-    parts = _each(answer, len(x), model)
+    parts = _each(answer, x, nprobe, ready, lists, vbmi)
     if len(parts) == 1:
         only: SearchResult = parts[0]
         return only
@@ -142,14 +144,13 @@ def range_search(x: Floats, nprobe: int, model: Model, lists: Lists, radius: flo
     else:
         limit = radius if model.metric == "l2" else -radius
 
-    def answer(part: slice) -> tuple[Any, Any, Any]:
-        queries = _writeable(x[part])
-        fixed = np.empty((len(queries), 0)), np.full(len(queries), limit)
-        query, value, id = scan.range_search(*_arguments(vbmi, ready, lists, queries, nprobe), *fixed)
-        return query + part.start, value if model.metric == "l2" else -value, id
+    def answer(first: int, *arguments: Any) -> tuple[Any, Any, Any]:
+        nq = len(arguments[X])
+        query, value, id = scan.range_search(*arguments, np.empty((nq, 0)), np.full(nq, limit))
+        return query + first, value if model.metric == "l2" else -value, id
 
     none = (np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.int64))
-    parts = zip(none, *_each(answer, len(x), model), strict=True)
+    parts = zip(none, *_each(answer, x, nprobe, ready, lists, vbmi), strict=True)
     query, distance, ids = (np.concatenate(arrays) for arrays in parts)
     return within(query, distance, ids, len(x), radius, model.metric)
 
@@ -166,6 +167,57 @@ def _arguments(vbmi: bool, ready: Ready, lists: Lists, x: Floats, nprobe: int) -
     return (*kernel, ready.record, lists.places, x, nprobe, given, scores, tables, bytes_)
 
 
+X = 4  # where the queries stand among the arguments
+
+
+def _each(answer: Callable[..., Any], x: Floats, nprobe: int, ready: Ready, lists: Lists, vbmi: bool) -> list[Any]:
+    """What `answer` gives for each chunk of the queries, in order; which are together does not change their answers."""
+
+    def one(first: int) -> Any:
+        queries = _writeable(x[first : first + size])
+        return answer(first, *_arguments(vbmi, ready, lists, queries, nprobe))
+
+    size = max(1, min(CHUNK, 4 * BLOCK // max(ready.table[0] * ready.table[1], ready.nlist)))
+    if len(x) > FEW:
+        size = min(size, max(FEW + 1, -(-len(x) // threads())))
+    starts = range(0, len(x), size)
+    if len(starts) <= 1 or threads() == 1:
+        return [one(first) for first in starts]
+    with _one_blas_thread(), ThreadPoolExecutor(threads()) as pool:
+        return list(pool.map(one, starts))
+
+
+_blas_lock = threading.Lock()
+_blas_users = 0
+_blas_limit: Any = None
+
+
+@contextmanager
+def _one_blas_thread() -> Iterator[None]:
+    """While any search is in here, matrix products take one thread each: ours already keep all processors busy, and
+    those of the library would wait for them, and they for those.
+    """
+    global _blas_users, _blas_limit
+    with _blas_lock:
+        if _blas_users == 0:
+            _blas_limit = _blas_libraries().limit(limits=1)
+        _blas_users += 1
+    try:
+        yield
+    finally:
+        with _blas_lock:
+            _blas_users -= 1
+            if _blas_users == 0:
+                _blas_limit.restore_original_limits()
+
+
+@functools.cache
+def _blas_libraries() -> Any:
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController().select(user_api="blas")
+
+
 def _ready(model: Model) -> Ready:
     if model.ready is None:
         model.ready = Ready(model)  # two threads may both make it, which costs time only
@@ -178,25 +230,12 @@ def _writeable(x: Floats) -> Floats:
     return x if x.flags.writeable else x.copy()
 
 
-def _each(answer: Callable[[slice], Any], nq: int, model: Model) -> list[Any]:
-    """What `answer` gives for each chunk of the queries, in order. Compiled code and matrix products let threads run
-    side by side; which queries are together in a chunk does not change their answers.
-    """
-    if nq <= FEW:
-        return [answer(slice(0, nq))] if nq else []
-    size = max(1, min(CHUNK, 4 * BLOCK // max(model.pq.M * model.pq.ksub, len(model.coarse.y))))
-    size = min(size, max(FEW + 1, -(-nq // threads())))
-    parts = [slice(start, min(start + size, nq)) for start in range(0, nq, size)]
-    if len(parts) > 1 and threads() > 1:
-        with ThreadPoolExecutor(threads()) as pool:
-            return list(pool.map(answer, parts))
-    return [answer(part) for part in parts]
-
-
 def threads() -> int:
     """How many threads a search of many queries takes: OMP_NUM_THREADS, or one for each processor that it may use."""
     wanted = os.environ.get("OMP_NUM_THREADS", "")
-    return max(1, int(wanted)) if wanted.isdigit() else len(os.sched_getaffinity(0))
+    if wanted.isdigit():
+        return max(1, int(wanted))
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _panels(matrices: Floats) -> Floats:
