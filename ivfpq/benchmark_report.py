@@ -357,6 +357,7 @@ def pyplot() -> Any:
             "grid.color": "#dddddd",
             "grid.linewidth": 0.7,
             "legend.frameon": False,
+            "legend.handlelength": 3,
         }
     )
     return plt

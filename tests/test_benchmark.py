@@ -1,0 +1,521 @@
+"""The benchmark: what it counts, who takes a turn when, and that nothing is left out silently."""
+
+import csv
+import json
+import math
+import statistics
+import sys
+import time
+
+import numpy as np
+import pytest
+import threadpoolctl
+
+from ivfpq import IndexFlat, benchmark, benchmark_report, benchmark_studies
+from ivfpq.benchmark import Built, Case, Comparison, Data, EngineError, Spread, Subject, Worker
+from ivfpq.benchmark_studies import Row
+
+OURS, FAISS = Subject("ivfpq", "IVF4,PQ4x4"), Subject("faiss", "IVF4,PQ4x4")
+
+
+def small_data(folder, n=120, d=8, k=3, **keywords):
+    x = benchmark.synthetic(n, d, 0)
+    return x, benchmark.prepare(x, "small", folder, queries=20, k=k, seed=1, **keywords)
+
+
+class TestData:
+    def test_synthetic_vectors_depend_on_the_seed_alone(self):
+        x = benchmark.synthetic(70_000, 4, 7)  # more than one block
+        assert x.shape == (70_000, 4)
+        assert x.dtype == np.float32
+        assert np.isfinite(x).all()
+        assert np.array_equal(x, benchmark.synthetic(70_000, 4, 7))
+        assert not np.array_equal(x, benchmark.synthetic(70_000, 4, 8))
+
+    def test_synthetic_vectors_are_clustered_and_of_low_dimension(self):
+        x = benchmark.synthetic(2000, 64, 0)
+        shuffled = np.random.default_rng(0).permuted(x, axis=0)  # the same coordinates, each on its own
+
+        def nearest(y):
+            flat = IndexFlat(64)
+            flat.add(y)
+            return flat.search(y[:200], 2).distances[:, 1].mean()
+
+        assert nearest(x) < 0.6 * nearest(shuffled)
+        spectrum = np.linalg.svd(x - x.mean(axis=0), compute_uv=False) ** 2
+        assert spectrum[:32].sum() > 0.97 * spectrum.sum()
+
+    def test_features_come_from_npy_and_npz(self, tmp_path):
+        x = np.arange(12, dtype=np.float16).reshape(4, 3)
+        np.save(tmp_path / "a.npy", x)
+        np.savez(tmp_path / "named.npz", features=x, other=x[:2], labels=np.arange(4))
+        np.savez(tmp_path / "only.npz", vectors=x, names=np.array(list("abcd")))
+        for name in ("a.npy", "named.npz", "only.npz"):
+            assert np.array_equal(benchmark.load_features(tmp_path / name), x)
+
+    def test_a_file_without_vectors_is_refused(self, tmp_path):
+        np.savez(tmp_path / "two.npz", a=np.zeros((2, 2)), b=np.zeros((2, 2)))
+        np.save(tmp_path / "flat.npy", np.zeros(5))
+        np.save(tmp_path / "text.npy", np.array([["a"]]))
+        for name in ("two.npz", "flat.npy", "text.npy"):
+            with pytest.raises(ValueError, match=name):
+                benchmark.load_features(tmp_path / name)
+
+    def test_queries_are_held_out_and_truth_is_exact(self, tmp_path):
+        x, data = small_data(tmp_path)
+        base, queries = np.load(data.base), np.load(data.queries)
+        assert (len(base), len(queries)) == (100, 20)
+        assert sorted(map(tuple, np.concatenate([base, queries]).tolist())) == sorted(map(tuple, x.tolist()))
+        exact = np.sort(((queries[:, None].astype(float) - base) ** 2).sum(axis=2), axis=1)[:, :3]
+        assert np.allclose(data.truth, exact, rtol=1e-5)
+
+    def test_queries_come_in_no_order(self, tmp_path):
+        """Each round asks other queries: those of a sorted file would be easier in some rounds than in others."""
+        data = benchmark.prepare(np.arange(200.0)[:, None], "sorted", tmp_path, queries=40, k=3, seed=0)
+        queries = np.load(data.queries)[:, 0]
+        assert abs(np.corrcoef(queries, np.arange(40))[0, 1]) < 0.5
+
+    def test_unit_scales_everything_to_length_one(self, tmp_path):
+        _, data = small_data(tmp_path, unit=True)
+        for file in (data.base, data.queries):
+            assert np.allclose(np.linalg.norm(np.load(file), axis=1), 1, atol=1e-6)
+
+    def test_a_large_training_set_is_sampled_once_for_all(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(benchmark, "MAX_TRAIN", 30)
+        _, data = small_data(tmp_path)
+        train = np.load(data.train)
+        assert len(train) == 30
+        assert {tuple(row) for row in train.tolist()} <= {tuple(row) for row in np.load(data.base).tolist()}
+
+    def test_too_few_vectors_are_refused(self, tmp_path):
+        with pytest.raises(ValueError, match="has 4 vectors"):
+            benchmark.prepare(np.zeros((4, 2)), "tiny", tmp_path, queries=1, k=3, seed=0)
+
+    def test_recall_recomputes_distances_and_counts_ties(self, tmp_path):
+        base = np.array([[0, 0], [1, 0], [1, 0], [-1, 0], [5, 5]], np.float32)
+        queries = np.zeros((1, 2), np.float32)
+        files = [tmp_path / "base.npy", tmp_path / "queries.npy"]
+        for file, array in zip(files, (base, queries), strict=True):
+            np.save(file, array)
+        data = Data("ties", 5, 2, 2, files[0], files[0], files[1], np.array([[0, 1]], np.float32))
+        assert data.recall([[0, 1]]) == data.recall([[0, 2]]) == data.recall([[3, 0]]) == 1
+        assert data.recall([[0, 4]]) == data.recall([[0, 0]]) == data.recall([[0, -1]]) == data.recall([[0, 99]]) == 0.5
+
+
+class FakeProcess:
+    """Answers as a process does, writes down who was asked what, and breaks down when told to."""
+
+    def __init__(self, subject, log, us=10.0, fails_at=None):
+        self.subject, self.log, self.us, self.fails_at = subject, log, us, fails_at
+
+    def ask(self, do, **arguments):
+        self.log.append((self.subject.engine, do, arguments["arguments"].get("nprobe"), arguments["threads"]))
+        if do == self.fails_at:
+            raise EngineError("out of memory")
+        if do == "answers":
+            return [[0, 1, 2]] * 20
+        return (self.us, 1.0) if do == "batch" else [self.us, 2 * self.us, 3 * self.us]
+
+
+class TestTurns:
+    def test_engines_alternate_within_each_setting(self):
+        probes = [{"nprobe": 1}, {"nprobe": 8}]
+        plan = benchmark.turns([probes, probes], [1, 2])
+        assert [engine for engine, _, _ in plan] == [0, 1] * 4
+        assert [(a["nprobe"], t) for _, a, t in plan[::2]] == [(1, 1), (1, 2), (8, 1), (8, 2)]
+
+    def test_each_engine_has_its_own_settings(self):
+        plan = benchmark.turns([[{"nprobe": 4}, {"nprobe": 8}], [{"ef": 16}], [{"nprobe": 8}]], [1])
+        assert plan == [(0, {"nprobe": 4}, 1), (0, {"nprobe": 8}, 1), (2, {"nprobe": 8}, 1), (1, {"ef": 16}, 1)]
+
+    def test_all_warm_up_and_then_take_turns_round_after_round(self, tmp_path):
+        _, data = small_data(tmp_path)
+        log = []
+        processes = [FakeProcess(OURS, log, us=2.0), FakeProcess(FAISS, log, us=6.0)]
+        probes = [[{"nprobe": 1}, {"nprobe": 2}]] * 2
+        cases = benchmark.measure(processes, probes, data, threads=[1], repeats=3, unavailable={})
+        assert [entry[1] for entry in log[:4]] == ["answers"] * 4
+        one_round = [
+            (engine, do, nprobe, 1) for nprobe in (1, 2) for engine in ("ivfpq", "faiss") for do in ("batch", "single")
+        ]
+        assert log[4:] == one_round * 3
+        assert [(case.subject.engine, case.setting) for case in cases] == [
+            ("ivfpq", "nprobe=1"),
+            ("ivfpq", "nprobe=2"),
+            ("faiss", "nprobe=1"),
+            ("faiss", "nprobe=2"),
+        ]
+        assert cases[0].batch_us == [2.0] * 3
+        assert cases[0].single_us == [4.0] * 3
+        assert len(cases[0].latencies_us) == 9
+        assert cases[0].recall == data.recall([[0, 1, 2]] * 20)
+
+    @pytest.mark.parametrize("moment", ["answers", "batch", "single"])
+    def test_an_engine_that_breaks_down_is_named_and_the_others_go_on(self, tmp_path, moment):
+        _, data = small_data(tmp_path)
+        log, unavailable = [], {}
+        processes = [FakeProcess(FAISS, log, fails_at=moment), FakeProcess(OURS, log)]
+        cases = benchmark.measure(processes, [[{}], [{}]], data, threads=[1], repeats=2, unavailable=unavailable)
+        assert unavailable == {"faiss IVF4,PQ4x4": "out of memory"}
+        assert [case.subject for case in cases] == [OURS]
+        assert len(cases[0].batch_us) == 2
+        assert sum(entry[:2] == ("faiss", moment) for entry in log) == 1  # not asked again
+
+
+class Slow(benchmark.Engine):
+    """Adding an engine is this much. Everything but the search is far slower than the search."""
+
+    package = "slow"
+    build_arguments = {"trees": 3}  # noqa: RUF012
+
+    def __init__(self, d, subject, seed):
+        self.index, self.asked = None, []
+
+    def add(self, x):
+        self.index = x
+
+    def prepare(self):
+        time.sleep(0.2)
+
+    def search(self, xq, k):
+        self.asked.extend(xq[:, 0].tolist())
+        time.sleep(0.002)
+        return np.tile(np.arange(k), (len(xq), 1))
+
+
+class TestWorker:
+    @pytest.fixture
+    def worker(self, tmp_path, monkeypatch):
+        monkeypatch.setitem(benchmark.ENGINES, "slow", Slow)
+        monkeypatch.setattr(benchmark, "BATCH_SECONDS", 0.01)
+        queries = np.arange(50, dtype=np.float32).reshape(50, 1)
+        np.save(tmp_path / "queries.npy", queries)
+        np.save(tmp_path / "base.npy", queries)
+        worker = Worker()
+        with threadpoolctl.threadpool_limits():  # restored afterwards
+            worker.start(["slow", "", ""], 1, 0, str(tmp_path / "queries.npy"), True)
+            worker.add(str(tmp_path / "base.npy"), 1)
+            worker.engine.asked.clear()
+            yield worker
+
+    def test_only_the_search_is_timed(self, worker):
+        us, cores = worker.batch(3, {}, 1)
+        assert 2_000 <= us * 50 < 100_000
+        assert cores < 0.9  # it slept
+        times = worker.single(3, {}, 1, 0)
+        assert 2_000 <= statistics.median(times) < 100_000
+
+    def test_single_queries_start_where_they_are_told_and_wrap_around(self, worker, monkeypatch):
+        monkeypatch.setattr(benchmark, "SINGLES", 4)
+        assert len(worker.single(3, {}, 1, 48)) == 4
+        warm = benchmark.WARM
+        assert worker.engine.asked[warm:] == [48, 49, 0, 1]
+        assert worker.engine.asked[:warm] == [48 - i for i in range(warm, 0, -1)]
+
+    def test_slow_single_queries_stop_in_time(self, worker, monkeypatch):
+        monkeypatch.setattr(benchmark, "SINGLE_SECONDS", 0.02)
+        assert 3 <= len(worker.single(3, {}, 1, 0)) < 20
+
+    def test_what_writes_no_file_has_no_size(self, worker, tmp_path):
+        assert worker.save(str(tmp_path / "index")) is None
+        assert worker.answers(3, {}, 1) == [[0, 1, 2]] * 50
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+    def test_memory_is_what_came_since_the_start(self, worker):
+        before = worker.memory()
+        worker.engine.index = np.ones(20_000_000, np.uint8)
+        grown = worker.memory() - before
+        assert 19_000_000 < grown < 24_000_000
+
+
+def a_comparison(data):
+    """Ours three times as fast in batches, in every round; faiss with another recall."""
+    cases = [
+        Case(OURS, {"nprobe": 8}, 1, 0.5, [1.0, 2.0, 4.0], [5.0, 5.0, 5.0], [4.0, 5.0, 6.0], [1.0] * 3),
+        Case(FAISS, {"nprobe": 8}, 1, 0.4, [3.0, 6.0, 12.0], [10.0, 20.0, 5.0], [9.0, 10.0, 20.0], [0.9] * 3),
+        Case(Subject("sklearn"), {}, 1, 1.0, [100.0] * 3, [200.0] * 3, [200.0], [1.0] * 3),
+    ]
+    built = [
+        Built(OURS, "reference", 0.5, 1.0, 0.1, 0.01, 12_000, 1_500),
+        Built(FAISS, "", 0.0, 2.0, 0.1, 0.01, None, 1_700),
+        Built(Subject("sklearn"), "", 0.0, 0.0, 0.0, 0.0, 0, None),
+    ]
+    return Comparison(data, built, cases, {"annoy": "not installed: No module named 'annoy'"})
+
+
+class TestReport:
+    def test_a_ratio_is_taken_within_each_round(self, tmp_path):
+        _, data = small_data(tmp_path)
+        (row,) = benchmark_report.ratios(a_comparison(data))
+        assert row["batch"] == {"median": 3, "low": 3, "high": 3}  # though the medians of each side vary fourfold
+        assert row["single"] == {"median": 2, "low": 1, "high": 4}
+        assert (row["recall"], row["faiss_recall"]) == (0.5, 0.4)
+
+    def test_other_factories_variants_and_threads_are_no_pair(self, tmp_path):
+        _, data = small_data(tmp_path)
+        comparison = a_comparison(data)
+        faiss = comparison.cases[1]
+        for other in (
+            Case(FAISS._replace(factory="Flat"), faiss.arguments, 1),
+            Case(FAISS._replace(variant="polysemous"), faiss.arguments, 1),
+            Case(FAISS, {"nprobe": 9}, 1),
+            Case(FAISS, faiss.arguments, 2),
+        ):
+            comparison.cases[1] = other
+            assert benchmark_report.ratios(comparison) == []
+
+    def test_the_files_say_what_was_measured(self, tmp_path):
+        _, data = small_data(tmp_path)
+        about = benchmark_report.environment(3, ["python", "-m", "ivfpq.benchmark"])
+        text = benchmark_report.write(tmp_path / "out", a_comparison(data), about, 3)
+        content = json.loads((tmp_path / "out" / "results.json").read_text())
+        rows = list(csv.DictReader((tmp_path / "out" / "results.csv").open()))
+        assert [row["engine"] for row in rows] == ["ivfpq", "faiss", "sklearn"]
+        for row, result in zip(rows, content["results"], strict=True):
+            assert float(row["batch_us"]) == result["batch_us"] == statistics.median(result["rounds"]["batch_us"])
+            assert float(row["single_p50_us"]) == result["single_p50_us"]
+        assert (rows[0]["batch_us_low"], rows[0]["batch_us_high"]) == ("1.0", "4.0")
+        assert rows[1]["memory_bytes"] == ""
+        assert content["unavailable"] == {"annoy": "not installed: No module named 'annoy'"}
+        assert content["environment"]["seed"] == 3
+        assert {"numpy", "faiss-cpu", "hnswlib", "annoy"} <= content["environment"]["versions"].keys()
+        assert "- annoy: not installed" in text
+        assert "3.00x" in text
+        assert "0.4000 *" in text  # recalls too far apart for a fair ratio
+        assert (tmp_path / "out" / "report.md").read_text() == text
+        assert (tmp_path / "out" / "pareto.png").read_bytes().startswith(b"\x89PNG")
+
+    def test_numbers_have_three_digits(self):
+        numbers = {1234567: "1,234,567", 123.456: "123", 1.23456: "1.23", 0.0123456: "0.0123", 0: "0", 1e-9: "0"}
+        assert {value: benchmark_report.short(value) for value in numbers} == numbers
+        assert benchmark_report.short(None) == benchmark_report.short(math.nan) == "-"
+        assert benchmark_report.short(2048, 1024) == "2.00"
+        assert benchmark_report.spread(Spread(2, 1, 3), "x") == "2.00x (1.00-3.00)"
+        assert benchmark_report.spread(Spread(2, 2, 2)) == "2.00"
+
+    def test_spread(self):
+        assert Spread.of([3, 1, 2]) == (2, 1, 3)
+        assert math.isnan(Spread.of([]).median)
+        assert Spread.of_ratios([4.0, 9.0], [2.0, 3.0]) == (2.5, 2, 3)
+        with pytest.raises(ValueError, match="longer"):
+            Spread.of_ratios([1.0], [1.0, 2.0])
+
+
+@pytest.fixture(scope="module")
+def one_run(tmp_path_factory):
+    """The command on tiny data with one engine that cannot be imported and one that takes its process down."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "annoy.py").write_text("raise ImportError('annoy is broken here')\n")
+    (folder / "hnswlib.py").write_text("import os\nos._exit(3)\n")
+    x = benchmark.synthetic(500, 16, 0)
+    np.save(folder / "x.npy", np.concatenate([x, x[:20]]))  # copies, so that there are ties
+    engines = "ivfpq:reference,faiss,sklearn,annoy,hnswlib"
+    arguments = ["--features", str(folder / "x.npy"), "--factory", "IVF4,PQ4x4", "IVF4,SQ8", "--engines", engines]
+    arguments += ["--k", "5", "--nprobe", "4,1", "--threads", "1", "--queries", "40", "--repeats", "2"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(folder))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        assert benchmark.main([*arguments, "--out", str(folder / "out")]) == 0
+    return json.loads((folder / "out" / "results.json").read_text())
+
+
+class TestOneRun:
+    def test_every_engine_is_measured_or_named(self, one_run):
+        measured = [(row["engine"], row["variant"], row["factory"], row["query"]) for row in one_run["results"]]
+        assert measured == [
+            *[("ivfpq", "reference", "IVF4,PQ4x4", f"nprobe={nprobe}") for nprobe in (1, 4)],
+            *[
+                ("faiss", "", factory, f"nprobe={nprobe}")
+                for factory in ("IVF4,PQ4x4", "IVF4,SQ8")
+                for nprobe in (1, 4)
+            ],
+            ("sklearn", "", "", ""),
+        ]
+        reasons = one_run["unavailable"]
+        assert reasons.keys() == {"annoy", "hnswlib", "ivfpq:reference IVF4,SQ8"}
+        assert "annoy is broken here" in reasons["annoy"]
+        assert "exit status 3" in reasons["hnswlib"]
+        assert "IVF4,SQ8" in reasons["ivfpq:reference IVF4,SQ8"]
+
+    def test_numbers_are_plausible(self, one_run):
+        for row in one_run["results"]:
+            assert 0 < row["batch_us_low"] <= row["batch_us"] <= row["batch_us_high"]
+            assert 0 < row["single_p50_us"] <= row["single_p95_us"] <= row["single_p99_us"]
+            assert row["single_queries"] > 2
+            assert len(row["rounds"]["batch_us"]) == len(row["rounds"]["single_p50_us"]) == 2
+            assert row["kernel"] == ("reference" if row["engine"] == "ivfpq" else "")
+            assert (row["file_bytes"] is None) == (row["engine"] == "sklearn")
+        recall = {(row["engine"], row["factory"], row["query"]): row["recall"] for row in one_run["results"]}
+        assert recall["sklearn", "", ""] == 1  # exact, and ties count: there are copies in the data
+        assert recall["faiss", "IVF4,SQ8", "nprobe=4"] > 0.95
+        assert recall["faiss", "IVF4,PQ4x4", "nprobe=1"] <= recall["faiss", "IVF4,PQ4x4", "nprobe=4"] < 0.95
+
+    def test_ours_and_faiss_are_paired(self, one_run):
+        assert [(row["subject"], row["query"]) for row in one_run["ratios"]] == [
+            ("ivfpq:reference IVF4,PQ4x4", "nprobe=1"),
+            ("ivfpq:reference IVF4,PQ4x4", "nprobe=4"),
+        ]
+
+
+class TestCommandLine:
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--engines", "ivfpq,milvus"], "'milvus'"),
+            (["--engines", "ivfpq:fast"], "ivfpq:portable"),
+            (["--threads", "1,5000"], "5000"),
+            (["--features", "nowhere.npy"], "nowhere.npy"),
+            (["--n", "5", "--engines", "ivfpq"], "has 5 vectors"),
+        ],
+    )
+    def test_what_cannot_be_done_is_said(self, arguments, message, capsys):
+        assert benchmark.main(arguments) == 2
+        assert message in capsys.readouterr().err
+
+    @pytest.mark.parametrize("text", ["0", "1,-2", "x", ""])
+    def test_numbers_must_be_positive(self, text, capsys):
+        with pytest.raises(SystemExit):
+            benchmark.parse_arguments(["--nprobe", text])
+        assert "--nprobe" in capsys.readouterr().err
+
+    def test_one_subject_a_factory_where_engines_take_them(self):
+        assert Subject.parse("faiss:polysemous", ["A", "B"]) == [
+            Subject("faiss", "A", "polysemous"),
+            Subject("faiss", "B", "polysemous"),
+        ]
+        assert Subject.parse(" annoy", ["A", "B"]) == [Subject("annoy")]
+        assert Subject("ivfpq", "IVF1,PQ8", "portable").label == "ivfpq:portable IVF1,PQ8"
+
+
+class TestRow:
+    @pytest.mark.parametrize(("value", "verdict"), [(7.9, "missed"), (8, "must met"), (20, "aim met")])
+    def test_times_must_be_reached(self, value, verdict):
+        assert Row("", "times", 8, 20, ratio=Spread.of([value])).verdict == verdict
+
+    @pytest.mark.parametrize(("value", "verdict"), [(50.1, "missed"), (50, "must met"), (10, "aim met")])
+    def test_sizes_must_be_kept(self, value, verdict):
+        assert Row("", "at most", 50, 10, ours=Spread.of([value])).verdict == verdict
+
+    @pytest.mark.parametrize(("value", "verdict"), [(0.59, "missed"), (0.6, "must met"), (0.65, "aim met")])
+    def test_recall_must_be_reached(self, value, verdict):
+        assert Row("", "at least", 0.6, 0.65, ours=Spread.of([value])).verdict == verdict
+
+    def test_speed_at_the_cost_of_recall_does_not_count(self):
+        fast = Row("", "times", 2, 3, ratio=Spread.of([9.0]), our_recall=0.496, their_recall=0.5)
+        assert fast.verdict == "aim met"
+        assert benchmark_studies.replace(fast, margin=0.0).verdict == "recall too low"
+        assert benchmark_studies.replace(fast, our_recall=0.49).verdict == "recall too low"
+
+    def test_what_is_missing_says_so(self):
+        assert Row("", "times", 2, 3).verdict == "not available"
+
+
+class InThisProcess:
+    """A worker without the process, which answers what JSON would bring. Polysemous training, which takes seconds
+    however little there is to train, is left out.
+    """
+
+    def __init__(self, subject, data, seed, *, cold=False):
+        self.subject, self.worker = subject, Worker()
+        variant = "" if subject.variant == "polysemous" else subject.variant
+        self.started = self.ask(
+            "start",
+            subject=list(subject._replace(variant=variant)),
+            d=data.d,
+            seed=seed,
+            queries=str(data.queries),
+            warm_up=not cold,
+        )
+
+    def ask(self, do, **arguments):
+        try:
+            return json.loads(json.dumps(getattr(self.worker, do)(**json.loads(json.dumps(arguments)))))
+        except (ImportError, RuntimeError, ValueError) as error:
+            raise EngineError(str(error)) from error
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Studies in this process, with turns too short to mean anything."""
+    for name, value in {"BATCH_SECONDS": 1e-4, "SETTLE_SECONDS": 0, "SINGLES": 2}.items():
+        monkeypatch.setattr(benchmark, name, value)
+    for name, value in {"TRAINING_ROUNDS": 1, "FRESH_PROCESSES": 1, "THEIR_FACTORY": "IVF100,PQ8"}.items():
+        monkeypatch.setattr(benchmark_studies, name, value)
+    for module in (benchmark, benchmark_studies):
+        monkeypatch.setattr(module, "Process", InThisProcess)
+        monkeypatch.setattr(module, "cores", lambda: 1)
+    with threadpoolctl.threadpool_limits():  # restored afterwards
+        yield
+
+
+class TestStudies:
+    def test_fast_table_has_all_its_rows(self, quick, tmp_path, monkeypatch):
+        np.save(tmp_path / "x.npy", benchmark.synthetic(340, 128, 0))
+        arguments = ["--study", "fast-table", "--features", str(tmp_path / "x.npy"), "--n", "400", "--d", "32"]
+        assert benchmark.main([*arguments, "--repeats", "1", "--out", str(tmp_path / "out")]) == 0
+        content = json.loads((tmp_path / "out" / "fast-table.json").read_text())
+        rows = content["rows"]
+        starts = ["scan of", "IVF10,PQ16, batch", "IVF10,PQ16, single", "add 400", "load IVF10,PQ8", "memory a vector"]
+        starts += [
+            "first query",
+            "IVF100,PQ8, d = 128, batch",
+            "train IVF100,PQ8",
+            "add 272",
+            "PCA128,IVF100,PQ8,Refine",
+        ]
+        starts += ["recall@10 at 8 bytes", "import"]
+        for start in starts:
+            assert any(row["what"].startswith(start) for row in rows), start
+        for row in rows:
+            assert row["verdict"] in ("aim met", "must met", "missed", "recall too low", "not available")
+            assert (row["verdict"] != "not available") or row["note"]
+        against_fast_scan = [row for row in rows if "fewest probes" in row["note"]]
+        assert against_fast_scan
+        assert all(row["our_recall"] >= row["their_recall"] for row in against_fast_scan)
+        text = (tmp_path / "out" / "fast-table.md").read_text()
+        assert text.count("\n| ") == len(rows) + 2  # the header and the line below it
+
+    def test_a_group_that_fails_leaves_a_row(self, quick, tmp_path, monkeypatch):
+        def broken(*_):
+            raise EngineError("no room")
+
+        others = (
+            "scan_rows",
+            "inverted_file_rows",
+            "feature_rows",
+            "training_rows",
+            "refinement_rows",
+            "eight_byte_rows",
+        )
+        for name in others:
+            monkeypatch.setattr(benchmark_studies, name, lambda data, args: [])
+        broken.__name__ = "storage_rows"
+        monkeypatch.setattr(benchmark_studies, "storage_rows", broken)
+        monkeypatch.setattr(benchmark_studies, "import_rows", lambda: [])
+        np.save(tmp_path / "x.npy", benchmark.synthetic(60, 4, 0))
+        arguments = ["--study", "fast-table", "--features", str(tmp_path / "x.npy"), "--n", "60", "--d", "4"]
+        assert benchmark.main([*arguments, "--out", str(tmp_path)]) == 0
+        (row,) = json.loads((tmp_path / "fast-table.json").read_text())["rows"]
+        assert (row["what"], row["verdict"], row["note"]) == ("storage rows", "not available", "no room")
+
+    def test_scaling_varies_one_thing_at_a_time(self, quick, tmp_path):
+        arguments = ["--study", "scaling", "--n", "400", "--d", "16", "--repeats", "1", "--out", str(tmp_path)]
+        assert benchmark.main(arguments) == 0
+        points = json.loads((tmp_path / "scaling.json").read_text())["points"]
+        values = {}
+        for point in points:
+            values.setdefault(point["curve"], {}).setdefault(point["engine"], []).append(point["value"])
+        both = lambda numbers: {"ivfpq": numbers, "faiss": numbers}  # noqa: E731
+        assert values == {
+            "vectors": both([400]),
+            "lists probed": both([1, 2, 4, 8]),
+            "threads": both([1]),
+            "bytes a code (M)": both([4, 8, 16]),
+        }
+        assert (tmp_path / "scaling.png").read_bytes().startswith(b"\x89PNG")
