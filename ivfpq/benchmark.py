@@ -164,7 +164,7 @@ def prepare(x: Any, name: str, folder: Path, *, queries: int, k: int, seed: int,
     if queries < 1 or n - queries < k:
         raise ValueError(f"{name} has {n} vectors: too few to hold out a fifth of them and find {k} neighbours")
     rng = np.random.default_rng(seed)
-    held_out = np.sort(rng.choice(n, queries, replace=False))
+    held_out = rng.choice(n, queries, replace=False)  # in random order: each round asks the next of them
     base, asked = as_vectors(np.delete(x, held_out, axis=0), d), as_vectors(x[held_out], d)
     if unit:
         base, asked = normalised(base), normalised(asked)
