@@ -10,7 +10,7 @@ How it is measured:
   is reported is the median of the rounds with the smallest and the largest; a ratio is taken within each round first.
 * Before its first timed turn an engine answers every query once. What it compiles, it compiles then or in a small index
   built before (`Engine.warm_up`); both times are reported.
-* All get the same number of threads (BLAS, OpenMP, numba, and the engine's own setting). The column `cores` is CPU time
+* All get the same number of threads (BLAS, OpenMP, and the engine's own setting). The column `cores` is CPU time
   divided by wall time: it shows who took more, or less.
 * What is not installed, does not know a factory string or fails is named with the reason, and the others go on.
 
@@ -642,8 +642,7 @@ class Worker:
         import threadpoolctl
 
         threadpoolctl.threadpool_limits(threads)
-        if "numba" in sys.modules:
-            sys.modules["numba"].set_num_threads(threads)
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # our compiled kernels read it at every search
         self.engine.threads, self.engine.query = threads, arguments
         self.engine.prepare()
 
