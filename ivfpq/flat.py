@@ -145,9 +145,7 @@ class IndexFlat:
             raise TypeError(f"an IndexFlat can only take in another one, got {type(other).__name__}")
         if (self.d, self.metric) != (other.d, other.metric):
             raise ValueError(f"the two indexes differ: {self} and {other}")
-        lists = other.lists.view
-        rows = lists.rows()
-        self.lists.add(lists.list_numbers(), lists.codes(rows), lists.ids[rows].astype(np.int64))
+        self.lists.merge(other.lists.view)
 
     def reset(self) -> None:
         """Forget the stored vectors."""

@@ -289,17 +289,15 @@ class IndexIVFPQ:
         """
         if type(other) is not type(self):
             raise TypeError(f"an {type(self).__name__} can only take in another one, got {type(other).__name__}")
-        mine, theirs = self.state()[0], other.state()[0]
         for name in ("d", "nlist", "M", "nbits", "metric"):
-            if mine[name] != theirs[name]:
-                raise ValueError(f"the two indexes differ in {name}: {mine[name]} and {theirs[name]}")
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine != theirs:
+                raise ValueError(f"the two indexes differ in {name}: {mine} and {theirs}")
         if not np.array_equal(self._trained().coarse.y, other._trained().coarse.y):
             raise ValueError("the two indexes have different centroids: only indexes trained as one can be merged")
         if not np.array_equal(self.pq.codebooks, other.pq.codebooks):  # type: ignore[arg-type]
             raise ValueError("the two indexes have different codebooks: only indexes trained as one can be merged")
-        lists = other.lists.view
-        rows = lists.rows()
-        self.lists.add(lists.list_numbers(), lists.codes(rows), lists.ids[rows].astype(np.int64))
+        self.lists.merge(other.lists.view)
 
     def reset(self) -> None:
         """Forget the stored vectors, not the training."""

@@ -141,6 +141,11 @@ class InvertedLists:
             self._order = None
             self.view = replace(old, sizes=sizes, ntotal=old.ntotal + len(ids))
 
+    def merge(self, lists: Lists) -> None:
+        """Append all that `lists` of another of this kind hold, under the same ids. Errors as `add`."""
+        rows = lists.rows()
+        self.add(lists.list_numbers(), lists.codes(rows), lists.ids[rows].astype(np.int64))
+
     def settled(self) -> Lists:
         """The state with no block to spare, in arrays that nobody will write to any more."""
         with self.lock:
