@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracles import slow_sum
 
 from ivfpq import kernels
 from ivfpq.invlists import InvertedLists
@@ -15,15 +16,6 @@ from ivfpq.kernels import reference
 from ivfpq.pq import ProductQuantizer
 
 F = np.float32
-
-
-def slow_sum(terms):
-    lanes = [F(0)] * 16
-    for t, term in enumerate(terms):
-        lanes[t % 16] = F(lanes[t % 16] + term)
-    for half in (8, 4, 2, 1):
-        lanes = [F(lanes[i] + lanes[i + half]) for i in range(half)]
-    return lanes[0]
 
 
 def slow_table(r, pq, metric):

@@ -5,6 +5,7 @@ import itertools
 import faiss
 import numpy as np
 import pytest
+from oracles import slow_sum
 
 from ivfpq import IndexFlat, IndexIVFPQ, IndexIVFRQ, NotTrainedError, index_factory
 from ivfpq.distances import normalised
@@ -136,15 +137,6 @@ def index(request, trained):
 
 def same(one, two):
     return all(a.tobytes() == b.tobytes() and a.shape == b.shape for a, b in zip(one, two, strict=True))
-
-
-def slow_sum(terms):
-    lanes = [F(0)] * 16
-    for t, term in enumerate(terms):
-        lanes[t % 16] = F(lanes[t % 16] + term)
-    for half in (8, 4, 2, 1):
-        lanes = [F(lanes[i] + lanes[i + half]) for i in range(half)]
-    return lanes[0]
 
 
 def test_every_distance_is_the_defined_one(index):
