@@ -137,20 +137,6 @@ def test_neither_threads_nor_neighbours_in_the_batch_change_an_answer(metric, mo
     assert len({tuple(part.tobytes() for part in parts) for parts in found.values()}) == 1
 
 
-def test_the_linear_algebra_library_gets_its_threads_back():
-    from threadpoolctl import threadpool_info
-
-    def blas():
-        return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
-
-    before = blas()
-    with compiled._one_blas_thread():
-        with compiled._one_blas_thread():
-            assert set(blas()) == {1}
-        assert set(blas()) == {1}
-    assert blas() == before
-
-
 def test_a_read_only_query_and_a_read_only_index_are_no_new_case(tmp_path):
     from ivfpq import load, save
 

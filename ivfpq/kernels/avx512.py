@@ -21,7 +21,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from ivfpq.kernels.vectors import address, extent, i64, inner, intrinsic, load_vector, splat
+from ivfpq.kernels.vectors import address, extent, i64, inner, intrinsic, load_vector, prefetch_line, splat
 
 F32 = np.float32
 M_MAX = 256  # sums of so many bytes still fit 16 bits
@@ -95,9 +95,6 @@ def scan_blocks(
         high_product = b.module.declare_intrinsic(
             "llvm.x86.avx512.pmulhu.w.512", (), ir.FunctionType(_WORDS, [_WORDS] * 2)
         )
-        prefetch = cgutils.get_or_insert_function(
-            b.module, ir.FunctionType(ir.VoidType(), [_I8.as_pointer(), _I32, _I32, _I32]), "llvm.prefetch.p0"
-        )
         blocks = [block, b.add(block, stride)]
         zero, eight = ir.Constant(_BYTES, [0] * 64), ir.Constant(_WORDS, [8] * 32)
         nothing = ir.Constant(_WORDS, [0] * 32)
@@ -109,9 +106,7 @@ def scan_blocks(
             row = b.shl(loop.index, i64(6))
             for g, start in enumerate(blocks):
                 at = b.add(start, row)
-                ahead = b.inttoptr(b.add(at, i64(PREFETCH)), _I8.as_pointer())
-                if PREFETCH:
-                    b.call(prefetch, [ahead, *(ir.Constant(_I32, v) for v in (0, 3, 1))])
+                prefetch_line(b, b.add(at, i64(PREFETCH)))
                 code = load_vector(b, at, _BYTES)
                 lower, upper = b.call(permute, [t[0], code, t[1]]), b.call(permute, [t[2], code, t[3]])
                 entry = b.bitcast(b.select(b.icmp_signed("<", code, zero), upper, lower), _WORDS)
@@ -141,46 +136,30 @@ def scan_blocks(
 
 
 @inner
-def quantise(floats, bytes_, steps, lows):
-    """Fill the 8-bit tables, their steps and the sums of low_m.
+def quantise(floats, M, wide, bytes_, lowest):
+    """Fill the 8-bit tables of a query; returns their step and the sum of low_m.
 
     Parameters
     ----------
-    floats : float32 array, shape (nq, M, ksub)
-    bytes_ : uint8 array, shape (nq, M, 256)
-    steps, lows : float64 arrays, shape (nq,)
+    floats, bytes_ : int
+        Addresses of float32 (M, wide) and uint8 (M, 256).
+    M, wide : int
+        Of wide, a multiple of 64.
+    lowest : float32 array, shape (M, 2)
+        To work in.
     """
-    nq, M, ksub = floats.shape
-    lowest = np.empty(M, np.float32)
-    ends = np.empty(2, np.float32)
-    for q in range(nq):
-        widest = F32(0.0)
-        for m in range(M):
-            row = address(floats) + 4 * (q * M + m) * ksub
-            if ksub >= 16:
-                extent(row, ksub, address(ends))
-            else:
-                ends[0] = ends[1] = floats[q, m, 0]
-                for j in range(1, ksub):
-                    value = floats[q, m, j]
-                    ends[0] = value if value < ends[0] else ends[0]
-                    ends[1] = value if value > ends[1] else ends[1]
-            lowest[m] = ends[0]
-            widest = ends[1] - ends[0] if ends[1] - ends[0] > widest else widest
-        step = F32(widest * F32(CLIP / 255.0))
-        step = step if step > F32(1e-30) else F32(1e-30)
-        inverse = F32(1.0) / step
-        total = 0.0
-        for m in range(M):
-            row, out = address(floats) + 4 * (q * M + m) * ksub, address(bytes_) + 256 * (q * M + m)
-            if ksub >= 64:
-                quantise_row(row, ksub, lowest[m], inverse, out)
-            else:
-                for j in range(ksub):
-                    value = (floats[q, m, j] - lowest[m]) * inverse
-                    bytes_[q, m, j] = np.uint8(np.int32(value if value < F32(255.0) else F32(255.0)))
-            total += np.float64(lowest[m])
-        steps[q], lows[q] = step, total
+    widest = F32(0.0)
+    for m in range(M):
+        extent(floats + 4 * m * wide, wide, address(lowest) + 8 * m)
+        width = lowest[m, 1] - lowest[m, 0]
+        widest = width if width > widest else widest
+    step = F32(widest * F32(CLIP / 255.0))
+    step = step if step > F32(1e-30) else F32(1e-30)
+    total = 0.0
+    for m in range(M):
+        quantise_row(floats + 4 * m * wide, wide, lowest[m, 0], F32(1.0) / step, bytes_ + 256 * m)
+        total += np.float64(lowest[m, 0])
+    return np.float64(step), total
 
 
 @inner

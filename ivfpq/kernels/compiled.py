@@ -1,27 +1,24 @@
-"""The compiled kernels as Python calls them: what they need of a model, matrix products for many queries, threads."""
+"""The compiled kernels as Python calls them: what they need of a model, and threads."""
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ivfpq.checks import Floats
-from ivfpq.distances import BLOCK, RangeResult, SearchResult, squared_lengths, within
+from ivfpq.distances import BLOCK, Doubles, RangeResult, SearchResult, within
 from ivfpq.invlists import Lists
 from ivfpq.kernels import scan
 from ivfpq.kernels.avx512 import M_MAX
 from ivfpq.kernels.model import Model
 
-FEW = 2  # so many queries are cheaper one by one than by matrix products
 CHUNK = 256  # queries searched together: each list they share is read once for all of them
 
 
@@ -34,8 +31,8 @@ def _sources() -> str:
 
 
 MODEL = np.dtype(
-    [(name, np.int64) for name in ("metric", "d", "M", "ksub", "dsub", "nlist", "terms")]
-    + [("longest_centroid", np.float64), ("longest_code", np.float64)]
+    [(name, np.int64) for name in ("metric", "d", "M", "ksub", "wide", "dsub", "nlist", "terms")]
+    + [(name, np.float64) for name in ("longest_centroid", "longest_code", "centroid_loss", "code_loss")]
     + [(name, np.int64) for name in ("centre", "centroids", "codebooks", "low", "step")]
     + [(name, np.int64) for name in ("centroid_panels", "centroid_squares", "codebook_panels", "codebook_squares")]
     + [(f"sources_{_sources()}", np.int8)]
@@ -49,70 +46,79 @@ class Ready:
     Attributes
     ----------
     record : array of type MODEL, shape (1,)
-    lists_matrix : float32 array, shape (M * (dsub + 1), nlist)
-        [a_1, 1, ..., a_M, 1] @ lists_matrix are the coarse distances, but for |a|^2.
+    table : (int, int)
+        Shape of the tables T of a query, with codewords in whole panels.
     bytes_fit : bool
         Whether the scan by bytes can take the codes; the portable one takes all.
-    nlist, table : int, and (M, ksub)
-    tables_matrix : float32 array, shape (M, dsub + 1, ksub)
-        [a_m, 1] @ tables_matrix[m] is the table T[m].
     """
 
-    __slots__ = ("_arrays", "bytes_fit", "centre", "l2", "lists_matrix", "nlist", "record", "table", "tables_matrix")
+    __slots__ = ("_arrays", "bytes_fit", "record", "table")
 
     def __init__(self, model: Model) -> None:
-        y, pq = model.coarse.y, model.pq
+        y, centre, pq = model.coarse.y, model.coarse.centre, model.pq
         codebooks: Floats = pq.codebooks  # type: ignore[assignment]
-        self.l2 = model.space == "l2"
-        self.nlist, self.table = len(y), (pq.M, pq.ksub)
+        if centre is None:
+            centre = np.zeros(pq.d, np.float32)
         self.bytes_fit = pq.ksub <= 256 and pq.M <= M_MAX
-        factor = np.float32(-2 if self.l2 else -1)
-        zero = np.zeros(pq.d, np.float32)
-        self.centre = zero if model.coarse.centre is None else model.coarse.centre
-        with np.errstate(over="ignore"):
-            squares = model.coarse.lengths * np.float32(self.l2)
-            code_squares = squared_lengths(codebooks.reshape(-1, pq.dsub)).reshape(pq.M, pq.ksub)
-            matrix = np.zeros((pq.M, pq.dsub + 1, len(y)), np.float32)
-            matrix[:, :-1] = factor * model.coarse.shifted.T.reshape(pq.M, pq.dsub, len(y))
-            matrix[0, -1] = squares
-            self.lists_matrix = matrix.reshape(-1, len(y))
-            parts = [factor * codebooks.transpose(0, 2, 1), (code_squares * np.float32(self.l2))[:, None]]
-            self.tables_matrix = np.concatenate(parts, axis=1)
+        centroid_panels, centroid_squares, centroid_loss = panels((y - centre.astype(np.float64))[None])
+        codebook_panels, codebook_squares, code_loss = panels(codebooks.astype(np.float64))
+        self.table = codebook_squares.shape
         self._arrays: dict[str, Any] = {
-            "centre": self.centre,
+            "centre": centre,
             "centroids": y,
             "codebooks": codebooks,
             "low": model.terms()[0],
             "step": model.terms()[1],
-            "centroid_panels": _panels(model.coarse.shifted[None]),
-            "centroid_squares": _panels(squares[None, :, None]),
-            "codebook_panels": _panels(codebooks),
-            "codebook_squares": _panels(code_squares[:, :, None] * np.float32(self.l2)),
+            "centroid_panels": centroid_panels,
+            "codebook_panels": codebook_panels,
         }
+        squares = {"centroid_squares": centroid_squares, "codebook_squares": codebook_squares}
+        with np.errstate(over="ignore"):  # then the error is infinite
+            self._arrays |= {name: (a * (model.space == "l2")).astype(np.float32) for name, a in squares.items()}
         self.record = np.zeros(1, MODEL)
         numbers: dict[str, Any] = {
             "metric": {"ip": scan.IP, "l2": scan.L2, "cosine": scan.COSINE}[model.metric],
-            **{"d": pq.d, "M": pq.M, "ksub": pq.ksub, "dsub": pq.dsub, "nlist": len(y), "terms": model.has_terms},
-            "longest_centroid": np.sqrt(_squares(model.coarse.shifted).max()),
-            "longest_code": np.sqrt(_squares(codebooks).max(axis=1).sum()),
+            **{"d": pq.d, "M": pq.M, "ksub": pq.ksub, "wide": self.table[1], "dsub": pq.dsub},
+            **{"nlist": len(y), "terms": model.has_terms, "centroid_loss": centroid_loss, "code_loss": code_loss},
+            "longest_centroid": np.sqrt(centroid_squares.max()),
+            "longest_code": np.sqrt(codebook_squares.max(axis=1).sum()),
         }
         for name, value in {**numbers, **{n: a.ctypes.data for n, a in self._arrays.items()}}.items():
             self.record[name] = value
 
-    def products(self, x: Floats) -> tuple[Floats, Floats]:
-        """Coarse distances but for |a|^2 (nq, nlist), and tables (nq, M, ksub), of queries (nq, d).
 
-        The matrices add the squared lengths of their rows by themselves, to the ones behind each part of a.
-        """
-        M, rows, ksub = self.tables_matrix.shape
-        parts = np.empty((len(x), M, rows), np.float32)
-        tables = np.empty((len(x), M, ksub), np.float32)
-        with np.errstate(over="ignore", invalid="ignore"):  # then their error is infinite
-            np.subtract(x.reshape(len(x), M, -1), self.centre.reshape(M, -1), out=parts[:, :, :-1])
-            parts[:, :, -1] = 1
-            scores = parts.reshape(len(x), -1) @ self.lists_matrix
-            np.matmul(parts.transpose(1, 0, 2), self.tables_matrix, out=tables.transpose(1, 0, 2))
-        return scores, tables
+def panels(matrices: Doubles) -> tuple[npt.NDArray[np.uint32], Doubles, float]:
+    """Matrices for `vectors.panel_products`: half a float32's bits a number, in panels of 64 rows.
+
+    A panel is transposed, and row 32 h + 16 + i shares the words (., h, i) with row 32 h + i. The latter is the lower
+    half of the word; shifted up, it is a float32 of 8 significant bits (bfloat16), rounded to the nearest. The former
+    is the word as it stands: its upper half is chosen so that the float32 with that lower half is nearest.
+
+    Parameters
+    ----------
+    matrices : float64 array, shape (count, n, d)
+        Of float32 numbers, or differences of them.
+
+    Returns
+    -------
+    words : uint32 array, shape (count, p, d, 2, 16)
+        In p = n / 64 panels, rounded up; the last row is repeated to fill them.
+    squares : float64 array, shape (count, 64 p)
+        Squared lengths of the rows.
+    loss : float
+        The square root of the sum, over the matrices, of the largest squared distance of a row from what stands for it.
+    """
+    count, n, d = matrices.shape
+    whole = np.pad(matrices, ((0, 0), (0, -n % 64), (0, 0)), mode="edge")
+    squares = np.einsum("...i,...i->...", whole, whole)
+    rows = whole.reshape(count, -1, 2, 2, 16, d)
+    bits = rows.astype(np.float32).view(np.uint32).astype(np.int64)
+    lower = (bits[:, :, :, 0] + 0x7FFF + (bits[:, :, :, 0] >> 16 & 1)) >> 16
+    sign, magnitude = bits[:, :, :, 1] & 0x80000000, bits[:, :, :, 1] & 0x7FFFFFFF
+    words = (sign | np.maximum(magnitude - lower + 0x8000, 0) >> 16 << 16 | lower).astype(np.uint32)
+    kept = np.stack([words << np.uint32(16), words], axis=3).view(np.float32)
+    loss = np.square(rows - kept).sum(axis=-1).reshape(count, -1).max(axis=1).sum()
+    return np.ascontiguousarray(words.transpose(0, 1, 4, 2, 3)), squares, float(np.sqrt(loss))
 
 
 def search(x: Floats, nprobe: int, model: Model, lists: Lists, k: int, *, vbmi: bool) -> SearchResult:
@@ -157,14 +163,10 @@ def range_search(x: Floats, nprobe: int, model: Model, lists: Lists, radius: flo
 
 def _arguments(vbmi: bool, ready: Ready, lists: Lists, x: Floats, nprobe: int) -> tuple[Any, ...]:
     """What both searches take first."""
-    given = len(x) > FEW
-    if given:
-        scores, tables = ready.products(x)
-    else:
-        scores, tables = np.empty((len(x), ready.nlist), np.float32), np.empty((len(x), *ready.table), np.float32)
+    tables = np.empty((len(x), *ready.table), np.float32)
     bytes_ = np.empty((len(x) if vbmi else 0, ready.table[0], 256), np.uint8)
     kernel = (True, None) if vbmi else (None, True)
-    return (*kernel, ready.record, lists.places, x, nprobe, given, scores, tables, bytes_)
+    return (*kernel, ready.record, lists.places, x, nprobe, tables, bytes_)
 
 
 X = 4  # where the queries stand among the arguments
@@ -177,45 +179,12 @@ def _each(answer: Callable[..., Any], x: Floats, nprobe: int, ready: Ready, list
         queries = _writeable(x[first : first + size])
         return answer(first, *_arguments(vbmi, ready, lists, queries, nprobe))
 
-    size = max(1, min(CHUNK, 4 * BLOCK // max(ready.table[0] * ready.table[1], ready.nlist)))
-    if len(x) > FEW:
-        size = min(size, max(FEW + 1, -(-len(x) // threads())))
+    size = max(1, min(CHUNK, BLOCK * 4 // (ready.table[0] * ready.table[1]), -(-len(x) // threads())))
     starts = range(0, len(x), size)
     if len(starts) <= 1 or threads() == 1:
         return [one(first) for first in starts]
-    with _one_blas_thread(), ThreadPoolExecutor(threads()) as pool:
+    with ThreadPoolExecutor(threads()) as pool:
         return list(pool.map(one, starts))
-
-
-_blas_lock = threading.Lock()
-_blas_users = 0
-_blas_limit: Any = None
-
-
-@contextmanager
-def _one_blas_thread() -> Iterator[None]:
-    """While any search is in here, matrix products take one thread each: ours already keep all processors busy, and
-    those of the library would wait for them, and they for those.
-    """
-    global _blas_users, _blas_limit
-    with _blas_lock:
-        if _blas_users == 0:
-            _blas_limit = _blas_libraries().limit(limits=1)
-        _blas_users += 1
-    try:
-        yield
-    finally:
-        with _blas_lock:
-            _blas_users -= 1
-            if _blas_users == 0:
-                _blas_limit.restore_original_limits()
-
-
-@functools.cache
-def _blas_libraries() -> Any:
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController().select(user_api="blas")
 
 
 def _ready(model: Model) -> Ready:
@@ -236,16 +205,3 @@ def threads() -> int:
     if wanted.isdigit():
         return max(1, int(wanted))
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _panels(matrices: Floats) -> Floats:
-    """(count, n, d) -> (count, panels, d, 64): matrices cut into panels of 64 rows, transposed, padded with zeros."""
-    count, n, d = matrices.shape
-    full = np.zeros((count, -(-n // 64) * 64, d), np.float32)
-    full[:, :n] = matrices
-    return np.ascontiguousarray(full.reshape(count, -1, 64, d).transpose(0, 1, 3, 2))
-
-
-def _squares(x: Floats) -> Any:
-    """Squared lengths of the last axis, in float64."""
-    return np.einsum("...i,...i->...", x, x, dtype=np.float64)

@@ -13,7 +13,7 @@ F32 = np.float32
 
 
 @inner
-def near_bytes(table, M, ksub, block, limit):
+def near_bytes(table, M, wide, block, limit):
     """Which of the 64 one-byte codes of a block may have a sum of table entries not above a limit.
 
     Eight codes are one word of memory, and their eight sums, which do not wait for each other, keep the processor
@@ -22,8 +22,8 @@ def near_bytes(table, M, ksub, block, limit):
     Parameters
     ----------
     table : int
-        Address of float32 (M, ksub).
-    M, ksub : int
+        Address of float32 (M, wide).
+    M, wide : int
     block : int
         Address of uint8 (M, 64).
     limit : float32
@@ -38,7 +38,7 @@ def near_bytes(table, M, ksub, block, limit):
     for i in range(8):
         s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = F32(0.0)
         for m in range(M):
-            t = table + 4 * m * ksub
+            t = table + 4 * m * wide
             w = eight_bytes_at(block + 64 * m + 8 * i)
             s0 += float32_at(t + 4 * np.int64(w & byte))
             s1 += float32_at(t + 4 * np.int64((w >> np.uint64(8)) & byte))
@@ -55,13 +55,13 @@ def near_bytes(table, M, ksub, block, limit):
 
 
 @inner
-def near_words(table, M, ksub, block, limit):
+def near_words(table, M, wide, block, limit):
     """The same for codes of two bytes, four at a time: `block` is the address of uint16 (M, 64)."""
     mask = np.uint64(0)
     for i in range(0, 64, 4):
         s0 = s1 = s2 = s3 = F32(0.0)
         for m in range(M):
-            t = table + 4 * m * ksub
+            t = table + 4 * m * wide
             at = block + 2 * (64 * m + i)
             s0 += float32_at(t + 4 * np.int64(word_at(at)))
             s1 += float32_at(t + 4 * np.int64(word_at(at + 2)))

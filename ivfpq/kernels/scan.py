@@ -14,16 +14,27 @@ g_l = c_l - centre (the centre is the mean of the centroids for l2, the origin f
                                =:  base        + sum over m of T[m, j_m]                + t
 
 1.  *Roundings.* A sum of n products in any order, fused or not, is off by at most gamma(n) times the sum of their
-    magnitudes (see `distances`). With R = |a| + max |g_l| + Y, Y^2 = sum over m of the largest |y_m|^2, the magnitudes
-    in base, T and t add up to at most R^2, and so do those of the defined sum, because |x - c_l| <= |a| + |g_l|.
-    The longest chain of additions is d in base, d / M + M in a sum of T, d in t, d / (16 M) + M + 4 in the definition;
-    M <= d. So what is computed from tables and the defined distance differ by at most
+    magnitudes (see `distances`), gamma(n) = n u / (1 - n u), u = 2^-24. Long chains are few. Write A, G, Y for |a|,
+    the longest g_l and the square root of the sum over m of the largest |y_m|^2, and R = A + G + Y.
 
-        E = (2.1 d + 64) u / (1 - (2.1 d + 64) u) R^2 + 8 d tiny,      u = 2^-24
+    - base has d products of a and g_l, whose magnitudes add up to at most 2 A G, and t has d of g_l and y: 2 G Y.
+    - T[m, j] has d / M products, and M of them are added; the defined sum of |x - c_l - y|^2 has d / (16 M) + 4 + M
+      additions in a row, and |a|^2 and, for ip, the defined <x, c_l> have d / 16 + 4. The magnitudes in each of them
+      add up to at most R^2, because |x - c_l| <= A + G.
+    - Differences, squares, centring, the byte of the term, and lengths add some roundings, fewer than 48, each of
+      something that is at most R^2.
 
-    the 64 being for differences, squares, centring, the byte of the term, and lengths. For cosine, whose
-    1 - distance / 2 is rounded once more, and may so tie, E grows by 2^-22 (1 + R^2). Where R^2 > 1e36, numbers may
-    leave float32: E is infinite and every comparison lets pass (they are written so that NaN passes too).
+    *Panels.* Products with a are computed from copies g' and y' of 16 bits a number (`compiled.panels`), lengths from
+    the numbers themselves. That takes base off by 2 <a, g_l - g'_l> and the sum of T by 2 <a, y - y'>, together by at
+    most 2 A (C + D), where C is the largest |g_l - g'_l| and D^2 the sum over m of the largest |y_m - y'_m|^2.
+
+    So what is computed from tables and the defined distance differ by at most
+
+        E = gamma (2.1 d G (A + Y) + (1.1 d / M + 2 M + d / 8 + 64) R^2) + 2.1 A (C + D) + 8 d tiny
+
+    with gamma = u / (1 - (2.1 d + 64) u). For cosine, whose 1 - distance / 2 is rounded once more, and may so tie, E
+    grows by 2^-22 (1 + R^2). Where R^2 > 1e36, numbers may leave float32: E is infinite and every comparison lets pass
+    (they are written so that NaN passes too). Coarse distances are off by the same with Y = D = 0 and no sum over m.
 2.  *Terms.* low_l + step_l u_i <= t_i < low_l + step_l (u_i + 1): see `model`.
 3.  *8-bit tables.* step * sum of t8 + sum of low_m <= sum of T + step: see `avx512`. So a code may be left out if
 
@@ -47,17 +58,22 @@ from ivfpq.kernels.avx512 import quantise, scan_blocks, sum_limit
 from ivfpq.kernels.heaps import push, push_pair, sort_pairs
 from ivfpq.kernels.portable import near_bytes, near_words
 from ivfpq.kernels.vectors import (
+    TOGETHER,
     address,
     byte_at,
     entry,
+    extent,
     float32_at,
     float64_at,
     inner,
     int32_at,
     int64_at,
+    not_above,
     ones,
     panel_products,
+    panel_products_together,
     part,
+    prefetch,
     sum_of_products,
     sum_of_residual_squares,
     sum_of_squares,
@@ -68,7 +84,8 @@ from ivfpq.kernels.vectors import (
 F32 = np.float32
 IP, L2, COSINE = 0, 1, 2
 TILE = 64  # blocks that are scanned for all their queries before the next ones: they stay in the second-level cache
-BINS = 512  # of the histogram in `_choose`
+MANY = 256  # so many lists are worth a histogram in `_choose`,
+BINS = 512  # of so many bins
 CROWD = 8  # so many codes left to weigh in a block are worth scanning it again when theta has shrunk
 
 
@@ -82,7 +99,7 @@ class Tables(NamedTuple):
     error: Any
     """E, float64 (nq,)"""
     floats: Any
-    """T, float32 (nq, M, ksub)"""
+    """T, float32 (nq, M, ksub or, where that is less, 64)"""
     bytes: Any
     """t8, uint8 (nq, M, 256); of no queries where the floats are scanned"""
     steps: Any
@@ -114,7 +131,7 @@ class Found(NamedTuple):
 
 
 @entry
-def search(vbmi, plain, model, lists, x, nprobe, given, scores, tables, bytes_, uppers, distances, ids):
+def search(vbmi, plain, model, lists, x, nprobe, tables, bytes_, uppers, distances, ids):
     """Fill distances float32 (nq, k) and ids int64 (nq, k), best first; missing ones as infinity and -1.
 
     Parameters
@@ -125,16 +142,14 @@ def search(vbmi, plain, model, lists, x, nprobe, given, scores, tables, bytes_, 
         See `compiled.MODEL` and `Lists.places`.
     x : float32 array, shape (nq, d)
     nprobe : int
-    given : bool
-        Whether scores and tables are `Ready.products` of x; otherwise they are filled here.
-    scores, tables : float32 arrays, shapes (nq, nlist) and (nq, M, ksub)
-    bytes_ : uint8 array, shape (nq, M, 256); of no queries for the plain scan
+    tables, bytes_ : arrays
+        As in `Tables`, to be filled.
     uppers : float64 array, shape (nq, k or fewer where fewer vectors are stored)
         Arrays made by Python take no time to compile.
     """
     model_, lists_ = model[0], lists[0]
     nq, k = distances.shape
-    ready = _tables(vbmi, model_, x, nprobe, given, scores, tables, bytes_)
+    ready = _tables(vbmi, model_, x, nprobe, tables, bytes_)
     limits = Limits(np.empty(nq, np.float64), uppers, np.empty(nq, np.int64))
     for q in range(nq):
         limits.theta[q], limits.held[q] = np.inf, 0
@@ -153,13 +168,13 @@ def search(vbmi, plain, model, lists, x, nprobe, given, scores, tables, bytes_, 
 
 
 @entry
-def range_search(vbmi, plain, model, lists, x, nprobe, given, scores, tables, bytes_, uppers, theta):
+def range_search(vbmi, plain, model, lists, x, nprobe, tables, bytes_, uppers, theta):
     """All whose lower bound is not above theta float64 (nq,): query numbers, values (smaller is better), and ids.
 
     `uppers` has the shape (nq, 0): the limits are fixed.
     """
     model_, lists_ = model[0], lists[0]
-    ready = _tables(vbmi, model_, x, nprobe, given, scores, tables, bytes_)
+    ready = _tables(vbmi, model_, x, nprobe, tables, bytes_)
     limits = Limits(theta, uppers, np.empty(0, np.int64))
     found, n = _scan(vbmi, plain, model_, lists_, ready, limits, nprobe)
     queries, values, ids = np.empty(n, np.int64), np.empty(n, np.float32), np.empty(n, np.int64)
@@ -172,99 +187,121 @@ def range_search(vbmi, plain, model, lists, x, nprobe, given, scores, tables, by
 
 
 @part
-def _tables(vbmi, model, x, nprobe, given, scores, tables, bytes_):
+def _tables(vbmi, model, x, nprobe, tables, bytes_):
     """Everything that depends on the query and not on the codes."""
     nq = len(x)
-    error, coarse_error = np.empty(nq, np.float64), np.empty(nq, np.float64)
     probes, base = np.empty(nq * nprobe, np.int64), np.empty(nq * nprobe, np.float32)
-    if not given:
-        _products(model, x, scores, tables)
-    for q in range(nq):
-        square = sum_of_squares(address(x) + 4 * q * model.d, model.centre, model.d)
-        coarse_error[q], error[q] = _errors(model, square)
-        shift = F32(0.0) if model.metric == IP else square
-        _choose(model, scores, shift, coarse_error[q], x, q, nprobe, probes, base)
-    steps, lows = np.empty(nq, np.float64), np.empty(nq, np.float64)
-    if vbmi is not None:
-        quantise(tables, bytes_, steps, lows)
+    error, steps, lows = np.empty(nq, np.float64), np.empty(nq, np.float64), np.empty(nq, np.float64)
+    scores = np.empty((TOGETHER, (model.nlist + 63) & ~63), np.float32)
+    a, lowest = np.empty(TOGETHER * model.d, np.float32), np.empty((model.M, 2), np.float32)
+    first = 0
+    while first < nq:
+        count = TOGETHER if nq - first >= TOGETHER else 1
+        at = address(tables) + 4 * first * model.M * model.wide
+        _products(model, address(x) + 4 * first * model.d, count, a, scores, at)
+        for q in range(first, first + count):
+            query = address(x) + 4 * q * model.d
+            square = sum_of_squares(query, model.centre, model.d)
+            coarse_error, error[q] = _errors(model, square)
+            shift = F32(0.0) if model.metric == IP else square
+            _choose(model, scores, q - first, shift, coarse_error, query, q * nprobe, nprobe, probes, base)
+            if vbmi is not None:
+                table = address(tables) + 4 * q * model.M * model.wide
+                steps[q], lows[q] = quantise(table, model.M, model.wide, address(bytes_) + 256 * q * model.M, lowest)
+        first += count
     return Tables(probes, base, error, tables, bytes_, steps, lows)
 
 
 @inner
-def _products(model, x, scores, tables):
-    """`compiled.Ready.products` of a few queries, read straight from memory.
+def _products(model, x, count, a, scores, tables):
+    """Coarse distances, but for |a|^2, and tables T of `count` queries, 1 or TOGETHER, from the panels.
 
-    Matrices are cut into panels of 64 columns, (d, 64) each, because one vector times a matrix costs what reading the
-    matrix costs.
+    Parameters
+    ----------
+    x, tables : int
+        Addresses of float32 (count, d) and (count, M, wide).
+    a : float32 array, shape (count * d,) or longer
+        To work in.
+    scores : float32 array, shape (count, nlist) or larger
     """
-    d, dsub = model.d, model.dsub
-    a, out = np.empty(d, np.float32), np.empty(64, np.float32)
+    d, dsub, M, wide = model.d, model.dsub, model.M, model.wide
     factor = F32(-1.0) if model.metric == IP else F32(-2.0)
-    wide = (model.ksub + 63) & ~63
-    for q in range(len(x)):
-        for i in range(d):
-            a[i] = factor * (x[q, i] - float32_at(model.centre + 4 * i))
-        for first in range(0, model.nlist, 64):
-            start = model.centroid_squares + 4 * first
-            panel_products(address(a), d, model.centroid_panels + 4 * d * first, start, address(out))
-            for j in range(64):
-                if first + j < model.nlist:
-                    scores[q, first + j] = out[j]
-        for m in range(model.M):
-            for first in range(0, model.ksub, 64):
-                start = model.codebook_squares + 4 * (m * wide + first)
-                panel = model.codebook_panels + 4 * dsub * (m * wide + first)
-                panel_products(address(a) + 4 * m * dsub, dsub, panel, start, address(out))
-                for j in range(64):
-                    if first + j < model.ksub:
-                        tables[q, m, first + j] = out[j]
+    for i in range(d):
+        centre = float32_at(model.centre + 4 * i)
+        for q in range(count):
+            a[i * count + q] = factor * (float32_at(x + 4 * (q * d + i)) - centre)
+    for first in range(0, scores.shape[1], 64):
+        panel, start = model.centroid_panels + 2 * d * first, model.centroid_squares + 4 * first
+        _panel(count, address(a), d, panel, start, address(scores) + 4 * first, 4 * scores.shape[1])
+    for first in range(0, M * wide, 64):
+        part_of_a = address(a) + 4 * count * dsub * (first // wide)
+        panel, start = model.codebook_panels + 2 * dsub * first, model.codebook_squares + 4 * first
+        _panel(count, part_of_a, dsub, panel, start, tables + 4 * first, 4 * M * wide)
+
+
+@inner
+def _panel(count, a, n, panel, start, out, stride):
+    if count == 1:
+        panel_products(a, n, panel, start, out, stride)
+    else:
+        panel_products_together(a, n, panel, start, out, stride)
 
 
 @inner
 def _errors(model, square):
     """What screened coarse distances, and distances of codes, can be off by, with |a|^2: see the proof above."""
-    terms = (2.1 * model.d + 64.0) * 2.0**-24
-    gamma = 1.02 * terms / (1.0 - terms) if terms < 0.5 else np.inf
+    d = np.float64(model.d)
+    terms = (2.1 * d + 64.0) * 2.0**-24
+    gamma = 2.0**-24 / (1.0 - terms) if terms < 0.5 else np.inf
     length = np.sqrt(np.float64(square)) * 1.001
-    coarse = (length + model.longest_centroid) ** 2
-    reach = (length + model.longest_centroid + model.longest_code) ** 2
-    floor = 8.0 * model.d * 1.2e-38
-    error = gamma * reach + floor
+    centroid, code = model.longest_centroid, model.longest_code
+    coarse, reach = (length + centroid) ** 2, (length + centroid + code) ** 2
+    few = d / 8.0 + 64.0
+    floor = 8.0 * d * 1.2e-38
+    coarse_error = gamma * (2.1 * d * centroid * length + few * coarse) + 2.1 * length * model.centroid_loss + floor
+    few += 1.1 * d / model.M + 2.0 * model.M
+    loss = 2.1 * length * (model.centroid_loss + model.code_loss)
+    error = gamma * (2.1 * d * centroid * (length + code) + few * reach) + loss + floor
     if model.metric == COSINE:
         error += 2.0**-22 * (1.0 + reach)
-    return gamma * coarse + floor if coarse < 1e36 else np.inf, error if reach < 1e36 else np.inf
+    return coarse_error if coarse < 1e36 else np.inf, error if reach < 1e36 else np.inf
 
 
 @inner
-def _choose(model, scores, shift, error, x, q, nprobe, probes, base):
-    """The nprobe lists nearest to query q by the defined coarse distance, ties to the smaller number.
+def _choose(model, scores, row, shift, error, x, first, nprobe, probes, base):
+    """The nprobe lists nearest to the query at address x by the defined coarse distance, ties to the smaller number.
 
-    Row q of `scores` (nq, nlist), with `shift` added, is off by at most `error`. Where that cannot tell, the defined
-    distances decide. The nearest by score comes first, the others in no order.
+    This row of `scores`, with `shift` added, is off by at most `error`. So a list is among the nearest if its score is
+    below the nprobe-th smallest less 2 error, because fewer than nprobe others can be as near, and it is not if its
+    score is above that plus 2 error. Between these, the defined distances decide. The nearest by score comes first in
+    probes[first:first + nprobe], the others in no order, and their scores in base.
     """
-    nlist = model.nlist
-    counts = np.empty(BINS + 1, np.int64)  # rounding may put the highest one bin up
     distances, numbers = np.empty(nprobe, np.float64), np.empty(nprobe, np.int64)
-    limit = _rough_limit(scores, q, nprobe, counts)
+    limit = _rough_limit(scores, row, model.nlist, nprobe)
     n = 0
-    for number in range(nlist):
-        if not scores[q, number] > limit:
-            n = push_pair(distances, numbers, n, np.float64(scores[q, number]), number)
-    doubt = distances[0] + 2.0 * error
-    maybe = 0
-    for number in range(nlist):
-        maybe += not np.float64(scores[q, number]) > doubt
+    for start in range(0, model.nlist, 64):
+        mask = _lists_below(model, scores, row, start, limit)
+        while mask != 0:
+            number = start + np.int64(trailing_zeros(mask))
+            mask &= mask - np.uint64(1)
+            n = push_pair(distances, numbers, n, np.float64(scores[row, number]), number)
+    sure, doubt = distances[0] - 2.0 * error, distances[0] + 2.0 * error
+    limit = F32(doubt + abs(doubt) * 2.0**-22)
+    maybe = np.int64(0)
+    for start in range(0, model.nlist, 64):
+        maybe += np.int64(ones(_lists_below(model, scores, row, start, limit)))
     if maybe > nprobe:
         n = 0
-        for number in range(nlist):
-            if not np.float64(scores[q, number]) > doubt:
-                distance = np.float64(_coarse_distance(model, address(x) + 4 * q * model.d, number))
-                n = push_pair(distances, numbers, n, distance, number)
-    first = q * nprobe
+        for number in range(model.nlist):
+            score = np.float64(scores[row, number])
+            if score < sure:
+                n = push_pair(distances, numbers, n, -np.inf, number)
+            elif not score > doubt:
+                n = push_pair(distances, numbers, n, np.float64(_coarse_distance(model, x, number)), number)
     best = first
     for p in range(nprobe):
         probes[first + p] = numbers[p]
-        base[first + p] = scores[q, numbers[p]] + shift
+        base[first + p] = scores[row, numbers[p]] + shift
         if base[first + p] < base[best]:
             best = first + p
     probes[first], probes[best] = probes[best], probes[first]
@@ -272,23 +309,31 @@ def _choose(model, scores, shift, error, x, q, nprobe, probes, base):
 
 
 @inner
-def _rough_limit(scores, q, wanted, counts):
-    """A limit that `wanted` numbers of row q or a few more do not exceed: the end of a bin of a histogram."""
-    n = scores.shape[1]
-    low = high = scores[q, 0]
-    for i in range(n):
-        low = scores[q, i] if scores[q, i] < low else low
-        high = scores[q, i] if scores[q, i] > high else high
-    width = (high - low) / F32(BINS - 1)
-    if wanted >= n or not (width > F32(0.0) and width < F32(np.inf)):
+def _lists_below(model, scores, row, start, limit):
+    """Which of lists start ... start + 63 have a score not above a limit, as bits."""
+    mask = not_above(address(scores) + 4 * (row * scores.shape[1] + start), limit)
+    left = model.nlist - start
+    return mask if left >= 64 else mask & ((np.uint64(1) << np.uint64(left)) - np.uint64(1))
+
+
+@inner
+def _rough_limit(scores, row, n, wanted):
+    """A limit that `wanted` of the first n numbers of a row, or a few more, do not exceed: the end of a histogram's bin.
+
+    What is behind the n-th number, up to the next multiple of 64, repeats it.
+    """
+    if n < MANY or wanted >= n:
         return F32(np.inf)
+    ends = np.empty(2, np.float32)
+    extent(address(scores) + 4 * row * scores.shape[1], scores.shape[1], address(ends))
+    low, width = ends[0], (ends[1] - ends[0]) / F32(BINS - 1)
+    if not (width > F32(0.0) and width < F32(np.inf)):
+        return F32(np.inf)
+    counts = np.zeros(BINS + 1, np.int32)  # rounding may put the highest one bin up
     inverse = F32(1.0) / width
-    for i in range(BINS + 1):
-        counts[i] = 0
     for i in range(n):
-        counts[np.int64((scores[q, i] - low) * inverse)] += 1
-    number = 0
-    below = counts[0]
+        counts[np.int64((scores[row, i] - low) * inverse)] += 1
+    number, below = 0, counts[0]
     while below < wanted:
         number += 1
         below += counts[number]
@@ -382,16 +427,16 @@ def _grown(found, n):
 def _scan_floats(model, lists, tables, limits, found, n, pair, q, number, start, size):
     """Look through rows start ... start + size - 1 for query q by float32 sums; returns the number of candidates."""
     base, spread = _base(model, tables, pair, number)
-    table = address(tables.floats) + 4 * q * model.M * model.ksub
+    table = address(tables.floats) + 4 * q * model.M * model.wide
     block_bytes = 64 * lists.width * lists.code_bytes
     for first in range(0, size, 64):
         block = lists.blocks + ((start + first) >> 6) * block_bytes
         bound = limits.theta[q] + tables.error[q] - base
         limit = F32(bound + abs(bound) * 2.0**-22)
         if lists.code_bytes == 1:
-            mask = near_bytes(table, model.M, model.ksub, block, limit)
+            mask = near_bytes(table, model.M, model.wide, block, limit)
         else:
-            mask = near_words(table, model.M, model.ksub, block, limit)
+            mask = near_words(table, model.M, model.wide, block, limit)
         while mask != 0:
             lane = np.int64(trailing_zeros(mask))
             mask &= mask - np.uint64(1)
@@ -408,7 +453,7 @@ def _scan_bytes(model, lists, tables, limits, found, n, pair, q, number, start, 
     step = tables.steps[q]
     offset = tables.error[q] - base - tables.lows[q]
     scale = np.uint16(spread / step * 255.99) if spread / step < 256.0 else np.uint16(65535)
-    table = address(tables.floats) + 4 * q * model.M * model.ksub
+    table = address(tables.floats) + 4 * q * model.M * model.wide
     table8 = address(tables.bytes) + 256 * q * model.M
     masks = np.empty(2, np.int64)
     block_bytes = 64 * lists.width
@@ -452,7 +497,7 @@ def _weigh(model, lists, table, error, base, spread, limits, found, n, pair, q, 
     lane = row & 63
     total = F32(0.0)
     for m in range(model.M):
-        total += float32_at(table + 4 * (m * model.ksub + np.int64(_number(lists, block, m, lane))))
+        total += float32_at(table + 4 * (m * model.wide + np.int64(_number(lists, block, m, lane))))
     lower = base - error + np.float64(total)
     if model.terms:
         lower += spread * np.float64(_number(lists, block, model.M, lane))
@@ -526,6 +571,8 @@ def _best(model, lists, x, probes, found, order, first, last, values, ids):
     for i in range(count):
         if n == len(values) and lower[i] > values[0]:
             break
+        if i + 1 < count:
+            _prefetch(model, lists, probes[found.pair[candidates[i + 1]]], found.row[candidates[i + 1]])
         c = candidates[i]
         value = np.float64(_defined(model, lists, x, probes[found.pair[c]], found.row[c]))
         n = push_pair(values, ids, n, value, _id(lists, found.row[c]))
@@ -554,6 +601,16 @@ def _defined(model, lists, x, number, row):
         total = F32(F32(1.0) - total / F32(2.0))
     total = F32(total + F32(0.0))  # no negative zero
     return total if model.metric == L2 else -total
+
+
+@inner
+def _prefetch(model, lists, number, row):
+    """Ask for what `_defined` will read."""
+    block = lists.blocks + (row >> 6) * 64 * lists.width * lists.code_bytes
+    prefetch(model.centroids + 4 * model.d * number, 4 * model.d)
+    for m in range(model.M):
+        j = np.int64(_number(lists, block, m, row & 63))
+        prefetch(model.codebooks + 4 * model.dsub * (m * model.ksub + j), 4 * model.dsub)
 
 
 @inner

@@ -19,7 +19,7 @@ LANES = 16
 intrinsic: Any = extending.intrinsic  # its type has the arguments wrong
 
 _I8, _I16, _I32, _I64, _F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
-_FLOATS = ir.VectorType(_F32, LANES)
+_FLOATS, _WORDS = ir.VectorType(_F32, LANES), ir.VectorType(_I32, LANES)
 
 _LEAN: dict[str, Any] = {"no_cfunc_wrapper": True}  # nobody calls these from C
 _INNER: dict[str, Any] = {"no_cpython_wrapper": True}
@@ -60,6 +60,12 @@ def splat(b: Any, value: Any, kind: ir.VectorType) -> Any:
     return b.shuffle_vector(
         first, ir.Constant(kind, ir.Undefined), ir.Constant(ir.VectorType(_I32, kind.count), [0] * kind.count)
     )
+
+
+def prefetch_line(b: Any, address: Any) -> None:
+    kind = ir.FunctionType(ir.VoidType(), [_I8.as_pointer(), _I32, _I32, _I32])
+    function = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
+    b.call(function, [b.inttoptr(address, _I8.as_pointer()), *(ir.Constant(_I32, v) for v in (0, 3, 1))])  # for reading
 
 
 def _ordered(b: Any, addresses: list[Any], n: Any, term: Any) -> Any:
@@ -216,26 +222,75 @@ def extent(typingctx: Any, row: Any, n: Any, out: Any) -> Any:
 
 
 @intrinsic
-def panel_products(typingctx: Any, x: Any, n: Any, panel: Any, start: Any, out: Any) -> Any:
-    """out[j] = start[j] + sum over i < n of x[i] * panel[i, j], for the 64 columns j of a panel, fused or not.
-
-    A matrix cut into panels of 64 columns, each (n, 64) and contiguous, is read once from front to back, which is all
-    that a product with a single vector costs.
-    """
+def prefetch(typingctx: Any, at: Any, n: Any) -> Any:
+    """Ask for n bytes of memory, soon to be read."""
 
     def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        x, n, panel, start, out = args
-        fused = cgutils.get_or_insert_function(b.module, ir.FunctionType(_FLOATS, [_FLOATS] * 3), "llvm.fmuladd.v16f32")
-        parts = [i64(64 * part) for part in range(4)]
-        sums = [cgutils.alloca_once_value(b, load_vector(b, b.add(start, part), _FLOATS)) for part in parts]
-        with cgutils.for_range(b, n) as loop:
-            at = b.add(panel, b.shl(loop.index, i64(8)))
-            value = b.load(b.inttoptr(b.add(x, b.shl(loop.index, i64(2))), _F32.as_pointer()), align=4)
-            value = splat(b, value, _FLOATS)
-            for sum_, part in zip(sums, parts, strict=True):
-                b.store(b.call(fused, [value, load_vector(b, b.add(at, part), _FLOATS), b.load(sum_)]), sum_)
-        for sum_, part in zip(sums, parts, strict=True):
-            b.store(b.load(sum_), b.inttoptr(b.add(out, part), _FLOATS.as_pointer()), align=1)
+        at, n = args
+        with cgutils.for_range_slice(b, i64(0), n, i64(64), _I64, inc=True) as (offset, _):
+            prefetch_line(b, b.add(at, offset))
         return context.get_dummy_value()
 
-    return types.void(types.int64, types.int64, types.int64, types.int64, types.int64), codegen
+    return types.void(types.int64, types.int64), codegen
+
+
+@intrinsic
+def not_above(typingctx: Any, row: Any, limit: Any) -> Any:
+    """Which of 64 float32 at the address row are not above a limit: bit j for number j. NaN is not above."""
+
+    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        wide = ir.VectorType(_F32, 64)
+        above = b.fcmp_ordered(">", load_vector(b, args[0], wide), splat(b, args[1], wide))
+        return b.not_(b.bitcast(above, _I64))
+
+    return types.uint64(types.int64, types.float32), codegen
+
+
+def _products_with(count: int) -> Any:
+    @intrinsic
+    def panel_products(typingctx: Any, x: Any, n: Any, panel: Any, start: Any, out: Any, stride: Any) -> Any:
+        """out[q, j] = start[j] + sum over i < n of x[i, q] * panel[i, j], fused or not, for the 64 columns j of a panel.
+
+        A panel is (n, 64) numbers of 16 bits and contiguous (see `ivfpq.kernels.panels`), so it is read from front to
+        back, which is all that a product with a single vector costs. With several, a vector that is read serves all.
+
+        Parameters
+        ----------
+        x : int
+            Address of float32 (n, count).
+        n, panel, start, out : int
+            Of start and out, the addresses of float32 numbers.
+        stride : int
+            From a row of out to the next, in bytes.
+        """
+
+        def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+            x, n, panel, start, out, stride = args
+            fused = cgutils.get_or_insert_function(
+                b.module, ir.FunctionType(_FLOATS, [_FLOATS] * 3), "llvm.fmuladd.v16f32"
+            )
+            zeros, sixteen = ir.Constant(_FLOATS, [0.0] * LANES), ir.Constant(_WORDS, [16] * LANES)
+            sums = [[cgutils.alloca_once_value(b, zeros) for _ in range(4)] for _ in range(count)]
+            with cgutils.for_range(b, n) as loop:
+                at = b.add(panel, b.shl(loop.index, i64(7)))
+                words = [load_vector(b, b.add(at, i64(64 * half)), _WORDS) for half in range(2)]
+                columns = [b.bitcast(v, _FLOATS) for word in words for v in (b.shl(word, sixteen), word)]
+                for q in range(count):
+                    place = b.add(x, b.shl(b.add(b.mul(loop.index, i64(count)), i64(q)), i64(2)))
+                    value = splat(b, b.load(b.inttoptr(place, _F32.as_pointer()), align=4), _FLOATS)
+                    for sum_, column in zip(sums[q], columns, strict=True):
+                        b.store(b.call(fused, [value, column, b.load(sum_)]), sum_)
+            for q in range(count):
+                for part, sum_ in enumerate(sums[q]):
+                    total = b.fadd(b.load(sum_), load_vector(b, b.add(start, i64(64 * part)), _FLOATS))
+                    place = b.add(b.add(out, b.mul(i64(q), stride)), i64(64 * part))
+                    b.store(total, b.inttoptr(place, _FLOATS.as_pointer()), align=1)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 6), codegen
+
+    return panel_products
+
+
+TOGETHER = 4  # queries multiplied by a panel at a time: 16 sums stay in registers, enough to keep two adders busy
+panel_products, panel_products_together = _products_with(1), _products_with(TOGETHER)
