@@ -50,14 +50,14 @@ def quantise_row(typingctx: Any, row: Any, n: Any, low: Any, inverse: Any, out: 
     return types.void(types.int64, types.int64, types.float32, types.float32, types.int64), codegen
 
 
-PREFETCH = 4352  # bytes ahead: the processor alone follows only the first of two blocks
+PREFETCH = 4352  # bytes ahead: the processor alone follows only the first of two blocks, and no jump to another list
 
 GROUP = 2  # blocks scanned together: each load of a table then serves 128 codes
 
 
 @intrinsic
 def scan_blocks(
-    typingctx: Any, block: Any, stride: Any, tables: Any, M: Any, scale: Any, limit: Any, masks: Any
+    typingctx: Any, block: Any, stride: Any, ahead: Any, tables: Any, M: Any, scale: Any, limit: Any
 ) -> Any:
     """Which of 2 x 64 codes have a quantised distance not above a limit.
 
@@ -74,18 +74,24 @@ def scan_blocks(
     ----------
     block, stride : uintp
         Address of the first block and the distance of the second from it, in bytes.
+    ahead : uintp
+        Address of what will be scanned soon, and should be read into the cache meanwhile.
     tables : uintp
         Address of the uint8 (M, 256) tables.
     M : uintp
         At most 256.
     scale, limit : uint16
-    masks : uintp
-        Address of two uint64. Bit i < 32 stands for code 2 i of the block, bit 32 + i for code 2 i + 1.
+
+    Returns
+    -------
+    (uint64, uint64)
+        One for each block. Bit i < 32 stands for code 2 i of the block, bit 32 + i for code 2 i + 1: see `lane_of`.
     """
-    signature = types.void(types.int64, types.int64, types.int64, types.int64, types.uint16, types.uint16, types.int64)
+    masks = types.UniTuple(types.uint64, GROUP)
+    signature = masks(*[types.int64] * 5, types.uint16, types.uint16)
 
     def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        block, stride, tables, M, scale, limit, masks = args
+        block, stride, ahead, tables, M, scale, limit = args
         permute = b.module.declare_intrinsic(
             "llvm.x86.avx512.vpermi2var.qi.512", (), ir.FunctionType(_BYTES, [_BYTES] * 3)
         )
@@ -106,7 +112,7 @@ def scan_blocks(
             row = b.shl(loop.index, i64(6))
             for g, start in enumerate(blocks):
                 at = b.add(start, row)
-                prefetch_line(b, b.add(at, i64(PREFETCH)))
+                prefetch_line(b, b.add(b.add(ahead, row), b.mul(i64(g), stride)))
                 code = load_vector(b, at, _BYTES)
                 lower, upper = b.call(permute, [t[0], code, t[1]]), b.call(permute, [t[2], code, t[3]])
                 entry = b.bitcast(b.select(b.icmp_signed("<", code, zero), upper, lower), _WORDS)
@@ -126,11 +132,11 @@ def scan_blocks(
                 for side, part in enumerate(parts):
                     term = b.call(high_product, [part, scales])  # (256 u * scale) >> 16
                     b.store(b.call(saturating, [b.load(kept[g][side]), term]), kept[g][side])
-        for g in range(GROUP):
-            even, odd_ = (b.zext(b.bitcast(b.icmp_unsigned("<=", b.load(v), limits), _I32), _I64) for v in kept[g])
-            mask = b.or_(even, b.shl(odd_, i64(32)))
-            b.store(mask, b.inttoptr(b.add(masks, i64(8 * g)), _I64.as_pointer()))
-        return context.get_dummy_value()
+        near = []
+        for pair in kept:
+            even, odd_ = (b.zext(b.bitcast(b.icmp_unsigned("<=", b.load(v), limits), _I32), _I64) for v in pair)
+            near.append(b.or_(even, b.shl(odd_, i64(32))))
+        return context.make_tuple(b, masks, near)
 
     return signature, codegen
 
@@ -160,6 +166,12 @@ def quantise(floats, M, wide, bytes_, lowest):
         quantise_row(floats + 4 * m * wide, wide, lowest[m, 0], F32(1.0) / step, bytes_ + 256 * m)
         total += np.float64(lowest[m, 0])
     return np.float64(step), total
+
+
+@inner
+def lane_of(bit):
+    """The place in its block of the code that a bit of `scan_blocks` stands for."""
+    return ((bit & 31) << 1) | (bit >> 5)
 
 
 @inner

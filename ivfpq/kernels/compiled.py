@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +32,8 @@ def _sources() -> str:
 
 MODEL = np.dtype(
     [(name, np.int64) for name in ("metric", "d", "M", "ksub", "wide", "dsub", "nlist", "terms")]
-    + [(name, np.float64) for name in ("longest_centroid", "longest_code", "centroid_loss", "code_loss")]
+    + [(name, np.float64) for name in ("longest_centroid", "longest_code")]
+    + [(name, np.float64) for name in ("centroid_scale", "codebook_scale", "centroid_loss", "codebook_loss")]
     + [(name, np.int64) for name in ("centre", "centroids", "codebooks", "low", "step")]
     + [(name, np.int64) for name in ("centroid_panels", "centroid_squares", "codebook_panels", "codebook_squares")]
     + [(f"sources_{_sources()}", np.int8)]
@@ -60,65 +61,66 @@ class Ready:
         if centre is None:
             centre = np.zeros(pq.d, np.float32)
         self.bytes_fit = pq.ksub <= 256 and pq.M <= M_MAX
-        centroid_panels, centroid_squares, centroid_loss = panels((y - centre.astype(np.float64))[None])
-        codebook_panels, codebook_squares, code_loss = panels(codebooks.astype(np.float64))
-        self.table = codebook_squares.shape
+        centroids_ = Panels.of((y - centre.astype(np.float64))[None])
+        codebooks_ = Panels.of(codebooks.astype(np.float64))
+        self.table = codebooks_.squares.shape
         self._arrays: dict[str, Any] = {
             "centre": centre,
             "centroids": y,
             "codebooks": codebooks,
             "low": model.terms()[0],
             "step": model.terms()[1],
-            "centroid_panels": centroid_panels,
-            "codebook_panels": codebook_panels,
+            "centroid_panels": centroids_.words,
+            "codebook_panels": codebooks_.words,
         }
-        squares = {"centroid_squares": centroid_squares, "codebook_squares": codebook_squares}
+        squares = {"centroid_squares": centroids_.squares, "codebook_squares": codebooks_.squares}
         with np.errstate(over="ignore"):  # then the error is infinite
             self._arrays |= {name: (a * (model.space == "l2")).astype(np.float32) for name, a in squares.items()}
         self.record = np.zeros(1, MODEL)
         numbers: dict[str, Any] = {
             "metric": {"ip": scan.IP, "l2": scan.L2, "cosine": scan.COSINE}[model.metric],
             **{"d": pq.d, "M": pq.M, "ksub": pq.ksub, "wide": self.table[1], "dsub": pq.dsub},
-            **{"nlist": len(y), "terms": model.has_terms, "centroid_loss": centroid_loss, "code_loss": code_loss},
-            "longest_centroid": np.sqrt(centroid_squares.max()),
-            "longest_code": np.sqrt(codebook_squares.max(axis=1).sum()),
+            **{"nlist": len(y), "terms": model.has_terms},
+            "longest_centroid": np.sqrt(centroids_.squares.max()),
+            "longest_code": np.sqrt(codebooks_.squares.max(axis=1).sum()),
+            **{"centroid_scale": centroids_.scale, "centroid_loss": centroids_.loss},
+            **{"codebook_scale": codebooks_.scale, "codebook_loss": codebooks_.loss},
         }
         for name, value in {**numbers, **{n: a.ctypes.data for n, a in self._arrays.items()}}.items():
             self.record[name] = value
 
 
-def panels(matrices: Doubles) -> tuple[npt.NDArray[np.uint32], Doubles, float]:
-    """Matrices for `vectors.panel_products`: half a float32's bits a number, in panels of 64 rows.
+class Panels(NamedTuple):
+    """Matrices for `vectors.panel_products`: half the bits of float32, in panels of 64 rows.
 
-    A panel is transposed, and row 32 h + 16 + i shares the words (., h, i) with row 32 h + i. The latter is the lower
-    half of the word; shifted up, it is a float32 of 8 significant bits (bfloat16), rounded to the nearest. The former
-    is the word as it stands: its upper half is chosen so that the float32 with that lower half is nearest.
-
-    Parameters
-    ----------
-    matrices : float64 array, shape (count, n, d)
-        Of float32 numbers, or differences of them.
-
-    Returns
-    -------
-    words : uint32 array, shape (count, p, d, 2, 16)
-        In p = n / 64 panels, rounded up; the last row is repeated to fill them.
-    squares : float64 array, shape (count, 64 p)
-        Squared lengths of the rows.
-    loss : float
-        The square root of the sum, over the matrices, of the largest squared distance of a row from what stands for it.
+    A panel is transposed. Rows 32 h + i and 32 h + 16 + i share its words (., h, i), signed numbers of 32 bits. The word
+    itself, as a float32, is the latter row over the scale; its lower half, shifted up by 16 bits, is the former. So the
+    upper half is chosen for what is below it.
     """
-    count, n, d = matrices.shape
-    whole = np.pad(matrices, ((0, 0), (0, -n % 64), (0, 0)), mode="edge")
-    squares = np.einsum("...i,...i->...", whole, whole)
-    rows = whole.reshape(count, -1, 2, 2, 16, d)
-    bits = rows.astype(np.float32).view(np.uint32).astype(np.int64)
-    lower = (bits[:, :, :, 0] + 0x7FFF + (bits[:, :, :, 0] >> 16 & 1)) >> 16
-    sign, magnitude = bits[:, :, :, 1] & 0x80000000, bits[:, :, :, 1] & 0x7FFFFFFF
-    words = (sign | np.maximum(magnitude - lower + 0x8000, 0) >> 16 << 16 | lower).astype(np.uint32)
-    kept = np.stack([words << np.uint32(16), words], axis=3).view(np.float32)
-    loss = np.square(rows - kept).sum(axis=-1).reshape(count, -1).max(axis=1).sum()
-    return np.ascontiguousarray(words.transpose(0, 1, 4, 2, 3)), squares, float(np.sqrt(loss))
+
+    words: npt.NDArray[np.int32]
+    """(count, p, d, 2, 16), where p = n / 64, rounded up; the last row is repeated to fill the panels"""
+    scale: np.float32
+    squares: Doubles
+    """Squared lengths of the rows, (count, 64 p)"""
+    loss: float
+    """The square root of the sum, over the matrices, of the largest squared distance of a row from what stands for it"""
+
+    @classmethod
+    def of(cls, matrices: Doubles) -> Panels:
+        """Of float64 (count, n, d)."""
+        count, n, d = matrices.shape
+        whole = np.pad(matrices, ((0, 0), (0, -n % 64), (0, 0)), mode="edge")
+        rows = whole.reshape(count, -1, 2, 2, 16, d)
+        scale = np.float32(np.abs(whole).max() / (32766 << 16))
+        target = rows / np.float64(scale or 1)
+        lower = np.rint(target[:, :, :, 0] / 65536).astype(np.int64)
+        upper = np.rint((target[:, :, :, 1] - (lower & 0xFFFF)) / 65536).astype(np.int64)
+        words = (upper << 16 | lower & 0xFFFF).astype(np.int32)
+        kept = np.stack([words << 16, words], axis=3).astype(np.float32) * np.float64(scale)
+        loss = np.square(rows - kept).sum(axis=-1).reshape(count, -1).max(axis=1).sum()
+        words = np.ascontiguousarray(words.transpose(0, 1, 4, 2, 3))
+        return cls(words, scale, np.einsum("...i,...i->...", whole, whole), float(np.sqrt(loss)))
 
 
 def search(x: Floats, nprobe: int, model: Model, lists: Lists, k: int, *, vbmi: bool) -> SearchResult:
@@ -152,7 +154,7 @@ def range_search(x: Floats, nprobe: int, model: Model, lists: Lists, radius: flo
 
     def answer(first: int, *arguments: Any) -> tuple[Any, Any, Any]:
         nq = len(arguments[X])
-        query, value, id = scan.range_search(*arguments, np.empty((nq, 0)), np.full(nq, limit))
+        query, value, id = scan.range_search(*arguments, np.empty((nq, 0)), limit)
         return query + first, value if model.metric == "l2" else -value, id
 
     none = (np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.int64))
@@ -166,7 +168,7 @@ def _arguments(vbmi: bool, ready: Ready, lists: Lists, x: Floats, nprobe: int) -
     tables = np.empty((len(x), *ready.table), np.float32)
     bytes_ = np.empty((len(x) if vbmi else 0, ready.table[0], 256), np.uint8)
     kernel = (True, None) if vbmi else (None, True)
-    return (*kernel, ready.record, lists.places, x, nprobe, tables, bytes_)
+    return (*kernel, ready.record, lists.places, x, nprobe, np.empty(len(x), scan.QUERY), tables, bytes_)
 
 
 X = 4  # where the queries stand among the arguments

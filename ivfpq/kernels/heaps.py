@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-from ivfpq.kernels.vectors import inner
+from ivfpq.kernels.vectors import float64_at, inner, put_float64
 
 
 @inner
-def push(heaps, q, size, value):
-    """Keep the smallest values in heap q, a row of (nq, k), that holds `size` now; returns how many it holds."""
-    if size < heaps.shape[1]:
+def push(heap, room, size, value):
+    """Keep the `room` smallest values in a heap that holds `size` now; returns how many it holds.
+
+    `heap` is the address of its float64: arrays that are passed on are counted, which takes longer than this.
+    """
+    if size < room:
         i = size
-        while i > 0 and heaps[q, (i - 1) >> 1] < value:
-            heaps[q, i] = heaps[q, (i - 1) >> 1]
+        while i > 0 and float64_at(heap + 8 * ((i - 1) >> 1)) < value:
+            put_float64(heap + 8 * i, float64_at(heap + 8 * ((i - 1) >> 1)))
             i = (i - 1) >> 1
-        heaps[q, i] = value
+        put_float64(heap + 8 * i, value)
         return size + 1
-    if value < heaps[q, 0]:
+    if value < float64_at(heap):
         i = 0
         while True:
             child = 2 * i + 1
             if child >= size:
                 break
-            if child + 1 < size and heaps[q, child + 1] > heaps[q, child]:
+            if child + 1 < size and float64_at(heap + 8 * (child + 1)) > float64_at(heap + 8 * child):
                 child += 1
-            if heaps[q, child] <= value:
+            if float64_at(heap + 8 * child) <= value:
                 break
-            heaps[q, i] = heaps[q, child]
+            put_float64(heap + 8 * i, float64_at(heap + 8 * child))
             i = child
-        heaps[q, i] = value
+        put_float64(heap + 8 * i, value)
     return size
 
 

@@ -50,11 +50,9 @@ array, read-only or unaligned or of wide codes, asks for a compilation of its ow
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 import numpy as np
 
-from ivfpq.kernels.avx512 import quantise, scan_blocks, sum_limit
+from ivfpq.kernels.avx512 import PREFETCH, lane_of, quantise, scan_blocks, sum_limit
 from ivfpq.kernels.heaps import push, push_pair, sort_pairs
 from ivfpq.kernels.portable import near_bytes, near_words
 from ivfpq.kernels.vectors import (
@@ -74,6 +72,8 @@ from ivfpq.kernels.vectors import (
     panel_products_together,
     part,
     prefetch,
+    put_float64,
+    put_int64,
     sum_of_products,
     sum_of_residual_squares,
     sum_of_squares,
@@ -83,55 +83,28 @@ from ivfpq.kernels.vectors import (
 
 F32 = np.float32
 IP, L2, COSINE = 0, 1, 2
-TILE = 64  # blocks that are scanned for all their queries before the next ones: they stay in the second-level cache
+TILE = 4096  # vectors that are scanned for all their queries before the next ones: they stay in the second-level cache
 MANY = 256  # so many lists are worth a histogram in `_choose`,
 BINS = 512  # of so many bins
 CROWD = 8  # so many codes left to weigh in a block are worth scanning it again when theta has shrunk
+FIRST = 64  # so many neighbours wanted, or fewer, are worth looking for among the first 128 codes
 
 
-class Tables(NamedTuple):
-    """What the scan reads, for nq queries."""
+QUERY = np.dtype(
+    [(name, np.int64) for name in ("floats", "bytes", "uppers", "k", "held")]
+    + [(name, np.float64) for name in ("theta", "error", "step", "low")]
+)
+"""A query: addresses of its tables T, float32 (M, wide), and t8, uint8 (M, 256), and of a heap of its k smallest upper
+bounds, float64 (k,), of which it holds `held`; theta and E; the step of t8 and the sum of low_m. With k = 0, theta is
+fixed."""
 
-    probes: Any
-    """int64 (nq * nprobe,): the lists of query 0, of query 1, ..., the nearest of each first"""
-    base: Any
-    """float32 (nq * nprobe,)"""
-    error: Any
-    """E, float64 (nq,)"""
-    floats: Any
-    """T, float32 (nq, M, ksub or, where that is less, 64)"""
-    bytes: Any
-    """t8, uint8 (nq, M, 256); of no queries where the floats are scanned"""
-    steps: Any
-    """float64 (nq,)"""
-    lows: Any
-    """Sums of low_m, float64 (nq,)"""
-
-
-class Limits(NamedTuple):
-    """What is known of the k-th distance of each query."""
-
-    theta: Any
-    """float64 (nq,)"""
-    uppers: Any
-    """Heaps of the smallest upper bounds, float64 (nq, k); k = 0 where theta is fixed"""
-    held: Any
-    """How many a heap holds, int64 (nq,)"""
-
-
-class Found(NamedTuple):
-    """Candidates, in arrays with room for more."""
-
-    lower: Any
-    """Lower bounds, float64"""
-    row: Any
-    """Rows of the lists, int64"""
-    pair: Any
-    """Places in `Tables.probes`: which query, and which of its lists, int64"""
+CANDIDATE = np.dtype([("lower", np.float64), ("row", np.int64), ("list", np.int64), ("query", np.int64)])
+"""A lower bound, and what it is a bound of."""
+CANDIDATE_BYTES = CANDIDATE.itemsize
 
 
 @entry
-def search(vbmi, plain, model, lists, x, nprobe, tables, bytes_, uppers, distances, ids):
+def search(vbmi, plain, model, lists, x, nprobe, queries, tables, bytes_, uppers, distances, ids):
     """Fill distances float32 (nq, k) and ids int64 (nq, k), best first; missing ones as infinity and -1.
 
     Parameters
@@ -142,24 +115,22 @@ def search(vbmi, plain, model, lists, x, nprobe, tables, bytes_, uppers, distanc
         See `compiled.MODEL` and `Lists.places`.
     x : float32 array, shape (nq, d)
     nprobe : int
-    tables, bytes_ : arrays
-        As in `Tables`, to be filled.
+    queries : array of type QUERY, shape (nq,)
+        This and the following are filled here; arrays made by Python take no time to compile.
+    tables : float32 array, shape (nq, M, wide)
+        wide is ksub or, where that is less, 64.
+    bytes_ : uint8 array, shape (nq, M, 256); of no queries for the plain scan
     uppers : float64 array, shape (nq, k or fewer where fewer vectors are stored)
-        Arrays made by Python take no time to compile.
     """
     model_, lists_ = model[0], lists[0]
     nq, k = distances.shape
-    ready = _tables(vbmi, model_, x, nprobe, tables, bytes_)
-    limits = Limits(np.empty(nq, np.float64), uppers, np.empty(nq, np.int64))
-    for q in range(nq):
-        limits.theta[q], limits.held[q] = np.inf, 0
-    found, n = _scan(vbmi, plain, model_, lists_, ready, limits, nprobe)
-    order, ends = _by_query(found, n, nq, nprobe)
+    found, n = _scan(vbmi, plain, model_, lists_, x, nprobe, np.inf, queries, tables, bytes_, uppers)
+    order, ends = _by_query(found, n, nq)
     values, numbers = np.empty(k, np.float64), np.empty(k, np.int64)
     sign = F32(1.0) if model_.metric == L2 else F32(-1.0)
     for q in range(nq):
         at = address(x) + 4 * q * model_.d
-        size = _best(model_, lists_, at, ready.probes, found, order, ends[q], ends[q + 1], values, numbers)
+        size = _best(model_, lists_, at, found, order, ends[q], ends[q + 1], values, numbers)
         for rank in range(k):
             if rank < size:
                 distances[q, rank], ids[q, rank] = sign * F32(values[rank]), numbers[rank]
@@ -168,48 +139,89 @@ def search(vbmi, plain, model, lists, x, nprobe, tables, bytes_, uppers, distanc
 
 
 @entry
-def range_search(vbmi, plain, model, lists, x, nprobe, tables, bytes_, uppers, theta):
-    """All whose lower bound is not above theta float64 (nq,): query numbers, values (smaller is better), and ids.
+def range_search(vbmi, plain, model, lists, x, nprobe, queries, tables, bytes_, uppers, theta):
+    """All whose lower bound is not above theta: query numbers, values (smaller is better), and ids.
 
-    `uppers` has the shape (nq, 0): the limits are fixed.
+    `uppers` has the shape (nq, 0): the limit is fixed.
     """
     model_, lists_ = model[0], lists[0]
-    ready = _tables(vbmi, model_, x, nprobe, tables, bytes_)
-    limits = Limits(theta, uppers, np.empty(0, np.int64))
-    found, n = _scan(vbmi, plain, model_, lists_, ready, limits, nprobe)
-    queries, values, ids = np.empty(n, np.int64), np.empty(n, np.float32), np.empty(n, np.int64)
+    found, n = _scan(vbmi, plain, model_, lists_, x, nprobe, theta, queries, tables, bytes_, uppers)
+    asking, values, ids = np.empty(n, np.int64), np.empty(n, np.float32), np.empty(n, np.int64)
     for c in range(n):
-        pair = found.pair[c]
-        queries[c] = pair // nprobe
-        values[c] = _defined(model_, lists_, address(x) + 4 * queries[c] * model_.d, ready.probes[pair], found.row[c])
-        ids[c] = _id(lists_, found.row[c])
-    return queries, values, ids
+        asking[c] = found[c].query
+        values[c] = _defined(model_, lists_, address(x) + 4 * asking[c] * model_.d, found[c].list, found[c].row)
+        ids[c] = _id(lists_, found[c].row)
+    return asking, values, ids
 
 
 @part
-def _tables(vbmi, model, x, nprobe, tables, bytes_):
-    """Everything that depends on the query and not on the codes."""
+def _scan(vbmi, plain, model, lists, x, nprobe, theta, queries, tables, bytes_, uppers):
+    """Candidates of all queries, and how many: no vector that is not among them can be in the answer.
+
+    The nearest list of a query is scanned as soon as its tables are there, which gives it a good limit; the others
+    after that, list by list, so that a list is read from memory once for all its queries.
+    """
     nq = len(x)
     probes, base = np.empty(nq * nprobe, np.int64), np.empty(nq * nprobe, np.float32)
-    error, steps, lows = np.empty(nq, np.float64), np.empty(nq, np.float64), np.empty(nq, np.float64)
     scores = np.empty((TOGETHER, (model.nlist + 63) & ~63), np.float32)
     a, lowest = np.empty(TOGETHER * model.d, np.float32), np.empty((model.M, 2), np.float32)
-    first = 0
-    while first < nq:
-        count = TOGETHER if nq - first >= TOGETHER else 1
-        at = address(tables) + 4 * first * model.M * model.wide
-        _products(model, address(x) + 4 * first * model.d, count, a, scores, at)
-        for q in range(first, first + count):
-            query = address(x) + 4 * q * model.d
-            square = sum_of_squares(query, model.centre, model.d)
-            coarse_error, error[q] = _errors(model, square)
+    found, n = np.empty(2 * TILE, CANDIDATE), 0
+    start = 0
+    while start < nq:
+        count = TOGETHER if nq - start >= TOGETHER else 1
+        at = address(tables) + 4 * start * model.M * model.wide
+        _products(model, address(x) + 4 * start * model.d, count, a, scores, at)
+        for q in range(start, start + count):
+            query, vector = queries[q], address(x) + 4 * q * model.d
+            square = sum_of_squares(vector, model.centre, model.d)
+            coarse_error, query.error = _errors(model, square)
             shift = F32(0.0) if model.metric == IP else square
-            _choose(model, scores, q - first, shift, coarse_error, query, q * nprobe, nprobe, probes, base)
+            _choose(model, scores, q - start, shift, coarse_error, vector, q * nprobe, nprobe, probes, base)
+            query.floats = address(tables) + 4 * q * model.M * model.wide
+            query.uppers, query.k, query.held = address(uppers) + 8 * q * uppers.shape[1], uppers.shape[1], 0
+            query.theta = theta
+            number = probes[q * nprobe]
             if vbmi is not None:
-                table = address(tables) + 4 * q * model.M * model.wide
-                steps[q], lows[q] = quantise(table, model.M, model.wide, address(bytes_) + 256 * q * model.M, lowest)
-        first += count
-    return Tables(probes, base, error, tables, bytes_, steps, lows)
+                prefetch(_block(lists, int64_at(lists.starts + 8 * number)), PREFETCH)
+                query.bytes = address(bytes_) + 256 * q * model.M
+                query.step, query.low = quantise(query.floats, model.M, model.wide, query.bytes, lowest)
+            for first in range(0, int64_at(lists.sizes + 8 * number), TILE):
+                found, n = _with_room(found, n, queries)
+                n = _tile(vbmi, plain, model, lists, query, q, number, first, base[q * nprobe], number, found, n)
+        start += count
+    order = _visits(probes, nprobe, model.nlist)
+    run = 0
+    while run < len(order):
+        number = probes[order[run]]
+        end = run + 1
+        while end < len(order) and probes[order[end]] == number:
+            end += 1
+        following = probes[order[end]] if end < len(order) else number
+        for first in range(0, int64_at(lists.sizes + 8 * number), TILE):
+            for visit in range(run, end):
+                found, n = _with_room(found, n, queries)
+                q, near = order[visit] // nprobe, base[order[visit]]
+                n = _tile(vbmi, plain, model, lists, queries[q], q, number, first, near, following, found, n)
+        run = end
+    return found, _drop(found, n, queries)
+
+
+@part
+def _tile(vbmi, plain, model, lists, query, q, number, first, near, following, found, n):
+    """Scan up to TILE vectors of a list, from the first-th, for query q; returns the number of candidates.
+
+    `near` is the coarse distance as in base, `following` the list that will be read after this one.
+    """
+    start, left = int64_at(lists.starts + 8 * number) + first, int64_at(lists.sizes + 8 * number) - first
+    size = left if left < TILE else TILE
+    base = np.float64(near) + float64_at(model.low + 8 * number)
+    spread = float64_at(model.step + 8 * number)
+    if vbmi is not None:
+        then = _block(lists, int64_at(lists.starts + 8 * following))
+        n = _scan_bytes(model, lists, query, q, number, base, spread, start, size, then, address(found), n)
+    if plain is not None:
+        n = _scan_floats(model, lists, query, q, number, base, spread, start, size, address(found), n)
+    return n
 
 
 @inner
@@ -232,19 +244,28 @@ def _products(model, x, count, a, scores, tables):
             a[i * count + q] = factor * (float32_at(x + 4 * (q * d + i)) - centre)
     for first in range(0, scores.shape[1], 64):
         panel, start = model.centroid_panels + 2 * d * first, model.centroid_squares + 4 * first
-        _panel(count, address(a), d, panel, start, address(scores) + 4 * first, 4 * scores.shape[1])
+        _panel(
+            count,
+            address(a),
+            d,
+            panel,
+            F32(model.centroid_scale),
+            start,
+            address(scores) + 4 * first,
+            4 * scores.shape[1],
+        )
     for first in range(0, M * wide, 64):
         part_of_a = address(a) + 4 * count * dsub * (first // wide)
         panel, start = model.codebook_panels + 2 * dsub * first, model.codebook_squares + 4 * first
-        _panel(count, part_of_a, dsub, panel, start, tables + 4 * first, 4 * M * wide)
+        _panel(count, part_of_a, dsub, panel, F32(model.codebook_scale), start, tables + 4 * first, 4 * M * wide)
 
 
 @inner
-def _panel(count, a, n, panel, start, out, stride):
+def _panel(count, a, n, panel, scale, start, out, stride):
     if count == 1:
-        panel_products(a, n, panel, start, out, stride)
+        panel_products(a, n, panel, scale, start, out, stride)
     else:
-        panel_products_together(a, n, panel, start, out, stride)
+        panel_products_together(a, n, panel, scale, start, out, stride)
 
 
 @inner
@@ -260,7 +281,7 @@ def _errors(model, square):
     floor = 8.0 * d * 1.2e-38
     coarse_error = gamma * (2.1 * d * centroid * length + few * coarse) + 2.1 * length * model.centroid_loss + floor
     few += 1.1 * d / model.M + 2.0 * model.M
-    loss = 2.1 * length * (model.centroid_loss + model.code_loss)
+    loss = 2.1 * length * (model.centroid_loss + model.codebook_loss)
     error = gamma * (2.1 * d * centroid * (length + code) + few * reach) + loss + floor
     if model.metric == COSINE:
         error += 2.0**-22 * (1.0 + reach)
@@ -351,166 +372,166 @@ def _coarse_distance(model, x, number):
 
 @inner
 def _visits(probes, nprobe, nlist):
-    """In what order to visit pairs (query, list), as places in `probes`: the nearest list of each query first, which
-    gives it a good limit, then the others; both by list, so that a list is read from memory once for all its queries.
-    """
-    order = np.empty(len(probes), np.int64)
-    place = np.empty(2 * nlist + 1, np.int64)
-    for i in range(2 * nlist + 1):
-        place[i] = 0
+    """Places in `probes` but those of the nearest lists, in order of the lists."""
+    order = np.empty(len(probes) - len(probes) // nprobe, np.int64)
+    place = np.zeros(nlist + 2, np.int64)
     for pair in range(len(probes)):
-        place[probes[pair] + (nlist if pair % nprobe else 0) + 1] += 1
-    for i in range(2 * nlist):
-        place[i + 1] += place[i]
+        if pair % nprobe:
+            place[probes[pair] + 2] += 1
+    for i in range(nlist):
+        place[i + 2] += place[i + 1]
     for pair in range(len(probes)):
-        key = probes[pair] + (nlist if pair % nprobe else 0)
-        order[place[key]] = pair
-        place[key] += 1
+        if pair % nprobe:
+            order[place[probes[pair] + 1]] = pair
+            place[probes[pair] + 1] += 1
     return order
 
 
-@part
-def _scan(vbmi, plain, model, lists, tables, limits, nprobe):
-    """Candidates of all queries, and how many: no pair that is not among them can be in the answer."""
-    room = 2 * TILE * 64
-    found = Found(np.empty(room, np.float64), np.empty(room, np.int64), np.empty(room, np.int64))
-    n = 0
-    order = _visits(tables.probes, nprobe, model.nlist)
-    run = 0
-    while run < len(order):
-        number = tables.probes[order[run]]
-        end = run + 1
-        while end < len(order) and tables.probes[order[end]] == number:
-            end += 1
-        size = int64_at(lists.sizes + 8 * number)
-        for first in range(0, size, TILE * 64):
-            for visit in range(run, end):
-                if n + TILE * 64 > len(found.row):
-                    n = _drop(found, n, limits.theta, nprobe)
-                    if n + TILE * 64 > len(found.row) // 2:
-                        found = _grown(found, n)
-                start, count = (
-                    int64_at(lists.starts + 8 * number) + first,
-                    size - first if size - first < TILE * 64 else TILE * 64,
-                )
-                pair = order[visit]
-                if vbmi is not None:
-                    n = _scan_bytes(model, lists, tables, limits, found, n, pair, pair // nprobe, number, start, count)
-                if plain is not None:
-                    n = _scan_floats(model, lists, tables, limits, found, n, pair, pair // nprobe, number, start, count)
-        run = end
-    return found, _drop(found, n, limits.theta, nprobe)
+@inner
+def _with_room(found, n, queries):
+    """The candidates, in an array with room for those of another tile, and how many."""
+    if n + TILE > len(found):
+        n = _drop(found, n, queries)
+        if n + TILE > len(found) // 2:
+            more = np.empty(2 * len(found), CANDIDATE)
+            more[:n] = found[:n]
+            return more, n
+    return found, n
 
 
 @inner
-def _drop(found, n, theta, nprobe):
+def _drop(found, n, queries):
     """Forget candidates that theta has meanwhile left out; returns how many remain."""
     kept = 0
     for c in range(n):
-        if not found.lower[c] > theta[found.pair[c] // nprobe]:
-            found.lower[kept], found.row[kept], found.pair[kept] = found.lower[c], found.row[c], found.pair[c]
+        if not found[c].lower > queries[found[c].query].theta:
+            found[kept] = found[c]
             kept += 1
     return kept
 
 
 @inner
-def _grown(found, n):
-    """The n candidates in arrays of twice the room."""
-    room = 2 * len(found.row)
-    more = Found(np.empty(room, np.float64), np.empty(room, np.int64), np.empty(room, np.int64))
-    for c in range(n):
-        more.lower[c], more.row[c], more.pair[c] = found.lower[c], found.row[c], found.pair[c]
-    return more
+def _block(lists, row):
+    """Address of the block of a row."""
+    return lists.blocks + (row >> 6) * 64 * lists.width * lists.code_bytes
 
 
 @inner
-def _scan_floats(model, lists, tables, limits, found, n, pair, q, number, start, size):
+def _scan_floats(model, lists, query, q, number, base, spread, start, size, found, n):
     """Look through rows start ... start + size - 1 for query q by float32 sums; returns the number of candidates."""
-    base, spread = _base(model, tables, pair, number)
-    table = address(tables.floats) + 4 * q * model.M * model.wide
-    block_bytes = 64 * lists.width * lists.code_bytes
     for first in range(0, size, 64):
-        block = lists.blocks + ((start + first) >> 6) * block_bytes
-        bound = limits.theta[q] + tables.error[q] - base
+        block = _block(lists, start + first)
+        bound = query.theta + query.error - base
         limit = F32(bound + abs(bound) * 2.0**-22)
         if lists.code_bytes == 1:
-            mask = near_bytes(table, model.M, model.wide, block, limit)
+            mask = near_bytes(query.floats, model.M, model.wide, block, limit)
         else:
-            mask = near_words(table, model.M, model.wide, block, limit)
+            mask = near_words(query.floats, model.M, model.wide, block, limit)
         while mask != 0:
             lane = np.int64(trailing_zeros(mask))
             mask &= mask - np.uint64(1)
             if lane < size - first:
-                row = start + first + lane
-                n = _weigh(model, lists, table, tables.error[q], base, spread, limits, found, n, pair, q, block, row)
+                n = _weigh(model, lists, query, q, number, base, spread, block, start + first + lane, found, n)
     return n
 
 
 @inner
-def _scan_bytes(model, lists, tables, limits, found, n, pair, q, number, start, size):
-    """The same by 8-bit sums, two blocks at a time."""
-    base, spread = _base(model, tables, pair, number)
-    step = tables.steps[q]
-    offset = tables.error[q] - base - tables.lows[q]
-    scale = np.uint16(spread / step * 255.99) if spread / step < 256.0 else np.uint16(65535)
-    table = address(tables.floats) + 4 * q * model.M * model.wide
-    table8 = address(tables.bytes) + 256 * q * model.M
-    masks = np.empty(2, np.int64)
+def _scan_bytes(model, lists, query, q, number, base, spread, start, size, then, found, n):
+    """The same by 8-bit sums, two blocks at a time; meanwhile the block at `then`, to be scanned next, is asked for."""
+    scale = np.uint16(spread / query.step * 255.99) if spread / query.step < 256.0 else np.uint16(65535)
     block_bytes = 64 * lists.width
-    limit = sum_limit((limits.theta[q] + offset) / step + 1.0)
+    block = _block(lists, start)
+    end = block + (size + 63) // 64 * block_bytes
+    if not query.theta < np.inf and size >= 128 and 0 < query.k <= FIRST:
+        _first_theta(model, lists, query, base, spread, scale, block)
+    offset = query.error - base - query.low
+    limit = sum_limit((query.theta + offset) / query.step + 1.0)
     for first in range(0, size, 128):
-        block = lists.blocks + ((start + first) >> 6) * block_bytes
         stride = block_bytes if first + 64 < size else 0
-        scan_blocks(block, stride, table8, model.M, scale, limit, address(masks))
-        if (masks[0] | masks[1]) == 0:
-            continue
+        ahead = block + PREFETCH if block + PREFETCH < end else then + (block + PREFETCH - end)
+        masks = scan_blocks(block, stride, ahead, query.bytes, model.M, scale, limit)
         for half in range(2 if stride else 1):
-            mask = np.uint64(masks[half])
+            mask = masks[half]
             while mask != 0:
-                bit = np.int64(trailing_zeros(mask))
+                at = first + 64 * half + lane_of(np.int64(trailing_zeros(mask)))
                 mask &= mask - np.uint64(1)
-                at = first + 64 * half + (((bit & 31) << 1) | (bit >> 5))
                 if at >= size:
                     continue
-                theta = limits.theta[q]
+                theta = query.theta
                 where = block + half * block_bytes
-                error, row = tables.error[q], start + at
-                n = _weigh(model, lists, table, error, base, spread, limits, found, n, pair, q, where, row)
-                if limits.theta[q] < theta:
-                    limit = sum_limit((limits.theta[q] + offset) / step + 1.0)
+                n = _weigh(model, lists, query, q, number, base, spread, where, start + at, found, n)
+                if query.theta < theta:
+                    limit = sum_limit((query.theta + offset) / query.step + 1.0)
                     if ones(mask) > CROWD:
-                        scan_blocks(block, stride, table8, model.M, scale, limit, address(masks))
-                        mask &= np.uint64(masks[half])
+                        masks = scan_blocks(block, stride, ahead, query.bytes, model.M, scale, limit)
+                        mask &= masks[half]
+        block += 2 * block_bytes
     return n
 
 
 @inner
-def _base(model, tables, pair, number):
-    """base + low_l of a pair, and step_l."""
-    low = float64_at(model.low + 8 * number)
-    return np.float64(tables.base[pair]) + low, float64_at(model.step + 8 * number)
+def _first_theta(model, lists, query, base, spread, scale, block):
+    """A first theta, from k or a few more codes of two full blocks that have the smallest 8-bit sums.
+
+    Without it, all of them would be weighed. The codes are met again in the scan: the heap is left empty.
+    """
+    block_bytes = 64 * lists.width
+    low, high = 0, min(255 * model.M + np.int64(scale), 65535)
+    masks = scan_blocks(block, block_bytes, block, query.bytes, model.M, scale, np.uint16(high))
+    for _ in range(8):
+        limit = (low + high) >> 1
+        tried = scan_blocks(block, block_bytes, block, query.bytes, model.M, scale, np.uint16(limit))
+        count = np.int64(ones(tried[0]) + ones(tried[1]))
+        if count < query.k:
+            low = limit
+        else:
+            high, masks = limit, tried
+            if count < query.k + CROWD:
+                break
+    for half in range(2):
+        mask = masks[half]
+        while mask != 0:
+            lane = lane_of(np.int64(trailing_zeros(mask)))
+            mask &= mask - np.uint64(1)
+            lower = _lower(model, lists, query, base, spread, block + half * block_bytes, lane)
+            query.held = push(query.uppers, query.k, query.held, _upper(query, lower, spread))
+    query.theta, query.held = float64_at(query.uppers), 0
 
 
 @inner
-def _weigh(model, lists, table, error, base, spread, limits, found, n, pair, q, block, row):
-    """The second look, at one code: keep it if it may be near, and let theta know; returns how many are kept."""
-    lane = row & 63
+def _lower(model, lists, query, base, spread, block, lane):
+    """A lower bound of the distance of one code, from float32 tables."""
     total = F32(0.0)
     for m in range(model.M):
-        total += float32_at(table + 4 * (m * model.wide + np.int64(_number(lists, block, m, lane))))
-    lower = base - error + np.float64(total)
+        total += float32_at(query.floats + 4 * (m * model.wide + np.int64(_number(lists, block, m, lane))))
+    lower = base - query.error + np.float64(total)
     if model.terms:
         lower += spread * np.float64(_number(lists, block, model.M, lane))
-    if lower > limits.theta[q]:
+    return lower
+
+
+@inner
+def _upper(query, lower, spread):
+    """The upper bound that belongs to a lower bound."""
+    return lower + spread + 2.0 * query.error
+
+
+@inner
+def _weigh(model, lists, query, q, number, base, spread, block, row, found, n):
+    """The second look, at one code: keep it if it may be near, and let theta know; returns how many are kept."""
+    lower = _lower(model, lists, query, base, spread, block, row & 63)
+    if lower > query.theta:
         return n
-    found.lower[n], found.row[n], found.pair[n] = lower, row, pair
-    upper = lower + spread + 2.0 * error
-    if upper < limits.theta[q]:
-        k = limits.uppers.shape[1]
-        if k > 0:
-            limits.held[q] = push(limits.uppers, q, limits.held[q], upper)
-            if limits.held[q] == k:
-                limits.theta[q] = limits.uppers[q, 0]
+    at = found + CANDIDATE_BYTES * n
+    put_float64(at, lower)
+    put_int64(at + 8, row)
+    put_int64(at + 16, number)
+    put_int64(at + 24, q)
+    upper = _upper(query, lower, spread)
+    if upper < query.theta and query.k > 0:
+        query.held = push(query.uppers, query.k, query.held, upper)
+        if query.held == query.k:
+            query.theta = float64_at(query.uppers)
     return n + 1
 
 
@@ -523,25 +544,23 @@ def _number(lists, block, m, lane):
 
 
 @inner
-def _by_query(found, n, nq, nprobe):
+def _by_query(found, n, nq):
     """The candidates' numbers, query by query, and where those of each query end: query q's are ends[q]:ends[q + 1]."""
-    ends = np.empty(nq + 2, np.int64)
-    for q in range(nq + 2):
-        ends[q] = 0
+    ends = np.zeros(nq + 2, np.int64)
     for c in range(n):
-        ends[found.pair[c] // nprobe + 2] += 1
+        ends[found[c].query + 2] += 1
     for q in range(nq):
         ends[q + 2] += ends[q + 1]
     order = np.empty(n, np.int64)
     for c in range(n):
-        q = found.pair[c] // nprobe
+        q = found[c].query
         order[ends[q + 1]] = c
         ends[q + 1] += 1
     return order, ends
 
 
 @inner
-def _best(model, lists, x, probes, found, order, first, last, values, ids):
+def _best(model, lists, x, found, order, first, last, values, ids):
     """The k best of one query's candidates, in order of their lower bounds until those pass the k-th value.
 
     Parameters
@@ -562,7 +581,7 @@ def _best(model, lists, x, probes, found, order, first, last, values, ids):
     lower, candidates = np.empty(count, np.float64), np.empty(count, np.int64)
     size = 0
     for i in range(count):
-        bound = found.lower[order[first + i]]
+        bound = found[order[first + i]].lower
         if model.metric == COSINE:  # as values are: -(1 - distance / 2)
             bound = 0.5 * bound - 1.0
         size = push_pair(lower, candidates, size, bound, order[first + i])
@@ -572,10 +591,11 @@ def _best(model, lists, x, probes, found, order, first, last, values, ids):
         if n == len(values) and lower[i] > values[0]:
             break
         if i + 1 < count:
-            _prefetch(model, lists, probes[found.pair[candidates[i + 1]]], found.row[candidates[i + 1]])
-        c = candidates[i]
-        value = np.float64(_defined(model, lists, x, probes[found.pair[c]], found.row[c]))
-        n = push_pair(values, ids, n, value, _id(lists, found.row[c]))
+            following = found[candidates[i + 1]]
+            _prefetch(model, lists, following.list, following.row)
+        candidate = found[candidates[i]]
+        value = np.float64(_defined(model, lists, x, candidate.list, candidate.row))
+        n = push_pair(values, ids, n, value, _id(lists, candidate.row))
     sort_pairs(values, ids, n)
     return n
 
@@ -584,7 +604,7 @@ def _best(model, lists, x, probes, found, order, first, last, values, ids):
 def _defined(model, lists, x, number, row):
     """The defined distance (`reference.adc`) of the query at address x, the sign turned for ip and cosine."""
     M, dsub = model.M, model.dsub
-    block = lists.blocks + (row >> 6) * 64 * lists.width * lists.code_bytes
+    block = _block(lists, row)
     centroid = model.centroids + 4 * model.d * number
     total = F32(0.0)
     if model.metric == IP:
@@ -606,7 +626,7 @@ def _defined(model, lists, x, number, row):
 @inner
 def _prefetch(model, lists, number, row):
     """Ask for what `_defined` will read."""
-    block = lists.blocks + (row >> 6) * 64 * lists.width * lists.code_bytes
+    block = _block(lists, row)
     prefetch(model.centroids + 4 * model.d * number, 4 * model.d)
     for m in range(model.M):
         j = np.int64(_number(lists, block, m, row & 63))

@@ -128,9 +128,24 @@ def _loader(stored: ir.Type, returned: types.Type) -> Any:
     return load
 
 
+def _writer(stored: ir.Type, given: types.Type) -> Any:
+    """A function that writes a number to an address."""
+
+    @intrinsic
+    def put(typingctx: Any, at: Any, value: Any) -> Any:
+        def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+            b.store(args[1], b.inttoptr(args[0], stored.as_pointer()), align=1)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, given), codegen
+
+    return put
+
+
 byte_at, word_at, eight_bytes_at = (_loader(stored, types.uint64) for stored in (_I8, _I16, _I64))
 int32_at, int64_at = _loader(_I32, types.int64), _loader(_I64, types.int64)
 float32_at, float64_at = _loader(_F32, types.float32), _loader(ir.DoubleType(), types.float64)
+put_int64, put_float64 = _writer(_I64, types.int64), _writer(ir.DoubleType(), types.float64)
 
 
 @intrinsic
@@ -248,11 +263,14 @@ def not_above(typingctx: Any, row: Any, limit: Any) -> Any:
 
 def _products_with(count: int) -> Any:
     @intrinsic
-    def panel_products(typingctx: Any, x: Any, n: Any, panel: Any, start: Any, out: Any, stride: Any) -> Any:
-        """out[q, j] = start[j] + sum over i < n of x[i, q] * panel[i, j], fused or not, for the 64 columns j of a panel.
+    def panel_products(
+        typingctx: Any, x: Any, n: Any, panel: Any, scale: Any, start: Any, out: Any, stride: Any
+    ) -> Any:
+        """out[q, j] = start[j] + scale * sum over i < n of x[i, q] * panel[i, j], for the 64 columns j of a panel.
 
-        A panel is (n, 64) numbers of 16 bits and contiguous (see `ivfpq.kernels.panels`), so it is read from front to
-        back, which is all that a product with a single vector costs. With several, a vector that is read serves all.
+        A panel is contiguous, (n, 64) numbers of 16 bits (see `compiled.panels`), so it is read from front to back,
+        which is all that a product with a single vector costs. With several, a vector that is read serves all.
+        Products may be fused with additions.
 
         Parameters
         ----------
@@ -260,12 +278,13 @@ def _products_with(count: int) -> Any:
             Address of float32 (n, count).
         n, panel, start, out : int
             Of start and out, the addresses of float32 numbers.
+        scale : float32
         stride : int
             From a row of out to the next, in bytes.
         """
 
         def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-            x, n, panel, start, out, stride = args
+            x, n, panel, scale, start, out, stride = args
             fused = cgutils.get_or_insert_function(
                 b.module, ir.FunctionType(_FLOATS, [_FLOATS] * 3), "llvm.fmuladd.v16f32"
             )
@@ -274,7 +293,7 @@ def _products_with(count: int) -> Any:
             with cgutils.for_range(b, n) as loop:
                 at = b.add(panel, b.shl(loop.index, i64(7)))
                 words = [load_vector(b, b.add(at, i64(64 * half)), _WORDS) for half in range(2)]
-                columns = [b.bitcast(v, _FLOATS) for word in words for v in (b.shl(word, sixteen), word)]
+                columns = [b.sitofp(v, _FLOATS) for word in words for v in (b.shl(word, sixteen), word)]
                 for q in range(count):
                     place = b.add(x, b.shl(b.add(b.mul(loop.index, i64(count)), i64(q)), i64(2)))
                     value = splat(b, b.load(b.inttoptr(place, _F32.as_pointer()), align=4), _FLOATS)
@@ -282,12 +301,14 @@ def _products_with(count: int) -> Any:
                         b.store(b.call(fused, [value, column, b.load(sum_)]), sum_)
             for q in range(count):
                 for part, sum_ in enumerate(sums[q]):
-                    total = b.fadd(b.load(sum_), load_vector(b, b.add(start, i64(64 * part)), _FLOATS))
+                    total = b.fmul(b.load(sum_), splat(b, scale, _FLOATS))
+                    total = b.fadd(total, load_vector(b, b.add(start, i64(64 * part)), _FLOATS))
                     place = b.add(b.add(out, b.mul(i64(q), stride)), i64(64 * part))
                     b.store(total, b.inttoptr(place, _FLOATS.as_pointer()), align=1)
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 6), codegen
+        i = types.int64
+        return types.void(i, i, i, types.float32, i, i, i), codegen
 
     return panel_products
 
