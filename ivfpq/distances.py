@@ -32,7 +32,7 @@ FEW = 64  # rows up to which summing costs more in calls than in additions
 SMALL_BLOCK = 1 << 17  # numbers in temporaries of elementwise work, which is fast only inside the caches
 
 _TINY = float(np.finfo(np.float32).tiny)
-_HUGE = float(np.finfo(np.float32).max) / 16
+HUGE = float(np.finfo(np.float32).max) / 16
 _UNIT = 2.0**-24
 
 
@@ -180,7 +180,7 @@ def screen(x: Floats, rows: Rows, metric: Metric) -> tuple[Floats, Doubles]:
             np.negative(score, out=score)
             size = np.sqrt((xx + np.float64(floor)) * (longest + floor))
             error = gamma * size + floor
-        error[~(size < _HUGE)] = np.inf  # where a partial sum may leave float32, nothing is known
+        error[~(size < HUGE)] = np.inf  # where a partial sum may leave float32, nothing is known
     return score, error
 
 
@@ -347,7 +347,7 @@ def _nearest(x: Floats, rows: Rows, metric: Metric) -> Ids:
                 size = 2 * (size + longest)
             else:
                 size = np.sqrt((size + floor) * (longest + floor))
-            error = np.where(size < _HUGE, gamma * size + floor, np.inf)
+            error = np.where(size < HUGE, gamma * size + floor, np.inf)
             each, best = np.arange(len(block)), score.argmin(axis=1)
             limit = _at_least(score[each, best] + 2 * error)
             score[each, best] = np.inf

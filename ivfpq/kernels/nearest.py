@@ -20,7 +20,7 @@ from numba import types
 from numba.core import cgutils
 
 from ivfpq.checks import Floats, Ids, Metric
-from ivfpq.distances import Rows, product_error
+from ivfpq.distances import HUGE, Rows, product_error
 from ivfpq.kernels.compiled import threads
 from ivfpq.kernels.vectors import (
     LANES,
@@ -146,7 +146,7 @@ def _nearest(task, longest, first, last, a, state, numbers, doubtful):
                 else:
                     magnitude = np.sqrt((size[r] + t.floor) * (longest[m] + t.floor))
                 error = t.gamma * magnitude + t.floor
-                doubtful[top + r, m] = not (known and magnitude < 1e37 and gap > 2.0 * error)
+                doubtful[top + r, m] = not (known and magnitude < HUGE and gap > 2.0 * error)
 
 
 @part
@@ -185,7 +185,7 @@ def nearest(x: Floats, parts: Sequence[Rows], metric: Metric) -> tuple[Ids, npt.
     longest = np.array([rows.lengths.max() for rows in parts], np.float64)
 
     def fill(first: int, last: int) -> None:
-        rows = min(max(ROWS, CHUNK // d // ROWS * ROWS), -(-(last - first) // ROWS) * ROWS)
+        rows = ROWS * max(1, min(CHUNK // d, last - first + ROWS - 1) // ROWS)
         a, state = np.empty((rows, d), F32), np.empty((rows, 3, LANES), F32)
         _nearest(task, longest, first, last, a, state, numbers, doubtful)
 
