@@ -15,6 +15,8 @@ gamma(n) = n u / (1 - n u) and u = 2**-24.
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -30,7 +32,7 @@ FEW = 64  # rows up to which summing costs more in calls than in additions
 SMALL_BLOCK = 1 << 17  # numbers in temporaries of elementwise work, which is fast only inside the caches
 
 _TINY = float(np.finfo(np.float32).tiny)
-_HUGE = float(np.finfo(np.float32).max) / 16
+HUGE = float(np.finfo(np.float32).max) / 16
 _UNIT = 2.0**-24
 
 
@@ -132,6 +134,17 @@ def squared_lengths(x: Floats) -> Floats:
     return lengths
 
 
+def product_error(d: int) -> tuple[float, float]:
+    """What a distance of d dimensions by a matrix product, and the defined one, can differ by: gamma * (sum of the
+    magnitudes of what is added) + floor.
+    """
+    # d products there; d / 16 additions in a lane, 4 of lanes and at most d of parts (kernels) in the defined sum; the
+    # rest for the roundings of differences, squares, norms and centring.
+    terms = 2.1 * d + 24
+    gamma = 1.01 * terms * _UNIT / max(1 - terms * _UNIT, _UNIT)
+    return gamma, 4 * d * _TINY  # a product below the smallest normal number may be lost altogether
+
+
 def screen(x: Floats, rows: Rows, metric: Metric) -> tuple[Floats, Doubles]:
     """All distances by a matrix product, with their error bound.
 
@@ -150,12 +163,7 @@ def screen(x: Floats, rows: Rows, metric: Metric) -> tuple[Floats, Doubles]:
         |score[i, j] - defined distance| <= error[i]. Where numbers are too large for float32 the error is infinite
         and the score may be anything, NaN included.
     """
-    d = x.shape[1]
-    # d products here; d / 16 additions in a lane, 4 of lanes and at most d of parts (kernels) in the defined sum; the
-    # rest for the roundings of differences, squares, norms and centring.
-    terms = 2.1 * d + 24
-    gamma = 1.01 * terms * _UNIT / max(1 - terms * _UNIT, _UNIT)
-    floor = 4 * d * _TINY  # a product below the smallest normal number may be lost altogether
+    gamma, floor = product_error(x.shape[1])
     with np.errstate(over="ignore", invalid="ignore"):
         if rows.centre is not None:
             x = x - rows.centre
@@ -172,7 +180,7 @@ def screen(x: Floats, rows: Rows, metric: Metric) -> tuple[Floats, Doubles]:
             np.negative(score, out=score)
             size = np.sqrt((xx + np.float64(floor)) * (longest + floor))
             error = gamma * size + floor
-        error[~(size < _HUGE)] = np.inf  # where a partial sum may leave float32, nothing is known
+        error[~(size < HUGE)] = np.inf  # where a partial sum may leave float32, nothing is known
     return score, error
 
 
@@ -261,7 +269,7 @@ def choose(x: Floats, rows: Rows, k: int, metric: Metric) -> Ids:
         A set: the order within a row means nothing.
     """
     if k == 1:
-        return _nearest(x, rows, metric)[:, None]
+        return nearest(x, [rows], metric)
     y = rows.y
     chosen = np.empty((len(x), k), np.int64)
     step = max(1, BLOCK // len(y))
@@ -286,16 +294,41 @@ def choose(x: Floats, rows: Rows, k: int, metric: Metric) -> Ids:
     return chosen
 
 
+def nearest(x: Floats, parts: Sequence[Rows], metric: Metric) -> Ids:
+    """Which row of parts[m] is nearest to the m-th part of each row of `x`, ties to the smaller row number.
+
+    Parameters
+    ----------
+    x : float32 array, shape (n, M * d)
+    parts : sequence of M Rows
+        All of the same shape (ny, d), and around the same centre.
+    metric : {"l2", "ip"}
+
+    Returns
+    -------
+    int64 array, shape (n, M)
+    """
+    d = x.shape[1] // len(parts)
+    kernel = importlib.import_module("ivfpq.kernels")  # which imports this module
+    if kernel.active() == "reference":
+        found = [_nearest(x[:, m * d : (m + 1) * d], rows, metric) for m, rows in enumerate(parts)]
+        return np.stack(found, axis=1)
+    numbers, doubtful = importlib.import_module("ivfpq.kernels.nearest").nearest(x, parts, metric)
+    for m in np.flatnonzero(doubtful.any(axis=0)).tolist():
+        i = np.flatnonzero(doubtful[:, m])
+        numbers[i, m] = _nearest(x[i, m * d : (m + 1) * d], parts[m], metric)
+    return numbers
+
+
 def _nearest(x: Floats, rows: Rows, metric: Metric) -> Ids:
-    """`choose` for k = 1, which adding vectors consists of: shape (n,).
+    """`nearest` of one part, by matrix products: shape (n,).
 
     Products stay in the second-level cache until they are looked through, the matrix adds |y|^2 by itself, and |x|^2,
     the same for all, is left out. The error bound is that of `screen`.
     """
     d = x.shape[1]
     matrix = np.zeros((d + 1, len(rows.y)), np.float32)
-    terms = 2.1 * d + 24
-    gamma = 1.01 * terms * _UNIT / max(1 - terms * _UNIT, _UNIT)
+    gamma, floor = product_error(d)
     step = max(16, 2 * SMALL_BLOCK // len(rows.y))
     longest = float(rows.lengths.max())
     nearest = np.empty(len(x), np.int64)
@@ -310,11 +343,8 @@ def _nearest(x: Floats, rows: Rows, metric: Metric) -> Ids:
             np.subtract(block, 0 if rows.centre is None else rows.centre, out=part[:, :-1])
             size = squared_lengths(part[:, :-1]).astype(np.float64)
             score = part @ matrix
-            if metric == "l2":
-                size = 2 * (size + longest)
-            else:
-                size = np.sqrt((size + 4 * d * _TINY) * (longest + 4 * d * _TINY))
-            error = np.where(size < _HUGE, gamma * size + 4 * d * _TINY, np.inf)
+            size = 2 * (size + longest) if metric == "l2" else np.sqrt((size + floor) * (longest + floor))
+            error = np.where(size < HUGE, gamma * size + floor, np.inf)
             each, best = np.arange(len(block)), score.argmin(axis=1)
             limit = _at_least(score[each, best] + 2 * error)
             score[each, best] = np.inf

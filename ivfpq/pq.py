@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ivfpq.checks import Floats, NotTrainedError, positive_int
-from ivfpq.distances import Rows, choose
+from ivfpq.distances import Rows, nearest
 from ivfpq.kmeans import kmeans
 
 Codes = npt.NDArray[Any]  # uint8 up to 8 bits, uint16 above
@@ -130,10 +130,8 @@ class ProductQuantizer(Quantizer):
     def encode(self, x: Floats) -> Codes:
         """float32 (n, d) -> codes (n, M). Of two codewords at the same distance the smaller number is taken."""
         codebooks = self._trained()
-        codes = np.empty((len(x), self.M), np.uint8 if self.nbits <= 8 else np.uint16)
-        for m in range(self.M):
-            codes[:, m] = choose(self._part(x, m), Rows.of(codebooks[m]), 1, "l2")[:, 0]
-        return codes
+        codes = nearest(x, [Rows.of(codewords) for codewords in codebooks], "l2")
+        return codes.astype(np.uint8 if self.nbits <= 8 else np.uint16)
 
     def decode(self, codes: Codes) -> Floats:
         """Codes (n, M) -> float32 (n, d)."""

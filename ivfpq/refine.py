@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
+from ivfpq import kernels
 from ivfpq.checks import Floats, Ids, Metric, as_ids, as_vectors, positive_int
 from ivfpq.distances import (
     SMALL_BLOCK,
@@ -30,6 +32,8 @@ from ivfpq.rq import IndexIVFRQ
 
 K_FACTOR = 10
 PATIENCE = 3  # times that a search is begun anew because of a writer before it makes writers wait
+
+T = TypeVar("T")
 
 _BASES: dict[str, Any] = {kind.__name__: kind for kind in (IndexFlat, IndexIVFPQ, IndexIVFRQ, IndexPreTransform)}
 
@@ -62,7 +66,7 @@ class IndexRefine:
     through this index only. A range search refines and cuts what the base finds within the radius.
     """
 
-    __slots__ = ("_changes", "_dtype", "_k_factor", "_lock", "base", "metadata", "store")
+    __slots__ = ("_changes", "_dtype", "_k_factor", "_lock", "_sketches", "base", "metadata", "store")
 
     def __init__(
         self, base: Any, *, dtype: Literal["float32", "float16"] = "float32", k_factor: int = K_FACTOR
@@ -82,6 +86,7 @@ class IndexRefine:
         self.store = InvertedLists(1, base.d, self._dtype, lanes=1)
         self.metadata: dict[str, Any] = {}
         self._lock = threading.RLock()  # one writer at a time
+        self._sketches: Any = None  # of the stored vectors, made by the first search
         self._changes = 0  # odd while base and store do not belong together
 
     def __repr__(self) -> str:
@@ -176,14 +181,19 @@ class IndexRefine:
         """The k nearest of the base's k * k_factor candidates of each query (nq, d). See `IndexIVFPQ.search`."""
         x, k = self._vectors(xq, "xq"), positive_int(k, "k")
 
-        def candidates() -> tuple[Ids, Ids]:
+        def candidates() -> Ids:
             wanted = min(k * self.k_factor, max(k, self.ntotal))
-            found = self.base.search(xq, wanted, nprobe=nprobe, ids=ids).ids
-            query, place = np.nonzero(found >= 0)
-            return query, found[query, place]
+            return self.base.search(xq, wanted, nprobe=nprobe, ids=ids).ids
 
-        query, distance, found = self._refined(x, candidates, k)
-        return best_k(query, distance, found, len(x), k, self.metric)
+        found, lists = self._consistent(candidates)
+        rows = self._rows(lists, found)
+        if kernels.active() != "reference":
+            exact = importlib.import_module("ivfpq.kernels.exact")  # numba takes its time
+            if self._sketches is None:
+                self._sketches = exact.Sketches()
+            result: SearchResult = exact.rerank(x, lists, rows, found, k, self.metric, self._sketches)
+            return result
+        return self._ranked(x, lists, rows, found, k)
 
     def range_search(self, xq: Any, radius: float, *, nprobe: int | None = None, ids: Any = None) -> RangeResult:
         """What the base finds within `radius`, if the exact distance is within it too. See `IndexIVFPQ.range_search`.
@@ -191,9 +201,9 @@ class IndexRefine:
         A vector whose code alone lies outside is missed.
         """
         x = self._vectors(xq, "xq")
-        query, distance, found = self._refined(
-            x, lambda: _range_pairs(self.base.range_search(xq, radius, nprobe=nprobe, ids=ids))
-        )
+        result, lists = self._consistent(lambda: self.base.range_search(xq, radius, nprobe=nprobe, ids=ids))
+        query, found = np.repeat(np.arange(len(x)), np.diff(result.lims)), result.ids
+        distance = self._distances(x, query, lists, self._rows(lists, found))
         return within(query, distance, found, len(x), float(np.float32(radius)), self.metric)
 
     def reconstruct(self, id: int) -> Floats:
@@ -253,42 +263,49 @@ class IndexRefine:
         made.store.publish(lists)
         return made
 
-    def _refined(
-        self, x: Floats, candidates: Callable[[], tuple[Ids, Ids]], k: int | None = None
-    ) -> tuple[Ids, Floats, Ids]:
-        """Query numbers, in order, exact distances and ids of `candidates()`, which searches the base.
-
-        With `k`, of those candidates alone that can be among the k best of their query: a matrix product screens them.
-        """
+    def _consistent(self, search: Callable[[], T]) -> tuple[T, Lists]:
+        """What `search`, of the base, gives, and a state of the store that holds all it found."""
         for _ in range(PATIENCE):
             changes = self._changes
             if changes % 2 == 0:
                 # The base first: whatever it holds, the store has held before.
-                (query, ids), lists = candidates(), self.store.view
+                found, lists = search(), self.store.view
                 if self._changes == changes:
-                    break
-        else:
-            with self._lock:
-                (query, ids), lists = candidates(), self.store.view
-        row = self.store.find(lists, ids)
-        if (row < 0).any():
+                    return found, lists
+        with self._lock:
+            return search(), self.store.view
+
+    def _rows(self, lists: Lists, ids: Ids) -> Ids:
+        """The rows of ids (...) in the store, -1 for -1."""
+        rows = self.store.find(lists, ids.ravel()).reshape(ids.shape)
+        if (rows < 0).any() and (ids[rows < 0] >= 0).any():
             raise RuntimeError("the base was changed behind the back of its IndexRefine")
+        return rows
+
+    def _ranked(self, x: Floats, lists: Lists, rows: Ids, ids: Ids, k: int) -> SearchResult:
+        """The k best of the candidates (nq, wanted) of each query; matrix products screen them."""
         y = self._stored(lists)
-        if k is not None:
-            shortlist = Shortlist(len(x), k)
-            ends = np.searchsorted(query, np.arange(len(x) + 1))
-            for i in np.flatnonzero(np.diff(ends)).tolist():
-                rows = Rows.of(y[row[ends[i] : ends[i + 1]]].astype(np.float32, copy=False))
-                shortlist.offer(np.array([i]), int(ends[i]), *screen(x[i : i + 1], rows, self.metric))
-            query, place = shortlist.finish()
-            row, ids = row[place], ids[place]
+        shortlist = Shortlist(len(x), k)
+        query, place = np.nonzero(rows >= 0)
+        row, found = rows[query, place], ids[query, place]
+        ends = np.searchsorted(query, np.arange(len(x) + 1))
+        for i in np.flatnonzero(np.diff(ends)).tolist():
+            candidates = Rows.of(y[row[ends[i] : ends[i + 1]]].astype(np.float32, copy=False))
+            shortlist.offer(np.array([i]), int(ends[i]), *screen(x[i : i + 1], candidates, self.metric))
+        query, place = shortlist.finish()
+        row, found = row[place], found[place]
+        return best_k(query, self._distances(x, query, lists, row), found, len(x), k, self.metric)
+
+    def _distances(self, x: Floats, query: Ids, lists: Lists, row: Ids) -> Floats:
+        """The exact distance of x[query[i]] and row[i] of the store."""
+        y = self._stored(lists)
         distance = np.empty(len(row), np.float32)
         step = max(1, 4 * SMALL_BLOCK // self.d)
         for start in range(0, len(row), step):
             part = slice(start, start + step)
             vectors = y[row[part]].astype(np.float32, copy=False)
             distance[part] = pair_distances(x[query[part]], vectors, self.metric)
-        return query, distance, ids
+        return distance
 
     def _store(self, vectors: Any, ids: Ids, into_base: Callable[[], None]) -> None:
         """Store vectors, then let the base have them: they are found, and found whole, when it does."""
@@ -324,7 +341,3 @@ class IndexRefine:
                 yield
             finally:
                 self._changes += 1
-
-
-def _range_pairs(found: RangeResult) -> tuple[Ids, Ids]:
-    return np.repeat(np.arange(len(found.lims) - 1), np.diff(found.lims)), found.ids

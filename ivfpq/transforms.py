@@ -1,10 +1,7 @@
 """Transforms of vectors before they are indexed: PCA, OPQ (Ge, He, Ke, Sun 2013), scaling to length 1.
 
-**What is defined.** A linear transform gives, for each number of its answer, the exact sum of the exact products,
-rounded to float64 and then to float32. That needs no order of addition, so it is the same on every machine, however
-many vectors are transformed at a time. The work is done by a matrix product in float64 (products of float32 numbers are
-exact in it) with the bound of `distances` on its error; where a rounding to float32 falls within that error, a few in
-ten thousand numbers, the sum is done exactly (`math.fsum`).
+**What is defined.** A linear transform gives ordered_sum(A_j * x) + b_j in float32, each product rounded, in the order
+of `distances.ordered_sum`: the same on every machine, however many vectors are transformed at a time.
 
 **What is not.** Training uses the linear algebra library (covariance, eigenvectors, singular vectors): the same data
 and seed give the same transform on the same machine with the same library and number of its threads.
@@ -12,6 +9,7 @@ and seed give the same transform on the same machine with the same library and n
 
 from __future__ import annotations
 
+import importlib
 import logging
 import math
 import time
@@ -19,19 +17,17 @@ from typing import Any
 
 import numpy as np
 
+from ivfpq import kernels
 from ivfpq.checks import Floats, NotTrainedError, as_vectors, positive_int
-from ivfpq.distances import Doubles, normalised
+from ivfpq.distances import SMALL_BLOCK, Doubles, normalised, ordered_sum
 from ivfpq.pq import ProductQuantizer
 
 logger = logging.getLogger(__name__)
 
-BLOCK = 1 << 20  # numbers in a temporary float64 matrix: 8 MiB
 MAX_POINTS = 65536  # that training looks at, as faiss for OPQ
 OPQ_ITERATIONS = 40
 OPQ_TOLERANCE = 1e-3  # OPQ ends when an iteration gains less than this share of the error
 PATIENCE = 5.0  # seconds that training may take without announcing it
-
-_UNIT = 2.0**-53
 
 
 class LinearTransform:
@@ -48,7 +44,7 @@ class LinearTransform:
     b : float32 array, shape (d_out,), or None before training
     """
 
-    __slots__ = ("A", "_doubles", "b", "d_in", "d_out")
+    __slots__ = ("A", "_compiled", "b", "d_in", "d_out")
 
     def __init__(self, d_in: int, d_out: int) -> None:
         self.d_in = positive_int(d_in, "d_in")
@@ -57,7 +53,7 @@ class LinearTransform:
             raise ValueError(f"a transform keeps at most the {d_in} dimensions there are, got d_out={d_out}")
         self.A: Floats | None = None
         self.b: Floats | None = None
-        self._doubles: tuple[Doubles, Doubles, Doubles] | None = None
+        self._compiled: Any = None  # what compiled code makes of A and b
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in self.parameters().items())})"
@@ -97,39 +93,32 @@ class LinearTransform:
         if not error < 1e-3:
             raise ValueError(f"the rows of A must be orthonormal, but their products are off by up to {error:.2g}")
         self.A, self.b = A, b
-        wide = np.ascontiguousarray(A.T, dtype=np.float64)
-        self._doubles = (wide, np.sqrt(np.einsum("ij,ij->j", wide, wide)), b.astype(np.float64))
+        self._compiled = None
 
     def apply(self, x: Floats) -> Floats:
         """float32 (n, d_in) -> float32 (n, d_out), as the module defines it."""
-        if self._doubles is None or self.A is None or self.b is None:
+        if self.A is None or self.b is None:
             raise NotTrainedError("the transform is not trained: call train first")
-        A, lengths, b = self._doubles
+        if kernels.active() != "reference":
+            if self._compiled is None:
+                self._compiled = importlib.import_module("ivfpq.kernels.exact").Transform(self.A, self.b)
+            y: Floats = self._compiled(x)
+            return y
         y = np.empty((len(x), self.d_out), np.float32)
-        step = max(1, BLOCK // self.d_in)
-        gamma = 1.1 * (self.d_in + 8) * _UNIT  # d_in products and b, and the roundings of the bound itself
-        for start in range(0, len(x), step):
-            block = x[start : start + step].astype(np.float64)
-            size = np.sqrt(np.einsum("ij,ij->i", block, block))
-            z = block @ A
-            z += b
-            error = gamma * (size[:, None] * lengths + np.abs(b))
-            with np.errstate(over="ignore"):
-                low, high = (z - error).astype(np.float32), (z + error).astype(np.float32)
-            for i, j in zip(*np.nonzero(low != high), strict=True):  # the product cannot tell how it rounds
-                low[i, j] = math.fsum([*(block[i] * A[:, j]).tolist(), b[j]])
-            y[start : start + step] = low + np.float32(0)  # no negative zero
-        return y
+        step = max(1, SMALL_BLOCK // self.d_in)
+        for i in range(len(x)):
+            for j in range(0, self.d_out, step):
+                y[i, j : j + step] = ordered_sum(x[i] * self.A[j : j + step])
+        return y + self.b + np.float32(0)  # no negative zero
 
     def reverse(self, y: Floats) -> Floats:
         """The vectors that `apply` takes to `y`, or the nearest to the origin (plus b's) of them: A^T (y - b).
 
         float32 (n, d_out) -> float32 (n, d_in), summed in float64 in no defined order.
         """
-        if self._doubles is None:
+        if self.A is None or self.b is None:
             raise NotTrainedError("the transform is not trained: call train first")
-        A, _, b = self._doubles
-        x: Floats = ((y - b) @ A.T).astype(np.float32)
+        x: Floats = ((y - self.b.astype(np.float64)) @ self.A.astype(np.float64)).astype(np.float32)
         return x
 
     def arrays(self) -> dict[str, Floats]:

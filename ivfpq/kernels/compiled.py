@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,16 +16,9 @@ from ivfpq.invlists import Lists
 from ivfpq.kernels import scan
 from ivfpq.kernels.avx512 import M_MAX
 from ivfpq.kernels.model import Model
+from ivfpq.kernels.vectors import sources
 
 CHUNK = 256  # queries searched together: each list they share is read once for all of them
-
-
-def _sources() -> str:
-    """A sum of the compiled modules' sources. numba looks for changes in the file of the function that it has on disk,
-    not in those of the functions called; as a part of an argument's type, the sum makes it look for another one.
-    """
-    sources = (Path(__file__).with_name(f"{name}.py") for name in ("scan", "avx512", "portable", "heaps", "vectors"))
-    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
 
 
 MODEL = np.dtype(
@@ -36,7 +27,7 @@ MODEL = np.dtype(
     + [(name, np.float64) for name in ("centroid_scale", "codebook_scale", "centroid_loss", "codebook_loss")]
     + [(name, np.int64) for name in ("centre", "centroids", "codebooks", "low", "step")]
     + [(name, np.int64) for name in ("centroid_panels", "centroid_squares", "codebook_panels", "codebook_squares")]
-    + [(f"sources_{_sources()}", np.int8)]
+    + [(f"sources_{sources('scan', 'avx512', 'portable', 'heaps', 'vectors')}", np.int8)]
 )
 """Numbers and, from `centre` on, addresses of arrays (see `Ready`); last, in a name, which sources are compiled."""
 
@@ -93,9 +84,9 @@ class Ready:
 class Panels(NamedTuple):
     """Matrices for `vectors.panel_products`: half the bits of float32, in panels of 64 rows.
 
-    A panel is transposed. Rows 32 h + i and 32 h + 16 + i share its words (., h, i), signed numbers of 32 bits. The word
-    itself, as a float32, is the latter row over the scale; its lower half, shifted up by 16 bits, is the former. So the
-    upper half is chosen for what is below it.
+    A panel is transposed. Rows 32 h + i and 32 h + 16 + i share its words (., h, i), signed numbers of 32 bits. The
+    word itself, as a float32, is the latter row over the scale; its lower half, shifted up by 16 bits, is the former.
+    So the upper half is chosen for what is below it.
     """
 
     words: npt.NDArray[np.int32]
@@ -104,7 +95,7 @@ class Panels(NamedTuple):
     squares: Doubles
     """Squared lengths of the rows, (count, 64 p)"""
     loss: float
-    """The square root of the sum, over the matrices, of the largest squared distance of a row from what stands for it"""
+    """The root of the sum, over the matrices, of the largest squared distance of a row from what stands for it"""
 
     @classmethod
     def of(cls, matrices: Doubles) -> Panels:

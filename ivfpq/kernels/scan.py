@@ -339,7 +339,7 @@ def _lists_below(model, scores, row, start, limit):
 
 @inner
 def _rough_limit(scores, row, n, wanted):
-    """A limit that `wanted` of the first n numbers of a row, or a few more, do not exceed: the end of a histogram's bin.
+    """A limit that `wanted` of the first n numbers of a row, or a few more, do not exceed: the end of a bin.
 
     What is behind the n-th number, up to the next multiple of 64, repeats it.
     """

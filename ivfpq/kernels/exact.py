@@ -1,0 +1,426 @@
+"""The defined numbers themselves, in compiled code: linear transforms, and candidates ranked by the stored vectors.
+
+**Transforms** are products in the order that `distances` defines, a few vectors and a few rows of the matrix at a time.
+
+**Re-ranking** is a matter of memory: a hundred candidates of 2048 float32 numbers are 800 kB a query, from all over the
+store. So each vector y gets a sketch, y' = scale * s with s in -127 ... 127 a byte each, beside |y| and |y - y'|. As
+|<x, y> - <x, y'>| <= |x| |y - y'|, the sketch gives every distance with a bound on its error, and the vector itself is
+read only if its lower bound does not exceed the k-th smallest upper bound, in order of the lower bounds, until those
+pass the k-th distance found. To the errors come those of rounding, as in `distances.screen`.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+
+from ivfpq.checks import Floats, Ids, Metric
+from ivfpq.distances import HUGE, Doubles, SearchResult, product_error
+from ivfpq.invlists import Lists
+from ivfpq.kernels.compiled import threads
+from ivfpq.kernels.heaps import push, push_pair, sort_pairs
+from ivfpq.kernels.vectors import (
+    LANES,
+    address,
+    entry,
+    float32_at,
+    float64_at,
+    i64,
+    inner,
+    intrinsic,
+    load_vector,
+    prefetch,
+    sources,
+    splat,
+    sum_of_products,
+    sum_of_squares,
+)
+
+F32 = np.float32
+
+TASK = np.dtype(
+    [(name, np.int64) for name in ("A", "b", "d", "rows", "half", "l2", "sketch", "sizes")]
+    + [("gamma", np.float64), ("floor", np.float64), (f"sources_{sources('exact', 'heaps', 'vectors')}", np.int8)]
+)
+"""A transform: addresses of A and b. Re-ranking: addresses of the stored vectors (float32, or float16 if `half`), and
+of their sketches (0 for none). Addresses, so that no kind of array asks for code of its own."""
+
+_I8, _I16, _I32, _I64, _F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
+_FLOATS = ir.VectorType(_F32, LANES)
+_INTS = ir.VectorType(_I32, LANES)
+
+
+def _tile(rows: int, columns: int) -> Any:
+    """A function that gives out[r, c] = ordered_sum(x[r] * a[c]) + b[c] + 0 for so many rows and columns."""
+
+    @intrinsic
+    def tile(typingctx: Any, x: Any, a: Any, d: Any, b: Any, out: Any, stride: Any) -> Any:
+        """Addresses of float32 (rows, d), (columns, d), (columns,), and (rows, stride); d a multiple of 16."""
+
+        def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+            x, a, d, shift, out, stride = args
+            zeros = ir.Constant(_FLOATS, [0.0] * LANES)
+            sums = [[cgutils.alloca_once_value(b, zeros) for _ in range(columns)] for _ in range(rows)]
+            bytes_ = b.shl(d, i64(2))
+            xs, as_ = ([b.add(at, b.mul(bytes_, i64(i))) for i in range(n)] for at, n in ((x, rows), (a, columns)))
+            with cgutils.for_range_slice(b, i64(0), bytes_, i64(4 * LANES), _I64, inc=True) as (t, _):
+                column = [load_vector(b, b.add(at, t), _FLOATS) for at in as_]
+                for r in range(rows):
+                    row = load_vector(b, b.add(xs[r], t), _FLOATS)
+                    for c in range(columns):
+                        b.store(b.fadd(b.load(sums[r][c]), b.fmul(row, column[c])), sums[r][c])
+            for r in range(rows):
+                for c in range(columns):
+                    total, half = b.load(sums[r][c]), LANES // 2
+                    while half:
+                        low, high = (
+                            b.shuffle_vector(total, total, ir.Constant(ir.VectorType(_I32, half), list(numbers)))
+                            for numbers in (range(half), range(half, 2 * half))
+                        )
+                        total, half = b.fadd(low, high), half // 2
+                    total = b.extract_element(total, ir.Constant(_I32, 0))
+                    at = b.add(shift, i64(4 * c))
+                    total = b.fadd(total, b.load(b.inttoptr(at, _F32.as_pointer()), align=4))
+                    total = b.fadd(total, ir.Constant(_F32, 0.0))  # no negative zero
+                    place = b.add(out, b.shl(b.add(b.mul(stride, i64(r)), i64(c)), i64(2)))
+                    b.store(total, b.inttoptr(place, _F32.as_pointer()), align=4)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 6), codegen
+
+    return tile
+
+
+COLUMNS = 4
+_two_rows, _one_row = _tile(2, COLUMNS), _tile(1, COLUMNS)
+
+
+@entry
+def _transform(task, x, y, first, last):
+    """Rows first to last - 1 of y (n, d_out) = A x + b, x float32 (n, d_in)."""
+    t = task[0]
+    d, d_out = x.shape[1], y.shape[1]
+    whole = d_out // COLUMNS * COLUMNS if d % LANES == 0 else 0
+    i = first
+    while i < last:
+        rows = 2 if i + 1 < last else 1
+        at, out = address(x) + 4 * i * d, address(y) + 4 * i * d_out
+        for j in range(0, whole, COLUMNS):
+            if rows == 2:
+                _two_rows(at, t.A + 4 * j * d, d, t.b + 4 * j, out + 4 * j, d_out)
+            else:
+                _one_row(at, t.A + 4 * j * d, d, t.b + 4 * j, out + 4 * j, d_out)
+        for r in range(rows):
+            for j in range(whole, d_out):
+                total = F32(sum_of_products(at + 4 * r * d, t.A + 4 * j * d, d) + float32_at(t.b + 4 * j))
+                y[i + r, j] = F32(total + F32(0.0))
+        i += rows
+
+
+class Transform:
+    """x -> A x + b as `transforms` defines it, for A float32 (d_out, d_in) and b float32 (d_out,)."""
+
+    __slots__ = ("_arrays", "_task")
+
+    def __init__(self, A: Floats, b: Floats) -> None:
+        self._arrays = A, b  # which must stay where they are
+        self._task = np.zeros(1, TASK)
+        self._task["A"], self._task["b"] = A.ctypes.data, b.ctypes.data
+
+    def __call__(self, x: Floats) -> Floats:
+        """float32 (n, d_in) -> float32 (n, d_out)."""
+        x = x if x.flags.writeable else x.copy()  # numba would compile once more for read-only arrays
+        y = np.empty((len(x), len(self._arrays[1])), np.float32)
+        _spread(lambda first, last: _transform(self._task, x, y, first, last), len(x), x.shape[1] * y.shape[1])
+        return y
+
+
+@intrinsic
+def _widened(typingctx: Any, halves: Any, n: Any, out: Any) -> Any:
+    """out[i] = float32(halves[i]) for n finite float16 at an address; `out` has room for a multiple of 16."""
+
+    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        halves, n, out = args
+        words = ir.VectorType(_I16, LANES)
+        masked = cgutils.get_or_insert_function(
+            b.module,
+            ir.FunctionType(words, [words.as_pointer(), _I32, ir.VectorType(ir.IntType(1), LANES), words]),
+            "llvm.masked.load.v16i16.p0",
+        )
+
+        def constant(value: int) -> ir.Constant:
+            return ir.Constant(_INTS, [value] * LANES)
+
+        with cgutils.for_range_slice(b, i64(0), n, i64(LANES), _I64, inc=True) as (i, _):
+            left = splat(b, b.trunc(b.sub(n, i), _I32), _INTS)
+            mask = b.icmp_signed("<", ir.Constant(_INTS, list(range(LANES))), left)
+            at = b.inttoptr(b.add(halves, b.shl(i, i64(1))), words.as_pointer())
+            h = b.zext(b.call(masked, [at, ir.Constant(_I32, 2), mask, ir.Constant(words, [0] * LANES)]), _INTS)
+            # Exponent and fraction moved to where float32 has them, then 2**112 for the exponents' different zeros:
+            # the product is exact, for numbers below the normal ones too, and no processor lacks it.
+            size = b.bitcast(b.shl(b.and_(h, constant(0x7FFF)), constant(13)), _FLOATS)
+            size = b.bitcast(b.fmul(size, ir.Constant(_FLOATS, [2.0**112] * LANES)), _INTS)
+            sign = b.shl(b.and_(h, constant(0x8000)), constant(16))
+            place = b.inttoptr(b.add(out, b.shl(i, i64(2))), _FLOATS.as_pointer())
+            b.store(b.bitcast(b.or_(size, sign), _FLOATS), place, align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def _sketch_product(typingctx: Any, x: Any, sketch: Any, n: Any) -> Any:
+    """The sum of x[i] * sketch[i], in some order, fused or not, for n float32 and int8, n a multiple of 32."""
+
+    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        x, sketch, n = args
+        fused = cgutils.get_or_insert_function(b.module, ir.FunctionType(_FLOATS, [_FLOATS] * 3), "llvm.fmuladd.v16f32")
+        sums = [cgutils.alloca_once_value(b, ir.Constant(_FLOATS, [0.0] * LANES)) for _ in range(2)]
+        with cgutils.for_range_slice(b, i64(0), n, i64(2 * LANES), _I64, inc=True) as (i, _):
+            for part, sum_ in enumerate(sums):
+                at = b.add(i, i64(part * LANES))
+                y = b.sitofp(load_vector(b, b.add(sketch, at), ir.VectorType(_I8, LANES)), _FLOATS)
+                b.store(b.call(fused, [load_vector(b, b.add(x, b.shl(at, i64(2))), _FLOATS), y, b.load(sum_)]), sum_)
+        total, half = b.fadd(b.load(sums[0]), b.load(sums[1])), LANES // 2
+        while half:
+            low, high = (
+                b.shuffle_vector(total, total, ir.Constant(ir.VectorType(_I32, half), list(numbers)))
+                for numbers in (range(half), range(half, 2 * half))
+            )
+            total, half = b.fadd(low, high), half // 2
+        return b.extract_element(total, ir.Constant(_I32, 0))
+
+    return types.float32(types.int64, types.int64, types.int64), codegen
+
+
+SIZES = 3  # numbers kept of a vector beside its sketch: scale, |y|, |y - y'|
+
+
+def _setter(stored: ir.Type, given: types.Type) -> Any:
+    """A function that writes a number to an address."""
+
+    @intrinsic
+    def store(typingctx: Any, at: Any, value: Any) -> Any:
+        def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+            value = b.trunc(args[1], stored) if stored == _I8 else args[1]
+            b.store(value, b.inttoptr(args[0], stored.as_pointer()), align=1)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, given), codegen
+
+    return store
+
+
+set_byte, set_float64 = _setter(_I8, types.int64), _setter(ir.DoubleType(), types.float64)
+
+
+@inner
+def _wide(d):
+    """Bytes of a sketch."""
+    return (d + 31) // 32 * 32
+
+
+@entry
+def _sketch(task, first, last):
+    """Fill rows first to last - 1 of a float32 store's sketches, int8 (n, wide), and sizes, float64 (n, SIZES)."""
+    t = task[0]
+    wide = _wide(t.d)
+    for row in range(first, last):
+        vector, sketch, sizes = t.rows + 4 * t.d * row, t.sketch + wide * row, t.sizes + 8 * SIZES * row
+        largest, length, apart = F32(0.0), 0.0, 0.0
+        for i in range(t.d):
+            largest = max(largest, abs(float32_at(vector + 4 * i)))
+        scale = np.float64(largest) / 127.0
+        inverse = 1.0 / scale if scale > 0.0 else 0.0
+        for i in range(t.d):
+            y = np.float64(float32_at(vector + 4 * i))
+            step = np.rint(y * inverse)
+            set_byte(sketch + i, np.int64(step))
+            length += y * y
+            apart += (y - scale * step) ** 2
+        set_float64(sizes, scale)
+        set_float64(sizes + 8, np.sqrt(length))
+        set_float64(sizes + 16, np.sqrt(apart) * 1.000001)
+
+
+@entry
+def _rerank(task, x, rows, ids, first, last, distances, found):
+    """Fill queries first to last - 1 of distances float32 and found int64, both (nq, k), as `rerank` gives them.
+
+    Parameters
+    ----------
+    task : record array of type TASK, shape (1,)
+    x : float32 array, shape (nq, d)
+    rows, ids : int64 arrays, shape (nq, candidates)
+        Rows of the store, or -1 for no candidate.
+    """
+    t = task[0]
+    d, width, k = x.shape[1], rows.shape[1], distances.shape[1]
+    wide = _wide(d)
+    a, widened = np.zeros(wide, np.float32), np.empty((d + 15) // 16 * 16, np.float32)
+    lower, upper, candidates = np.empty(width, np.float64), np.empty(width, np.float64), np.empty(width, np.int64)
+    uppers = np.empty(k, np.float64)
+    values, numbers = np.empty(k, np.float64), np.empty(k, np.int64)
+    for q in range(first, last):
+        count = 0
+        for c in range(width):
+            if rows[q, c] >= 0:
+                candidates[count] = c
+                count += 1
+        if t.sketch and count > k:
+            count = _screened(t, x, rows, q, a, wide, uppers, lower, upper, candidates, count)
+            known = True
+        else:
+            known = False
+        n = 0
+        for i in range(count):
+            if known and n == k and lower[i] > values[0]:
+                break
+            c = candidates[i]
+            if i + 1 < count:
+                prefetch(t.rows + _row_bytes(t) * rows[q, candidates[i + 1]], _row_bytes(t))
+            value = _defined(t, address(x) + 4 * q * d, rows[q, c], widened)
+            n = push_pair(values, numbers, n, np.float64(value), ids[q, c])
+        sort_pairs(values, numbers, n)
+        sign = F32(1.0) if t.l2 else F32(-1.0)
+        for rank in range(k):
+            if rank < n:
+                distances[q, rank], found[q, rank] = sign * F32(values[rank]), numbers[rank]
+            else:
+                distances[q, rank], found[q, rank] = sign * F32(np.inf), -1
+
+
+@inner
+def _row_bytes(t):
+    return (2 if t.half else 4) * t.d
+
+
+@inner
+def _screened(t, x, rows, q, a, wide, uppers, lower, upper, candidates, count):
+    """Put those candidates first that may be among the k best, in order of their lower bounds; returns how many."""
+    square = 0.0
+    for i in range(t.d):
+        a[i] = x[q, i]
+        square += np.float64(x[q, i]) ** 2
+    length = np.sqrt(square)
+    held, k = 0, len(uppers)
+    for i in range(count):
+        row = rows[q, candidates[i]]
+        if i + 1 < count:
+            prefetch(t.sketch + wide * rows[q, candidates[i + 1]], wide)
+        sizes = t.sizes + 8 * SIZES * row
+        scale, reach, apart = float64_at(sizes), float64_at(sizes + 8), float64_at(sizes + 16)
+        product = scale * np.float64(_sketch_product(address(a), t.sketch + wide * row, wide))
+        if t.l2:
+            size = 2.0 * (square + (reach + apart) ** 2)
+            value, off = square + reach * reach - 2.0 * product, 2.0 * length * apart
+        else:
+            size = length * (reach + apart)
+            value, off = -product, length * apart
+        off = off * 1.000001 + t.gamma * size + 2.0 * t.floor * (1.0 + scale)
+        if not (size < HUGE and length * (reach + apart) < HUGE * scale):
+            value, off = 0.0, np.inf
+        lower[i], upper[i] = value - off, value + off
+        held = push(address(uppers), k, held, upper[i])
+    theta = uppers[0] if held == k else np.inf
+    n = 0
+    for i in range(count):
+        if lower[i] <= theta:
+            c = candidates[i]
+            n = push_pair(lower, candidates, n, lower[i], c)
+    sort_pairs(lower, candidates, n)
+    return n
+
+
+@inner
+def _defined(t, x, row, widened):
+    """The defined distance of the query at address x and a row of the store, the sign turned for ip."""
+    y = t.rows + _row_bytes(t) * row
+    if t.half:
+        _widened(y, t.d, address(widened))
+        y = address(widened)
+    if t.l2:
+        return sum_of_squares(x, y, t.d)
+    return F32(-F32(sum_of_products(x, y, t.d) + F32(0.0)))
+
+
+class Sketches:
+    """The sketches of a store of float32 vectors in memory, a quarter of its size, made when they are first wanted.
+
+    The one list of a store only grows at its end, in arrays that others replace when they are full: so what is known of
+    an array stays true, and its new rows alone are missing.
+    """
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known: tuple[Any, int, npt.NDArray[np.int8], Doubles] | None = None
+
+    def of(self, task: Any, vectors: Any, n: int) -> tuple[npt.NDArray[np.int8], Doubles]:
+        """For the first n rows of vectors (rows, d), which `task` is about; two threads may both make the same."""
+        known = self._known
+        if known is None or known[0]() is not vectors:
+            d = vectors.shape[1]
+            arrays = np.zeros((len(vectors), -(-d // 32) * 32), np.int8), np.zeros((len(vectors), SIZES))
+            known = (weakref.ref(vectors), 0, *arrays)
+        task["sketch"], task["sizes"] = known[2].ctypes.data, known[3].ctypes.data
+        if known[1] < n:
+            _spread(
+                lambda first, last: _sketch(task, known[1] + first, known[1] + last), n - known[1], vectors.shape[1]
+            )
+            known = (known[0], n, *known[2:])
+            self._known = known
+        return known[2:]
+
+
+def rerank(x: Floats, lists: Lists, rows: Ids, ids: Ids, k: int, metric: Metric, sketches: Sketches) -> SearchResult:
+    """The k best candidates of each query, ties to the smaller id, missing ones padded: see `IndexRefine`.
+
+    Parameters
+    ----------
+    x : float32 array, shape (nq, d)
+    lists : Lists
+        A store: one list of vectors, float32 or float16.
+    rows, ids : int64 arrays, shape (nq, candidates)
+        Rows of the store, -1 for no candidate.
+    """
+    vectors, d = lists.blocks, x.shape[1]
+    task = np.zeros(1, TASK)
+    task["rows"], task["d"], task["l2"] = lists.places["blocks"], d, metric == "l2"
+    task["half"] = vectors.dtype == np.float16
+    task["gamma"], task["floor"] = product_error(d)
+    kept = sketches.of(task, vectors, lists.ntotal) if vectors.dtype == np.float32 and not _mapped(vectors) else None
+    x = x if x.flags.writeable else x.copy()
+    result = SearchResult(np.empty((len(x), k), np.float32), np.empty((len(x), k), np.int64))
+    _spread(lambda first, last: _rerank(task, x, rows, ids, first, last, *result), len(x), rows.shape[1] * d)
+    del kept  # they had to live until here
+    return result
+
+
+def _mapped(array: Any) -> bool:
+    """Whether an array is a part of a file: its sketches would ask for all of it to be read."""
+    while array is not None and not isinstance(array, np.memmap):
+        array = getattr(array, "base", None)
+    return array is not None
+
+
+WORTH_A_THREAD = 1 << 22  # multiplications: about half a millisecond
+
+
+def _spread(work: Callable[[int, int], None], n: int, cost: int) -> None:
+    """work(first, last) on as many threads as n steps of such a cost are worth."""
+    count = min(threads(), n * cost // WORTH_A_THREAD)
+    if count <= 1:
+        work(0, n)
+        return
+    ends = np.linspace(0, n, count + 1).astype(int).tolist()
+    with ThreadPoolExecutor(count) as pool:
+        list(pool.map(work, ends[:-1], ends[1:]))

@@ -1,0 +1,210 @@
+"""Which centroid or codeword is nearest, in compiled code: what adding and training consist of.
+
+One pass computes the scores of a few rows and a panel of columns in registers and takes each, while it is there, into
+the smallest and the second smallest so far: no score is ever written to memory. The score of a column y for a row a is
+|y|^2 - 2 <a, y> (l2; -<a, y> for ip), its products fused or not, with the error bound of `distances.screen`. Where the
+second smallest is further from the smallest than the bound, the smallest is the nearest by the definition as well;
+where it is not, a few rows in ten thousand, the row is reported as doubtful, for `distances` to settle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from llvmlite import binding, ir
+from numba import types
+from numba.core import cgutils
+
+from ivfpq.checks import Floats, Ids, Metric
+from ivfpq.distances import HUGE, Rows, product_error
+from ivfpq.kernels.compiled import threads
+from ivfpq.kernels.vectors import (
+    LANES,
+    address,
+    entry,
+    float32_at,
+    i64,
+    int32_at,
+    intrinsic,
+    load_vector,
+    part,
+    sources,
+    splat,
+    sum_of_squares,
+)
+
+F32 = np.float32
+
+# A tile of scores fills the processor's registers: 24 of 32 with 16 floats each, or 12 of 16 with 8 floats each.
+ROWS = 6
+VECTORS = 4 if binding.get_host_cpu_features().get("avx512f") else 1
+WIDTH = VECTORS * LANES
+CHUNK = 1 << 16  # numbers of the rows that a panel is multiplied with before the next: they stay in the caches
+
+TASK = np.dtype(
+    [(name, np.int64) for name in ("x", "n", "stride", "parts", "d", "ny", "l2", "centre", "panels", "starts")]
+    + [("gamma", np.float64), ("floor", np.float64), (f"sources_{sources('nearest', 'vectors')}", np.int8)]
+)
+"""Rows x (n, parts * d), `stride` bytes apart; for each part, ny columns (see `_panels`). Names are addresses of
+arrays where they name arrays: numba then needs no code for each kind of array."""
+
+_F32, _I32, _I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
+_FLOATS, _NUMBERS = ir.VectorType(_F32, LANES), ir.VectorType(_I32, LANES)
+
+
+@intrinsic
+def _tile(typingctx: Any, a: Any, d: Any, panel: Any, start: Any, first: Any, state: Any) -> Any:
+    """Take the scores of ROWS rows and WIDTH columns into the state of each row.
+
+    Parameters
+    ----------
+    a : int
+        Address of float32 (ROWS, d).
+    panel, start : int
+        Addresses of float32 (d, WIDTH) and (WIDTH,): score[r, j] = start[j] + sum over i of a[r, i] * panel[i, j].
+    first : int
+        Number of the panel's first column, a multiple of 16.
+    state : int
+        Address of (ROWS, 3, 16) numbers of 4 bytes. Lane l knows of columns l, l + 16, ...: the smallest score, the
+        second smallest, both float32, and the smallest one's column less l, int32.
+    """
+
+    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        a, d, panel, start, first, state = args
+        fused = cgutils.get_or_insert_function(b.module, ir.FunctionType(_FLOATS, [_FLOATS] * 3), "llvm.fmuladd.v16f32")
+        starts = [load_vector(b, b.add(start, i64(64 * v)), _FLOATS) for v in range(VECTORS)]
+        sums = [[cgutils.alloca_once_value(b, value) for value in starts] for _ in range(ROWS)]
+        row_bytes = b.shl(d, i64(2))
+        rows = [b.add(a, b.mul(row_bytes, i64(r))) for r in range(ROWS)]
+        with cgutils.for_range(b, d) as loop:
+            at = b.add(panel, b.mul(loop.index, i64(4 * WIDTH)))
+            columns = [load_vector(b, b.add(at, i64(64 * v)), _FLOATS) for v in range(VECTORS)]
+            for r in range(ROWS):
+                where = b.inttoptr(b.add(rows[r], b.shl(loop.index, i64(2))), _F32.as_pointer())
+                value = splat(b, b.load(where, align=4), _FLOATS)
+                for v in range(VECTORS):
+                    b.store(b.call(fused, [value, columns[v], b.load(sums[r][v])]), sums[r][v])
+        numbers = [splat(b, b.trunc(b.add(first, i64(LANES * v)), _I32), _NUMBERS) for v in range(VECTORS)]
+        for r in range(ROWS):
+            places = [b.add(state, i64(192 * r + 64 * i)) for i in range(3)]
+            best, second = (load_vector(b, place, _FLOATS) for place in places[:2])
+            number = load_vector(b, places[2], _NUMBERS)
+            for v in range(VECTORS):
+                score = b.load(sums[r][v])
+                smaller = b.fcmp_ordered("<", score, best)
+                larger = b.select(b.fcmp_ordered(">", score, best), score, best)
+                second = b.select(b.fcmp_ordered("<", larger, second), larger, second)
+                best = b.select(smaller, score, best)
+                number = b.select(smaller, numbers[v], number)
+            for place, value in zip(places, (best, second, number), strict=True):
+                b.store(value, b.inttoptr(place, value.type.as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 6), codegen
+
+
+@entry
+def _nearest(task, longest, first, last, a, state, numbers, doubtful):
+    """Fill rows first to last - 1 of numbers int32 and doubtful bool, both (n, parts).
+
+    Parameters
+    ----------
+    task : record array of type TASK, shape (1,)
+    longest : float64 array, shape (parts,)
+        The largest |y|^2 of each part.
+    a : float32 array, shape (rows, d)
+        Room for rows of a part; a multiple of ROWS.
+    state : float32 array, shape (rows, 3, 16)
+    """
+    t = task[0]
+    wide = (t.ny + WIDTH - 1) // WIDTH * WIDTH
+    size = np.empty(len(a), np.float64)
+    for top in range(first, last, len(a)):
+        count = min(len(a), last - top)
+        full = (count + ROWS - 1) // ROWS * ROWS
+        for m in range(t.parts):
+            for r in range(full):
+                row = t.x + (top + min(r, count - 1)) * t.stride + 4 * m * t.d
+                for i in range(t.d):
+                    a[r, i] = float32_at(row + 4 * i) - float32_at(t.centre + 4 * i)
+                size[r] = sum_of_squares(row, t.centre, t.d)
+                for i in range(LANES):
+                    state[r, 0, i] = state[r, 1, i] = F32(np.inf)
+            for column in range(0, wide, WIDTH):
+                panel, start = t.panels + 4 * t.d * (m * wide + column), t.starts + 4 * (m * wide + column)
+                for r in range(0, full, ROWS):
+                    _tile(address(a) + 4 * r * t.d, t.d, panel, start, column, address(state) + 192 * r)
+            for r in range(count):
+                number, gap, known = _smallest(state, r)
+                numbers[top + r, m] = number
+                if t.l2:
+                    magnitude = 2.0 * (size[r] + longest[m])
+                else:
+                    magnitude = np.sqrt((size[r] + t.floor) * (longest[m] + t.floor))
+                error = t.gamma * magnitude + t.floor
+                doubtful[top + r, m] = not (known and magnitude < HUGE and gap > 2.0 * error)
+
+
+@part
+def _smallest(state, r):
+    """The column of the smallest score, how far the second smallest is from it, and whether there is a smallest."""
+    lane = 0
+    for i in range(1, LANES):
+        if state[r, 0, i] < state[r, 0, lane]:
+            lane = i
+    second = state[r, 1, lane]
+    for i in range(LANES):
+        if i != lane and state[r, 0, i] < second:
+            second = state[r, 0, i]
+    best = state[r, 0, lane]
+    known = best < F32(np.inf)
+    number = int32_at(address(state) + 192 * r + 128 + 4 * lane) + lane if known else 0
+    return number, np.float64(second) - np.float64(best), known
+
+
+def nearest(x: Floats, parts: Sequence[Rows], metric: Metric) -> tuple[Ids, npt.NDArray[np.bool_]]:
+    """See `distances.nearest`: numbers int64 (n, parts), and which of them are doubtful."""
+    ny, d = parts[0].y.shape
+    numbers, doubtful = np.empty((len(x), len(parts)), np.int32), np.empty((len(x), len(parts)), np.bool_)
+    with np.errstate(over="ignore"):
+        panels = np.concatenate([_panels(rows.shifted * F32(-2 if metric == "l2" else -1), 0) for rows in parts])
+        starts = [_panels((rows.lengths if metric == "l2" else np.zeros(ny, F32))[:, None], np.inf) for rows in parts]
+    centre = np.zeros(d, F32) if parts[0].centre is None else parts[0].centre
+    arrays: dict[str, Any] = {"x": x, "centre": centre, "panels": panels, "starts": np.concatenate(starts)}
+    task = np.zeros(1, TASK)
+    for name, value in {
+        **{name: array.ctypes.data for name, array in arrays.items()},
+        **{"n": len(x), "stride": x.strides[0], "parts": len(parts), "d": d, "ny": ny, "l2": metric == "l2"},
+    }.items():
+        task[name] = value
+    task["gamma"], task["floor"] = product_error(d)
+    longest = np.array([rows.lengths.max() for rows in parts], np.float64)
+
+    def fill(first: int, last: int) -> None:
+        rows = ROWS * max(1, min(CHUNK // d, last - first + ROWS - 1) // ROWS)
+        a, state = np.empty((rows, d), F32), np.empty((rows, 3, LANES), F32)
+        _nearest(task, longest, first, last, a, state, numbers, doubtful)
+
+    count = min(threads(), -(-len(x) * len(parts) * ny * d // WORTH_A_THREAD))
+    if count <= 1:
+        fill(0, len(x))
+    else:
+        ends = np.linspace(0, len(x), count + 1).astype(int).tolist()
+        with ThreadPoolExecutor(count) as pool:
+            list(pool.map(fill, ends[:-1], ends[1:]))
+    return numbers.astype(np.int64), doubtful
+
+
+WORTH_A_THREAD = 1 << 25  # multiplications: about a millisecond
+
+
+def _panels(y: Floats, padding: float) -> Floats:
+    """(n, d) -> (panels, d, WIDTH): rows cut into panels, transposed, padded."""
+    n, d = y.shape
+    full = np.full((-(-n // WIDTH) * WIDTH, d), padding, np.float32)
+    full[:n] = y
+    return np.ascontiguousarray(full.reshape(-1, WIDTH, d).transpose(0, 2, 1))
