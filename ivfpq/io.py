@@ -46,20 +46,15 @@ import numpy as np
 
 from ivfpq.checks import IndexFileError
 from ivfpq.factory import Index
-from ivfpq.flat import IndexFlat
-from ivfpq.index import IndexIVFPQ
-from ivfpq.pretransform import IndexPreTransform
+from ivfpq.pretransform import INNER, IndexPreTransform
 from ivfpq.refine import IndexRefine
-from ivfpq.rq import IndexIVFRQ
 
 VERSION = "1"
 ALIGNMENT = 64
 HEADER_MAX = 100_000_000  # as the safetensors package
 CHUNK = 1 << 24
 
-KINDS: dict[str, Any] = {
-    kind.__name__: kind for kind in (IndexFlat, IndexIVFPQ, IndexIVFRQ, IndexPreTransform, IndexRefine)
-}
+KINDS: dict[str, Any] = {**INNER, "IndexPreTransform": IndexPreTransform, "IndexRefine": IndexRefine}
 _TYPES = {
     "I64": "<i8",
     "F32": "<f4",

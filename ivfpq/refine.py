@@ -22,16 +22,13 @@ from ivfpq.distances import (
     screen,
     within,
 )
-from ivfpq.flat import IndexFlat
-from ivfpq.index import IndexIVFPQ
 from ivfpq.invlists import InvertedLists, Lists, compact
-from ivfpq.pretransform import IndexPreTransform, nested, unnested
-from ivfpq.rq import IndexIVFRQ
+from ivfpq.pretransform import INNER, IndexPreTransform, nested, unnested
 
 K_FACTOR = 10
 PATIENCE = 3  # times that a search is begun anew because of a writer before it makes writers wait
 
-_BASES: dict[str, Any] = {kind.__name__: kind for kind in (IndexFlat, IndexIVFPQ, IndexIVFRQ, IndexPreTransform)}
+_BASES: dict[str, Any] = {**INNER, "IndexPreTransform": IndexPreTransform}
 
 
 class IndexRefine:
@@ -41,8 +38,7 @@ class IndexRefine:
 
     Parameters
     ----------
-    base : IndexFlat, IndexIVFPQ, IndexIVFRQ or IndexPreTransform
-        Empty.
+    base : an empty index of another kind than this
     dtype : {"float32", "float16"}
         How the vectors are stored: 4 or 2 bytes a number. Distances are to the stored, so rounded, vector.
     k_factor : int

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ivfpq import IndexFlat, IndexIVFPQ, NotTrainedError
+from ivfpq import IndexFlat, IndexIVFPQ, IndexPQ, NotTrainedError
 from ivfpq.distances import normalised
 from ivfpq.metrics import knn_recall_at_k
 
@@ -417,6 +417,24 @@ def test_two_writers_lose_nothing(trained):
         writer.join()
     view = index.lists.view
     assert sorted(view.ids[view.rows()].tolist()) == list(range(270))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_codes_without_lists_are_compared_with_the_vectors_they_stand_for(metric):
+    index, x, q = IndexPQ(D, M, NBITS, metric=metric), vectors(300), vectors(20, 2)
+    index.train(x)
+    index.add(x)
+    assert repr(index) == f"IndexPQ(d=12, M=3, nbits=4, metric={metric!r}; 300 vectors)"
+    assert (index.centroids == 0).all()
+    stored = normalised(x) if metric == "cosine" else x
+    np.testing.assert_array_equal(index.reconstruct(5), index.pq.decode(index.pq.encode(stored[5:6]))[0])
+    flat = IndexFlat(D, metric="ip" if metric == "ip" else "l2")
+    flat.add(np.stack([index.reconstruct(i) for i in range(300)]))
+    want = flat.search(normalised(q) if metric == "cosine" else q, 300)
+    found = index.search(q, 300, nprobe=7)
+    distances = 2 - 2 * found.distances if metric == "cosine" else found.distances
+    np.testing.assert_allclose(distances, want.distances, rtol=1e-4, atol=1e-4)
+    assert knn_recall_at_k(found.ids[:, :10], want.ids[:, :10]) > 0.95  # codes tie, and float32 rounds
 
 
 @pytest.mark.realdata
