@@ -16,6 +16,7 @@ from ivfpq.distances import SearchResult, normalised
 from ivfpq.factory import Index
 from ivfpq.flat import IndexFlat
 from ivfpq.index import IndexIVFPQ, IndexPQ
+from ivfpq.invlists import bytes_of_id, pack_ids, unpack_ids
 from ivfpq.pretransform import IndexPreTransform, nested
 from ivfpq.refine import IndexRefine
 from ivfpq.rq import IndexIVFRQ, IndexRQ, ResidualQuantizer
@@ -41,7 +42,7 @@ def to_faiss(index: Index) -> Any:
     """
     if isinstance(index, IndexRefine):
         arrays = index.state()[1]
-        ids: Any = arrays["ids"]
+        ids: Any = unpack_ids(arrays["ids"])
         base = _body(index.base, ids)
         if index.dtype == "float16":
             store: Any = faiss.IndexScalarQuantizer(index.d, faiss.ScalarQuantizer.QT_fp16, base.metric_type)
@@ -55,7 +56,7 @@ def to_faiss(index: Index) -> Any:
         if not isinstance(inner, IndexFlat | IndexPQ):
             return _body(index, None)
         lists = inner.lists.view
-        ids = lists.ids[lists.rows()]
+        ids = lists.ids(lists.rows())
         made = _body(index, ids)
     else:
         raise TypeError(f"to_faiss takes an index of ours, got {type(index).__name__}")
@@ -86,7 +87,7 @@ def _body(index: Any, ids: Any) -> Any:
         return _with_lists(index, renamed)
     lists = index.lists.view
     rows = lists.rows()
-    codes = lists.codes(rows[np.argsort(renamed(lists.ids[rows]))])
+    codes = lists.codes(rows[np.argsort(renamed(lists.ids(rows)))])
     if isinstance(index, IndexFlat):
         flat = faiss.IndexFlat(index.d, faiss.METRIC_L2 if index.metric == "l2" else faiss.METRIC_INNER_PRODUCT)
         flat.add(codes)
@@ -153,7 +154,7 @@ def _with_lists(index: IndexIVFPQ, renamed: Callable[[Ids], Ids]) -> Any:
     lists = index.lists.view
     for number in np.flatnonzero(lists.sizes).tolist():
         rows = lists.starts[number] + np.arange(lists.sizes[number])
-        ids = renamed(lists.ids[rows].astype(np.int64))
+        ids = renamed(lists.ids(rows))
         codes = np.ascontiguousarray(index.pq.pack(lists.codes(rows)[:, : index.M]))
         made.invlists.add_entries(number, len(rows), faiss.swig_ptr(ids), faiss.swig_ptr(codes))
     made.ntotal = lists.ntotal
@@ -310,8 +311,8 @@ def _refine_from_faiss(index: Any, ids: Any) -> IndexRefine:
     described, arrays = nested(inner)
     factor = max(1, round(index.k_factor))
     parameters = {"base": described, "dtype": dtype, "k_factor": factor}
-    smallest = np.int32 if not len(known) or known.max() <= np.iinfo(np.int32).max else np.int64
-    return IndexRefine.from_state(parameters, {**arrays, "ids": known.astype(smallest), "vectors": vectors})
+    packed = pack_ids(known, bytes_of_id(int(known.max(initial=-1))))
+    return IndexRefine.from_state(parameters, {**arrays, "ids": packed, "vectors": vectors})
 
 
 class FaissIndex:

@@ -307,7 +307,7 @@ class IndexIVFPQ:
         lists = self.lists.settled()
         parameters = {name: getattr(self, name) for name in self._parameters}
         arrays = {} if not self.is_trained else {"centroids": self.centroids, "codebooks": self.pq.codebooks}
-        return parameters, {**arrays, "sizes": lists.sizes, "ids": lists.ids, "codes": lists.blocks}
+        return parameters, {**arrays, "sizes": lists.sizes, "ids": lists.packed_ids, "codes": lists.blocks}
 
     @classmethod
     def from_state(cls, parameters: dict[str, Any], arrays: dict[str, Any]) -> IndexIVFPQ:

@@ -218,7 +218,7 @@ class IndexRefine:
         first, second = sorted((self, other), key=id)  # two that take in each other must not wait for each other
         with first._lock, second._lock:
             lists = compact(other.store.view)
-            self._store(self._stored(lists), lists.ids.astype(np.int64), lambda: self.base.merge_from(other.base))
+            self._store(self._stored(lists), lists.ids(lists.rows()), lambda: self.base.merge_from(other.base))
 
     def reset(self) -> None:
         """Forget the stored vectors, not the training."""
@@ -232,7 +232,7 @@ class IndexRefine:
             described, arrays = nested(self.base)
             lists = compact(self.store.view)
         parameters = {"base": described, "dtype": self.dtype, "k_factor": self.k_factor}
-        return parameters, {**arrays, "ids": lists.ids, "vectors": self._stored(lists)}
+        return parameters, {**arrays, "ids": lists.packed_ids, "vectors": self._stored(lists)}
 
     @classmethod
     def from_state(cls, parameters: dict[str, Any], arrays: dict[str, Any]) -> IndexRefine:
@@ -244,7 +244,7 @@ class IndexRefine:
             raise ValueError(f"vectors must be {made.dtype} (n, {made.d}), got {vectors.dtype} {vectors.shape}")
         lists = made.store.restored(np.array([len(vectors)]), ids, vectors[:, :, None])
         inside = (made.base.index if isinstance(made.base, IndexPreTransform) else made.base).lists.view
-        if not np.array_equal(np.sort(inside.ids[inside.rows()]), np.sort(ids)):
+        if not np.array_equal(np.sort(inside.ids(inside.rows())), np.sort(lists.ids(lists.rows()))):
             raise ValueError("the ids of the vectors are not those of the base")
         made.store.publish(lists)
         return made

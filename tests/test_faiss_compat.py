@@ -247,7 +247,7 @@ def test_an_index_that_others_published_loads_and_answers_as_faiss_does(testdata
     assert (ours.ntotal, ours.d, ours.nlist, ours.M, ours.nbits) == (17125, 2048, 100, 8, 8)
     rng = np.random.default_rng(0)
     view = ours.lists.view
-    stored = view.ids[view.rows()].astype(np.int64)
+    stored = view.ids(view.rows())
     near = np.stack([ours.reconstruct(id) for id in rng.choice(stored, 40).tolist()])
     q = near + rng.normal(size=near.shape).astype(F) * near.std() / 2
     for nprobe in (1, 8):

@@ -67,7 +67,7 @@ def test_fewer_lists_give_the_same_answer_cut_down_to_those_lists(index):
     q = vectors(10, 3)
     everything = index.search(q, 400, nprobe=NLIST)
     view = index.lists.view
-    list_of = dict(zip(view.ids[view.rows()].tolist(), view.list_numbers().tolist(), strict=True))
+    list_of = dict(zip(view.ids(view.rows()).tolist(), view.list_numbers().tolist(), strict=True))
     for nprobe in (1, 2, 5):
         few = index.search(q, 400, nprobe=nprobe)
         for i in range(len(q)):
@@ -416,7 +416,7 @@ def test_two_writers_lose_nothing(trained):
     for writer in writers:
         writer.join()
     view = index.lists.view
-    assert sorted(view.ids[view.rows()].tolist()) == list(range(270))
+    assert sorted(view.ids(view.rows()).tolist()) == list(range(270))
 
 
 @pytest.mark.parametrize("metric", METRICS)

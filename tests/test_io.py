@@ -279,7 +279,7 @@ def shape(name, value):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda e: e["__metadata__"].update(version="2"), "version 2 .* reads 1"),
+        (lambda e: e["__metadata__"].update(version="1"), "version 1 .* reads 2: build it again"),
         (lambda e: e["__metadata__"].update(kind="IndexHNSW"), "unknown kind 'IndexHNSW'"),
         (lambda e: e["__metadata__"].update(format="other"), "not an index file"),
         (lambda e: e["__metadata__"].update(parameters="[]"), "do not fit together"),
@@ -297,9 +297,9 @@ def shape(name, value):
         (shape("codes", [-40, -1]), "impossible shape"),
         (shape("codes", [1, 3 * 3 * 64]), "do not fit together: codes must be"),
         (shape("ids", [True]), "impossible shape"),
-        (lambda e: e["ids"].update(dtype="F32"), "ids must be int32 or int64"),
+        (shape("ids", [288, 2]), r"ids must be uint8 \(192, 3 to 8\)"),
         (lambda e: e["ids"].update(dtype="F8"), "do not fit together"),
-        (lambda e: e.pop("codes"), "truncated or too long"),
+        (lambda e: e.pop("ids"), "truncated or too long"),
         (lambda e: e["codes"].update(data_offsets=None), "do not fit together"),
     ],
 )
