@@ -382,6 +382,11 @@ class FaissIndex:
             return int(self._lists.code_size)  # sa_code_size would count the list number, which is not stored
         return int(faiss.downcast_index(self.faiss_index.index).sa_code_size())
 
+    @property
+    def bytes_per_vector(self) -> int:
+        """Bytes of a stored vector in memory, with its id of 8."""
+        return self.code_size + 8
+
     def train(self, x: Any) -> None:
         """Train on vectors (n, d)."""
         self.faiss_index.train(self._vectors(x, "x"))

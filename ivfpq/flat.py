@@ -85,6 +85,11 @@ class IndexFlat:
         return 4 * self.d
 
     @property
+    def bytes_per_vector(self) -> int:
+        """Bytes of a stored vector in memory, with its id."""
+        return self.lists.view.bytes_per_vector
+
+    @property
     def train_size_min(self) -> int:
         """The least number of training vectors: none."""
         return 0

@@ -137,6 +137,11 @@ class IndexIVFPQ:
         return self.pq.code_size
 
     @property
+    def bytes_per_vector(self) -> int:
+        """Bytes of a stored vector in memory: a byte (above 8 bits two) for each number, the term's, and its id."""
+        return self.lists.view.bytes_per_vector
+
+    @property
     def train_size_min(self) -> int:
         """The least number of training vectors."""
         return max(self.nlist, self.pq.ksub)

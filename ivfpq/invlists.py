@@ -54,6 +54,11 @@ class Lists:
         """Codes in a block."""
         return self.blocks.shape[2]
 
+    @property
+    def bytes_per_vector(self) -> int:
+        """What a row takes, code and id."""
+        return self.blocks.shape[1] * self.blocks.itemsize + self.packed_ids.shape[1]
+
     def codes(self, rows: Ids) -> npt.NDArray[Any]:
         """The codes of rows (n,): shape (n, width)."""
         return self.blocks[rows // self.lanes, :, rows % self.lanes]

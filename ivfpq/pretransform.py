@@ -110,6 +110,11 @@ class IndexPreTransform:
         return int(self.index.code_size)
 
     @property
+    def bytes_per_vector(self) -> int:
+        """Bytes of a stored vector in memory, with its id."""
+        return int(self.index.bytes_per_vector)
+
+    @property
     def is_trained(self) -> bool:
         """Whether vectors can be added."""
         return bool(self.index.is_trained) and all(transform.is_trained for transform in self.transforms)

@@ -133,6 +133,11 @@ class IndexRefine:
         return int(self.base.code_size) + self.d * self._dtype.itemsize
 
     @property
+    def bytes_per_vector(self) -> int:
+        """Bytes of a stored vector in memory, code and vector together, each with its id."""
+        return int(self.base.bytes_per_vector) + self.store.view.bytes_per_vector
+
+    @property
     def is_trained(self) -> bool:
         """Whether vectors can be added."""
         return bool(self.base.is_trained)

@@ -350,7 +350,7 @@ def test_surface():
     assert (index.d, index.nlist, index.M, index.nbits, index.metric, index.nprobe, index.ntotal, index.is_trained) == (
         32, 100, 8, 8, "l2", 4, 0, False,
     )  # fmt: skip
-    assert (index.code_size, index.train_size_min, index.metadata) == (8, 256, {})
+    assert (index.code_size, index.bytes_per_vector, index.train_size_min, index.metadata) == (8, 12, 256, {})
     index.nprobe, index.metadata = 1000, {"a": 1}  # more than nlist means all
     assert repr(index) == "IndexIVFPQ(d=32, nlist=100, M=8, nbits=8, metric='l2', nprobe=1000; 0 vectors)"
     for name, value in (("nprob", 3), ("d", 3), ("metric", "ip"), ("ntotal", 1)):
