@@ -7,11 +7,11 @@ from ivfpq.checks import IndexFileError, NotTrainedError
 from ivfpq.distances import RangeResult, SearchResult
 from ivfpq.factory import index_factory
 from ivfpq.flat import IndexFlat
-from ivfpq.index import IndexIVFPQ
+from ivfpq.index import IndexIVFPQ, IndexPQ
 from ivfpq.io import load, save
 from ivfpq.pretransform import IndexPreTransform
 from ivfpq.refine import IndexRefine
-from ivfpq.rq import IndexIVFRQ
+from ivfpq.rq import IndexIVFRQ, IndexRQ
 
 __all__ = [
     "IVFPQTransformer",
@@ -19,7 +19,9 @@ __all__ = [
     "IndexFlat",
     "IndexIVFPQ",
     "IndexIVFRQ",
+    "IndexPQ",
     "IndexPreTransform",
+    "IndexRQ",
     "IndexRefine",
     "NotTrainedError",
     "RangeResult",

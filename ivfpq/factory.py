@@ -6,17 +6,17 @@ import re
 
 from ivfpq.checks import Metric, as_metric, positive_int
 from ivfpq.flat import IndexFlat
-from ivfpq.index import IndexIVFPQ
+from ivfpq.index import IndexIVFPQ, IndexPQ
 from ivfpq.pretransform import IndexPreTransform
 from ivfpq.refine import IndexRefine
-from ivfpq.rq import IndexIVFRQ
+from ivfpq.rq import IndexIVFRQ, IndexRQ
 from ivfpq.transforms import OPQ, PCA, L2Norm, Transform
 
-Index = IndexFlat | IndexIVFPQ | IndexIVFRQ | IndexPreTransform | IndexRefine
+Index = IndexFlat | IndexPQ | IndexRQ | IndexIVFPQ | IndexIVFRQ | IndexPreTransform | IndexRefine
 
 _GRAMMAR = (
-    "any of PCAn, OPQm or OPQm_n, L2norm; then Flat, or IVFn,PQm or IVFn,PQmxb or IVFn,RQmxb (n lists, m numbers of b "
-    "bits a code, 8 if not said); then, if wanted, Refine or Refine(SQfp16); e.g. IVF100,PQ8 or "
+    "any of PCAn, OPQm or OPQm_n, L2norm; then Flat, or a codec PQm, PQmxb or RQmxb (m numbers of b bits a code, 8 if "
+    "not said), with IVFn before it for n lists; then, if wanted, Refine or Refine(SQfp16); e.g. IVF100,PQ8 or "
     "PCA128,IVF100,RQ8x8,Refine"
 )
 _PCA = re.compile(r"PCA(\d+)")
@@ -38,7 +38,8 @@ def index_factory(d: int, spec: str, *, metric: Metric = "l2", seed: int = 0) ->
 
         - any number of transforms: "PCA64" (64 principal directions), "OPQ8" or "OPQ8_64" (a rotation for 8 parts,
           without or with a reduction to 64 dimensions), "L2norm" (length 1);
-        - "Flat", or "IVF100,PQ8", "IVF1024,PQ16x4", "IVF100,RQ8x8" (lists; numbers of a code x bits of each);
+        - "Flat", or "PQ8", "RQ8x8" (numbers of a code x bits of each), or with lists "IVF100,PQ8", "IVF1024,PQ16x4",
+          "IVF100,RQ8x8";
         - "Refine" (or "RFlat") to rank the best candidates again by the vectors, "Refine(SQfp16)" by float16 ones.
     metric : {"l2", "ip", "cosine"}
     seed : int
@@ -75,6 +76,9 @@ def index_factory(d: int, spec: str, *, metric: Metric = "l2", seed: int = 0) ->
     match parts:
         case ["Flat"]:
             index = IndexFlat(width, metric=inner)
+        case [codec] if code := _CODEC.fullmatch(codec):
+            plain = IndexPQ if code[1] == "PQ" else IndexRQ
+            index = plain(width, int(code[2]), int(code[3] or 8), metric=inner, seed=seed)
         case [cells, codec] if (ivf := _IVF.fullmatch(cells)) and (code := _CODEC.fullmatch(codec)):
             kind = IndexIVFPQ if code[1] == "PQ" else IndexIVFRQ
             index = kind(width, int(ivf[1]), int(code[2]), int(code[3] or 8), metric=inner, seed=seed)
@@ -98,10 +102,10 @@ def _complaint(parts: list[str]) -> str:
             return "it names no index"
         case [cells] if _IVF.fullmatch(cells):
             return f"{cells!r} must be followed by PQ or RQ"
-        case [codec] if _CODEC.fullmatch(codec):
-            return f"{codec!r} must come after IVFn"
-        case ["Flat", rest, *_]:
-            return f"{rest!r} cannot follow 'Flat'"
+        case [cells, "Flat"] if _IVF.fullmatch(cells):
+            return f"lists hold codes here, not whole vectors: 'Flat' is exact, '{cells},PQ8,Refine' nearly so and fast"
+        case [whole, rest, *_] if whole == "Flat" or _CODEC.fullmatch(whole):
+            return f"{rest!r} cannot follow {whole!r}"
         case [cells, codec, *rest] if _IVF.fullmatch(cells):
             return f"{rest[0]!r} cannot follow {codec!r}" if _CODEC.fullmatch(codec) else f"{codec!r} is no codec"
     return f"{parts[0]!r} is no part of it"

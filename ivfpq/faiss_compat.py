@@ -15,20 +15,23 @@ from ivfpq.checks import Floats, Ids, IndexFileError, Metric, as_ids, as_metric,
 from ivfpq.distances import SearchResult, normalised
 from ivfpq.factory import Index
 from ivfpq.flat import IndexFlat
-from ivfpq.index import IndexIVFPQ
+from ivfpq.index import IndexIVFPQ, IndexPQ
+from ivfpq.invlists import bytes_of_id, pack_ids, unpack_ids
 from ivfpq.pretransform import IndexPreTransform, nested
 from ivfpq.refine import IndexRefine
-from ivfpq.rq import IndexIVFRQ
+from ivfpq.rq import IndexIVFRQ, IndexRQ, ResidualQuantizer
 from ivfpq.transforms import OPQ, PCA, L2Norm, LinearTransform, Transform
 
 
 def to_faiss(index: Index) -> Any:
     """A faiss index with the same transforms, quantizers, codes and ids.
 
-    faiss has no cosine, so the caller scales queries to length 1. A cosine IndexFlat becomes an inner-product one, a
-    cosine IndexIVFPQ, IndexIVFRQ or IndexPreTransform an L2 one, of whose distances d our similarities are 1 - d / 2;
-    so does a cosine IndexRefine (with float16 vectors, which are not quite of length 1, similarities then differ by
-    their rounding). Ids of an IndexFlat, with or
+    IndexPQ becomes faiss's IndexPQ, IndexRQ its IndexResidualQuantizer, IndexIVFRQ its IndexIVFResidualQuantizer; the
+    other names are the same.
+
+    faiss has no cosine, so the caller scales queries to length 1. A cosine IndexFlat becomes an inner-product one, any
+    other cosine index an L2 one, of whose distances d our similarities are 1 - d / 2 (where float16 vectors refine,
+    which are not quite of length 1, similarities differ by their rounding). Ids of an index without lists, with or
     without transforms, other than 0, 1, ..., n - 1 in order need an IndexIDMap2 around the faiss index, and so does an
     IndexRefine with other ids: faiss numbers what it refines. (Inside that map the base's ids are the numbers.)
 
@@ -39,7 +42,7 @@ def to_faiss(index: Index) -> Any:
     """
     if isinstance(index, IndexRefine):
         arrays = index.state()[1]
-        ids: Any = arrays["ids"]
+        ids: Any = unpack_ids(arrays["ids"])
         base = _body(index.base, ids)
         if index.dtype == "float16":
             store: Any = faiss.IndexScalarQuantizer(index.d, faiss.ScalarQuantizer.QT_fp16, base.metric_type)
@@ -48,11 +51,13 @@ def to_faiss(index: Index) -> Any:
         store.add(arrays["vectors"].astype(np.float32))
         made: Any = faiss.IndexRefine(base, store)
         made.k_factor = float(index.k_factor)
-    elif isinstance(index, IndexFlat) or (isinstance(index, IndexPreTransform) and isinstance(index.index, IndexFlat)):
-        ids = (index if isinstance(index, IndexFlat) else index.index).state()[1]["ids"]
+    elif isinstance(index, IndexFlat | IndexIVFPQ | IndexPreTransform):
+        inner = index.index if isinstance(index, IndexPreTransform) else index
+        if not isinstance(inner, IndexFlat | IndexPQ):
+            return _body(index, None)
+        lists = inner.lists.view
+        ids = lists.ids(lists.rows())
         made = _body(index, ids)
-    elif isinstance(index, IndexIVFPQ | IndexPreTransform):
-        return _body(index, None)
     else:
         raise TypeError(f"to_faiss takes an index of ours, got {type(index).__name__}")
     if (ids == np.arange(len(ids))).all():
@@ -70,7 +75,6 @@ def _body(index: Any, ids: Any) -> Any:
     """The faiss index; with `ids` (ntotal,), one that calls each vector by its place among these."""
     if isinstance(index, IndexPreTransform):
         return _transformed(index, _body(index.index, ids))
-    arrays = index.state()[1]
 
     def renamed(own: Ids) -> Ids:
         if ids is None:
@@ -79,11 +83,22 @@ def _body(index: Any, ids: Any) -> Any:
         places: Ids = order[np.searchsorted(ids[order], own)]
         return places
 
+    if not isinstance(index, IndexFlat | IndexPQ):
+        return _with_lists(index, renamed)
+    lists = index.lists.view
+    rows = lists.rows()
+    codes = lists.codes(rows[np.argsort(renamed(lists.ids(rows)))])
     if isinstance(index, IndexFlat):
         flat = faiss.IndexFlat(index.d, faiss.METRIC_L2 if index.metric == "l2" else faiss.METRIC_INNER_PRODUCT)
-        flat.add(np.ascontiguousarray(arrays["vectors"][np.argsort(renamed(arrays["ids"]))]))
+        flat.add(codes)
         return flat
-    return _with_lists(index, arrays, renamed)
+    kind: Any = faiss.IndexResidualQuantizer if isinstance(index, IndexRQ) else faiss.IndexPQ
+    made: Any = kind(index.d, index.M, index.nbits, _faiss_metric(index))
+    if index.is_trained:
+        _install(made, index)
+        faiss.copy_array_to_vector(index.pq.pack(codes).ravel(), made.codes)
+        made.ntotal = len(codes)
+    return made
 
 
 def _transformed(index: IndexPreTransform, inner: Any) -> Any:
@@ -107,8 +122,24 @@ def _transformed(index: IndexPreTransform, inner: Any) -> Any:
     return made
 
 
-def _with_lists(index: IndexIVFPQ, arrays: dict[str, Any], renamed: Callable[[Ids], Ids]) -> Any:
-    metric = faiss.METRIC_INNER_PRODUCT if index.metric == "ip" else faiss.METRIC_L2
+def _faiss_metric(index: IndexIVFPQ) -> int:
+    return int(faiss.METRIC_INNER_PRODUCT if index.metric == "ip" else faiss.METRIC_L2)
+
+
+def _install(made: Any, index: IndexIVFPQ) -> None:
+    """Give a faiss index our codebooks."""
+    codebooks: Floats = index.pq.codebooks  # type: ignore[assignment]
+    if isinstance(index.pq, ResidualQuantizer):
+        faiss.copy_array_to_vector(codebooks.ravel(), made.rq.codebooks)
+        made.rq.is_trained = True
+        made.rq.compute_codebook_tables()
+    else:
+        faiss.copy_array_to_vector(codebooks.ravel(), made.pq.centroids)
+    made.is_trained = True
+
+
+def _with_lists(index: IndexIVFPQ, renamed: Callable[[Ids], Ids]) -> Any:
+    metric = _faiss_metric(index)
     quantizer = faiss.IndexFlat(index.d, metric)
     residual = isinstance(index, IndexIVFRQ)
     kind: Any = faiss.IndexIVFResidualQuantizer if residual else faiss.IndexIVFPQ
@@ -116,20 +147,14 @@ def _with_lists(index: IndexIVFPQ, arrays: dict[str, Any], renamed: Callable[[Id
     made.nprobe = min(index.nprobe, index.nlist)
     if not index.is_trained:
         return made
-    quantizer.add(np.ascontiguousarray(arrays["centroids"]))
-    if residual:
-        faiss.copy_array_to_vector(arrays["codebooks"].ravel(), made.rq.codebooks)
-        made.rq.is_trained = True
-        made.rq.compute_codebook_tables()
-    else:
-        faiss.copy_array_to_vector(arrays["codebooks"].ravel(), made.pq.centroids)
-    made.is_trained = True
+    quantizer.add(index.centroids)  # type: ignore[arg-type]
+    _install(made, index)
     if index.metric != "ip" and not residual:
         made.precompute_table()
     lists = index.lists.view
     for number in np.flatnonzero(lists.sizes).tolist():
         rows = lists.starts[number] + np.arange(lists.sizes[number])
-        ids = renamed(lists.ids[rows].astype(np.int64))
+        ids = renamed(lists.ids(rows))
         codes = np.ascontiguousarray(index.pq.pack(lists.codes(rows)[:, : index.M]))
         made.invlists.add_entries(number, len(rows), faiss.swig_ptr(ids), faiss.swig_ptr(codes))
     made.ntotal = lists.ntotal
@@ -139,9 +164,10 @@ def _with_lists(index: IndexIVFPQ, arrays: dict[str, Any], renamed: Callable[[Id
 def from_faiss(faiss_index: Any) -> Index:
     """Our index with the same transforms, quantizers, codes and ids as a faiss one, for L2 or inner product.
 
-    Takes IndexFlat, IndexIVFPQ and IndexIVFResidualQuantizer (codes of residuals, a flat quantizer), an
-    IndexPreTransform of orthonormal linear transforms and NormalizationTransform around one of these, an IndexRefine
-    (flat or float16) around either, and each of these but an index with lists alone inside IndexIDMap.
+    Takes IndexFlat, IndexPQ and IndexResidualQuantizer, IndexIVFPQ and IndexIVFResidualQuantizer (codes of residuals, a
+    flat quantizer), an IndexPreTransform of orthonormal linear transforms and NormalizationTransform around one of
+    these, an IndexRefine (flat or float16) around either, and each of these but an index with lists alone inside
+    IndexIDMap.
 
     Raises
     ------
@@ -169,53 +195,77 @@ def _plain_from_faiss(index: Any, ids: Any) -> Any:
         vectors = _flat_vectors(index)
         flat.add_with_ids(vectors, np.arange(len(vectors)) if ids is None else ids)
         return flat
-    if isinstance(index, faiss.IndexIVFResidualQuantizer):
-        kind: Any = IndexIVFRQ
-        codec: Any = index.rq
-        plain = [faiss.AdditiveQuantizer.ST_decompress]
-        if _metric_of(index) == "ip":
-            plain.append(faiss.AdditiveQuantizer.ST_LUT_nonorm)  # inner products from tables need no norms
-        if codec.search_type not in plain:
-            raise ValueError("the faiss index stores norms with its codes, ours are decoded (RQmxb without a suffix)")
-        bits = set(faiss.vector_to_array(codec.nbits).tolist())
-        if len(bits) != 1:
-            raise ValueError(f"the numbers of a code must all have the same bits, got {sorted(bits)}")
-        M, nbits, shape = codec.M, bits.pop(), (codec.M, -1, index.d)
-    elif isinstance(index, faiss.IndexIVFPQ) and not isinstance(index, faiss.IndexIVFPQR):
-        kind, codec = IndexIVFPQ, index.pq
-        M, nbits, shape = codec.M, codec.nbits, (codec.M, codec.ksub, codec.dsub)
-    else:
+    kind = _CODED.get(type(index))
+    if kind is None:
         raise TypeError(
-            f"from_faiss takes IndexFlat, IndexIVFPQ, IndexIVFResidualQuantizer, IndexPreTransform or IndexRefine, "
-            f"got {type(index).__name__}"
+            f"from_faiss takes {', '.join(known.__name__ for known in _CODED)}, IndexFlat, IndexPreTransform or "
+            f"IndexRefine, got {type(index).__name__}"
         )
-    quantizer = faiss.downcast_index(index.quantizer)
+    M, nbits, codebooks = _codec_from_faiss(index)
     metric = _metric_of(index)
-    if not isinstance(quantizer, faiss.IndexFlat) or _metric_of(quantizer) != metric:
-        raise ValueError(f"the coarse quantizer must be flat, with the metric of the index, got {quantizer}")
-    if not index.by_residual:
-        raise ValueError("the faiss index stores codes of the vectors (by_residual=False), ours are of the residuals")
-    invlists: Any = index.invlists
-    ours = kind(index.d, index.nlist, M, nbits, metric=metric, nprobe=index.nprobe)
+    if issubclass(kind, IndexPQ):
+        if getattr(index, "search_type", None) not in (None, faiss.IndexPQ.ST_PQ):  # type: ignore[attr-defined]
+            raise ValueError(
+                f"ours compares with vectors by tables (ST_PQ), faiss here by search type {index.search_type}"
+            )
+        ours = kind(index.d, M, nbits, metric=metric)
+        centroids = np.zeros((1, index.d))
+        sizes, own = np.array([index.ntotal]), np.arange(index.ntotal)
+        codes = faiss.vector_to_array(index.codes).reshape(index.ntotal, index.code_size)
+    else:
+        quantizer = faiss.downcast_index(index.quantizer)
+        if not isinstance(quantizer, faiss.IndexFlat) or _metric_of(quantizer) != metric:
+            raise ValueError(f"the coarse quantizer must be flat, with the metric of the index, got {quantizer}")
+        if not index.by_residual:
+            raise ValueError("the faiss index stores codes of the vectors (by_residual=False), ours are of residuals")
+        ours = kind(index.d, index.nlist, M, nbits, metric=metric, nprobe=index.nprobe)
+        centroids = _flat_vectors(quantizer)
+        sizes, own, codes = _lists_from_faiss(index)
     if index.is_trained:
-        codebooks = faiss.vector_to_array(codec.codebooks if kind is IndexIVFRQ else codec.centroids)
-        ours.install(_flat_vectors(quantizer), codebooks.reshape(shape))
+        if ids is not None and len(own) and (own.min() < 0 or own.max() >= len(ids)):
+            raise ValueError("the ids of the faiss index inside do not fit the IndexIDMap around it")
+        numbers = as_ids(own if ids is None else ids[own], "the ids of the faiss index", n=len(own))
+        ours.install(centroids, codebooks)
+        ours.add_codes(np.repeat(np.arange(len(sizes)), sizes), ours.pq.unpack(codes), numbers)
+    return ours
+
+
+_CODED: dict[Any, Any] = {
+    faiss.IndexPQ: IndexPQ,
+    faiss.IndexResidualQuantizer: IndexRQ,
+    faiss.IndexIVFPQ: IndexIVFPQ,
+    faiss.IndexIVFResidualQuantizer: IndexIVFRQ,
+}
+
+
+def _codec_from_faiss(index: Any) -> tuple[int, int, Any]:
+    """Numbers in a code, bits of each, and the codebooks (M, ksub, dsub) if there are any."""
+    if hasattr(index, "pq"):
+        pq = index.pq
+        return pq.M, pq.nbits, faiss.vector_to_array(pq.centroids).reshape(pq.M, pq.ksub, pq.dsub)
+    rq = index.rq
+    plain = [faiss.AdditiveQuantizer.ST_decompress]
+    if _metric_of(index) == "ip":
+        plain.append(faiss.AdditiveQuantizer.ST_LUT_nonorm)  # inner products from tables need no norms
+    if rq.search_type not in plain:
+        raise ValueError("the faiss index stores norms with its codes, ours are decoded (RQmxb without a suffix)")
+    bits = set(faiss.vector_to_array(rq.nbits).tolist())
+    if len(bits) != 1:
+        raise ValueError(f"the numbers of a code must all have the same bits, got {sorted(bits)}")
+    return rq.M, bits.pop(), faiss.vector_to_array(rq.codebooks).reshape(rq.M, -1, index.d)
+
+
+def _lists_from_faiss(index: Any) -> tuple[Ids, Ids, Any]:
+    """Sizes of the lists (nlist,), and list after list ids (n,) and packed codes (n, code_size)."""
+    invlists: Any = index.invlists
     sizes = np.array([invlists.list_size(number) for number in range(index.nlist)], np.int64)
-    list_ids, list_codes = [np.empty(0, np.int64)], [np.empty((0, index.code_size), np.uint8)]
+    ids, codes = [np.empty(0, np.int64)], [np.empty((0, index.code_size), np.uint8)]
     for number in np.flatnonzero(sizes).tolist():
         size = int(sizes[number])
-        list_ids.append(faiss.rev_swig_ptr(invlists.get_ids(number), size).copy())
-        codes = faiss.rev_swig_ptr(invlists.get_codes(number), size * index.code_size)
-        list_codes.append(codes.reshape(size, index.code_size).copy())
-    numbers = np.concatenate(list_ids)
-    if ids is not None:
-        if len(numbers) and (numbers.min() < 0 or numbers.max() >= len(ids)):
-            raise ValueError("the ids of the faiss index inside do not fit the IndexIDMap around it")
-        numbers = ids[numbers]
-    all_ids = as_ids(numbers, "the ids of the faiss index", n=int(sizes.sum()))
-    if index.is_trained:
-        ours.add_codes(np.repeat(np.arange(index.nlist), sizes), ours.pq.unpack(np.concatenate(list_codes)), all_ids)
-    return ours
+        ids.append(faiss.rev_swig_ptr(invlists.get_ids(number), size).copy())
+        own = faiss.rev_swig_ptr(invlists.get_codes(number), size * index.code_size)
+        codes.append(own.reshape(size, index.code_size).copy())
+    return sizes, np.concatenate(ids), np.concatenate(codes)
 
 
 def _transforms_from_faiss(index: Any, ids: Any) -> IndexPreTransform:
@@ -261,8 +311,8 @@ def _refine_from_faiss(index: Any, ids: Any) -> IndexRefine:
     described, arrays = nested(inner)
     factor = max(1, round(index.k_factor))
     parameters = {"base": described, "dtype": dtype, "k_factor": factor}
-    smallest = np.int32 if not len(known) or known.max() <= np.iinfo(np.int32).max else np.int64
-    return IndexRefine.from_state(parameters, {**arrays, "ids": known.astype(smallest), "vectors": vectors})
+    packed = pack_ids(known, bytes_of_id(int(known.max(initial=-1))))
+    return IndexRefine.from_state(parameters, {**arrays, "ids": packed, "vectors": vectors})
 
 
 class FaissIndex:
@@ -287,18 +337,22 @@ class FaissIndex:
         if not _has_lists(index):
             index = faiss.IndexIDMap2(index)  # inverted lists keep ids, other kinds do not
         self._take(index, nprobe)
-        if hasattr(self._lists, "do_polysemous_training"):
+        if hasattr(self._coded, "do_polysemous_training"):
             # A factory string trains for polysemous codes unless it says "np". Plain searches never use that, answer
             # the same without, and it takes longer than all the rest of the training together.
-            self._lists.do_polysemous_training = False
-        if self._lists is not None:
-            self._lists.cp.min_points_per_centroid = 1  # small collections are meant: no warning for each k-means
-        if hasattr(self._lists, "pq"):
-            self._lists.pq.cp.min_points_per_centroid = 1
+            self._coded.do_polysemous_training = False
+        parts: list[Any] = [self._coded, getattr(self._coded, "pq", None)]
+        for part in parts:
+            if hasattr(part, "cp"):
+                part.cp.min_points_per_centroid = 1  # small collections are meant: no warning for each k-means
 
     def _take(self, index: Any, nprobe: int) -> None:
         self.faiss_index = index
         self._lists: Any = faiss.downcast_index(faiss.extract_index_ivf(index)) if _has_lists(index) else None
+        # What holds codes or vectors, inside whatever is around it.
+        self._coded: Any = index if self._lists is None else self._lists
+        while self._lists is None and hasattr(self._coded, "index"):
+            self._coded = faiss.downcast_index(self._coded.index)
         self.nprobe = positive_int(nprobe, "nprobe")
 
     @property
@@ -328,6 +382,11 @@ class FaissIndex:
             return int(self._lists.code_size)  # sa_code_size would count the list number, which is not stored
         return int(faiss.downcast_index(self.faiss_index.index).sa_code_size())
 
+    @property
+    def bytes_per_vector(self) -> int:
+        """Bytes of a stored vector in memory, with its id of 8."""
+        return self.code_size + 8
+
     def train(self, x: Any) -> None:
         """Train on vectors (n, d)."""
         self.faiss_index.train(self._vectors(x, "x"))
@@ -342,10 +401,14 @@ class FaissIndex:
         x, k = self._vectors(xq, "xq"), positive_int(k, "k")
         nprobe = self.nprobe if nprobe is None else positive_int(nprobe, "nprobe")
         # Parameters of the call: the index itself is never changed.
-        parameters: Any = faiss.SearchParameters() if self._lists is None else faiss.SearchParametersIVF()
+        parameters: Any = None
         if self._lists is not None:
+            parameters = faiss.SearchParametersIVF()
             parameters.nprobe = min(nprobe, self._lists.nlist)
         if ids is not None:
+            if isinstance(self._coded, faiss.IndexPQ | faiss.IndexResidualQuantizer):
+                raise ValueError(f"faiss cannot restrict the search of an {type(self._coded).__name__} to ids")
+            parameters = parameters or faiss.SearchParameters()
             parameters.sel = faiss.IDSelectorBatch(as_ids(ids))
         distances, found = self.faiss_index.search(x, k, params=parameters)
         if self.metric == "cosine" and _metric_of(self.faiss_index) == "l2":

@@ -85,6 +85,11 @@ class IndexFlat:
         return 4 * self.d
 
     @property
+    def bytes_per_vector(self) -> int:
+        """Bytes of a stored vector in memory, with its id."""
+        return self.lists.view.bytes_per_vector
+
+    @property
     def train_size_min(self) -> int:
         """The least number of training vectors: none."""
         return 0
@@ -117,7 +122,7 @@ class IndexFlat:
         k = positive_int(k, "k")
         x, lists = self._prepared(xq, nprobe, ids)
         query, row, distance = self._candidates(x, lists, Shortlist(len(x), k))
-        return best_k(query, distance, lists.ids[row].astype(np.int64), len(x), k, self.metric)
+        return best_k(query, distance, lists.ids(row), len(x), k, self.metric)
 
     def range_search(self, xq: Any, radius: float, *, nprobe: int | None = None, ids: Any = None) -> RangeResult:
         """All vectors nearer than `radius` (more similar, for ip and cosine). See `IndexIVFPQ.range_search`."""
@@ -125,7 +130,7 @@ class IndexFlat:
         radius = float(np.float32(radius))
         shortlist = Shortlist(len(x), None, radius if self.metric == "l2" else -radius)
         query, row, distance = self._candidates(x, lists, shortlist)
-        return within(query, distance, lists.ids[row].astype(np.int64), len(x), radius, self.metric)
+        return within(query, distance, lists.ids(row), len(x), radius, self.metric)
 
     def reconstruct(self, id: int) -> Floats:
         """The vector stored under `id`, float32 (d,); KeyError if there is none."""
@@ -154,7 +159,7 @@ class IndexFlat:
     def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """What a file must hold: parameters (JSON) and arrays. See `io`."""
         lists = self.lists.settled()
-        return {"d": self.d, "metric": self.metric}, {"ids": lists.ids, "vectors": _vectors_of(lists)}
+        return {"d": self.d, "metric": self.metric}, {"ids": lists.packed_ids, "vectors": _vectors_of(lists)}
 
     @classmethod
     def from_state(cls, parameters: dict[str, Any], arrays: dict[str, Any]) -> IndexFlat:

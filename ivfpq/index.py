@@ -1,9 +1,9 @@
-"""IndexIVFPQ: the inverted file with product quantization (Jégou, Douze, Schmid 2011, section IV)."""
+"""IndexIVFPQ: the inverted file with product quantization (Jégou, Douze, Schmid 2011, section IV); IndexPQ without."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -55,6 +55,7 @@ class IndexIVFPQ:
 
     __slots__ = ("_metric", "_model", "_nprobe", "lists", "metadata", "pq", "seed")
     _quantizer: Callable[[int, int, int], Quantizer] = ProductQuantizer  # the codec: `IndexIVFRQ` has another
+    _parameters: ClassVar[tuple[str, ...]] = ("d", "nlist", "M", "nbits", "metric", "nprobe", "seed")
 
     def __init__(
         self,
@@ -78,10 +79,8 @@ class IndexIVFPQ:
         self.metadata: dict[str, Any] = {}
 
     def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}(d={self.d}, nlist={self.nlist}, M={self.M}, nbits={self.nbits}, "
-            f"metric={self.metric!r}, nprobe={self.nprobe}; {self.ntotal} vectors)"
-        )
+        shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._parameters if name != "seed")
+        return f"{type(self).__name__}({shown}; {self.ntotal} vectors)"
 
     @property
     def d(self) -> int:
@@ -138,6 +137,11 @@ class IndexIVFPQ:
         return self.pq.code_size
 
     @property
+    def bytes_per_vector(self) -> int:
+        """Bytes of a stored vector in memory: a byte (above 8 bits two) for each number, the term's, and its id."""
+        return self.lists.view.bytes_per_vector
+
+    @property
     def train_size_min(self) -> int:
         """The least number of training vectors."""
         return max(self.nlist, self.pq.ksub)
@@ -166,7 +170,7 @@ class IndexIVFPQ:
         if self.ntotal:
             raise RuntimeError(f"the index holds {self.ntotal} vectors: reset it before training again")
         rng = np.random.default_rng(self.seed)
-        centroids = kmeans(x, self.nlist, rng, spherical=self.metric == "ip")
+        centroids = self._cells(x, rng)
         most = MAX_POINTS_PER_CENTROID * self.pq.ksub
         if len(x) > most:
             x = x[np.sort(rng.choice(len(x), most, replace=False))]
@@ -306,23 +310,16 @@ class IndexIVFPQ:
     def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """What a file must hold: parameters (JSON) and arrays. See `io`."""
         lists = self.lists.settled()
-        parameters = {
-            "d": self.d,
-            "nlist": self.nlist,
-            "M": self.M,
-            "nbits": self.nbits,
-            "metric": self.metric,
-            "nprobe": self.nprobe,
-            "seed": self.seed,
-        }
+        parameters = {name: getattr(self, name) for name in self._parameters}
         arrays = {} if not self.is_trained else {"centroids": self.centroids, "codebooks": self.pq.codebooks}
-        return parameters, {**arrays, "sizes": lists.sizes, "ids": lists.ids, "codes": lists.blocks}
+        return parameters, {**arrays, "sizes": lists.sizes, "ids": lists.packed_ids, "codes": lists.blocks}
 
     @classmethod
     def from_state(cls, parameters: dict[str, Any], arrays: dict[str, Any]) -> IndexIVFPQ:
         """The index that `state` described. Raises ValueError if the parts do not fit together."""
-        if np.shape(arrays["sizes"]) != (parameters["nlist"],):  # before nlist is believed
-            raise ValueError(f"sizes must have shape ({parameters['nlist']},), got {np.shape(arrays['sizes'])}")
+        nlist = parameters["nlist"] if "nlist" in cls._parameters else 1
+        if np.shape(arrays["sizes"]) != (nlist,):  # before nlist is believed
+            raise ValueError(f"sizes must have shape ({nlist},), got {np.shape(arrays['sizes'])}")
         index = cls(**parameters)
         lists = index.lists.restored(arrays["sizes"], arrays["ids"], arrays["codes"])
         if "centroids" in arrays:
@@ -356,6 +353,10 @@ class IndexIVFPQ:
         self.pq.codebooks = flat.reshape(shape)
         self._model = Model(coarse_rows(centroids, self.metric), self.pq, self.metric)
 
+    def _cells(self, x: Floats, rng: np.random.Generator) -> Floats:
+        """The coarse quantizer of training vectors (n, d): float32 (nlist, d)."""
+        return kmeans(x, self.nlist, rng, spherical=self.metric == "ip")
+
     def _prepared(self, xq: Any, nprobe: int | None, ids: Any) -> tuple[Floats, int, Model, Lists]:
         """Queries, how many lists each looks into, the quantizers, and the lists as they are now."""
         trained = self._trained()
@@ -384,3 +385,31 @@ class IndexIVFPQ:
         if self._model is None:
             raise NotTrainedError("the index is not trained: call train first")
         return self._model
+
+
+class IndexPQ(IndexIVFPQ):
+    """Codes of the vectors themselves, all of which every search scans (section III: product quantization alone).
+
+    This is the inverted file with a single list whose centroid is the origin: what the centroid leaves over of a vector
+    is the vector. All else is that of `IndexIVFPQ`; `nprobe` is taken and means nothing here.
+
+    Parameters
+    ----------
+    d, M, nbits, metric, seed
+        See `IndexIVFPQ`.
+    """
+
+    __slots__ = ()
+    _parameters = ("d", "M", "nbits", "metric", "seed")
+
+    def __init__(self, d: int, M: int = 8, nbits: int = 8, *, metric: Metric = "l2", seed: int = 0) -> None:
+        super().__init__(d, 1, M, nbits, metric=metric, seed=seed)
+
+    def install(self, centroids: Any, codebooks: Any) -> None:
+        """Use codebooks (M, ksub, dsub) trained elsewhere. `centroids` must be the origin, (1, d); else as there."""
+        if np.any(centroids):
+            raise ValueError("centroids must be the origin alone: there is one list, of whole vectors")
+        super().install(centroids, codebooks)
+
+    def _cells(self, x: Floats, rng: np.random.Generator) -> Floats:
+        return np.zeros((1, self.d), np.float32)

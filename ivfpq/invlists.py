@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ivfpq.checks import Ids
 
 LANES = 64  # codes in a block: as many as one AVX-512 register holds bytes
+ID_BYTES = 3  # of an id, at least: enough for 16,777,214 vectors numbered from 0
 
 _PLACES = np.dtype(
     [(name, np.int64) for name in ("blocks", "ids", "starts", "sizes", "width", "code_bytes", "id_bytes", "ntotal")]
@@ -32,8 +33,8 @@ class Lists:
 
     blocks: npt.NDArray[Any]
     """(blocks, width, lanes)"""
-    ids: npt.NDArray[Any]
-    """int32, or int64 where needed, (rows,)"""
+    packed_ids: npt.NDArray[np.uint8]
+    """(rows, bytes of an id): see `pack_ids`"""
     starts: Ids
     """int64 (nlist,), multiples of the lanes"""
     sizes: Ids
@@ -43,8 +44,8 @@ class Lists:
     """Where the arrays are in memory, for compiled code, which so needs no copy of itself for each kind of array."""
 
     def __post_init__(self) -> None:
-        arrays = (self.blocks, self.ids, self.starts, self.sizes)
-        sizes = (self.blocks.shape[1], self.blocks.itemsize, self.ids.itemsize, self.ntotal)
+        arrays = (self.blocks, self.packed_ids, self.starts, self.sizes)
+        sizes = (self.blocks.shape[1], self.blocks.itemsize, self.packed_ids.shape[1], self.ntotal)
         places = np.array([(*(array.ctypes.data for array in arrays), *sizes)], _PLACES)
         object.__setattr__(self, "places", places)
 
@@ -53,9 +54,18 @@ class Lists:
         """Codes in a block."""
         return self.blocks.shape[2]
 
+    @property
+    def bytes_per_vector(self) -> int:
+        """What a row takes, code and id."""
+        return self.blocks.shape[1] * self.blocks.itemsize + self.packed_ids.shape[1]
+
     def codes(self, rows: Ids) -> npt.NDArray[Any]:
         """The codes of rows (n,): shape (n, width)."""
         return self.blocks[rows // self.lanes, :, rows % self.lanes]
+
+    def ids(self, rows: Ids) -> Ids:
+        """The ids of rows (n,): int64 (n,)."""
+        return unpack_ids(self.packed_ids[rows])
 
     def rows(self) -> Ids:
         """Numbers of all rows in use, list after list. int64 (ntotal,)."""
@@ -89,7 +99,7 @@ class InvertedLists:
         What is stored now. Reading it once gives a state that later changes do not touch.
     """
 
-    __slots__ = ("_order", "_rooms", "dtype", "lanes", "lock", "nlist", "view", "width")
+    __slots__ = ("_next_id", "_order", "_rooms", "dtype", "lanes", "lock", "nlist", "view", "width")
 
     def __init__(self, nlist: int, width: int, dtype: npt.DTypeLike = np.uint8, lanes: int = LANES) -> None:
         self.nlist = nlist
@@ -101,14 +111,15 @@ class InvertedLists:
 
     def clear(self) -> None:
         """Forget everything."""
-        none = np.zeros(self.nlist, np.int64)
-        self.publish(Lists(np.empty((0, self.width, self.lanes), self.dtype), np.empty(0, np.int32), none, none, 0))
+        none, ids = np.zeros(self.nlist, np.int64), np.empty((0, ID_BYTES), np.uint8)
+        self.publish(Lists(np.empty((0, self.width, self.lanes), self.dtype), ids, none, none, 0))
 
     def publish(self, lists: Lists) -> None:
         """Make `lists` the state. What its blocks have to spare is not used: others may know the arrays too."""
         with self.lock:
             self._rooms = lists.sizes
-            self._order: tuple[Lists, Ids] | None = None
+            self._order: tuple[Lists, Ids, Ids] | None = None
+            self._next_id: int | None = None
             self.view = lists
 
     def add(self, list_numbers: Ids, codes: npt.NDArray[Any], ids: Ids) -> None:
@@ -128,23 +139,24 @@ class InvertedLists:
                 raise ValueError(f"{len(clash)} of the ids are already in the index, the first is {clash[0]}")
             added = np.bincount(list_numbers, minlength=self.nlist)
             sizes = old.sizes + added
-            id_type = np.promote_types(old.ids.dtype, _id_type(ids))
-            if (sizes > self._rooms).any() or id_type != old.ids.dtype:
+            first_free, largest = self.next_id(), int(ids.max())
+            id_bytes = max(old.packed_ids.shape[1], bytes_of_id(largest))
+            if (sizes > self._rooms).any() or id_bytes != old.packed_ids.shape[1]:
                 # Once there is something, leave an eighth to spare: adding one by one then costs a constant each.
                 wanted = np.maximum(self._rooms, sizes + (sizes // 8 + 4 if old.ntotal else 0))
                 room = _whole_blocks(wanted, self.lanes)
-                old, self._rooms = _moved(old, room, id_type), room
+                old, self._rooms = _moved(old, room, id_bytes), room
             order = np.argsort(list_numbers, kind="stable")
             rows = _ranges(old.starts + old.sizes, added)
             old.blocks[rows // self.lanes, :, rows % self.lanes] = codes[order]
-            old.ids[rows] = ids[order]
-            self._order = None
+            old.packed_ids[rows] = pack_ids(ids[order], id_bytes)
+            self._order, self._next_id = None, max(first_free, largest + 1)
             self.view = replace(old, sizes=sizes, ntotal=old.ntotal + len(ids))
 
     def merge(self, lists: Lists) -> None:
         """Append all that `lists` of another of this kind hold, under the same ids. Errors as `add`."""
         rows = lists.rows()
-        self.add(lists.list_numbers(), lists.codes(rows), lists.ids[rows].astype(np.int64))
+        self.add(lists.list_numbers(), lists.codes(rows), lists.ids(rows))
 
     def settled(self) -> Lists:
         """The state with no block to spare, in arrays that nobody will write to any more."""
@@ -155,15 +167,17 @@ class InvertedLists:
 
     def next_id(self) -> int:
         """One more than the largest id; 0 for none."""
-        view = self.view
-        return int(view.ids.max()) + 1 if view.ntotal else 0
+        with self.lock:
+            if self._next_id is None:
+                self._next_id = int(self.view.ids(self.view.rows()).max(initial=-1)) + 1
+            return self._next_id
 
     def remove(self, ids: Ids) -> int:
         """Drop the given ids; those not stored are ignored. Returns how many went."""
         with self.lock:
             old = self.view
             rows = old.rows()
-            keep = ~np.isin(old.ids[rows], ids)
+            keep = ~np.isin(old.ids(rows), ids)
             gone = int(np.count_nonzero(~keep))
             if gone:
                 self.publish(_packed(old, rows[keep], old.list_numbers()[keep]))
@@ -187,7 +201,7 @@ class InvertedLists:
             numbers = np.concatenate([numbers[kept], list_numbers])
             order = np.argsort(numbers, kind="stable")
             all_codes = np.concatenate([old.codes(rows[kept]), codes])[order]
-            all_ids = np.concatenate([old.ids[rows[kept]], ids.astype(old.ids.dtype)])[order]
+            all_ids = np.concatenate([old.ids(rows[kept]), ids])[order]
             self.publish(_filled(old, all_codes, all_ids, numbers[order]))
 
     def find(self, lists: Lists, ids: Ids) -> Ids:
@@ -199,14 +213,15 @@ class InvertedLists:
         known = self._order
         if known is None or known[0] is not lists:
             rows = lists.rows()
-            known = (lists, rows[np.argsort(lists.ids[rows], kind="stable")])
-            self._order = known  # one assignment: a reader meanwhile sees the old pair or this one
-        order = known[1]
-        if not len(order):
+            stored = lists.ids(rows)
+            order = np.argsort(stored, kind="stable")
+            known = (lists, stored[order], rows[order])
+            self._order = known  # one assignment: a reader meanwhile sees the old ones or these
+        _, stored, rows = known
+        if not len(rows):
             return np.full(len(ids), -1)
-        sorted_ids = lists.ids[order]
-        place = np.minimum(np.searchsorted(sorted_ids, ids), len(order) - 1)
-        return np.where(sorted_ids[place] == ids, order[place], -1)
+        place = np.minimum(np.searchsorted(stored, ids), len(rows) - 1)
+        return np.where(stored[place] == ids, rows[place], -1)
 
     def only(self, lists: Lists, ids: Ids) -> Lists:
         """The part of `lists` that holds the given ids."""
@@ -229,26 +244,45 @@ class InvertedLists:
         # Summed without wrapping around: a sum that fits the ids must be the real one.
         total = sum(sizes.tolist())
         count = sum(-(-size // self.lanes) for size in sizes.tolist())
-        if ids.dtype not in (np.int32, np.int64) or ids.shape != (count * self.lanes,):
-            raise ValueError(f"ids must be int32 or int64 ({count * self.lanes},), got {ids.dtype} {ids.shape}")
+        if (
+            ids.dtype != np.uint8
+            or ids.ndim != 2
+            or len(ids) != count * self.lanes
+            or not ID_BYTES <= ids.shape[1] <= 8
+        ):
+            raise ValueError(f"ids must be uint8 ({count * self.lanes}, 3 to 8), got {ids.dtype} {ids.shape}")
         shape = (count, self.width, self.lanes)
         if blocks.dtype != self.dtype or blocks.shape != shape:
             raise ValueError(f"codes must be {self.dtype} {shape}, got {blocks.dtype} {blocks.shape}")
         room = _whole_blocks(sizes, self.lanes)
         starts = np.cumsum(room) - room
         spare = ids[_ranges(starts + sizes, room - sizes)]
-        if np.count_nonzero(ids < 0) != len(spare) or (spare != -1).any():
+        if (spare != 255).any() or (ids.shape[1] == 8 and np.count_nonzero(ids[:, 7] > 127) != len(spare)):
             raise ValueError("ids must not be negative, but for -1 behind the end of a list")
         return Lists(blocks, ids, starts, np.array(sizes), total)
 
     def _stored_among(self, ids: Ids) -> Ids:
         view = self.view
-        if not view.ntotal or not len(ids):
+        if ids.min() >= self.next_id():
             return ids[:0]
-        stored = view.ids[view.rows()]
-        if ids.min() > stored.max():
-            return ids[:0]
-        return ids[np.isin(ids, stored)]
+        return ids[np.isin(ids, view.ids(view.rows()))]
+
+
+def bytes_of_id(largest: int) -> int:
+    """How many bytes ids up to `largest` take. At 8 bytes a code, 8 an id would be half of the memory."""
+    return max(ID_BYTES, -(-(largest + 1).bit_length() // 8))  # + 1: all bits set means -1
+
+
+def pack_ids(ids: Ids, size: int) -> npt.NDArray[np.uint8]:
+    """Ids (n,) as the lowest `size` bytes of each, the lowest first: uint8 (n, size). -1 has all bits set."""
+    return ids.astype("<i8").view(np.uint8).reshape(-1, 8)[:, :size]
+
+
+def unpack_ids(packed: npt.NDArray[np.uint8]) -> Ids:
+    """What `pack_ids` made of ids from 0 up: int64 (n,)."""
+    wide = np.zeros((len(packed), 8), np.uint8)
+    wide[:, : packed.shape[1]] = packed
+    return wide.view("<i8")[:, 0].astype(np.int64, copy=False)
 
 
 def _ranges(starts: Ids, sizes: Ids) -> Ids:
@@ -258,11 +292,6 @@ def _ranges(starts: Ids, sizes: Ids) -> Ids:
     return np.arange(total) + np.repeat(starts - first, sizes)
 
 
-def _id_type(ids: Ids) -> npt.DTypeLike:
-    """Four bytes an id while they do: at 8 bytes a code, eight would be half of the memory."""
-    return np.int32 if not len(ids) or ids.max() <= np.iinfo(np.int32).max else np.int64
-
-
 def _whole_blocks(sizes: Ids, lanes: int) -> Ids:
     """Each size rounded up to a multiple of `lanes`."""
     return -(-sizes // lanes) * lanes
@@ -270,40 +299,42 @@ def _whole_blocks(sizes: Ids, lanes: int) -> Ids:
 
 def _packed(lists: Lists, rows: Ids, list_numbers: Ids) -> Lists:
     """A copy that holds `rows` only, given in order of their lists, with no block to spare."""
-    return _filled(lists, lists.codes(rows), lists.ids[rows], list_numbers)
+    return _filled(lists, lists.codes(rows), lists.ids(rows), list_numbers)
 
 
-def _filled(like: Lists, codes: npt.NDArray[Any], ids: npt.NDArray[Any], list_numbers: Ids) -> Lists:
+def _filled(like: Lists, codes: npt.NDArray[Any], ids: Ids, list_numbers: Ids) -> Lists:
     """Lists of these codes (n, width) and ids (n,), given in order of their lists, with no block to spare."""
     sizes = np.bincount(list_numbers, minlength=len(like.sizes))
-    new = _empty(like, sizes, _whole_blocks(sizes, like.lanes), ids.dtype)
+    new = _empty(like, sizes, _whole_blocks(sizes, like.lanes), like.packed_ids.shape[1])
     target = new.rows()
     new.blocks[target // like.lanes, :, target % like.lanes] = codes
-    new.ids[target] = ids
+    new.packed_ids[target] = pack_ids(ids, like.packed_ids.shape[1])
     return new
 
 
 def compact(lists: Lists) -> Lists:
     """The same lists one after the other with no block to spare; not copied if they are so already."""
     room = _whole_blocks(lists.sizes, lists.lanes)
-    if room.sum() == len(lists.ids) and (lists.starts == np.cumsum(room) - room).all():
+    if room.sum() == len(lists.packed_ids) and (lists.starts == np.cumsum(room) - room).all():
         return lists
-    return _moved(lists, room, lists.ids.dtype)
+    return _moved(lists, room, lists.packed_ids.shape[1])
 
 
-def _moved(lists: Lists, room: Ids, id_type: npt.DTypeLike) -> Lists:
-    """A copy with `room` rows, in whole blocks, for each list."""
-    lanes = lists.lanes
-    new = _empty(lists, lists.sizes, room, id_type)
+def _moved(lists: Lists, room: Ids, id_bytes: int) -> Lists:
+    """A copy with `room` rows, in whole blocks, for each list, and with so many bytes an id, no fewer than before."""
+    lanes, before = lists.lanes, lists.packed_ids.shape[1]
+    new = _empty(lists, lists.sizes, room, id_bytes)
     count = -(-lists.sizes // lanes)
-    source, target = _ranges(lists.starts // lanes, count), _ranges(new.starts // lanes, count)
-    new.blocks[target] = lists.blocks[source]
-    new.ids.reshape(-1, lanes)[target] = lists.ids.reshape(-1, lanes)[source]
+    new.blocks[_ranges(new.starts // lanes, count)] = lists.blocks[_ranges(lists.starts // lanes, count)]
+    rows = new.rows()
+    new.packed_ids[rows, :before] = lists.packed_ids[lists.rows()]
+    new.packed_ids[rows, before:] = 0
     return new
 
 
-def _empty(like: Lists, sizes: Ids, room: Ids, id_type: npt.DTypeLike) -> Lists:
+def _empty(like: Lists, sizes: Ids, room: Ids, id_bytes: int) -> Lists:
     """Lists of these sizes with `room` rows each, to be filled in: codes 0 and ids -1 until then."""
     total = int(room.sum())
     blocks = np.zeros((total // like.lanes, *like.blocks.shape[1:]), like.blocks.dtype)
-    return Lists(blocks, np.full(total, -1, id_type), np.cumsum(room) - room, sizes, int(sizes.sum()))
+    ids = np.full((total, id_bytes), 255, np.uint8)
+    return Lists(blocks, ids, np.cumsum(room) - room, sizes, int(sizes.sum()))

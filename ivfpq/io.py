@@ -3,7 +3,7 @@
     8 bytes    length of the header, little-endian
     header     JSON: name, type, shape and place of each array, and under "__metadata__":
                    format     "ivfpq"
-                   version    of this layout, "1"
+                   version    of this layout, "2"
                    kind       the class, e.g. "IndexIVFPQ"
                    parameters JSON: the arguments of its constructor; in place of an index or a transform among them,
                               {"kind": ..., "parameters": ...}
@@ -15,18 +15,20 @@
 
 What each kind keeps (`state`), n vectors in all:
 
-    IndexFlat          ids (n,), vectors float32 (n, d)
-    IndexIVFPQ         sizes int64 (nlist,), and list after list, each in whole blocks of 64 vectors: ids (64 blocks,),
-                       -1 where a last block has places to spare, and codes (blocks, width, 64), uint8 up to 8 bits a
+    IndexFlat          ids (n, b), vectors float32 (n, d)
+    IndexIVFPQ         sizes int64 (nlist,), and list after list, each in whole blocks of 64 vectors: ids (rows, b), -1
+                       where a last block has places to spare, and codes (rows / 64, width, 64), uint8 up to 8 bits a
                        number and uint16 above, the numbers of a code one below the other; once trained, centroids
                        float32 (nlist, d) and codebooks float32 (M, ksub, d / M). width is M, or M + 1 where vectors
                        have terms (see `kernels.model`)
     IndexIVFRQ         the same without terms, with codebooks float32 (M, ksub, d)
+    IndexPQ, IndexRQ   the same as these two with one list, whose centroid is the origin, and without terms
     IndexPreTransform  of trained linear transform i, transformi.A float32 (d_out, d_in) and transformi.b (d_out,); what
                        the index inside keeps, each name with "index." before it
-    IndexRefine        ids (n,), vectors float32 or float16 (n, d); what the base keeps, with "index." before the names
+    IndexRefine        ids (n, b), vectors float32 or float16 (n, d); what the base keeps, "index." before its names
 
-ids are int32, or int64 where one of them needs it.
+An id is b bytes, uint8, the lowest first: 3 while all are below 2**24 - 1, else as many as the largest needs (see
+`invlists.pack_ids`).
 
 Any program that reads safetensors can read it. The file is written here rather than by the safetensors package because
 of what that does not offer: sums that cover the header too, alignment, and no second copy of the arrays in memory.
@@ -46,24 +48,18 @@ import numpy as np
 
 from ivfpq.checks import IndexFileError
 from ivfpq.factory import Index
-from ivfpq.flat import IndexFlat
-from ivfpq.index import IndexIVFPQ
-from ivfpq.pretransform import IndexPreTransform
+from ivfpq.pretransform import INNER, IndexPreTransform
 from ivfpq.refine import IndexRefine
-from ivfpq.rq import IndexIVFRQ
 
-VERSION = "1"
+VERSION = "2"
 ALIGNMENT = 64
 HEADER_MAX = 100_000_000  # as the safetensors package
 CHUNK = 1 << 24
 
-KINDS: dict[str, Any] = {
-    kind.__name__: kind for kind in (IndexFlat, IndexIVFPQ, IndexIVFRQ, IndexPreTransform, IndexRefine)
-}
+KINDS: dict[str, Any] = {**INNER, "IndexPreTransform": IndexPreTransform, "IndexRefine": IndexRefine}
 _TYPES = {
     "I64": "<i8",
     "F32": "<f4",
-    "I32": "<i4",
     "U16": "<u2",
     "F16": "<f2",
     "U8": "|u1",
@@ -160,7 +156,9 @@ def _load(file: BinaryIO, mmap: bool) -> Index:
     entries, start, size = _header(file)
     about = entries.pop("__metadata__")
     if about["version"] != VERSION:
-        raise IndexFileError(f"written in version {about['version']} of the format, this program reads {VERSION}")
+        raise IndexFileError(
+            f"written in version {about['version']} of the format, this program reads {VERSION}: build it again"
+        )
     kind = KINDS.get(about["kind"])
     if kind is None:
         raise IndexFileError(f"holds an index of the unknown kind {about['kind']!r}")

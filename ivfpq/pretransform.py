@@ -10,11 +10,11 @@ import numpy as np
 from ivfpq.checks import Floats, Metric, as_metric, as_vectors
 from ivfpq.distances import RangeResult, SearchResult, normalised
 from ivfpq.flat import IndexFlat
-from ivfpq.index import IndexIVFPQ
-from ivfpq.rq import IndexIVFRQ
+from ivfpq.index import IndexIVFPQ, IndexPQ
+from ivfpq.rq import IndexIVFRQ, IndexRQ
 from ivfpq.transforms import OPQ, PCA, L2Norm, LinearTransform, Transform
 
-_INNER: dict[str, Any] = {kind.__name__: kind for kind in (IndexFlat, IndexIVFPQ, IndexIVFRQ)}
+INNER: dict[str, Any] = {kind.__name__: kind for kind in (IndexFlat, IndexPQ, IndexRQ, IndexIVFPQ, IndexIVFRQ)}
 _TRANSFORMS: dict[str, Any] = {kind.__name__: kind for kind in (LinearTransform, PCA, OPQ, L2Norm)}
 
 
@@ -25,7 +25,7 @@ class IndexPreTransform:
     ----------
     transforms : sequence of PCA, OPQ, L2Norm or LinearTransform
         At least one; each takes the dimension that the one before gives.
-    index : IndexFlat, IndexIVFPQ or IndexIVFRQ
+    index : IndexFlat, IndexPQ, IndexRQ, IndexIVFPQ or IndexIVFRQ
         For the last dimension, with the metric l2 or ip.
     metric : {"l2", "ip", "cosine"}, optional
         The metric of `index` if not given. "cosine" goes with an index for l2: vectors are scaled to length 1 before
@@ -52,8 +52,8 @@ class IndexPreTransform:
     def __init__(
         self, transforms: Sequence[Transform], index: Any, *, metric: Metric | None = None, seed: int = 0
     ) -> None:
-        if _INNER.get(type(index).__name__) is not type(index):
-            raise TypeError(f"index must be one of {', '.join(_INNER)}, got {type(index).__name__}")
+        if INNER.get(type(index).__name__) is not type(index):
+            raise TypeError(f"index must be one of {', '.join(INNER)}, got {type(index).__name__}")
         if not transforms:
             raise ValueError("transforms must hold at least one")
         for transform in transforms:
@@ -108,6 +108,11 @@ class IndexPreTransform:
     def code_size(self) -> int:
         """Bytes of a stored vector, its id not counted."""
         return int(self.index.code_size)
+
+    @property
+    def bytes_per_vector(self) -> int:
+        """Bytes of a stored vector in memory, with its id."""
+        return int(self.index.bytes_per_vector)
 
     @property
     def is_trained(self) -> bool:
@@ -227,7 +232,7 @@ class IndexPreTransform:
             transform = _TRANSFORMS[described["kind"]](**described["parameters"])
             transform.restore(mine)
             transforms.append(transform)
-        index = unnested(parameters["index"], arrays, _INNER)
+        index = unnested(parameters["index"], arrays, INNER)
         made = cls(transforms, index, metric=parameters["metric"], seed=parameters["seed"])
         if made.ntotal and not made.is_trained:
             raise ValueError(f"{made.ntotal} vectors are stored in an index that was never trained")

@@ -24,18 +24,15 @@ from ivfpq.distances import (
     screen,
     within,
 )
-from ivfpq.flat import IndexFlat
-from ivfpq.index import IndexIVFPQ
 from ivfpq.invlists import InvertedLists, Lists, compact
-from ivfpq.pretransform import IndexPreTransform, nested, unnested
-from ivfpq.rq import IndexIVFRQ
+from ivfpq.pretransform import INNER, IndexPreTransform, nested, unnested
 
 K_FACTOR = 10
 PATIENCE = 3  # times that a search is begun anew because of a writer before it makes writers wait
 
 T = TypeVar("T")
 
-_BASES: dict[str, Any] = {kind.__name__: kind for kind in (IndexFlat, IndexIVFPQ, IndexIVFRQ, IndexPreTransform)}
+_BASES: dict[str, Any] = {**INNER, "IndexPreTransform": IndexPreTransform}
 
 
 class IndexRefine:
@@ -45,8 +42,7 @@ class IndexRefine:
 
     Parameters
     ----------
-    base : IndexFlat, IndexIVFPQ, IndexIVFRQ or IndexPreTransform
-        Empty.
+    base : an empty index of another kind than this
     dtype : {"float32", "float16"}
         How the vectors are stored: 4 or 2 bytes a number. Distances are to the stored, so rounded, vector.
     k_factor : int
@@ -142,6 +138,11 @@ class IndexRefine:
         return int(self.base.code_size) + self.d * self._dtype.itemsize
 
     @property
+    def bytes_per_vector(self) -> int:
+        """Bytes of a stored vector in memory, code and vector together, each with its id."""
+        return int(self.base.bytes_per_vector) + self.store.view.bytes_per_vector
+
+    @property
     def is_trained(self) -> bool:
         """Whether vectors can be added."""
         return bool(self.base.is_trained)
@@ -232,7 +233,7 @@ class IndexRefine:
         first, second = sorted((self, other), key=id)  # two that take in each other must not wait for each other
         with first._lock, second._lock:
             lists = compact(other.store.view)
-            self._store(self._stored(lists), lists.ids.astype(np.int64), lambda: self.base.merge_from(other.base))
+            self._store(self._stored(lists), lists.ids(lists.rows()), lambda: self.base.merge_from(other.base))
 
     def reset(self) -> None:
         """Forget the stored vectors, not the training."""
@@ -246,7 +247,7 @@ class IndexRefine:
             described, arrays = nested(self.base)
             lists = compact(self.store.view)
         parameters = {"base": described, "dtype": self.dtype, "k_factor": self.k_factor}
-        return parameters, {**arrays, "ids": lists.ids, "vectors": self._stored(lists)}
+        return parameters, {**arrays, "ids": lists.packed_ids, "vectors": self._stored(lists)}
 
     @classmethod
     def from_state(cls, parameters: dict[str, Any], arrays: dict[str, Any]) -> IndexRefine:
@@ -258,7 +259,7 @@ class IndexRefine:
             raise ValueError(f"vectors must be {made.dtype} (n, {made.d}), got {vectors.dtype} {vectors.shape}")
         lists = made.store.restored(np.array([len(vectors)]), ids, vectors[:, :, None])
         inside = (made.base.index if isinstance(made.base, IndexPreTransform) else made.base).lists.view
-        if not np.array_equal(np.sort(inside.ids[inside.rows()]), np.sort(ids)):
+        if not np.array_equal(np.sort(inside.ids(inside.rows())), np.sort(lists.ids(lists.rows()))):
             raise ValueError("the ids of the vectors are not those of the base")
         made.store.publish(lists)
         return made

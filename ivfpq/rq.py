@@ -21,7 +21,7 @@ import numpy as np
 
 from ivfpq.checks import Floats
 from ivfpq.distances import Doubles
-from ivfpq.index import IndexIVFPQ
+from ivfpq.index import IndexIVFPQ, IndexPQ
 from ivfpq.pq import Codes, Quantizer
 
 logger = logging.getLogger(__name__)
@@ -122,6 +122,13 @@ class IndexIVFRQ(IndexIVFPQ):
     The distance is that of `kernels.reference` for a code in one part: to what the code decodes to. d need not be a
     multiple of M.
     """
+
+    __slots__ = ()
+    _quantizer = ResidualQuantizer
+
+
+class IndexRQ(IndexPQ):
+    """`IndexPQ` with a `ResidualQuantizer`: whole vectors as sums of codewords (faiss's IndexResidualQuantizer)."""
 
     __slots__ = ()
     _quantizer = ResidualQuantizer

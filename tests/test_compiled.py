@@ -73,7 +73,7 @@ def test_three_kernels_one_answer(data, metric, grid):
     x = ((np.rint(2 * x) if grid else 3 * x) * scale + shift * scale).astype(F)
     ids = draw(st.sampled_from([None, None, "some", "none"]))
     if ids is not None:
-        stored = index.lists.view.ids[index.lists.view.rows()]
+        stored = index.lists.view.ids(index.lists.view.rows())
         ids = rng.permutation(stored)[: len(stored) // 2] if ids == "some" else []
     with np.errstate(all="ignore"):
         check(index, x, draw(st.integers(1, 120)), draw(st.integers(1, nlist)), ids)

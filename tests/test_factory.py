@@ -3,7 +3,7 @@
 import faiss
 import pytest
 
-from ivfpq import IndexFlat, IndexIVFPQ, IndexIVFRQ, IndexPreTransform, IndexRefine, index_factory
+from ivfpq import IndexFlat, IndexIVFPQ, IndexIVFRQ, IndexPQ, IndexPreTransform, IndexRefine, IndexRQ, index_factory
 from ivfpq.transforms import OPQ, PCA, L2Norm
 
 
@@ -30,6 +30,14 @@ def test_inverted_files_are_what_faiss_would_make(spec, nlist, M, nbits):
     theirs = faiss.index_factory(16, spec.replace(" ", ""), faiss.METRIC_INNER_PRODUCT)
     codec = theirs.rq if "RQ" in spec else theirs.pq
     assert (theirs.nlist, codec.M, theirs.code_size) == (nlist, M, index.code_size)
+
+
+@pytest.mark.parametrize(("spec", "M", "nbits"), [("PQ8", 8, 8), ("PQ8x4", 8, 4), ("RQ3x6", 3, 6)])
+def test_codes_without_lists_are_what_faiss_would_make(spec, M, nbits):
+    index = index_factory(16, spec, metric="ip", seed=7)
+    assert type(index) is (IndexRQ if "RQ" in spec else IndexPQ)
+    assert (index.nlist, index.M, index.nbits, index.metric, index.seed) == (1, M, nbits, "ip", 7)
+    assert faiss.index_factory(16, spec).sa_code_size() == index.code_size
 
 
 @pytest.mark.parametrize(
@@ -69,7 +77,8 @@ def test_refinement_is_outermost(part, dtype):
         ("", "'' is no part of it"),
         ("flat", "'flat' is no part of it"),
         ("IVF100", "'IVF100' must be followed by PQ or RQ"),
-        ("PQ8", "'PQ8' must come after IVFn"),
+        ("PQ8,IVF100", "'IVF100' cannot follow 'PQ8'"),
+        ("IVF10,Flat", "lists hold codes here, not whole vectors: .*'IVF10,PQ8,Refine' nearly so and fast"),
         ("IVF,PQ8", "'IVF' is no part of it"),
         ("IVF100,PQ8,", "'' cannot follow 'PQ8'"),
         ("IVF100,PQ8x", "'PQ8x' is no codec"),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ivfpq import IndexFlat, IndexIVFPQ, NotTrainedError
+from ivfpq import IndexFlat, IndexIVFPQ, IndexPQ, NotTrainedError
 from ivfpq.distances import normalised
 from ivfpq.metrics import knn_recall_at_k
 
@@ -67,7 +67,7 @@ def test_fewer_lists_give_the_same_answer_cut_down_to_those_lists(index):
     q = vectors(10, 3)
     everything = index.search(q, 400, nprobe=NLIST)
     view = index.lists.view
-    list_of = dict(zip(view.ids[view.rows()].tolist(), view.list_numbers().tolist(), strict=True))
+    list_of = dict(zip(view.ids(view.rows()).tolist(), view.list_numbers().tolist(), strict=True))
     for nprobe in (1, 2, 5):
         few = index.search(q, 400, nprobe=nprobe)
         for i in range(len(q)):
@@ -350,7 +350,7 @@ def test_surface():
     assert (index.d, index.nlist, index.M, index.nbits, index.metric, index.nprobe, index.ntotal, index.is_trained) == (
         32, 100, 8, 8, "l2", 4, 0, False,
     )  # fmt: skip
-    assert (index.code_size, index.train_size_min, index.metadata) == (8, 256, {})
+    assert (index.code_size, index.bytes_per_vector, index.train_size_min, index.metadata) == (8, 12, 256, {})
     index.nprobe, index.metadata = 1000, {"a": 1}  # more than nlist means all
     assert repr(index) == "IndexIVFPQ(d=32, nlist=100, M=8, nbits=8, metric='l2', nprobe=1000; 0 vectors)"
     for name, value in (("nprob", 3), ("d", 3), ("metric", "ip"), ("ntotal", 1)):
@@ -416,7 +416,25 @@ def test_two_writers_lose_nothing(trained):
     for writer in writers:
         writer.join()
     view = index.lists.view
-    assert sorted(view.ids[view.rows()].tolist()) == list(range(270))
+    assert sorted(view.ids(view.rows()).tolist()) == list(range(270))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_codes_without_lists_are_compared_with_the_vectors_they_stand_for(metric):
+    index, x, q = IndexPQ(D, M, NBITS, metric=metric), vectors(300), vectors(20, 2)
+    index.train(x)
+    index.add(x)
+    assert repr(index) == f"IndexPQ(d=12, M=3, nbits=4, metric={metric!r}; 300 vectors)"
+    assert (index.centroids == 0).all()
+    stored = normalised(x) if metric == "cosine" else x
+    np.testing.assert_array_equal(index.reconstruct(5), index.pq.decode(index.pq.encode(stored[5:6]))[0])
+    flat = IndexFlat(D, metric="ip" if metric == "ip" else "l2")
+    flat.add(np.stack([index.reconstruct(i) for i in range(300)]))
+    want = flat.search(normalised(q) if metric == "cosine" else q, 300)
+    found = index.search(q, 300, nprobe=7)
+    distances = 2 - 2 * found.distances if metric == "cosine" else found.distances
+    np.testing.assert_allclose(distances, want.distances, rtol=1e-4, atol=1e-4)
+    assert knn_recall_at_k(found.ids[:, :10], want.ids[:, :10]) > 0.95  # codes tie, and float32 rounds
 
 
 @pytest.mark.realdata

@@ -65,6 +65,8 @@ MADE = {
     "flat": flat,
     "flat ip": lambda: flat("ip"),
     "flat empty": lambda: IndexFlat(5, metric="cosine"),
+    "pq": lambda: nested("PQ2x3", "cosine"),
+    "pretransform rq": lambda: nested("PCA4,RQ2x3"),
     "ivfpq": ivfpq,
     "ivfpq cosine": lambda: ivfpq("cosine"),
     "ivfpq 12 bits": lambda: ivfpq("ip", 12),
@@ -115,6 +117,18 @@ def test_a_loaded_index_can_be_changed_and_its_file_does_not_change(tmp_path, mm
     assert path.read_bytes() == before
 
 
+def test_a_code_without_lists_has_no_centroid_of_its_own(tmp_path):
+    path = tmp_path / "a.index"
+    save(nested("PQ2x3"), path)
+    raw = path.read_bytes()
+    data = bytearray(raw[8 + int.from_bytes(raw[:8], "little") :])
+    at = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])["centroids"]["data_offsets"][0]
+    data[at : at + 4] = np.float32(1).tobytes()
+    forged(path, lambda e: None, data=bytes(data))
+    with pytest.raises(IndexFileError, match="centroids must be the origin alone"):
+        load(path)
+
+
 def test_mapped_arrays_stay_in_the_file_and_outlive_its_replacement(tmp_path):
     path = tmp_path / "a.index"
     save(flat(), path)
@@ -148,7 +162,7 @@ def test_what_cannot_be_saved_is_refused_and_leaves_no_file(tmp_path):
             save(flat(), tmp_path / "a", metadata=metadata)
     with pytest.raises(TypeError, match="metadata must be a dict, got list"):
         save(flat(), tmp_path / "a", metadata=[])
-    with pytest.raises(TypeError, match=r"IndexFlat, IndexIVFPQ, .*, got dict"):
+    with pytest.raises(TypeError, match=r"IndexFlat, .*, IndexRefine, got dict"):
         save({}, tmp_path / "a")
     with pytest.raises(FileNotFoundError):
         save(flat(), tmp_path / "no" / "a")
@@ -265,7 +279,7 @@ def shape(name, value):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda e: e["__metadata__"].update(version="2"), "version 2 .* reads 1"),
+        (lambda e: e["__metadata__"].update(version="1"), "version 1 .* reads 2: build it again"),
         (lambda e: e["__metadata__"].update(kind="IndexHNSW"), "unknown kind 'IndexHNSW'"),
         (lambda e: e["__metadata__"].update(format="other"), "not an index file"),
         (lambda e: e["__metadata__"].update(parameters="[]"), "do not fit together"),
@@ -283,9 +297,9 @@ def shape(name, value):
         (shape("codes", [-40, -1]), "impossible shape"),
         (shape("codes", [1, 3 * 3 * 64]), "do not fit together: codes must be"),
         (shape("ids", [True]), "impossible shape"),
-        (lambda e: e["ids"].update(dtype="F32"), "ids must be int32 or int64"),
+        (shape("ids", [288, 2]), r"ids must be uint8 \(192, 3 to 8\)"),
         (lambda e: e["ids"].update(dtype="F8"), "do not fit together"),
-        (lambda e: e.pop("codes"), "truncated or too long"),
+        (lambda e: e.pop("ids"), "truncated or too long"),
         (lambda e: e["codes"].update(data_offsets=None), "do not fit together"),
     ],
 )

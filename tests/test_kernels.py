@@ -44,7 +44,10 @@ def slow_pairs(x, centroids, pq, lists, metric):
             total = base
             for m, j in enumerate(lists.codes(np.array([row]))[0]):
                 total = F(total + table[m][j])
-            yield (number, int(lists.ids[row])), F(F(1) - F(total / F(2))) if metric == "cosine" else total
+            yield (
+                (number, int(lists.ids(np.array([row]))[0])),
+                F(F(1) - F(total / F(2))) if metric == "cosine" else total,
+            )
 
 
 @st.composite

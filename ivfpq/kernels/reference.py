@@ -80,7 +80,7 @@ def search(
     centroids : float32 array, shape (nlist, d)
     """
     query, row, distance = _candidates(x, probes, centroids, pq, lists, Shortlist(len(x), k), metric)
-    return best_k(query, distance, lists.ids[row].astype(np.int64), len(x), k, metric)
+    return best_k(query, distance, lists.ids(row), len(x), k, metric)
 
 
 def range_search(
@@ -89,7 +89,7 @@ def range_search(
     """All of the probed lists that `adc` puts strictly inside the radius (above it, for ip and cosine)."""
     shortlist = Shortlist(len(x), None, radius if metric == "l2" else -radius)
     query, row, distance = _candidates(x, probes, centroids, pq, lists, shortlist, metric)
-    return within(query, distance, lists.ids[row].astype(np.int64), len(x), radius, metric)
+    return within(query, distance, lists.ids(row), len(x), radius, metric)
 
 
 def _candidates(

@@ -64,7 +64,6 @@ from ivfpq.kernels.vectors import (
     float32_at,
     float64_at,
     inner,
-    int32_at,
     int64_at,
     not_above,
     ones,
@@ -635,5 +634,8 @@ def _prefetch(model, lists, number, row):
 
 @inner
 def _id(lists, row):
-    """The id of a row."""
-    return int32_at(lists.ids + 4 * row) if lists.id_bytes == 4 else int64_at(lists.ids + 8 * row)
+    """The id of a row: `id_bytes` bytes, the lowest first."""
+    number, place = np.uint64(0), lists.ids + lists.id_bytes * row
+    for i in range(lists.id_bytes):
+        number |= np.uint64(byte_at(place + i)) << np.uint64(8 * i)
+    return np.int64(number)
