@@ -67,7 +67,8 @@ def leave_one_out(features: np.ndarray, labels: Sequence[tuple[str, ...]]) -> Re
     found = np.concatenate(scores) if scores else np.empty((0, 3))
     if not len(found):
         return Retrieval(float("nan"), float("nan"), float("nan"), 0)
-    return Retrieval(*found.mean(axis=0).tolist(), queries=len(found))
+    average, first_five, first = found.mean(axis=0).tolist()
+    return Retrieval(average, first_five, first, len(found))
 
 
 def class_mean_average_precision(scores: np.ndarray, shown: np.ndarray) -> float:
