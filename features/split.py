@@ -50,7 +50,10 @@ def split(labels: Sequence[tuple[str, ...]], *, held_out: float, hold_out_classe
     if not len(names):
         raise DatasetError("no image has a label: put the images of each class into a subfolder of its own")
     if len(names) - hold_out_classes < 2:
-        raise DatasetError(f"at least two classes are needed to train on, got {len(names)} less {hold_out_classes}")
+        raise DatasetError(
+            f"at least two classes are needed to train on, got {len(names)}"
+            + (f" of which {hold_out_classes} held out" if hold_out_classes else "")
+        )
     unseen_classes = frozenset(rng.choice(names, hold_out_classes, replace=False).tolist())
     size = dict(zip(names.tolist(), counts.tolist(), strict=True))
     unseen = [id for id, several in enumerate(labels) if unseen_classes.intersection(several)]
