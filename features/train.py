@@ -31,7 +31,7 @@ from features.encoders.weights import Training, read_weights, write_training
 from features.evaluate import indicators, leave_one_out
 from features.images import ImageError, decode_image
 from features.split import split
-from features.training import BEST, ENCODERS, INITIAL, Recipe, TrainingError, TrainingRun, score
+from features.training import BEST, ENCODERS, INITIAL, Recipe, TrainingError, TrainingRun, best_epoch, score
 
 if TYPE_CHECKING:
     from features.encoders import Encoder
@@ -98,7 +98,7 @@ def train(
     if run.step:
         logger.info("going on after step %d of %d", run.step, run.steps)
     run.fit(checkpoint_seconds)
-    best = max(run.log, key=lambda row: row["validation_score"])
+    best = best_epoch(run.log)
     state, _ = read_weights(folder / BEST)
     write_training(folder / BEST, state, run.describe({}))
     training = run.describe(

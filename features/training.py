@@ -6,6 +6,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -159,7 +160,10 @@ class TrainingRun:
         progress: bool = True,
     ) -> None:
         self.dataset, self.parts, self.recipe, self.folder, self._progress = dataset, parts, recipe, folder, progress
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        try:
+            self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        except RuntimeError as error:
+            raise EncoderError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
         self._autocast = _autocast_type(recipe.encoder, self.device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
@@ -292,7 +296,6 @@ class TrainingRun:
     def _end_epoch(self) -> None:
         """Validate, log, and keep the weights if they are the best so far."""
         loss, reached = self._validate()
-        best = max((row["validation_score"] for row in self.log), default=-math.inf)
         images = self._sums["images"]
         self.log.append(
             {
@@ -305,7 +308,7 @@ class TrainingRun:
             }
         )
         self._sums = _no_sums()
-        if reached > best:
+        if best_epoch(self.log) is self.log[-1]:
             write_tensors(self.folder / BEST, self._net.state_dict(), {})
 
     @torch.inference_mode()
@@ -494,6 +497,11 @@ def score(scores: np.ndarray, shown: np.ndarray, multi_label: bool) -> float:
     if multi_label:
         return class_mean_average_precision(scores, shown)
     return float((scores.argmax(axis=1) == shown.argmax(axis=1)).mean())
+
+
+def best_epoch(log: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The epoch with the highest validation score; of several, the one with the lowest validation loss."""
+    return max(log, key=lambda row: (row["validation_score"], -row["validation_loss"]))
 
 
 def _no_sums() -> dict[str, float]:
