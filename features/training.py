@@ -256,7 +256,9 @@ class TrainingRun:
     def _learn(self, pixels: torch.Tensor, shown: torch.Tensor) -> None:
         """One step on uint8 (n, 3, size, size) and float32 (n, classes)."""
         for group in self._optimizer.param_groups:
-            group["lr"] = self._learning_rate()
+            group["lr"] = self.recipe.learning_rate * schedule(
+                self.step, self.recipe.frozen_epochs * self._batches, self.steps
+            )
         logits = self._logits(pixels)
         loss = self._loss(logits, shown.to(self.device))
         self._optimizer.zero_grad(set_to_none=True)
@@ -268,14 +270,6 @@ class TrainingRun:
             raise TrainingError(f"the loss is {loss.item()} after {self.step} steps: lower the learning rate")
         self._sums["loss"] += loss.item() * len(pixels)
         self._sums["images"] += len(pixels)
-
-    def _learning_rate(self) -> float:
-        """Constant for the last layer alone; then for all layers a linear warm-up and half a cosine down to zero."""
-        start = self.recipe.frozen_epochs * self._batches
-        if self.step < start:
-            return HEAD_FACTOR * self.recipe.learning_rate
-        done = (self.step - start + 1) / (self.steps - start)
-        return self.recipe.learning_rate * min(1.0, done / WARM_UP) * 0.5 * (1 + math.cos(math.pi * done))
 
     def _logits(self, pixels: torch.Tensor) -> torch.Tensor:
         mean, std = (
@@ -340,7 +334,7 @@ class TrainingRun:
 
     def _identity(self) -> dict[str, Any]:
         """What must be the same for a training to go on."""
-        return {"recipe": asdict(self.recipe), "weights": self._origin["sha256"], "images": self._pixels.fingerprint}
+        return {**asdict(self.recipe), "weights": self._origin["sha256"], "images": self._pixels.fingerprint}
 
     def _resume(self) -> None:
         """Take up the checkpoint.
@@ -355,14 +349,14 @@ class TrainingRun:
         try:
             with safe_open(path, "pt") as file:
                 header = file.metadata()
-                identity, progress = json.loads(header["identity"]), json.loads(header["progress"])
+                begun, progress = json.loads(header["identity"]), json.loads(header["progress"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             raise TrainingError(f"{path} is damaged ({error}): {hint}") from error
-        if identity != self._identity():
-            begun, now = ({**side["recipe"], **side} for side in (identity, self._identity()))
-            differing = [f"{key} {begun.get(key)} and now {now[key]}" for key in now if begun.get(key) != now[key]]
-            differing = [text for text in differing if not text.startswith("recipe ")]
+        differing = [
+            f"{key} {begun.get(key)}, now {now}" for key, now in self._identity().items() if begun.get(key) != now
+        ]
+        if differing:
             raise TrainingError(f"another training was begun here ({'; '.join(differing)}): {hint}")
         state: dict[int, dict[str, torch.Tensor]] = {}
         for name, tensor in tensors.items():
@@ -398,6 +392,18 @@ class TrainingRun:
             recipe,
             metrics,
         )
+
+
+def schedule(step: int, frozen: int, steps: int) -> float:
+    """What the learning rate is multiplied with at a step.
+
+    Constant while the last layer learns alone, in the first `frozen` steps; then for all layers a linear warm-up and
+    half a cosine down to zero (Loshchilov, Hutter 2017, section 3, without restarts).
+    """
+    if step < frozen:
+        return HEAD_FACTOR
+    done = (step - frozen + 1) / (steps - frozen)
+    return min(1.0, done / WARM_UP) * 0.5 * (1 + math.cos(math.pi * done))
 
 
 class _Augmented(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):

@@ -169,7 +169,7 @@ def test_what_was_begun_is_gone_on_with_only_as_it_was_begun(pictures, tmp_path,
         train(dataset, TINY, out, device="cpu", checkpoint_seconds=0, progress=False)
     monkeypatch.undo()
     folder = tmp_path / ".a.safetensors.partial"
-    with pytest.raises(TrainingError, match=r"another training .*learning_rate 0.0005 and now 0.1.*remove .*partial"):
+    with pytest.raises(TrainingError, match=r"another training .*learning_rate 0.0005, now 0.1.*remove .*partial"):
         train(dataset, replace(TINY, learning_rate=0.1), out, device="cpu", progress=False)
     (folder / CHECKPOINT).write_bytes(b"torn")
     with pytest.raises(TrainingError, match=r"checkpoint.safetensors is damaged .*remove"):
