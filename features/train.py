@@ -93,7 +93,6 @@ def train(
         hold_out_classes=recipe.hold_out_classes,
         seed=recipe.seed,
     )
-    folder.mkdir(parents=True, exist_ok=True)
     run = TrainingRun(dataset, parts, recipe, folder, device=device, progress=progress)
     if run.step:
         logger.info("going on after step %d of %d", run.step, run.steps)

@@ -176,6 +176,9 @@ class TrainingRun:
         self._optimizer = _optimizer(self._net)
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=self._autocast == torch.float16)
 
+        folder.mkdir(
+            parents=True, exist_ok=True
+        )  # only now: what is wrong with weights or device leaves nothing behind
         used = np.sort(np.concatenate([parts.train, parts.validation]))
         items = [dataset.items[id] for id in used]
         self.multi_label = any(len(item.labels) > 1 for item in items)

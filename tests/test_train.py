@@ -278,4 +278,4 @@ def test_data_and_weights_that_do_not_fit(trained, pictures, tmp_path):
         train(ImageFolder(pictures), replace(TINY, encoder="resnet50", weights=str(trained[0])), out)
     with pytest.raises(EncoderError, match="'nonsense' cannot be used"):
         train(ImageFolder(pictures), TINY, out, device="nonsense")
-    assert not out.exists()
+    assert list(tmp_path.iterdir()) == []
