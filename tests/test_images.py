@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from features.images import ImageError, decode_image, extensions
+from features.images import ImageError, decode_image, decode_with_size, extensions
 
 
 def encoded(image: Image.Image, format: str, **options) -> bytes:
@@ -77,6 +77,42 @@ def test_exif_orientation_is_applied(orientation, seen):
     exif[0x0112] = orientation
     stored = encoded(Image.fromarray(gradient()), "PNG", exif=exif)
     np.testing.assert_array_equal(decode_image(stored), seen(gradient()))
+
+
+@pytest.mark.parametrize(
+    ("min_side", "divisor"), [(1, 8), (75, 8), (76, 4), (150, 4), (151, 2), (300, 2), (301, 1), (5000, 1)]
+)
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_large_jpeg_is_decoded_at_the_scale_that_is_of_use(min_side, divisor, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture = Image.fromarray(gradient(601, 1000)).resize((1000, 601))
+    jpeg = encoded(picture, "JPEG", quality=95, exif=exif)
+    whole = decode_image(jpeg)
+    pixels, size = decode_with_size(jpeg, min_side=min_side)
+    assert size == whole.shape[1::-1]
+    assert pixels.shape == (-(-whole.shape[0] // divisor), -(-whole.shape[1] // divisor), 3)
+    assert min(pixels.shape[:2]) >= min(min_side, 601)
+    alike = Image.fromarray(whole).reduce(divisor)
+    assert np.abs(pixels.astype(int) - np.asarray(alike)).mean() < 2
+    np.testing.assert_array_equal(decode_image(jpeg, min_side=min_side), pixels)
+
+
+def test_only_jpeg_is_reduced_and_small_images_never():
+    for format in ("PNG", "WEBP"):
+        assert decode_image(encoded(Image.new("RGB", (100, 90)), format), min_side=10).shape == (90, 100, 3)
+    assert decode_image(encoded(Image.new("RGB", (19, 300)), "JPEG"), min_side=10).shape == (300, 19, 3)
+    with pytest.raises(ValueError, match="min_side must be at least 1, got 0"):
+        decode_image(b"x", min_side=0)
+
+
+def test_size_of_a_reduced_image_that_looks_square():
+    """1001 x 1007 at 1/8 is 126 x 126: only the EXIF knows which side was which."""
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    jpeg = encoded(Image.new("RGB", (1001, 1007)), "JPEG", exif=exif)
+    pixels, size = decode_with_size(jpeg, min_side=100)
+    assert (pixels.shape, size) == ((126, 126, 3), (1007, 1001))
 
 
 def test_damaged_exif_costs_nothing_else():
