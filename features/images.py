@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import logging
 import os
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,10 @@ MAX_PIXELS = 100_000_000
 # Pillow names but cannot decode.
 _NOT_IMAGES = frozenset({"EPS", "WMF", "MPEG", "HDF5", "BUFR", "GRIB", "PDF"})
 
+HEIC_EXTENSIONS = frozenset({".heic", ".heif"})
+_HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"})
+INSTALL_HEIC = "pip install pillow-heif"
+
 
 class ImageError(ValueError):
     """An image cannot be decoded. ``name`` says which one and ``reason`` why."""
@@ -29,9 +35,19 @@ class ImageError(ValueError):
         self.reason = reason
 
 
+@cache
+def _register_heic() -> None:
+    """Let Pillow open HEIC if pillow-heif is installed: an extra, for it brings x265, whose licence is the GPL."""
+    with suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+
+
 def _formats() -> list[str]:
     """Names of the formats that Pillow, with whatever plugins are registered by now, is allowed to open."""
     Image.init()
+    _register_heic()
     return [name for name in Image.OPEN if name not in _NOT_IMAGES]
 
 
@@ -47,7 +63,9 @@ def decode_image(
     """Decode an image as a person would see it.
 
     The EXIF orientation is applied, transparency is laid over white, an animation gives its first frame, 16-bit and
-    floating-point images are scaled to 8 bits. What the file is called plays no part: its content decides.
+    floating-point images are scaled to 8 bits, and CMYK is inverted ink on white paper, as Adobe's programs write it
+    and browsers show it. What the file is called plays no part: its content decides. HEIC is read where pillow-heif is
+    installed.
 
     Parameters
     ----------
@@ -113,6 +131,8 @@ def decode_with_size(
     except ImageError:
         raise
     except UnidentifiedImageError as error:
+        if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS and "HEIF" not in Image.OPEN:
+            raise ImageError(name, f"HEIC images need an extra package: {INSTALL_HEIC}") from error
         raise ImageError(name, "not an image in any format that can be read") from error
     except Image.DecompressionBombError as error:  # Pillow's own limit, met before ours can be
         raise ImageError(name, f"too large to decode ({error})") from error
