@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-NAMES = ("auto", "resnet50", "efficientnet-lite0")
+NAMES = ("auto", "resnet50", "resnet50-finetuned", "resnet50-scratch", "efficientnet-lite0")
 
 
 class EncoderError(RuntimeError):
@@ -84,10 +84,12 @@ def create_encoder(
     Parameters
     ----------
     name : str
-        ``"auto"`` (see `choose_encoder`; the choice is logged), ``"resnet50"``, ``"efficientnet-lite0"``.
+        ``"auto"`` (see `choose_encoder`; the choice is logged), ``"resnet50"``, ``"resnet50-finetuned"``,
+        ``"resnet50-scratch"`` or ``"efficientnet-lite0"``.
     weights : str or path, optional
         A ``.safetensors`` file, or a ``.pth`` state dict (read without unpickling objects). ResNet50 also takes
-        ``"IMAGENET1K_V1"`` (its default) and ``"IMAGENET1K_V2"``, downloaded once through torch hub's cache.
+        ``"IMAGENET1K_V1"`` (its default) and ``"IMAGENET1K_V2"``, downloaded once through torch hub's cache. The
+        finetuned and scratch encoders need a file that `features.train` wrote.
     device : str, optional
         A torch device; the GPU if there is one, else the CPU.
 
@@ -103,10 +105,10 @@ def create_encoder(
             raise EncoderError(f"name the encoder that {os.fspath(weights)} belongs to: {' or '.join(NAMES[1:])}")
         name, reason = choose_encoder()
         logger.info("%s", reason)
-    if name == "resnet50":
+    if name.startswith("resnet50"):
         from features.encoders.resnet50 import ResNet50
 
-        return ResNet50(weights=weights, device=device)
+        return ResNet50(name, weights=weights, device=device)
     from features.encoders.efficientnet_lite import EfficientNetLite
 
     return EfficientNetLite(name, weights=weights, device=device)

