@@ -67,7 +67,8 @@ def leave_one_out(features: np.ndarray, labels: Sequence[tuple[str, ...]]) -> Re
     found = np.concatenate(scores) if scores else np.empty((0, 3))
     if not len(found):
         return Retrieval(float("nan"), float("nan"), float("nan"), 0)
-    return Retrieval(*found.mean(axis=0).tolist(), queries=len(found))
+    average, first_five, first = found.mean(axis=0).tolist()
+    return Retrieval(average, first_five, first, len(found))
 
 
 def class_mean_average_precision(scores: np.ndarray, shown: np.ndarray) -> float:
@@ -79,8 +80,9 @@ def class_mean_average_precision(scores: np.ndarray, shown: np.ndarray) -> float
     shown : array, shape (n, classes)
         1 where the image shows the class. Classes that no image shows are left out.
     """
-    shown = np.asarray(shown)[:, np.any(shown, axis=0)]
-    right = np.take_along_axis(shown, np.argsort(-scores[:, np.any(shown, axis=0)], axis=0, kind="stable"), axis=0)
+    there = np.any(shown, axis=0)
+    scores, shown = np.asarray(scores)[:, there], np.asarray(shown)[:, there]
+    right = np.take_along_axis(shown, np.argsort(-scores, axis=0, kind="stable"), axis=0)
     precision = np.cumsum(right, axis=0) / np.arange(1, len(right) + 1)[:, None]
     return float(((precision * right).sum(axis=0) / right.sum(axis=0)).mean())
 

@@ -79,15 +79,16 @@ def _fingerprint(items: Sequence[Item], short: int) -> str:
     return sha256_of("\n".join([f"short side {short}", *lines]).encode())
 
 
-def _read_shapes(folder: Path, fingerprint: str) -> list[list[int]] | None:
+def _read_shapes(folder: Path, fingerprint: str) -> list[tuple[int, int]] | None:
     try:
         made = json.loads((folder / SHAPES).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    if made["fingerprint"] != fingerprint or not (folder / PIXELS).is_file():
+    if not isinstance(made, dict) or made.get("fingerprint") != fingerprint:
         return None
-    shapes: list[list[int]] = made["shapes"]
-    return shapes
+    shapes = [(height, width) for height, width in made["shapes"]]
+    there = (folder / PIXELS).stat().st_size if (folder / PIXELS).is_file() else -1
+    return shapes if there == sum(height * width * 3 for height, width in shapes) else None
 
 
 def _decode_all(folder: Path, items: Sequence[Item], short: int, progress: bool) -> list[tuple[int, int]]:

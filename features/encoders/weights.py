@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -20,6 +21,8 @@ from features.torchvision_ops import declare_operators
 declare_operators()  # before torchvision is imported
 
 from torchvision.models import ResNet50_Weights  # noqa: E402
+
+logger = logging.getLogger(__name__)
 
 _TRAINING = "training"
 """Key under which the header of a safetensors file holds a `Training`, as JSON."""
@@ -76,11 +79,10 @@ def read_training(path: str | os.PathLike[str]) -> Training | None:
         if text is None:
             return None
         fields = json.loads(text)
-        preprocessing = fields.pop("preprocessing")
-        means = {name: tuple(preprocessing.pop(name)) for name in ("mean", "std")}
-        return Training(
-            **{**fields, "classes": tuple(fields["classes"])}, preprocessing=Preprocessing(**preprocessing, **means)
-        )
+        fields["classes"] = tuple(fields["classes"])
+        preprocessing = fields["preprocessing"]
+        preprocessing.update({name: tuple(preprocessing[name]) for name in ("mean", "std")})
+        return Training(**{**fields, "preprocessing": Preprocessing(**preprocessing)})
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise EncoderError(f"{path} is damaged: its header cannot be read ({_first_line(error)})") from error
 
@@ -128,7 +130,9 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor],
         raise EncoderError(f"{path} is damaged or not a file of weights only: {_first_line(error)}") from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise EncoderError(f"weights file {path} must hold a flat dict of tensors (a state dict)")
-    return state, sha256_of(path)
+    digest = sha256_of(path)
+    logger.info("weights %s, SHA-256 %s", path, digest)
+    return state, digest
 
 
 def load_into(net: torch.nn.Module, state: dict[str, torch.Tensor], source: str | os.PathLike[str]) -> None:
