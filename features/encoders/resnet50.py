@@ -93,12 +93,17 @@ class ResNet50(NetworkEncoder):
         ``"IMAGENET1K_V1"`` or ``"IMAGENET1K_V2"`` (torchvision's, downloaded once), or a file with a state dict. By
         default the version that is on this machine already, else V1. A file that is a copy of one of torchvision's
         gets the preprocessing of that version, a trained one its own, any other file that of V1.
-    device : str, optional
+    device, runtime : str, optional
         See `create_encoder`.
     """
 
     def __init__(
-        self, name: str = "resnet50", *, weights: str | os.PathLike[str] | None = None, device: str | None = None
+        self,
+        name: str = "resnet50",
+        *,
+        weights: str | os.PathLike[str] | None = None,
+        device: str | None = None,
+        runtime: str | None = None,
     ) -> None:
         if weights is None and name != "resnet50":
             raise EncoderError(f"{name} needs --weights: a file that python -m features.train --encoder resnet50 wrote")
@@ -124,8 +129,6 @@ class ResNet50(NetworkEncoder):
             weights={**origin, "sha256": digest},
             descriptor="global average pooling of the last stage",
             device=device,
+            runtime=runtime,
+            bears_bfloat16=True,
         )
-
-    def _describe(self, batch: torch.Tensor) -> torch.Tensor:
-        pooled: torch.Tensor = self._net(batch)
-        return pooled
