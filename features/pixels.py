@@ -129,7 +129,7 @@ def _in_order(pool: ThreadPoolExecutor, items: Sequence[Item], short: int) -> It
 
 def _shrunken(item: Item, short: int) -> np.ndarray | None:
     try:
-        picture = Image.fromarray(without_far_ends(decode_image(item.path)))
+        picture = Image.fromarray(without_far_ends(decode_image(item.path, min_side=short)))
     except ImageError as error:
         logger.warning("left out: %s", error)
         return None

@@ -27,7 +27,7 @@ from tqdm import tqdm
 from features.checksum import sha256_of
 from features.datasets import Dataset, Item, open_dataset
 from features.encoders import EncoderError, create_encoder
-from features.encoders.weights import Training, read_weights, write_training
+from features.encoders.weights import Training, read_training, read_weights, write_training
 from features.evaluate import indicators, leave_one_out
 from features.images import ImageError, decode_image
 from features.split import split
@@ -114,8 +114,9 @@ def train(
 def judge(run: TrainingRun, *, progress: bool = True) -> dict[str, Any]:
     """Search with the features before and after, among images that training never saw.
 
-    Both encoders are made from their files, as a search would make them: at their own image size, and from the image
-    files. Retrieval is leave-one-out among the held-out images, and among those of the held-out classes.
+    Both encoders are made as a search would make them: from the weights that training began with and from the best
+    ones, at their own image size, and from the image files. Retrieval is leave-one-out among the held-out images, and
+    among those of the held-out classes.
 
     Returns
     -------
@@ -124,10 +125,11 @@ def judge(run: TrainingRun, *, progress: bool = True) -> dict[str, Any]:
         ``held_out_score`` of the classifier: accuracy, or mean average precision if images have several labels.
     """
     metrics: dict[str, Any] = {}
-    training = run.describe({})
-    name = training.kind if training.network == "resnet50" else training.network
-    for when, file in (("before", INITIAL), ("after", BEST)):
-        encoder = create_encoder(name, weights=run.folder / file, device=str(run.device))
+    initial = run.folder / INITIAL if run.recipe.init == "scratch" else run.recipe.weights
+    for when, weights in (("before", initial), ("after", run.folder / BEST)):
+        trained = None if weights is None else read_training(weights)
+        name = trained.kind if trained is not None and trained.network == "resnet50" else run.recipe.encoder
+        encoder = create_encoder(name, weights=weights, device=str(run.device))
         for title, ids in (("held_out_images", run.parts.held_out), ("held_out_classes", run.parts.unseen)):
             items = [run.dataset.items[id] for id in ids]
             features, labels = _encode(encoder, items, f"{title.replace('_', ' ')}, {when}", progress)
@@ -136,7 +138,7 @@ def judge(run: TrainingRun, *, progress: bool = True) -> dict[str, Any]:
                 metrics.setdefault(title, {})[when] = asdict(found)
             if (title, when) == ("held_out_images", "after") and labels:
                 metrics["held_out_score"] = score(
-                    encoder.classify(features), indicators(labels, encoder.classes), training.multi_label
+                    encoder.classify(features), indicators(labels, encoder.classes), run.multi_label
                 )
     return metrics
 

@@ -197,7 +197,7 @@ class TrainingRun:
         self._sums = _no_sums()
         if (folder / CHECKPOINT).exists():
             self._resume()
-        else:
+        elif recipe.init == "scratch":
             write_training(folder / INITIAL, self._net.state_dict(), self.describe({}))
 
     def fit(self, checkpoint_seconds: float) -> None:

@@ -96,15 +96,14 @@ def test_log_and_plot_lie_beside_the_weights(trained):
 
 
 def test_the_first_epochs_leave_the_trunk_alone(trained, tmp_path, pictures):
-    """With every epoch frozen the features after are those before, and only the classes differ."""
+    """With every epoch frozen what the classifier reads stays as it was, and only the classifier differs."""
     out = tmp_path / "head.safetensors"
-    frozen = replace(TINY, epochs=1, frozen_epochs=1)
-    metrics = train(ImageFolder(pictures), frozen, out, device="cpu", progress=False).metrics
-    assert metrics["held_out_images"]["after"] == pytest.approx(metrics["held_out_images"]["before"])
+    train(ImageFolder(pictures), replace(TINY, epochs=1, frozen_epochs=1), out, device="cpu", progress=False)
     image = np.asarray(view("coffee", 50))
-    before, head, all_layers = (create_encoder("efficientnet-lite0", weights=w) for w in (None, out, trained[0]))
-    np.testing.assert_allclose(head.encode([image]), before.encode([image]), atol=1e-4)
-    assert np.abs(all_layers.encode([image]) - before.encode([image])).max() > 0.01
+    encoders = [create_encoder("efficientnet-lite0", weights=weights) for weights in (None, out, trained[0])]
+    before, frozen, after = (encoder.encode([image])[0, :1280] for encoder in encoders)
+    np.testing.assert_allclose(frozen, before, atol=1e-4)
+    assert np.abs(after - before).max() > 0.01
 
 
 def test_a_trained_file_extracts_and_classifies(trained, pictures, tmp_path):
