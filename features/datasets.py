@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-from features.images import extensions
+from features.images import HEIC_EXTENSIONS, INSTALL_HEIC, extensions
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +103,8 @@ class ImageFolder:
     """Any folder of images, searched recursively.
 
     An image in a subfolder is labelled with that folder's path relative to the root ("animals/cats"); one that lies in
-    the root itself has no label. Hidden files and folders are passed over, and links to folders are not followed.
+    the root itself has no label. Hidden files and folders are passed over, and links to folders are not followed. A
+    folder that cannot be listed, and HEIC images that nothing here can read, are passed over with a warning.
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
@@ -120,12 +121,20 @@ class ImageFolder:
         return [Item(id, path, self._labels(path)) for id, path in enumerate(paths)]
 
     def _walk(self) -> Iterator[Path]:
-        wanted = extensions()
-        for folder, folders, files in os.walk(self.root):
+        wanted, unread = extensions(), 0
+
+        def warn(error: OSError) -> None:
+            logger.warning("%s is passed over: %s", error.filename, error.strerror)
+
+        for folder, folders, files in os.walk(self.root, onerror=warn):
             folders[:] = [name for name in folders if not name.startswith(".")]
             for name in files:
-                if not name.startswith(".") and os.path.splitext(name)[1].lower() in wanted:  # noqa: PTH122
+                extension = os.path.splitext(name)[1].lower()  # noqa: PTH122
+                if not name.startswith(".") and extension in wanted:
                     yield Path(folder, name)
+                unread += extension in HEIC_EXTENSIONS - wanted
+        if unread:
+            logger.warning("%d HEIC images are passed over: %s to read them", unread, INSTALL_HEIC)
 
     def _labels(self, path: Path) -> tuple[str, ...]:
         parent = path.parent.relative_to(self.root).as_posix()

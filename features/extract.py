@@ -23,10 +23,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
+from features.changes import find_changes
 from features.checksum import sha256_of
 from features.datasets import Dataset, DatasetError, Item, open_dataset
-from features.images import ImageError, decode_image
-from features.store import CATALOG, MANIFEST, FeatureStore, StoreError, StoreWriter, check_same_images
+from features.images import ImageError, decode_with_size
+from features.store import MANIFEST, Facts, FeatureStore, StoreError, StoreWriter, read_manifest
 
 if TYPE_CHECKING:
     import torch
@@ -100,37 +101,57 @@ def extract(
             logger.info("going on after %d of %d images", writer.done, len(items))
         skipped = 0
         bar = tqdm(total=len(items), initial=writer.done, unit="image", disable=not progress, smoothing=0.1)
-        with bar, closing(_batches(items[writer.done :], encoder, batch_size)) as batches:
-            for batch in batches:
-                good = [image.tensor for image in batch if image.tensor is not None]
-                features = np.zeros((len(batch), encoder.dim), dtype=np.float32)
-                if good:
-                    features[[image.tensor is not None for image in batch]] = encoder.encode_prepared(good)
-                writer.append(features, [(image.sha256, image.width, image.height, image.error) for image in batch])
-                skipped += len(batch) - len(good)
+        with bar, closing(encode_items(items[writer.done :], encoder, batch_size)) as batches:
+            for features, facts in batches:
+                writer.append(features, facts)
+                skipped += sum(error is not None for *_, error in facts)
                 bar.set_postfix({"damaged": skipped} if skipped else {}, refresh=False)
-                bar.update(len(batch))
+                bar.update(len(facts))
         try:
             store = writer.finish()
         except StoreError:
             writer.close()
             shutil.rmtree(writer.folder, ignore_errors=True)  # nothing in it is worth keeping
             raise
-    for item in store.items:
-        if item.error is not None:
-            logger.warning("skipped %s: %s", item.path, item.error)
+    for path, error in store.damaged():
+        logger.warning("skipped %s: %s", path, error)
     return store
+
+
+def encode_items(
+    items: Sequence[Item], encoder: Encoder, batch_size: int
+) -> Generator[tuple[np.ndarray, list[Facts]], None, None]:
+    """Encode images a batch at a time, in order.
+
+    Yields
+    ------
+    features : float32 (b, dim)
+        Rows of images that cannot be read are zero.
+    facts : list of b tuples (sha256, width, height, error)
+    """
+    with closing(_batches(items, encoder, batch_size)) as batches:
+        for batch in batches:
+            good = [image.tensor for image in batch if image.tensor is not None]
+            features = np.zeros((len(batch), encoder.dim), dtype=np.float32)
+            if good:
+                features[[image.tensor is not None for image in batch]] = encoder.encode_prepared(good)
+            yield features, [(image.sha256, image.width, image.height, image.error) for image in batch]
 
 
 def _finished(folder: Path, dataset: Dataset, items: Sequence[Item], encoder: Encoder, dtype: str) -> FeatureStore:
     """Open a complete store after making sure that it is the one that was asked for."""
     store = FeatureStore.open(folder)
-    hint = "; remove it or choose another folder"
     store.check_encoder(encoder)
     if store.manifest["dtype"] != dtype:
-        raise StoreError(f"{folder} holds {store.manifest['dtype']}, now {dtype} is asked for{hint}")
-    with closing(sqlite3.connect(f"{(folder / CATALOG).as_uri()}?mode=ro", uri=True)) as catalog:
-        check_same_images(catalog, items, dataset.root, folder, hint)
+        raise StoreError(
+            f"{folder} holds {store.manifest['dtype']}, now {dtype} is asked for; remove it or choose another folder"
+        )
+    find_changes(store, dataset, items).refuse(folder)
+    if store.image_count != len(items):
+        raise StoreError(
+            f"{folder} has {store.image_count} images, {dataset.root} now gives {len(items)}; remove it or choose "
+            f"another folder"
+        )
     if store.manifest["root"] != str(dataset.root):
         store.update_manifest(root=str(dataset.root))  # the same images have moved
     return store
@@ -159,36 +180,65 @@ def _prepare(item: Item, encoder: Encoder) -> _Prepared:
             return _Prepared(None, error=f"the file has {size} bytes; at most {MAX_FILE_BYTES} are read")
         data = item.path.read_bytes()
         sha256 = sha256_of(data)
-        image = decode_image(data)
+        image, (width, height) = decode_with_size(data, min_side=encoder.min_side)
     except OSError as error:
         return _Prepared(None, error=error.strerror or str(error))
     except ImageError as error:
         return _Prepared(None, sha256, error=error.reason)
-    return _Prepared(encoder.preprocess(image), sha256, image.shape[1], image.shape[0])
+    return _Prepared(encoder.preprocess(image), sha256, width, height)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m features.extract", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--data", required=True, help="caltech, voc, demo, or a folder of images")
-    parser.add_argument("--encoder", default="auto", help="auto (default), resnet50 or efficientnet-lite0")
+    parser.add_argument("--data", help="caltech, voc, demo, or a folder of images")
+    parser.add_argument("--encoder", default="auto", help="auto (default), resnet50, efficientnet-lite0, ...")
     parser.add_argument("--weights", metavar="PATH", help="weights file for the encoder (.safetensors or .pth)")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: collections/<name of the dataset>")
-    parser.add_argument("--dtype", choices=("float16", "float32"), default="float16")
+    parser.add_argument("--dtype", choices=("float16", "float32"), help="default: float16; with --sync, as it is")
     parser.add_argument("--batch-size", type=_positive, default=32, metavar="N")
     parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N images")
+    parser.add_argument(
+        "--sync",
+        action="store_true",
+        help="bring a collection up to date with added, edited, renamed and removed images",
+    )
+    parser.add_argument(
+        "--benchmark",
+        action="store_true",
+        help="only measure how fast images are encoded (--limit of them, default 128), each encoder or the one named",
+    )
     options = parser.parse_args(arguments)
+    if options.data is None and not options.benchmark:
+        parser.error("the following arguments are required: --data")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
 
-    from features.encoders import EncoderError, create_encoder
+    from features.encoders import EncoderError, create_encoder, encoder_for
+    from features.sync import sync
 
     try:
-        dataset = open_dataset(options.data)
-        encoder = create_encoder(options.encoder, weights=options.weights)
+        dataset = open_dataset(options.data or "demo")
+        if options.benchmark:
+            from features.benchmark import ENCODERS, benchmark
+
+            names = ENCODERS if options.encoder == "auto" else (options.encoder,)
+            sys.stdout.write(f"{benchmark(dataset.items, names, limit=options.limit)}\n")
+            return 0
         folder = options.out or Path("collections", dataset.name)
-        store = extract(
-            dataset, encoder, folder, batch_size=options.batch_size, dtype=options.dtype, limit=options.limit
-        )
+        update = options.sync and (folder / MANIFEST).is_file()
+        if update and options.encoder == "auto" and options.weights is None:
+            encoder = encoder_for(read_manifest(folder)["encoder"])
+        else:
+            encoder = create_encoder(options.encoder, weights=options.weights)
+        if update:
+            if options.dtype not in (None, (made := read_manifest(folder)["dtype"])):
+                raise StoreError(f"{folder} holds {made}, now {options.dtype} is asked for")
+            report = sync(dataset, encoder, folder, batch_size=options.batch_size, limit=options.limit)
+            sys.stdout.write(f"{report}\n")
+            store = FeatureStore.open(folder)
+        else:
+            dtype = options.dtype or "float16"
+            store = extract(dataset, encoder, folder, batch_size=options.batch_size, dtype=dtype, limit=options.limit)
     except (DatasetError, EncoderError, StoreError, OSError, sqlite3.Error) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
@@ -197,7 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     manifest = store.manifest
     sys.stdout.write(
-        f"{folder}: {manifest['count']} images ({manifest['damaged']} damaged), {manifest['dim']}-d "
+        f"{folder}: {store.image_count} images ({manifest['damaged']} damaged), {manifest['dim']}-d "
         f"{manifest['dtype']}, {encoder.name}\n"
     )
     return 0
