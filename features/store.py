@@ -495,7 +495,8 @@ def check_same_encoder(made: dict[str, Any], now: dict[str, Any], where: object,
     """Raise StoreError unless two encoder specs give interchangeable vectors."""
 
     def identity(spec: dict[str, Any]) -> dict[str, Any]:
-        return {**spec, "weights": spec["weights"]["sha256"]}  # not where the same weights happen to lie
+        # Not where the same weights happen to lie, nor what ran them: every runtime gives the same but for rounding.
+        return {**spec, "weights": spec["weights"]["sha256"], "runtime": None}
 
     def title(spec: dict[str, Any]) -> str:
         return f"{spec['name']} ({spec['dim']}-d, weights {spec['weights']['sha256'][:8]})"

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from features import EncoderError, choose_encoder, create_encoder
 from features.demo import _find
 from features.encoders import encoder_for, resnet50
-from features.encoders.network import fold_batch_norm
+from features.encoders.runtime import fold_batch_norm
 from features.encoders.preprocessing import Preprocessing
 from features.encoders.weights import cache_path, fetch
 from features.images import decode_image

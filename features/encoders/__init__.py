@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-NAMES = ("auto", "resnet50", "efficientnet-lite0")
+NAMES = ("auto", "resnet50", "resnet50-finetuned", "resnet50-scratch", "efficientnet-lite0", "efficientnet-lite2")
 
 
 class EncoderError(RuntimeError):
@@ -31,8 +31,9 @@ class Encoder(Protocol):
     dim : int
         Length of a vector.
     spec : dict
-        Everything the vectors depend on (weights and their SHA-256, preprocessing, descriptor), ready for JSON. Two
-        encoders with the same spec (but for where the weights lie) give interchangeable vectors.
+        Everything the vectors depend on (weights and their SHA-256, preprocessing, descriptor) and what ran the network
+        (runtime), ready for JSON. Two encoders with the same spec, but for where the weights lie and for the runtime,
+        give interchangeable vectors.
     classes : tuple of str
         Names of what `classify` tells apart, in its order; empty for a network without a classifier.
     """
@@ -77,19 +78,27 @@ def choose_encoder() -> tuple[str, str]:
 
 
 def create_encoder(
-    name: str = "auto", *, weights: str | os.PathLike[str] | None = None, device: str | None = None
+    name: str = "auto",
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    device: str | None = None,
+    runtime: str | None = None,
 ) -> Encoder:
     """Make an encoder by name.
 
     Parameters
     ----------
     name : str
-        ``"auto"`` (see `choose_encoder`; the choice is logged), ``"resnet50"``, ``"efficientnet-lite0"``.
+        ``"auto"`` (see `choose_encoder`; the choice is logged), ``"resnet50"``, ``"resnet50-finetuned"``,
+        ``"resnet50-scratch"``, ``"efficientnet-lite0"``, ``"efficientnet-lite2"``.
     weights : str or path, optional
         A ``.safetensors`` file, or a ``.pth`` state dict (read without unpickling objects). ResNet50 also takes
-        ``"IMAGENET1K_V1"`` (its default) and ``"IMAGENET1K_V2"``, downloaded once through torch hub's cache.
+        ``"IMAGENET1K_V1"`` (its default) and ``"IMAGENET1K_V2"``, downloaded once through torch hub's cache. The
+        finetuned and scratch encoders need a file that `features.train` wrote.
     device : str, optional
         A torch device; the GPU if there is one, else the CPU.
+    runtime : {"openvino", "torch", "eager"}, optional
+        How the network is run. By default the fastest that is installed; the vectors are the same but for rounding.
 
     Raises
     ------
@@ -103,13 +112,13 @@ def create_encoder(
             raise EncoderError(f"name the encoder that {os.fspath(weights)} belongs to: {' or '.join(NAMES[1:])}")
         name, reason = choose_encoder()
         logger.info("%s", reason)
-    if name == "resnet50":
+    if name.startswith("resnet50"):
         from features.encoders.resnet50 import ResNet50
 
-        return ResNet50(weights=weights, device=device)
+        return ResNet50(name, weights=weights, device=device, runtime=runtime)
     from features.encoders.efficientnet_lite import EfficientNetLite
 
-    return EfficientNetLite(name, weights=weights, device=device)
+    return EfficientNetLite(name, weights=weights, device=device, runtime=runtime)
 
 
 def encoder_for(spec: dict[str, Any], *, device: str | None = None) -> Encoder:

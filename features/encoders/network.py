@@ -1,4 +1,4 @@
-"""What the encoders have in common: batches, devices, threads, and class probabilities."""
+"""What the encoders have in common: batches, threads, and class probabilities."""
 
 from __future__ import annotations
 
@@ -6,40 +6,45 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 
-from features.encoders import EncoderError
 from features.encoders.preprocessing import Preprocessing
+from features.encoders.runtime import make_runtime
 
 _BATCH = 16
 """Images the network sees at once; more is no faster on a CPU and costs memory."""
 
 
 class NetworkEncoder:
-    """An `Encoder` around a torch network; a subclass says what the vector of a batch is.
+    """An `Encoder` around a torch network.
 
     Parameters
     ----------
     net : torch.nn.Module
-        In evaluation mode from here on.
+        From prepared images, float32 (n, 3, crop, crop), to vectors (n, dim). It belongs to the encoder from here on.
     classifier : torch.nn.Linear
         The network's last layer. It reads the first ``in_features`` numbers of a vector.
     classes : tuple of str
         Names of its outputs.
+    multi_label : bool
+        Whether the classes are independent of each other (a sigmoid each) or exclude each other (a softmax).
     weights : dict
         ``argument`` (what `create_encoder` takes to find them again), ``source`` (for people), ``sha256``.
     descriptor : str
         What the vector is made of, for people; it also keeps vectors made in another way apart.
+    device, runtime : str, optional
+        See `create_encoder`.
+    bears_bfloat16 : bool
+        Whether the network may run in bfloat16: its vectors keep a cosine of 0.999 to those of float32.
     """
 
     def __init__(
         self,
         name: str,
-        net: Any,
+        net: torch.nn.Module,
         classifier: torch.nn.Linear,
         *,
         dim: int,
@@ -48,11 +53,16 @@ class NetworkEncoder:
         weights: dict[str, Any],
         descriptor: str,
         device: str | None,
+        runtime: str | None,
+        multi_label: bool = False,
+        bears_bfloat16: bool = False,
     ) -> None:
         self.name = name
+        self._multi_label = multi_label
         self.dim = dim
         self.classes = classes
         self.preprocess = preprocessing
+        self._run = make_runtime(runtime, net, crop=preprocessing.crop, device=device, bears_bfloat16=bears_bfloat16)
         self.spec: dict[str, Any] = {
             "name": name,
             "dim": dim,
@@ -63,20 +73,11 @@ class NetworkEncoder:
                 "std": list(preprocessing.std),
             },
             "descriptor": descriptor,
+            "runtime": self._run.record,
         }
-        try:
-            self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-            fold_batch_norm(net.eval())
-            self._net = net.requires_grad_(False).to(self._device, memory_format=torch.channels_last)
-        except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for the device
-            raise EncoderError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
         self._class_weights = classifier.weight.detach().cpu().numpy().T.copy()  # (in_features, classes)
         self._class_bias = classifier.bias.detach().cpu().numpy().copy()
         self._pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="preprocess")
-
-    def _describe(self, batch: torch.Tensor) -> torch.Tensor:
-        """Float32 (n, 3, crop, crop) to (n, dim)."""
-        raise NotImplementedError
 
     def encode(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """Encode decoded images, each uint8 (H, W, 3) of any size, to float32 (n, dim)."""
@@ -100,32 +101,19 @@ class NetworkEncoder:
             features[start : start + _BATCH] = self._run(prepared[start : start + _BATCH])
         return features
 
-    def _run(self, prepared: Sequence[torch.Tensor]) -> np.ndarray:
-        with torch.inference_mode():
-            batch = torch.stack(list(prepared)).to(self._device).contiguous(memory_format=torch.channels_last)
-            return self._describe(batch).float().cpu().numpy()
-
     def classify(self, features: np.ndarray) -> np.ndarray:
-        """Class probabilities, float32 (n, classes), from stored features (n, dim) of any float type."""
+        """Class probabilities, float32 (n, classes), from stored features (n, dim) of any float type.
+
+        They sum to 1, unless the network was trained on images with several classes: then each stands for itself.
+        """
         features = np.asarray(features)
         if features.ndim != 2 or features.shape[1] != self.dim:
             raise ValueError(f"features must have shape (n, {self.dim}), got {features.shape}")
         logits = features[:, : len(self._class_weights)].astype(np.float32) @ self._class_weights + self._class_bias
+        if self._multi_label:
+            each: np.ndarray = torch.from_numpy(logits).sigmoid().numpy()
+            return each
         logits -= logits.max(axis=1, keepdims=True, initial=-np.inf)
         odds = np.exp(logits)
         probabilities: np.ndarray = odds / odds.sum(axis=1, keepdims=True)
         return probabilities
-
-
-def fold_batch_norm(net: torch.nn.Module) -> None:
-    """Fold each batch normalisation into the convolution registered just before it, in place.
-
-    In evaluation mode both are linear, so this only saves passes over memory. An activation that timm keeps inside the
-    normalisation stays.
-    """
-    for parent in list(net.modules()):
-        for (_, first), (name, second) in pairwise(list(parent.named_children())):
-            if isinstance(first, torch.nn.Conv2d) and isinstance(second, torch.nn.BatchNorm2d):
-                fused = torch.nn.utils.fusion.fuse_conv_bn_eval(first, second)
-                first.weight, first.bias = fused.weight, fused.bias
-                setattr(parent, name, getattr(second, "act", torch.nn.Identity()))

@@ -34,7 +34,7 @@ class Preprocessing:
             raise ValueError(
                 f"image must be a decoded RGB image, uint8 (H, W, 3), got {image.dtype} {tuple(image.shape)}"
             )
-        picture = Image.fromarray(_without_far_ends(image))
+        picture = Image.fromarray(without_far_ends(image))
         width, height = picture.size
         short = min(width, height)
         size = (int(self.resize * width / short), int(self.resize * height / short))
@@ -47,7 +47,8 @@ class Preprocessing:
         return (pixels - mean) / std
 
 
-def _without_far_ends(image: np.ndarray) -> np.ndarray:
+def without_far_ends(image: np.ndarray) -> np.ndarray:
+    """Cut (H, W, 3) to the middle of its long side, if that is more than four times the short one."""
     height, width = image.shape[:2]
     longest = _MAX_ASPECT * min(height, width)
     top, left = max(0, height - longest) // 2, max(0, width - longest) // 2

@@ -2,14 +2,111 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 
 from features.checksum import sha256_of
 from features.encoders import EncoderError
+from features.encoders.preprocessing import Preprocessing
+from features.torchvision_ops import declare_operators
+
+declare_operators()  # before torchvision is imported
+
+from torchvision.models import ResNet50_Weights  # noqa: E402
+
+logger = logging.getLogger(__name__)
+
+_TRAINING = "training"
+"""Key under which the header of a safetensors file holds a `Training`, as JSON."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a file that `features.train` wrote says of itself, in its header.
+
+    Attributes
+    ----------
+    network : str
+        The encoder it belongs to, without the suffix that says how it was trained.
+    init : {"imagenet", "scratch"}
+        Where training began: at weights from a file, or at random ones.
+    classes : tuple of str
+        Names of the classifier's outputs.
+    multi_label : bool
+        Whether an image may have several classes (a sigmoid each) or has exactly one (a softmax).
+    preprocessing : Preprocessing
+        What images must go through.
+    recipe, metrics : dict
+        How it was made and how good it is, for people.
+    """
+
+    network: str
+    init: str
+    classes: tuple[str, ...]
+    multi_label: bool
+    preprocessing: Preprocessing
+    recipe: dict[str, Any]
+    metrics: dict[str, Any]
+
+    @property
+    def kind(self) -> str:
+        """The network and how it came about: ``resnet50-finetuned``, ``resnet50-scratch``, ..."""
+        return f"{self.network}-{'scratch' if self.init == 'scratch' else 'finetuned'}"
+
+
+def read_training(path: str | os.PathLike[str]) -> Training | None:
+    """Read what a weights file says of its training; None if it says nothing, as files from elsewhere do.
+
+    Raises
+    ------
+    EncoderError
+        It says something that cannot be read.
+    """
+    path = Path(path).expanduser()
+    if path.suffix != ".safetensors" or not path.is_file():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            text = (file.metadata() or {}).get(_TRAINING)
+        if text is None:
+            return None
+        fields = json.loads(text)
+        fields["classes"] = tuple(fields["classes"])
+        preprocessing = fields["preprocessing"]
+        preprocessing.update({name: tuple(preprocessing[name]) for name in ("mean", "std")})
+        return Training(**{**fields, "preprocessing": Preprocessing(**preprocessing)})
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise EncoderError(f"{path} is damaged: its header cannot be read ({_first_line(error)})") from error
+
+
+def write_training(path: Path, state: dict[str, torch.Tensor], training: Training) -> None:
+    """Write weights with their `Training` in the header, durably: at any moment the file is the old or the new one."""
+    write_tensors(path, state, {_TRAINING: json.dumps(asdict(training), ensure_ascii=False)})
+
+
+def write_tensors(path: Path, tensors: dict[str, torch.Tensor], header: dict[str, str]) -> None:
+    """Write a safetensors file so that at any moment it is the old one or the new one, whole."""
+    temporary = path.with_name(f".{path.name}.partial")
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, header)
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def class_names(training: Training | None, count: int) -> tuple[str, ...]:
+    """Names of a classifier's outputs: the file's own, ImageNet's if there are 1,000, else numbers."""
+    if training is not None:
+        return training.classes
+    names = ResNet50_Weights.IMAGENET1K_V1.meta["categories"]  # in the order that all networks use
+    return tuple(names) if count == len(names) else tuple(f"class {number}" for number in range(count))
 
 
 def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], str]:
@@ -33,7 +130,9 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor],
         raise EncoderError(f"{path} is damaged or not a file of weights only: {_first_line(error)}") from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise EncoderError(f"weights file {path} must hold a flat dict of tensors (a state dict)")
-    return state, sha256_of(path)
+    digest = sha256_of(path)
+    logger.info("weights %s, SHA-256 %s", path, digest)
+    return state, digest
 
 
 def load_into(net: torch.nn.Module, state: dict[str, torch.Tensor], source: str | os.PathLike[str]) -> None:
