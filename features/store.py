@@ -268,10 +268,16 @@ class FeatureStore:
             )
 
     def update_manifest(self, **entries: Any) -> None:
-        """Add or replace entries of the manifest, atomically (``metric``, the indexes' files and checksums, ...)."""
+        """Add or replace entries of the manifest, atomically (``metric``, the indexes' files and checksums, ...).
+
+        A file that the manifest spoke of before and does not any more is deleted.
+        """
         with self._lock:
-            manifest = {**read_manifest(self.folder), **entries}
+            before = read_manifest(self.folder)
+            manifest = {**before, **entries}
             write_json(self.folder / MANIFEST, manifest)
+            for file in files_of(before) - files_of(manifest):
+                (self.folder / file).unlink(missing_ok=True)
             self.manifest = manifest
             self.__dict__.pop("items", None)  # their paths follow from the manifest's root
 
@@ -452,6 +458,12 @@ def versions() -> dict[str, str]:
 def catalog_file(manifest: dict[str, Any]) -> str:
     """Name of the catalog that a manifest speaks of; early manifests did not say."""
     return str(manifest.get("catalog", {}).get("file", CATALOG))
+
+
+def numbered(file: str, generation: int) -> str:
+    """Name of a part of a collection in a generation: ``features.npy``, then ``features.1.npy``, ..."""
+    stem, extension = file.split(".")
+    return f"{stem}.{generation}.{extension}" if generation else file
 
 
 def upgrade_catalog(catalog: sqlite3.Connection) -> None:

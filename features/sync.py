@@ -34,6 +34,7 @@ from features.store import (
     FeatureStore,
     StoreError,
     as_rows,
+    numbered,
     path_to,
     read_manifest,
     remove_leftovers,
@@ -296,7 +297,7 @@ class _NextGeneration:
         source.update((id, self._path(item)) for id, item in self._added)
         renewed = np.array(sorted(source), np.int64)
         removed = np.array(sorted(record.id for record in self._changes.removed), np.int64)
-        path = folder / _numbered(FEATURES, self._number)
+        path = folder / numbered(FEATURES, self._number)
         with path.open("wb") as file:
             header = {"descr": old.dtype.str, "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
@@ -353,7 +354,7 @@ class _NextGeneration:
 
     def _write_catalog(self, said: list[tuple[str, tuple[Any, ...]]], checksum: str) -> dict[str, Any]:
         """Copy the catalog and say it there; returns what becomes new in the manifest."""
-        path = self._store.folder / _numbered(CATALOG, self._number)
+        path = self._store.folder / numbered(CATALOG, self._number)
         with closing(sqlite3.connect(path, isolation_level=None)) as new:
             with self._store.catalog() as old:
                 old.backup(new)
@@ -381,9 +382,3 @@ class _NextGeneration:
             unchanged=len(changes.kept) + len(changes.unlisted) + len(changes.unread) - len(self._read_now),
             damaged=tuple((path, reason) for path, reason in reasons if reason is not None),
         )
-
-
-def _numbered(name: str, generation: int) -> str:
-    """``features.npy`` -> ``features.3.npy``."""
-    stem, extension = name.split(".")
-    return f"{stem}.{generation}.{extension}"
