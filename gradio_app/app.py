@@ -33,13 +33,18 @@ from features.images import ImageError, decode_image
 from features.store import StoreError
 from gradio_app.crop import READ_BOX, Box, crop_overlay, parse_box, render
 from gradio_app.engine import EngineError, Hits, SearchEngine
+from gradio_app.explain import Settings
 from gradio_app.grid import Tile, picture_grid, render_pager, render_tiles, result_tiles
 from gradio_app.remote_image import RemoteImageError, fetch_image
+from gradio_app.tabs.compare import compare_tab
+from gradio_app.tabs.evaluate import evaluate_tab
+from gradio_app.tabs.explain import Question, explain_tab
 from gradio_app.thumbs import picture_routes, to_jpeg
 
 logger = logging.getLogger(__name__)
 
 COLLECTIONS = Path("collections")
+STATIC = Path(__file__).parent / "static"
 ENGINE_NAMES = {"ivfpq": "IVFPQ (ours)", "faiss": "faiss", "exact": "exact"}
 MAX_RESULTS = 50
 RESULTS = 20
@@ -98,7 +103,7 @@ class SearchPage(gr.Blocks):
         )
         self.server_options: dict[str, Any] = {
             "app_kwargs": {"routes": picture_routes(engines)},
-            "css": (Path(__file__).parent / "static" / "page.css").read_text(encoding="utf-8"),
+            "css": "".join((STATIC / name).read_text(encoding="utf-8") for name in ("page.css", "explain.css")),
             "theme": _theme(),
             "max_file_size": UPLOAD_LIMIT,
             "footer_links": [],
@@ -208,6 +213,9 @@ def build_app(engines: Engines) -> SearchPage:
                     results = picture_grid(value="", elem_id="ris-results")
             with gr.Tab("Browse the collection", id="gallery"):
                 gallery = picture_grid(value=_gallery(first, 1), elem_id="ris-gallery")
+            compare_tab(by_name, collection, [query, last, box], _to_compare)
+            explain_tab(by_name, collection, [query, last, count, engine_choice, nprobe, box], _to_explain)
+            evaluate_tab(by_name, collection)
 
         def on_upload(uploaded: Mapping[str, Any] | None) -> Any:
             if not uploaded or not uploaded.get("path"):  # the source was switched
@@ -401,6 +409,19 @@ def _names_remote_file(data: Any) -> bool:
 
 def _with_box(query: Query, drawn: str | None) -> Query:
     return replace(query, box=parse_box(drawn or "", query.token, query.width, query.height))
+
+
+def _to_compare(chosen: Query | None, last: Query | None, drawn: str | None) -> Query | None:
+    """The picture to search, or else the last searched."""
+    return last if chosen is None else _with_box(chosen, drawn)
+
+
+def _to_explain(
+    chosen: Query | None, last: Query | None, k: float, engine: str, nprobe: float | None, drawn: str | None
+) -> Question | None:
+    """The last search, or else one with the picture to search."""
+    subject = last or _to_compare(chosen, last, drawn)
+    return None if subject is None else Question(subject, Settings(engine, int(k), int(nprobe or 1)))
 
 
 def _data_uri(pixels: np.ndarray, side: int) -> str:
