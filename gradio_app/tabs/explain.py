@@ -76,8 +76,9 @@ def explain_tab(
         For a `Question`: an event that sets it and then selects the tab has that explained.
     """
     first = engines[collection.value]
-    asked, shown = gr.State(None), gr.State(None)
     with gr.Tab("Explain", id="explain") as tab:
+        # Not beside the tab: whatever lies directly in gr.Tabs is counted as one, and tabs then come up twice.
+        asked, shown = gr.State(None), gr.State(None)
         gr.HTML(f'<p class="ris-intro">{_INTRO}</p>', apply_default_css=False)
         with gr.Row(elem_classes="ris-controls"):
             about = gr.HTML(subject_view(None), apply_default_css=False, elem_id="ris-explain-about")
@@ -283,8 +284,8 @@ def _pictures(engine: SearchEngine, subject: Subject, vector: np.ndarray, id: in
         )
     return (
         '<h3>Where they match</h3><p class="ris-note">Bright places of one picture are those most like the other '
-        "picture as a whole, as the network's last layer sees them. It looks at the square in the middle only; the rest is "
-        "shaded.</p>"
+        "picture as a whole, as the network's last layer sees them. It looks at the square in the middle only; the rest "
+        "is shaded.</p>"
         '<label class="ris-toggle"><input type="checkbox" class="ris-heat-on" checked> Show the heat</label>'
         f'<div class="ris-cards">{"".join(cards)}</div>'
     )
