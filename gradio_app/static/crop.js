@@ -100,6 +100,16 @@ element.addEventListener('click', (event) => {
   if (event.target.closest('.ris-remove')) trigger('remove');
 });
 
+// A new picture may have come to be searched at once. Its token tells it from the same one shown again.
+let token = crop()?.dataset.token;
+new MutationObserver(() => {
+  const c = crop();
+  if (c?.dataset.token === token) return;
+  token = c?.dataset.token;
+  if (c && 'go' in c.dataset) trigger('go');
+}).observe(element, { childList: true, subtree: true });
+document.addEventListener('ris-go', () => trigger('go'));
+
 // A picture dropped on the one that is there, or pasted anywhere on the page, goes the way of an upload.
 function upload_file(files) {
   const file = [...files].find((f) => f.type.startsWith('image/'));

@@ -1,0 +1,104 @@
+"""What one visitor's session holds: the picture to search, and what was searched before."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from features.images import ImageError, decode_image
+from gradio_app.crop import Box, parse_box
+from gradio_app.page import sorry
+from gradio_app.thumbs import to_jpeg
+
+PREVIEW_SIDE = 800  # pixels; what the browser shows of the query, while the search reads the picture itself
+THUMB_SIDE = 200
+
+
+@dataclass(frozen=True)
+class Query:
+    """A picture to search with."""
+
+    token: str  # tells this choice of a picture from any other, so that a crop box cannot land on the wrong one
+    path: Path
+    name: str
+    width: int
+    height: int
+    box: Box | None = None
+
+    @classmethod
+    def open(cls, path: Path, name: str) -> Query:
+        pixels = _decode(path, name)
+        height, width = pixels.shape[:2]
+        return cls(secrets.token_hex(8), path, name, width, height)
+
+    def pixels(self) -> np.ndarray:
+        """The part to search, uint8 (h, w, 3), at full resolution."""
+        x0, y0, x1, y1 = self.box or (0, 0, self.width, self.height)
+        return _decode(self.path, self.name)[y0:y1, x0:x1]
+
+    def preview(self) -> str:
+        """Data URI of the whole picture, for the browser."""
+        return _preview(replace(self, token="", box=None), PREVIEW_SIDE)
+
+    def thumbnail(self) -> str:
+        """Data URI of the part to search, small."""
+        return _preview(replace(self, token=""), THUMB_SIDE)
+
+    def again(self) -> Query:
+        """The same picture and box, chosen anew."""
+        return replace(self, token=secrets.token_hex(8))
+
+
+@dataclass
+class Visit:
+    """One visitor's session.
+
+    Handlers change it in place instead of returning a new one: of two that run at the same time, the one to finish
+    last would otherwise write back what it read at its beginning, and undo the other.
+
+    Attributes
+    ----------
+    query : Query or None
+        The picture to search.
+    last : Query or None
+        What "Last searched" shows.
+    """
+
+    query: Query | None = None
+    last: Query | None = None
+
+    def crop(self, drawn: str | None) -> Query | None:
+        """Take over the box on the page (see `crop.READ_BOX`); the query with it."""
+        query = self.query
+        if query is not None:
+            cropped = replace(query, box=parse_box(drawn or "", query.token, query.width, query.height))
+            if self.query is query:  # no other was chosen in the meantime
+                self.query = cropped
+            return cropped
+        return None
+
+
+def gone(name: str) -> Exception:
+    """What to say when a file is no longer there."""
+    return sorry(f"{name} is no longer on the server. Choose the picture again.")
+
+
+def _decode(path: Path, name: str) -> np.ndarray:
+    if not path.is_file():
+        raise gone(name)
+    try:
+        return decode_image(path)
+    except ImageError as error:
+        raise sorry(f"{name} cannot be read as a picture.") from error
+
+
+@lru_cache(maxsize=128)  # of at most some 150 kB each
+def _preview(query: Query, side: int) -> str:
+    jpeg = to_jpeg(Image.fromarray(query.pixels()), side)
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
