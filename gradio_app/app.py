@@ -20,11 +20,11 @@ import gradio as gr
 
 from features.encoders import EncoderError
 from features.store import StoreError
-from gradio_app.browse_tab import browse_tab
 from gradio_app.engine import EngineError, SearchEngine
 from gradio_app.library import Library
 from gradio_app.page import SearchPage, Shared
-from gradio_app.search_tab import search_tab
+from gradio_app.tabs.browse import browse_tab
+from gradio_app.tabs.search import search_tab
 from gradio_app.visit import Visit
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from gradio_app.app import build_app
 from gradio_app.engine import SearchEngine
-from gradio_app.search_tab import EXAMPLES
+from gradio_app.tabs.search import EXAMPLES
 
 pytestmark = pytest.mark.browser
 
@@ -504,7 +504,7 @@ def test_address_is_refused_in_words(page, server, address, says):
 
 def test_address_of_a_picture_becomes_the_query(page, monkeypatch, server):
     item = server[1].store.items[7]
-    monkeypatch.setattr("gradio_app.search_tab.fetch_image", lambda url: item.path.read_bytes())
+    monkeypatch.setattr("gradio_app.tabs.search.fetch_image", lambda url: item.path.read_bytes())
     page.locator("#ris-url input, #ris-url textarea").fill("https://pictures.example/some/cat.jpg?size=1#x")
     page.click("#ris-fetch")
     page.wait_for_selector(".ris-crop")

@@ -107,7 +107,7 @@ new MutationObserver(() => {
   if (c?.dataset.token === token) return;
   token = c?.dataset.token;
   if (c && 'go' in c.dataset) trigger('go');
-}).observe(element, { childList: true, subtree: true });
+}).observe(element, { childList: true, subtree: true, attributeFilter: ['data-token'] }); // Gradio morphs what is there
 document.addEventListener('ris-go', () => trigger('go'));
 
 // A picture dropped on the one that is there, or pasted anywhere on the page, goes the way of an upload.
