@@ -57,6 +57,11 @@ class Lists:
         """The codes of rows (n,): shape (n, width)."""
         return self.blocks[rows // self.lanes, :, rows % self.lanes]
 
+    def list_ids(self, number: int) -> Ids:
+        """The ids in list `number`, in the order of its rows. int64 (size,)."""
+        start = self.starts[number]
+        return self.ids[start : start + self.sizes[number]].astype(np.int64)
+
     def rows(self) -> Ids:
         """Numbers of all rows in use, list after list. int64 (ntotal,)."""
         return _ranges(self.starts, self.sizes)

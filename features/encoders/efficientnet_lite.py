@@ -111,3 +111,7 @@ class EfficientNetLite(NetworkEncoder):
         normalize = torch.nn.functional.normalize
         parts = [weight * norm * normalize(stage) for weight, stage in zip(STAGE_WEIGHTS, stages, strict=True)]
         return torch.cat([head, *parts], dim=1)
+
+    def _last_maps(self, batch: torch.Tensor) -> torch.Tensor:
+        maps: torch.Tensor = self._net.forward_features(batch)
+        return maps

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from features.encoders import EncoderError
+from features.encoders import EncoderError, FeatureMap
 from features.encoders.preprocessing import Preprocessing
 
 _BATCH = 16
@@ -78,6 +78,10 @@ class NetworkEncoder:
         """Float32 (n, 3, crop, crop) to (n, dim)."""
         raise NotImplementedError
 
+    def _last_maps(self, batch: torch.Tensor) -> torch.Tensor:
+        """Float32 (n, 3, crop, crop) to what `_describe` averages for the classifier's part: (n, c, h, w)."""
+        raise NotImplementedError
+
     def encode(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """Encode decoded images, each uint8 (H, W, 3) of any size, to float32 (n, dim)."""
         if len(images) == 1:
@@ -100,10 +104,18 @@ class NetworkEncoder:
             features[start : start + _BATCH] = self._run(prepared[start : start + _BATCH])
         return features
 
+    def feature_map(self, image: np.ndarray) -> FeatureMap:
+        """The last feature map of a decoded image, uint8 (H, W, 3). See `Encoder.feature_map`."""
+        with torch.inference_mode():
+            maps = self._last_maps(self._batch([self.preprocess(image)]))
+            return FeatureMap(maps[0].permute(1, 2, 0).float().cpu().numpy(), self.preprocess.window(image))
+
     def _run(self, prepared: Sequence[torch.Tensor]) -> np.ndarray:
         with torch.inference_mode():
-            batch = torch.stack(list(prepared)).to(self._device).contiguous(memory_format=torch.channels_last)
-            return self._describe(batch).float().cpu().numpy()
+            return self._describe(self._batch(prepared)).float().cpu().numpy()
+
+    def _batch(self, prepared: Sequence[torch.Tensor]) -> torch.Tensor:
+        return torch.stack(list(prepared)).to(self._device).contiguous(memory_format=torch.channels_last)
 
     def classify(self, features: np.ndarray) -> np.ndarray:
         """Class probabilities, float32 (n, classes), from stored features (n, dim) of any float type."""

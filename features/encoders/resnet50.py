@@ -90,3 +90,10 @@ class ResNet50(NetworkEncoder):
     def _describe(self, batch: torch.Tensor) -> torch.Tensor:
         pooled: torch.Tensor = self._net(batch)
         return pooled
+
+    def _last_maps(self, batch: torch.Tensor) -> torch.Tensor:
+        net = self._net
+        maps = net.maxpool(net.relu(net.bn1(net.conv1(batch))))
+        for stage in (net.layer1, net.layer2, net.layer3, net.layer4):
+            maps = stage(maps)
+        return maps
