@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import os
 import threading
 import time
@@ -222,6 +223,7 @@ class SearchEngine:
         engine: str = "ivfpq",
         rerank: bool = False,
         filter: Mapping[str, str | Collection[str]] | None = None,
+        cutoff: float | None = None,
     ) -> Hits:
         """The k images nearest to a query.
 
@@ -240,6 +242,8 @@ class SearchEngine:
             Take the `RERANK_FACTOR` * k best by the index's codes and rank them again by the stored vectors, exactly.
         filter : mapping, optional
             ``{"label": "cup"}`` or ``{"label": ["cup", "chair"]}``: only images that bear one of these labels.
+        cutoff : float, optional
+            Leave out hits whose score is worse: a smaller similarity, or a larger distance.
 
         Returns
         -------
@@ -260,6 +264,9 @@ class SearchEngine:
         encode_ms = (time.perf_counter() - started) * 1e3
         hits = self._search(vector, int(k), own_id, nprobe=nprobe, engine=engine, rerank=rerank, ids=allowed)
         hits.encode_ms = encode_ms
+        if cutoff is not None:
+            worse = operator.gt if self.metric == "l2" else operator.lt
+            hits[:] = [hit for hit in hits if not worse(hit.score, cutoff)]
         return hits
 
     def search_vector(

@@ -36,6 +36,10 @@ class Library(Mapping[str, SearchEngine]):
     def __len__(self) -> int:
         return len(self._engines)
 
+    def first(self) -> SearchEngine | None:
+        """The collection to begin with; None where there is none."""
+        return next(iter(self._engines.values()), None)
+
     def put(self, engine: SearchEngine) -> None:
         """Add a collection, or replace the one of this name."""
         with self._lock:

@@ -17,10 +17,10 @@ PAGE_SIZE = 60
 
 def browse_tab(library: Library, shared: Shared) -> gr.HTML:
     """Build the tab's content and wire it; returns its grid, so that its pictures can be searched with."""
-    gallery = picture_grid(value=_gallery(next(iter(library.values())), 1), elem_id="ris-gallery")
+    gallery = picture_grid(value=_gallery(library.first(), 1), elem_id="ris-gallery")
 
     def on_collection(name: str) -> str:
-        return _gallery(engine_of(library, name), 1)
+        return _gallery(library.get(name), 1)
 
     def on_turn(name: str, event: gr.EventData) -> str:
         number = getattr(event, "page", 1)
@@ -31,7 +31,9 @@ def browse_tab(library: Library, shared: Shared) -> gr.HTML:
     return gallery
 
 
-def _gallery(engine: SearchEngine, page: int) -> str:
+def _gallery(engine: SearchEngine | None, page: int) -> str:
+    if engine is None:
+        return ""
     ids = engine.store.ids
     pages = max(1, math.ceil(len(ids) / PAGE_SIZE))
     page = min(max(page, 1), pages)
