@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import os
 import threading
 import time
@@ -222,6 +223,7 @@ class SearchEngine:
         engine: str = "ivfpq",
         rerank: bool = False,
         filter: Mapping[str, str | Collection[str]] | None = None,
+        cutoff: float | None = None,
     ) -> Hits:
         """The k images nearest to a query.
 
@@ -240,6 +242,8 @@ class SearchEngine:
             Take the `RERANK_FACTOR` * k best by the index's codes and rank them again by the stored vectors, exactly.
         filter : mapping, optional
             ``{"label": "cup"}`` or ``{"label": ["cup", "chair"]}``: only images that bear one of these labels.
+        cutoff : float, optional
+            Leave out hits whose score is worse: a smaller similarity, or a larger distance.
 
         Returns
         -------
@@ -254,12 +258,15 @@ class SearchEngine:
             If the query is not a readable image.
         """
         self._check(engine, k, nprobe)
-        allowed = None if filter is None else self._matching_ids(filter)
+        allowed = None if filter is None else self.matching_ids(filter)
         started = time.perf_counter()
         vector, own_id = self.encode(query)
         encode_ms = (time.perf_counter() - started) * 1e3
         hits = self._search(vector, int(k), own_id, nprobe=nprobe, engine=engine, rerank=rerank, ids=allowed)
         hits.encode_ms = encode_ms
+        if cutoff is not None:
+            worse = operator.gt if self.metric == "l2" else operator.lt
+            hits[:] = [hit for hit in hits if not worse(hit.score, cutoff)]
         return hits
 
     def search_vector(
@@ -271,10 +278,12 @@ class SearchEngine:
         nprobe: int | None = None,
         engine: str = "ivfpq",
         rerank: bool = False,
+        filter: Mapping[str, str | Collection[str]] | None = None,
     ) -> Hits:
         """`search` with what `encode` returned: one picture for several searches."""
         self._check(engine, k, nprobe)
-        return self._search(vector, int(k), own_id, nprobe=nprobe, engine=engine, rerank=rerank, ids=None)
+        allowed = None if filter is None else self.matching_ids(filter)
+        return self._search(vector, int(k), own_id, nprobe=nprobe, engine=engine, rerank=rerank, ids=allowed)
 
     def neighbours(
         self,
@@ -287,6 +296,7 @@ class SearchEngine:
     ) -> SearchResult:
         """The k nearest images of each vector (nq, dim), an image of the collection itself among them."""
         self._check(engine, k, nprobe)
+        rerank = rerank and engine != "exact"
         found = self._candidates(vectors, RERANK_FACTOR * k if rerank else k, nprobe=nprobe, engine=engine, ids=None)
         if not rerank:
             return found
@@ -364,7 +374,8 @@ class SearchEngine:
             if not isinstance(value, int | np.integer) or value < 1:
                 raise EngineError(f"{name} must be a whole number of at least 1, got {value!r}")
 
-    def _matching_ids(self, filter: Mapping[str, str | Collection[str]]) -> NDArray[np.int64]:
+    def matching_ids(self, filter: Mapping[str, str | Collection[str]]) -> NDArray[np.int64]:
+        """Ids of the images that a filter (see `search`) lets through, ascending."""
         unknown = set(filter) - {"label"}
         if unknown:
             raise EngineError(f"cannot filter by {', '.join(sorted(unknown))}; known: label")

@@ -25,12 +25,18 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Settings:
-    """How a search is to be done; see `SearchEngine.search`."""
+    """How a search is to be done; see `SearchEngine.search`. With `labels`, among pictures that bear one of them."""
 
     engine: str = "ivfpq"
     k: int = 10
     nprobe: int | None = None
     rerank: bool = False
+    labels: tuple[str, ...] = ()
+
+    @property
+    def filter(self) -> dict[str, tuple[str, ...]] | None:
+        """As `SearchEngine.search` takes it."""
+        return {"label": self.labels} if self.labels else None
 
 
 @dataclass(frozen=True)
@@ -196,33 +202,45 @@ def explain(engine: SearchEngine, vector: Vector, own_id: int | None, id: int, s
     id : int
         Any picture of the collection, found or not.
     """
-    hits = engine.search_vector(
-        vector,
-        settings.k,
-        own_id=own_id,
-        nprobe=settings.nprobe,
-        engine=settings.engine,
-        rerank=settings.rerank,
-    )
+    hits = search(engine, vector, own_id, settings)
+    allowed = engine.matching_ids(settings.filter) if settings.filter else None
     exact = engine.index("exact")
     exact_score = float(exact.search(vector[None], 1, ids=np.array([id])).distances[0, 0])
-    exact_rank = _rank(exact, vector[None], id, exact_score, own_id)
+    exact_rank = _rank(exact, vector[None], id, exact_score, own_id, ids=allowed)
     path = search_path(engine, vector, hits, settings)
-    file = None if settings.engine == "exact" else InvertedFile.of(engine.index(settings.engine))
-    place = None if file is None else _place(file, vector, id, own_id, path)
+    file = inverted_file(engine, settings)
+    place = None if file is None else _place(file, vector, id, own_id, len(path.probed), allowed)
     rank = next((hit.rank for hit in hits if hit.id == id), None)
     lost = rank is None and exact_rank <= settings.k
     verdict = _verdict(rank, exact_rank, place, path, settings)
     return Explanation(id, rank, exact_rank, exact_score, place, path, verdict, lost)
 
 
+def search(engine: SearchEngine, vector: Vector, own_id: int | None, settings: Settings) -> Hits:
+    """`SearchEngine.search_vector` with these settings."""
+    return engine.search_vector(
+        vector,
+        settings.k,
+        own_id=own_id,
+        nprobe=settings.nprobe,
+        engine=settings.engine,
+        rerank=settings.rerank,
+        filter=settings.filter,
+    )
+
+
 def search_path(engine: SearchEngine, vector: Vector, hits: Hits, settings: Settings) -> SearchPath:
     """What a search with these settings, which found `hits`, looked at."""
-    file = None if settings.engine == "exact" else InvertedFile.of(engine.index(settings.engine))
+    file = inverted_file(engine, settings)
+    allowed = engine.matching_ids(settings.filter) if settings.filter else None
     if file is None:
-        return SearchPath(int(engine.store.ids.size), (), 0, hits.reranked)
+        return SearchPath(int(engine.store.ids.size if allowed is None else allowed.size), (), 0, hits.reranked)
     probed = _probed(engine, file, vector, settings)
-    scanned = int(file.cells.lists.view.sizes[probed].sum())
+    lists = file.cells.lists.view
+    if allowed is None:
+        scanned = int(lists.sizes[probed].sum())
+    else:
+        scanned = int(np.isin(file.cells.codes_of(allowed)[0], probed).sum())
     return SearchPath(file.cells.nlist, tuple(probed.tolist()), scanned, hits.reranked)
 
 
@@ -234,13 +252,18 @@ def cell_map(engine: SearchEngine, vector: Vector, settings: Settings, *, method
     method : {"pca", "umap"}
         UMAP keeps neighbours together better, needs the package umap-learn and takes seconds at first.
     """
-    file = None if settings.engine == "exact" else InvertedFile.of(engine.index(settings.engine))
+    file = inverted_file(engine, settings)
     if file is None or file.cells.nlist < 3:
         return None
     points, projection = _plane(file.cells, method)
     x = file.seen(vector)
     query = projection.transform(normalised(x) if file.cells.metric == "cosine" else x)[0]
     return CellMap(points, query, file.cells.lists.view.sizes, _probed(engine, file, vector, settings))
+
+
+def inverted_file(engine: SearchEngine, settings: Settings) -> InvertedFile | None:
+    """What a search with these settings looks into; None if it compares with every picture."""
+    return None if settings.engine == "exact" else InvertedFile.of(engine.index(settings.engine))
 
 
 def map_methods() -> tuple[str, ...]:
@@ -286,7 +309,14 @@ def _probed(engine: SearchEngine, file: InvertedFile, vector: Vector, settings: 
     return file.cells.probe(file.seen(vector), nprobe).ids[0]
 
 
-def _place(file: InvertedFile, vector: Vector, id: int, own_id: int | None, path: SearchPath) -> Place:
+def _place(
+    file: InvertedFile,
+    vector: Vector,
+    id: int,
+    own_id: int | None,
+    nprobe: int,
+    allowed: NDArray[np.int64] | None,
+) -> Place:
     cells, x = file.cells, file.seen(vector)
     (number,), code = cells.codes_of([id])
     order = cells.probe(x, cells.nlist).ids[0]
@@ -297,7 +327,7 @@ def _place(file: InvertedFile, vector: Vector, id: int, own_id: int | None, path
         list_ids=cells.lists.view.list_ids(int(number)),
         code=cells.pq.pack(code)[0].tobytes(),
         score=file.score(distance),
-        rank=_rank(cells, x, id, distance, own_id, nprobe=len(path.probed)),
+        rank=_rank(cells, x, id, distance, own_id, nprobe=nprobe, ids=allowed),
     )
 
 

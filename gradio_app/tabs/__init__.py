@@ -1,1 +1,1 @@
-"""Tabs of the page beside search: each module builds its own into the page's tabs."""
+"""Tabs of the page: each module builds its own into the page's tabs."""

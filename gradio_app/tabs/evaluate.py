@@ -11,8 +11,10 @@ import gradio as gr
 
 from gradio_app.engine import EngineError, SearchEngine
 from gradio_app.evaluate import DEPTH, Confusion, Evaluation, evaluate
-from gradio_app.tabs.compare import MAX_K, NAMES, nprobe_slider
-from gradio_app.tabs.subject import sorry
+from gradio_app.library import Library
+from gradio_app.page import QUIET, Shared, engine_of, sorry
+from gradio_app.tabs.compare import MAX_K, RERANK, nprobe_slider
+from gradio_app.tabs.search import ENGINE_NAMES
 from gradio_app.thumbs import picture_url
 
 REFRESH = 0.5  # seconds between two updates of the page
@@ -28,37 +30,28 @@ _MEASURES = (
 )
 
 
-def evaluate_tab(engines: Mapping[str, SearchEngine], collection: gr.Dropdown) -> None:
-    """Build the tab inside the page's `gr.Tabs`.
-
-    Parameters
-    ----------
-    engines : mapping of str to SearchEngine
-        By collection name.
-    collection : gr.Dropdown
-        The collection chosen.
-    """
-    first = engines[collection.value]
-    with gr.Tab("Evaluate", id="evaluate"):
-        gr.HTML(f'<p class="ris-intro">{_INTRO}</p>', apply_default_css=False)
-        with gr.Row(elem_classes="ris-controls"):
-            names = gr.CheckboxGroup(**_engine_boxes(first), label="Engines", elem_id="ris-evaluate-engines")
-            k = gr.Slider(1, MAX_K, 10, step=1, label="k of precision@k", elem_id="ris-evaluate-k", min_width=160)
-            nprobe = gr.Slider(**nprobe_slider(first), elem_id="ris-evaluate-nprobe", min_width=160)
-            rerank = gr.Checkbox(
-                False,
-                label="Re-rank",
-                info="Rank the 10 k best again by their stored vectors; takes longer",
-                elem_id="ris-evaluate-rerank",
-                min_width=160,
-            )
-        with gr.Row(elem_classes="ris-run"):
-            start = gr.Button("Evaluate", variant="primary", elem_id="ris-evaluate-start", scale=0, min_width=140)
-            stop = gr.Button("Stop", elem_id="ris-evaluate-stop", scale=0, min_width=100, interactive=False)
-        report = gr.HTML(f'<p class="ris-note">{_MEASURES}</p>', apply_default_css=False, elem_id="ris-evaluate")
+def evaluate_tab(library: Library, shared: Shared) -> None:
+    """Build the tab's content and wire it."""
+    collection, first = shared.collection, library.first()
+    gr.HTML(f'<p class="ris-intro">{_INTRO}</p>', apply_default_css=False)
+    with gr.Row(elem_classes="ris-controls"):
+        names = gr.CheckboxGroup(**_engine_boxes(first), label="Engines", elem_id="ris-evaluate-engines")
+        k = gr.Slider(1, MAX_K, 10, step=1, label="k of precision@k", elem_id="ris-evaluate-k", min_width=160)
+        nprobe = gr.Slider(**nprobe_slider(first), elem_id="ris-evaluate-nprobe", min_width=160)
+        rerank = gr.Checkbox(
+            False,
+            label="Re-rank",
+            info=f"{RERANK}; takes longer",
+            elem_id="ris-evaluate-rerank",
+            min_width=160,
+        )
+    with gr.Row(elem_classes="ris-run"):
+        start = gr.Button("Evaluate", variant="primary", elem_id="ris-evaluate-start", scale=0, min_width=140)
+        stop = gr.Button("Stop", elem_id="ris-evaluate-stop", scale=0, min_width=100, interactive=False)
+    report = gr.HTML(f'<p class="ris-note">{_MEASURES}</p>', apply_default_css=False, elem_id="ris-evaluate")
 
     def on_start(name: str, chosen: list[str], k: float, nprobe: float, rerank: bool) -> Iterator[Any]:
-        engine = engines[name]
+        engine = engine_of(library, name)
         chosen = [key for key in engine.engines if key in chosen]
         if not chosen:
             raise sorry("Choose at least one engine to evaluate.")
@@ -87,7 +80,7 @@ def evaluate_tab(engines: Mapping[str, SearchEngine], collection: gr.Dropdown) -
         return gr.Button(interactive=True), gr.Button(interactive=False)
 
     def on_collection(name: str) -> Any:
-        engine = engines[name]
+        engine = library.get(name)
         return (
             gr.CheckboxGroup(**_engine_boxes(engine)),
             gr.Slider(**nprobe_slider(engine)),
@@ -100,24 +93,23 @@ def evaluate_tab(engines: Mapping[str, SearchEngine], collection: gr.Dropdown) -
         on_start,
         [collection, names, k, nprobe, rerank],
         [start, stop, report],
-        api_visibility="private",
-        show_progress="hidden",
         concurrency_id="evaluate",
         concurrency_limit=1,
+        **QUIET,
     )
-    stop.click(on_stop, None, [start, stop], cancels=[running], api_visibility="private", show_progress="hidden")
+    stop.click(on_stop, None, [start, stop], cancels=[running], **QUIET)
     collection.change(
         on_collection,
         collection,
         [names, nprobe, start, stop, report],
         cancels=[running],
-        api_visibility="private",
-        show_progress="hidden",
+        **QUIET,
     )
 
 
-def _engine_boxes(engine: SearchEngine) -> dict[str, Any]:
-    return {"choices": [(NAMES[key], key) for key in engine.engines], "value": list(engine.engines)}
+def _engine_boxes(engine: SearchEngine | None) -> dict[str, Any]:
+    keys = engine.engines if engine else ()
+    return {"choices": [(ENGINE_NAMES[key], key) for key in keys], "value": list(keys)}
 
 
 def _report(engine: SearchEngine, chosen: list[str], made: Mapping[str, tuple[Evaluation, float]]) -> str:
@@ -138,11 +130,11 @@ def _report(engine: SearchEngine, chosen: list[str], made: Mapping[str, tuple[Ev
 
 def _row(key: str, made: tuple[Evaluation, float] | None) -> str:
     if made is None:
-        return f'<tr data-engine="{key}"><th>{NAMES[key]}</th><td colspan="5">waiting</td></tr>'
+        return f'<tr data-engine="{key}"><th>{ENGINE_NAMES[key]}</th><td colspan="5">waiting</td></tr>'
     e, seconds = made
     asked = f"{e.done:,}" if e.done == e.total else f"{e.done:,} of {e.total:,}"
     return (
-        f'<tr data-engine="{key}"><th>{NAMES[key]}</th><td>{e.precision:.3f}</td>'
+        f'<tr data-engine="{key}"><th>{ENGINE_NAMES[key]}</th><td>{e.precision:.3f}</td>'
         f"<td>{e.mean_average_precision:.3f}</td><td>{e.accuracy:.3f}</td><td>{asked}</td><td>{seconds:.1f} s</td></tr>"
     )
 
@@ -153,7 +145,7 @@ def _worst(engine: SearchEngine, evaluation: Evaluation, open_: bool) -> str:
         return ""
     return (
         f'<details class="ris-worst" data-engine="{evaluation.engine}"{" open" if open_ else ""}>'
-        f"<summary>{NAMES[evaluation.engine]}: the labels most often mistaken</summary>"
+        f"<summary>{ENGINE_NAMES[evaluation.engine]}: the labels most often mistaken</summary>"
         '<div class="ris-scroll"><table class="ris-table"><thead><tr><th>Label</th><th>First hit right</th>'
         "<th>Mistaken for</th><th>A picture, and its wrong first hit</th></tr></thead>"
         f"<tbody>{rows}</tbody></table></div></details>"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import replace
 from html import escape
 from typing import Any
 
@@ -24,12 +24,18 @@ from gradio_app.explain import (
     explain,
     heat_map,
     map_methods,
+    search,
     top_classes,
 )
-from gradio_app.tabs.compare import MAX_K, NAMES, SCRIPT, nprobe_slider
-from gradio_app.tabs.subject import NO_PICTURE, SEND_BOX, Held, Subject, data_uri, encode, sorry, subject_view
-from gradio_app.thumbs import picture_url
+from gradio_app.library import Library
+from gradio_app.page import QUIET, Shared, engine_of, sorry
+from gradio_app.tabs.compare import MAX_K, RERANK, clickable, nprobe_slider
+from gradio_app.tabs.search import ENGINE_NAMES
+from gradio_app.tabs.subject import BUSY, NO_PICTURE, SEND_BOX, Desk, Question, about, encode, is_image
+from gradio_app.thumbs import picture_url, to_jpeg
+from gradio_app.visit import Answer, Query, Visit
 
+SIDE = 640  # pixels of a picture under its heat map
 LIST_SHOWN = 24  # pictures of a list
 METHODS = {"pca": "PCA", "umap": "UMAP"}
 
@@ -44,180 +50,154 @@ _MAP_NOTE = (
 )
 
 
-@dataclass(frozen=True)
-class Question:
-    """What the tab is asked to explain: a search, and one picture of it (the best result, if None)."""
-
-    subject: Subject
-    settings: Settings
-    id: int | None = None
-
-
 def explain_tab(
-    engines: Mapping[str, SearchEngine],
-    collection: gr.Dropdown,
-    held: Held,
-    choose: Callable[..., Question | None],
-) -> gr.State:
-    """Build the tab inside the page's `gr.Tabs`.
+    library: Library, shared: Shared, tab: gr.Tab, box: gr.Textbox, desk: gr.State, results: gr.HTML
+) -> None:
+    """Build the tab's content and wire it.
 
     Parameters
     ----------
-    engines : mapping of str to SearchEngine
-        By collection name.
-    collection : gr.Dropdown
-        The collection chosen.
-    held, choose
-        The page's state of a visitor's search, and what makes of its values the search to explain.
-
-    Returns
-    -------
-    gr.State
-        For a `Question`: an event that sets it and then selects the tab has that explained.
+    tab : gr.Tab
+        What is asked on the desk, or else the last search, is explained when it is opened.
+    box : gr.Textbox
+        `SearchTab.box`.
+    desk : gr.State
+        Holds a `Desk`.
+    results : gr.HTML
+        `SearchTab.results`; a picture there triggers `explain` (``{collection, id}``).
     """
-    first = engines[collection.value]
-    with gr.Tab("Explain", id="explain") as tab:
-        # Not beside the tab: whatever lies directly in gr.Tabs is counted as one, and tabs then come up twice.
-        asked, shown = gr.State(None), gr.State(None)
-        gr.HTML(f'<p class="ris-intro">{_INTRO}</p>', apply_default_css=False)
-        with gr.Row(elem_classes="ris-controls"):
-            about = gr.HTML(subject_view(None), apply_default_css=False, elem_id="ris-explain-about")
-            name = gr.Radio(**_engine_radio(first), label="Index", elem_id="ris-explain-engine", min_width=220)
-            k = gr.Slider(1, MAX_K, 10, step=1, label="Results (k)", elem_id="ris-explain-k", min_width=160)
-            nprobe = gr.Slider(**nprobe_slider(first), elem_id="ris-explain-nprobe", min_width=160)
-            rerank = gr.Checkbox(
-                False,
-                label="Re-rank",
-                info="Rank the 10 k best again by their stored vectors",
-                elem_id="ris-explain-rerank",
-                min_width=160,
-            )
-        # "${value}": see crop.crop_overlay.
-        strip = gr.HTML("", html_template="${value}", js_on_load=SCRIPT, apply_default_css=False, elem_id="ris-strip")
-        detail = gr.HTML("", apply_default_css=False, elem_id="ris-explain")
-        with gr.Column(visible=False, elem_id="ris-map") as map_column:
-            gr.HTML(f"<h3>The index as a map</h3><p class='ris-note'>{_MAP_NOTE}</p>", apply_default_css=False)
-            method = gr.Radio(
-                [(METHODS[key], key) for key in map_methods()],
-                value="pca",
-                label="Projection",
-                visible=len(map_methods()) > 1,
-                elem_id="ris-map-method",
-            )
-            plot = gr.Plot(show_label=False, container=False, elem_id="ris-map-plot")
+    collection, visit, first = shared.collection, shared.visit, library.first()
+    gr.HTML(f'<p class="ris-intro">{_INTRO}</p>', apply_default_css=False)
+    with gr.Row(elem_classes="ris-controls"):
+        subject = gr.HTML(about(None), apply_default_css=False, elem_id="ris-explain-about")
+        engine_choice = gr.Radio(**_engine_radio(first), label="Index", elem_id="ris-explain-engine", min_width=220)
+        k = gr.Slider(1, MAX_K, 10, step=1, label="Results (k)", elem_id="ris-explain-k", min_width=160)
+        nprobe = gr.Slider(**nprobe_slider(first), elem_id="ris-explain-nprobe", min_width=160)
+        rerank = gr.Checkbox(False, label="Re-rank", info=RERANK, elem_id="ris-explain-rerank", min_width=160)
+    strip = clickable(elem_id="ris-strip")
+    detail = gr.HTML("", apply_default_css=False, elem_id="ris-explain")
+    with gr.Column(visible=False, elem_id="ris-map") as map_column:
+        gr.HTML(f"<h3>The index as a map</h3><p class='ris-note'>{_MAP_NOTE}</p>", apply_default_css=False)
+        method = gr.Radio(
+            [(METHODS[key], key) for key in map_methods()],
+            value="pca",
+            label="Projection",
+            visible=len(map_methods()) > 1,
+            elem_id="ris-map-method",
+        )
+        plot = gr.Plot(show_label=False, container=False, elem_id="ris-map-plot")
 
-    def answer(question: Question | None, name: str, method: str) -> Any:
+    def answer(name: str, desk: Desk, question: Question | None, method: str) -> Any:
         if question is None:
-            return subject_view(None), "", "", gr.Column(visible=False), None, None
-        engine = engines[name]
-        vector, own_id = encode(engine, question.subject)
+            desk.shown = None
+            return about(None), "", "", gr.Column(visible=False), None
+        engine = engine_of(library, name)
+        vector, own_id = encode(engine, question.query)
         settings = question.settings
         hits, lost = _found_and_lost(engine, vector, own_id, settings)
-        known = {hit.id for hit in (*hits, *lost)}
-        id = question.id if question.id in known else next((hit.id for hit in (*hits, *lost)), None)
-        question = Question(question.subject, settings, id)
+        id = question.id if question.id is not None else next((hit.id for hit in (*hits, *lost)), None)
+        desk.shown = replace(question, id=id)
         if id is None:
-            return subject_view(question.subject), _nothing(), "", gr.Column(visible=False), None, question
+            return about(question.query), _nothing(), "", gr.Column(visible=False), None
         explanation = explain(engine, vector, own_id, id, settings)
         cells = cell_map(engine, vector, settings, method=method)
         return (
-            subject_view(question.subject),
-            _strip(engine, hits, lost, id),
-            _detail(engine, question.subject, vector, explanation),
+            about(question.query),
+            _strip(engine, hits, lost, id, settings),
+            _detail(engine, question.query, vector, explanation),
             gr.Column(visible=cells is not None),
             None if cells is None else _figure(cells, explanation),
-            question,
         )
 
-    def on_select(collection: str, method: str, asked: Question | None, shown: Question | None, *rest: Any) -> Any:
-        *values, engine_name, k, nprobe, rerank, drawn = rest
-        question = asked or choose(*values, drawn)
-        if asked is None and question is not None and shown is not None and question.subject == shown.subject:
-            question = Question(shown.subject, _settings(engine_name, k, nprobe, rerank), shown.id)
-        settings = question.settings if question else _settings(engine_name, k, nprobe, rerank)
-        return (
-            *answer(question, collection, method),
-            None,
-            settings.engine,
-            settings.k,
-            settings.nprobe or nprobe,
-            settings.rerank,
-        )
-
-    def on_change(
-        collection: str, method: str, shown: Question | None, engine_name: str, k: float, nprobe: float, rerank: bool
+    def on_select(
+        name: str, visit: Visit, desk: Desk, method: str, key: str, k: float, nprobe: float, rerank: bool, drawn: str
     ) -> Any:
-        if shown is None:
+        question, desk.asked = desk.asked, None
+        if question is None and visit.answer is not None and visit.answer is not desk.answer:
+            desk.answer = visit.answer
+            question = _asked(visit.answer, int(nprobe))
+        if question is None and desk.shown is not None:
+            question = desk.shown
+        elif question is None and (query := visit.crop(drawn) or visit.last) is not None:
+            question = Question(query, Settings(key, int(k), int(nprobe), bool(rerank)))
+        if question is None:
+            return *answer(name, desk, None, method), key, k, nprobe, rerank
+        settings = question.settings
+        controls = settings.engine, settings.k, settings.nprobe or nprobe, settings.rerank
+        return *answer(name, desk, question, method), *controls
+
+    def on_change(name: str, desk: Desk, method: str, key: str, k: float, nprobe: float, rerank: bool) -> Any:
+        if desk.shown is None:
             raise sorry(NO_PICTURE)
-        settings = _settings(engine_name, k, nprobe, rerank)
-        return answer(Question(shown.subject, settings, shown.id), collection, method)
+        labels = desk.shown.settings.labels
+        settings = Settings(key, int(k), int(nprobe), bool(rerank), labels)
+        return answer(name, desk, replace(desk.shown, settings=settings), method)
 
-    def on_explain(
-        collection: str,
-        method: str,
-        shown: Question | None,
-        engine_name: str,
-        k: float,
-        nprobe: float,
-        rerank: bool,
-        event: gr.EventData,
-    ) -> Any:
+    def on_explain(name: str, desk: Desk, method: str, event: gr.EventData) -> Any:
         id = getattr(event, "id", None)
-        if shown is None or type(id) is not int:
+        if desk.shown is None or not is_image(engine_of(library, name), id):
             raise sorry(NO_PICTURE)
-        settings = _settings(engine_name, k, nprobe, rerank)
-        return answer(Question(shown.subject, settings, id), collection, method)
+        return answer(name, desk, replace(desk.shown, id=id), method)
 
-    def on_collection(name: str) -> Any:
-        engine = engines[name]
+    def on_result(visit: Visit, desk: Desk, nprobe: float, event: gr.EventData) -> Any:
+        id = getattr(event, "id", None)
+        if visit.answer is None or not is_image(engine_of(library, visit.answer.ask.collection), id):
+            raise sorry("This picture is no longer among the results. Search again.")
+        desk.answer = visit.answer
+        desk.asked = replace(_asked(visit.answer, int(nprobe)), id=id)
+        return gr.Tabs(selected="explain")
+
+    def on_collection(name: str, desk: Desk) -> Any:
+        desk.asked = desk.answer = None
+        engine = library.get(name)
         return (
             gr.Radio(**_engine_radio(engine)),
             gr.Slider(**nprobe_slider(engine)),
-            *answer(None, name, "pca"),
+            *answer(name, desk, None, "pca"),
         )
 
-    controls = [name, k, nprobe, rerank]
-    outputs = [about, strip, detail, map_column, plot, shown]
-    quiet: Any = {"api_visibility": "private", "trigger_mode": "always_last"}
-    busy: Any = {**quiet, "show_progress": "minimal", "show_progress_on": strip}
+    controls = [engine_choice, k, nprobe, rerank]
+    outputs = [subject, strip, detail, map_column, plot]
     tab.select(
         on_select,
-        [collection, method, asked, shown, *held[:-1], *controls, held[-1]],
-        [*outputs, asked, *controls],
+        [collection, visit, desk, method, *controls, box],
+        [*outputs, *controls],
         js=SEND_BOX,
-        **busy,
+        **BUSY,
+        show_progress_on=strip,
     )
     gr.on(
-        [name.input, k.release, nprobe.release, rerank.input, method.input],
+        [engine_choice.input, k.release, nprobe.release, rerank.input, method.input],
         on_change,
-        [collection, method, shown, *controls],
+        [collection, desk, method, *controls],
         outputs,
-        **busy,
+        **BUSY,
+        show_progress_on=strip,
     )
-    strip.explain(on_explain, [collection, method, shown, *controls], outputs, **busy)
-    collection.change(on_collection, collection, [name, nprobe, *outputs], show_progress="hidden", **quiet)
-    return asked
+    strip.explain(on_explain, [collection, desk, method], outputs, **BUSY, show_progress_on=strip)
+    results.explain(on_result, [visit, desk, nprobe], shared.tabs, **QUIET)
+    collection.change(on_collection, [collection, desk], [engine_choice, nprobe, *outputs], **QUIET)
 
 
-def _engine_radio(engine: SearchEngine) -> dict[str, Any]:
-    return {"choices": [(NAMES[key], key) for key in engine.engines], "value": engine.engines[0]}
+def _asked(answer: Answer, nprobe: int) -> Question:
+    """The question of what a search on the Search tab did."""
+    ask = answer.ask
+    settings = Settings(ask.engine, min(ask.k, MAX_K), ask.nprobe or nprobe, ask.rerank, ask.labels)
+    return Question(answer.query, settings)
 
 
-def _settings(engine: str, k: float, nprobe: float, rerank: bool) -> Settings:
-    return Settings(engine, int(k), int(nprobe), bool(rerank))
+def _engine_radio(engine: SearchEngine | None) -> dict[str, Any]:
+    keys = engine.engines if engine else ("exact",)
+    return {"choices": [(ENGINE_NAMES[key], key) for key in keys], "value": keys[0]}
 
 
 def _found_and_lost(
     engine: SearchEngine, vector: np.ndarray, own_id: int | None, settings: Settings
 ) -> tuple[list[Hit], list[Hit]]:
     """What the search finds, and what exact search finds besides."""
-    hits = engine.search_vector(
-        vector, settings.k, own_id=own_id, nprobe=settings.nprobe, engine=settings.engine, rerank=settings.rerank
-    )
-    if settings.engine == "exact":
-        return hits, []
+    hits = search(engine, vector, own_id, settings)
     found = {hit.id for hit in hits}
-    truth = engine.search_vector(vector, settings.k, own_id=own_id, engine="exact")
+    truth = search(engine, vector, own_id, replace(settings, engine="exact", rerank=False))
     return hits, [hit for hit in truth if hit.id not in found]
 
 
@@ -225,7 +205,7 @@ def _nothing() -> str:
     return '<p class="ris-note">The search found nothing.</p>'
 
 
-def _strip(engine: SearchEngine, hits: Iterable[Hit], lost: Iterable[Hit], chosen: int) -> str:
+def _strip(engine: SearchEngine, hits: Iterable[Hit], lost: Iterable[Hit], chosen: int, settings: Settings) -> str:
     def tiles(hits: Iterable[Hit], kind: str) -> str:
         made = []
         for hit in hits:
@@ -240,7 +220,8 @@ def _strip(engine: SearchEngine, hits: Iterable[Hit], lost: Iterable[Hit], chose
         return f'<ol class="ris-minis">{"".join(made)}</ol>'
 
     hits, lost = list(hits), list(lost)
-    found = f"<section><h3>Found</h3>{tiles(hits, 'found') if hits else _nothing()}</section>"
+    among = f" <small>among pictures labelled {escape(' or '.join(settings.labels))}</small>" if settings.labels else ""
+    found = f"<section><h3>Found{among}</h3>{tiles(hits, 'found') if hits else _nothing()}</section>"
     if not lost:
         return f'<div class="ris-strip">{found}</div>'
     return (
@@ -249,12 +230,12 @@ def _strip(engine: SearchEngine, hits: Iterable[Hit], lost: Iterable[Hit], chose
     )
 
 
-def _detail(engine: SearchEngine, subject: Subject, vector: np.ndarray, explanation: Explanation) -> str:
+def _detail(engine: SearchEngine, query: Query, vector: np.ndarray, explanation: Explanation) -> str:
     kind = "lost" if explanation.lost else "found"
     return (
         f'<div class="ris-verdict ris-is-{kind}" role="status"><p>{escape(explanation.verdict)}</p>'
         f"<p>{_path_title(explanation)} {escape(str(explanation.path))}</p></div>"
-        f"{_pictures(engine, subject, vector, explanation.id)}{_index_facts(engine, explanation)}"
+        f"{_pictures(engine, query, vector, explanation.id)}{_index_facts(engine, explanation)}"
     )
 
 
@@ -262,19 +243,19 @@ def _path_title(explanation: Explanation) -> str:
     return "<b>The way through the index:</b>" if explanation.path.probed else "<b>No index:</b>"
 
 
-def _pictures(engine: SearchEngine, subject: Subject, vector: np.ndarray, id: int) -> str:
+def _pictures(engine: SearchEngine, query: Query, vector: np.ndarray, id: int) -> str:
     """Query and hit, with where they match and what the classifier sees in them."""
     item = engine.store.items[id]
     stored = np.asarray(engine.store.features[id], dtype=np.float32)
     try:
-        query, hit = subject.pixels(), decode_image(item.path)
+        asked, hit = query.pixels(), decode_image(item.path)
         encoder = engine.encoder
     except (ImageError, EncoderError) as error:
         return f'<p class="ris-note">{escape(str(error))}</p>'
     label = ", ".join(item.labels) or item.path.name
     cards = []
     for title, pixels, own, other in (
-        ("The query", query, vector, stored),
+        ("The query", asked, vector, stored),
         (f"The hit: {label}", hit, stored, vector),
     ):
         heat, box = heat_map(encoder, pixels, other)
@@ -284,8 +265,8 @@ def _pictures(engine: SearchEngine, subject: Subject, vector: np.ndarray, id: in
         )
     return (
         '<h3>Where they match</h3><p class="ris-note">Bright places of one picture are those most like the other '
-        "picture as a whole, as the network's last layer sees them. It looks at the square in the middle only; the rest "
-        "is shaded.</p>"
+        "picture as a whole, as the network's last layer sees them. It looks at the square in the middle only; what is "
+        "shaded it never sees.</p>"
         '<label class="ris-toggle"><input type="checkbox" class="ris-heat-on" checked> Show the heat</label>'
         f'<div class="ris-cards">{"".join(cards)}</div>'
     )
@@ -299,10 +280,14 @@ def _heated(pixels: np.ndarray, heat: np.ndarray, box: tuple[float, float, float
         f"width:{100 * (right - left) / width:.3f}%;height:{100 * (bottom - top) / height:.3f}%"
     )
     return (
-        f'<div class="ris-heated"><img src="{data_uri(pixels)}" alt="">'
+        f'<div class="ris-heated"><img src="{_data_uri(pixels)}" alt="">'
         f'<div class="ris-seen" style="{place}"><img src="{_heat_uri(heat)}" alt="Heat map of where it matches"></div>'
         "</div>"
     )
+
+
+def _data_uri(pixels: np.ndarray) -> str:
+    return "data:image/jpeg;base64," + base64.b64encode(to_jpeg(Image.fromarray(pixels), SIDE)).decode()
 
 
 def _heat_uri(heat: np.ndarray) -> str:
@@ -412,8 +397,9 @@ def _figure(cells: CellMap, explanation: Explanation) -> Any:
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font={"color": "#808ba0", "size": 13},
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "itemsizing": "constant"},
+        legend={"orientation": "h", "y": -0.02, "yanchor": "top", "itemsizing": "constant"},
+        modebar={"bgcolor": "rgba(0,0,0,0)", "remove": ["pan", "select", "lasso", "autoScale", "toImage"]},
         xaxis=hidden,
         yaxis=hidden,
-        dragmode="pan",
+        dragmode=False,  # a finger on it scrolls the page
     )
