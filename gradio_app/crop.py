@@ -17,16 +17,22 @@ _SCRIPT = (Path(__file__).parent / "static" / "crop.js").read_text(encoding="utf
 
 # A browser-side expression: the box on the page at this very moment, or "" where there is no picture.
 READ_BOX = "((c) => c ? c.dataset.token + ':' + c.dataset.box : '')(document.querySelector('.ris-crop'))"
+# Browser-side functions: have the picture on the page searched, always or where the visitor wants it "as you go".
+GO = "() => document.dispatchEvent(new Event('ris-go'))"
+CHANGED = "() => document.dispatchEvent(new Event('ris-changed'))"
 
 
 def crop_overlay(**kwargs: object) -> gr.HTML:
-    """The component. Its value is what `render` returns; it triggers `remove` when the picture is taken away."""
+    """The component. Its value is what `render` returns.
+
+    It triggers `go` when the picture is to be searched, and `remove` when it is to be taken away.
+    """
     # "${value}" inserts the value as data. With "{{value}}" Gradio fills in the value first and evaluates the text as
     # a JavaScript template afterwards: a file called "${...}.jpg" would run as a program. `render` escapes its part.
     return gr.HTML(html_template="${value}", js_on_load=_SCRIPT, apply_default_css=False, **kwargs)  # type: ignore[arg-type]
 
 
-def render(token: str, src: str, name: str, width: int, height: int, box: Box | None = None) -> str:
+def render(token: str, src: str, name: str, width: int, height: int, box: Box | None = None, *, then: str = "") -> str:
     """HTML of a picture with its crop box.
 
     Parameters
@@ -41,6 +47,8 @@ def render(token: str, src: str, name: str, width: int, height: int, box: Box | 
         Size in pixels of the picture itself, which the box refers to.
     box : tuple of int, optional
         The part to search; the whole picture by default.
+    then : str
+        "go" has it searched as soon as it is on the page, "wait" not even as you go: the box is to be moved first.
     """
     x0, y0, x1, y1 = box or (0, 0, width, height)
     style = (
@@ -62,7 +70,7 @@ def render(token: str, src: str, name: str, width: int, height: int, box: Box | 
     part = f"{x1 - x0} × {y1 - y0} of {width} × {height} px" if box else f"{width} × {height} px"
     return (
         f'<div class="ris-crop{" ris-is-cropped" if box else ""}" data-token="{escape(token)}" data-width="{width}"'
-        f' data-height="{height}" data-box="{x0},{y0},{x1},{y1}">'
+        f' data-height="{height}" data-box="{x0},{y0},{x1},{y1}" data-then="{then}">'
         f'<div class="ris-stage" title="Drag a box around the part to search">'
         f'<img src="{escape(src)}" alt="To search: {escape(name)}" draggable="false">'
         f'<div class="ris-box" style="{style}"><i data-corner="0,1"></i><i data-corner="2,1"></i>'

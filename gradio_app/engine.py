@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import os
 import threading
 import time
@@ -26,6 +27,7 @@ Query = str | os.PathLike[str] | bytes | NDArray[np.uint8]
 
 INDEX_FILES = {"ivfpq": "ivfpq.index", "faiss": "faiss.index"}
 DEFAULT_NPROBE = 8
+RERANK_FACTOR = 10  # candidates ranked again for each result wanted
 ADD_BLOCK = 16_384  # vectors handed to an index at once: 128 MiB of float32 at 2048-d
 
 
@@ -79,15 +81,29 @@ class Hits(list[Hit]):
     ----------
     own_id : int or None
         The query's own id, where it is a picture of the collection and so left itself out.
-    encode_ms, search_ms : float
-        How long it took from image to vector and from vector to ids.
+    encode_ms, search_ms, rerank_ms : float
+        How long it took from image to vector, from vector to candidates, and to rank these again (0 if that was not
+        asked for).
+    reranked : int
+        Candidates ranked again.
     """
 
-    def __init__(self, hits: Iterable[Hit], *, own_id: int | None, encode_ms: float, search_ms: float) -> None:
+    def __init__(
+        self,
+        hits: Iterable[Hit],
+        *,
+        own_id: int | None,
+        encode_ms: float,
+        search_ms: float,
+        rerank_ms: float = 0.0,
+        reranked: int = 0,
+    ) -> None:
         super().__init__(hits)
         self.own_id = own_id
         self.encode_ms = encode_ms
         self.search_ms = search_ms
+        self.rerank_ms = rerank_ms
+        self.reranked = reranked
 
 
 @lru_cache(maxsize=4)
@@ -193,6 +209,11 @@ class SearchEngine:
             raise error if isinstance(query, bytes) else ImageError(os.fspath(query), error.reason) from error
         return self.encoder.encode([pixels])[0], None
 
+    def index(self, engine: str) -> SearchableIndex:
+        """The index behind one of `engines`; that of "exact" is made at first use."""
+        self._check(engine)
+        return self._exact_index() if engine == "exact" else self._indexes[engine]
+
     def search(
         self,
         query: Query,
@@ -200,7 +221,9 @@ class SearchEngine:
         *,
         nprobe: int | None = None,
         engine: str = "ivfpq",
+        rerank: bool = False,
         filter: Mapping[str, str | Collection[str]] | None = None,
+        cutoff: float | None = None,
     ) -> Hits:
         """The k images nearest to a query.
 
@@ -215,8 +238,12 @@ class SearchEngine:
             Inverted lists to visit, 1 to `nlist`; the index's own number by default.
         engine : str
             "ivfpq" (ours), "faiss" (the same method in C++) or "exact" (compares with every vector).
+        rerank : bool
+            Take the `RERANK_FACTOR` * k best by the index's codes and rank them again by the stored vectors, exactly.
         filter : mapping, optional
             ``{"label": "cup"}`` or ``{"label": ["cup", "chair"]}``: only images that bear one of these labels.
+        cutoff : float, optional
+            Leave out hits whose score is worse: a smaller similarity, or a larger distance.
 
         Returns
         -------
@@ -230,26 +257,75 @@ class SearchEngine:
         features.images.ImageError
             If the query is not a readable image.
         """
-        if engine not in self.engines:
-            raise EngineError(f"unknown engine {engine!r}; {self.name} has {', '.join(self.engines)}")
-        if not isinstance(k, int | np.integer) or k < 1:
-            raise EngineError(f"k must be a whole number of at least 1, got {k!r}")
-        if nprobe is not None and (not isinstance(nprobe, int | np.integer) or nprobe < 1):
-            raise EngineError(f"nprobe must be a whole number of at least 1, got {nprobe!r}")
-        allowed = None if filter is None else self._matching_ids(filter)
-
+        self._check(engine, k, nprobe)
+        allowed = None if filter is None else self.matching_ids(filter)
         started = time.perf_counter()
         vector, own_id = self.encode(query)
-        encoded = time.perf_counter()
-        index = self._exact_index() if engine == "exact" else self._indexes[engine]
-        if self.nlist is None or engine == "exact":
-            nprobe = None
-        elif nprobe is not None:
-            nprobe = min(int(nprobe), self.nlist)
+        encode_ms = (time.perf_counter() - started) * 1e3
+        hits = self._search(vector, int(k), own_id, nprobe=nprobe, engine=engine, rerank=rerank, ids=allowed)
+        hits.encode_ms = encode_ms
+        if cutoff is not None:
+            worse = operator.gt if self.metric == "l2" else operator.lt
+            hits[:] = [hit for hit in hits if not worse(hit.score, cutoff)]
+        return hits
+
+    def search_vector(
+        self,
+        vector: NDArray[np.float32],
+        k: int = 10,
+        *,
+        own_id: int | None = None,
+        nprobe: int | None = None,
+        engine: str = "ivfpq",
+        rerank: bool = False,
+        filter: Mapping[str, str | Collection[str]] | None = None,
+    ) -> Hits:
+        """`search` with what `encode` returned: one picture for several searches."""
+        self._check(engine, k, nprobe)
+        allowed = None if filter is None else self.matching_ids(filter)
+        return self._search(vector, int(k), own_id, nprobe=nprobe, engine=engine, rerank=rerank, ids=allowed)
+
+    def neighbours(
+        self,
+        vectors: NDArray[np.float32],
+        k: int,
+        *,
+        nprobe: int | None = None,
+        engine: str = "ivfpq",
+        rerank: bool = False,
+    ) -> SearchResult:
+        """The k nearest images of each vector (nq, dim), an image of the collection itself among them."""
+        self._check(engine, k, nprobe)
+        rerank = rerank and engine != "exact"
+        found = self._candidates(vectors, RERANK_FACTOR * k if rerank else k, nprobe=nprobe, engine=engine, ids=None)
+        if not rerank:
+            return found
+        again = [self._reranked(vector, ids, k) for vector, ids in zip(vectors, found.ids, strict=True)]
+        return SearchResult(np.concatenate([a.distances for a in again]), np.concatenate([a.ids for a in again]))
+
+    def _search(
+        self,
+        vector: NDArray[np.float32],
+        k: int,
+        own_id: int | None,
+        *,
+        nprobe: int | None,
+        engine: str,
+        rerank: bool,
+        ids: NDArray[np.int64] | None,
+    ) -> Hits:
+        self.index(engine)  # exact search makes its index at first use, which is no part of the search
+        rerank = rerank and engine != "exact"
         # A picture of the collection finds itself first, so one more is asked for and itself is dropped by id.
-        wanted = min(int(k) + (own_id is not None), self.store.ids.size)
-        found = index.search(vector[None], wanted, nprobe=nprobe, ids=allowed)
+        wanted = k + (own_id is not None)
+        started = time.perf_counter()
+        candidates = RERANK_FACTOR * wanted if rerank else wanted
+        found = self._candidates(vector[None], candidates, nprobe=nprobe, engine=engine, ids=ids)
         searched = time.perf_counter()
+        reranked = int(np.count_nonzero(found.ids >= 0)) if rerank else 0
+        if rerank:
+            found = self._reranked(vector, found.ids[0], wanted)
+        finished = time.perf_counter()
 
         pairs = [
             (int(i), float(s)) for i, s in zip(found.ids[0], found.distances[0], strict=True) if i not in (-1, own_id)
@@ -266,14 +342,40 @@ class SearchEngine:
                     labels=self.store.items[i].labels,
                     path=self.store.items[i].path,
                 )
-                for rank, (i, score) in enumerate(pairs[: int(k)], start=1)
+                for rank, (i, score) in enumerate(pairs[:k], start=1)
             ),
             own_id=own_id,
-            encode_ms=(encoded - started) * 1e3,
-            search_ms=(searched - encoded) * 1e3,
+            encode_ms=0.0,
+            search_ms=(searched - started) * 1e3,
+            rerank_ms=(finished - searched) * 1e3 if rerank else 0.0,
+            reranked=reranked,
         )
 
-    def _matching_ids(self, filter: Mapping[str, str | Collection[str]]) -> NDArray[np.int64]:
+    def _candidates(
+        self, vectors: NDArray[np.float32], k: int, *, nprobe: int | None, engine: str, ids: NDArray[np.int64] | None
+    ) -> SearchResult:
+        if self.nlist is None or engine == "exact":
+            nprobe = None
+        elif nprobe is not None:
+            nprobe = min(int(nprobe), self.nlist)
+        return self.index(engine).search(vectors, min(k, self.store.ids.size), nprobe=nprobe, ids=ids)
+
+    def _reranked(self, vector: NDArray[np.float32], ids: NDArray[np.int64], k: int) -> SearchResult:
+        """The k best of `ids` (-1 for none) by their stored vectors, read from the file: one row."""
+        rows = np.sort(ids[ids >= 0])
+        index = IndexFlat(len(vector), metric=self.metric)
+        add_rows(index, self.store, rows)
+        return index.search(vector[None], k)
+
+    def _check(self, engine: str, k: object = 1, nprobe: object = None) -> None:
+        if engine not in self.engines:
+            raise EngineError(f"unknown engine {engine!r}; {self.name} has {', '.join(self.engines)}")
+        for name, value in (("k", k), ("nprobe", 1 if nprobe is None else nprobe)):
+            if not isinstance(value, int | np.integer) or value < 1:
+                raise EngineError(f"{name} must be a whole number of at least 1, got {value!r}")
+
+    def matching_ids(self, filter: Mapping[str, str | Collection[str]]) -> NDArray[np.int64]:
+        """Ids of the images that a filter (see `search`) lets through, ascending."""
         unknown = set(filter) - {"label"}
         if unknown:
             raise EngineError(f"cannot filter by {', '.join(sorted(unknown))}; known: label")

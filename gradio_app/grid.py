@@ -17,6 +17,7 @@ _SCRIPT = (Path(__file__).parent / "static" / "grid.js").read_text(encoding="utf
 _USE = (
     '<svg viewBox="0 0 20 20" aria-hidden="true"><circle cx="8.5" cy="8.5" r="5"/><path d="m12.5 12.5 4.5 4.5"/></svg>'
 )
+_INSIDE = '<svg viewBox="0 0 20 20" aria-hidden="true"><path d="M6 2v12h12M2 6h12v12"/></svg>'
 _DOWNLOAD = '<svg viewBox="0 0 20 20" aria-hidden="true"><path d="M10 3v9m-4-3.5 4 4 4-4M4 16.5h12"/></svg>'
 
 
@@ -31,7 +32,11 @@ class Tile:
 
 
 def picture_grid(**kwargs: object) -> gr.HTML:
-    """The component. It triggers `pick` (``{collection, id}``) and, where there is a pager, `turn` (``{page}``)."""
+    """The component.
+
+    It triggers `pick` and `inside` (``{collection, id}``), where there is a pager `turn` (``{page}``), and where there
+    are recent queries `recall` (``{token}``).
+    """
     # "${value}": see crop.crop_overlay. All that comes from outside is escaped in `render_tiles`.
     return gr.HTML(html_template="${value}", js_on_load=_SCRIPT, apply_default_css=False, **kwargs)  # type: ignore[arg-type]
 
@@ -64,8 +69,9 @@ def _tile(engine: SearchEngine, tile: Tile, kind: str) -> str:
     place = f'data-collection="{escape(engine.name)}" data-id="{tile.id}"'
     if kind == "examples":
         return (
-            f'<span class="ris-tile" {place}><button type="button" class="ris-use" title="{label or name}"'
-            f' aria-label="Use the example {label} {name}"><img src="{thumb}" alt=""></button></span>'
+            f'<span class="ris-tile" {place}><button type="button" class="ris-use" data-act="pick"'
+            f' title="{label or name}" aria-label="Use the example {label} {name}">'
+            f'<img src="{thumb}" alt=""></button></span>'
         )
     original = escape(picture_url(engine, tile.id, "original"))
     measure = "similarity" if tile.share is not None else "distance"
@@ -82,8 +88,10 @@ def _tile(engine: SearchEngine, tile: Tile, kind: str) -> str:
         f' data-original="{original}" data-title="{title}">'
         f'<div class="ris-picture"><button type="button" class="ris-open" aria-label="Enlarge {name}">'
         f'<img src="{thumb}" alt="{label or name}" loading="lazy" decoding="async"></button>'
-        f'{rank}<div class="ris-actions"><button type="button" class="ris-use" title="Search with this"'
-        f' aria-label="Search with {name}">{_USE}</button>'
+        f'{rank}<div class="ris-actions"><button type="button" class="ris-use" data-act="pick"'
+        f' title="Search with this" aria-label="Search with {name}">{_USE}</button>'
+        f'<button type="button" data-act="inside" title="Search inside this: a part of it"'
+        f' aria-label="Search inside {name}">{_INSIDE}</button>'
         f'<a href="{original}" download title="Download the original" aria-label="Download {name}">{_DOWNLOAD}</a>'
         f"</div></div>"
         f'{bar}<figcaption><span class="ris-label">{label or name}</span>{score}'

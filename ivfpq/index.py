@@ -9,7 +9,7 @@ import numpy as np
 
 from ivfpq import kernels
 from ivfpq.checks import Floats, Ids, Metric, NotTrainedError, as_ids, as_metric, as_vectors, positive_int
-from ivfpq.distances import RangeResult, SearchResult, choose, normalised
+from ivfpq.distances import RangeResult, SearchResult, best_k, choose, normalised, pair_distances_at
 from ivfpq.invlists import InvertedLists, Lists
 from ivfpq.kernels.model import Model, coarse_rows, has_terms
 from ivfpq.kmeans import MAX_POINTS_PER_CENTROID, kmeans
@@ -262,6 +262,41 @@ class IndexIVFPQ:
         """
         return kernels.range_search(*self._prepared(xq, nprobe, ids), float(np.float32(radius)))
 
+    def probe(self, xq: Any, nprobe: int | None = None) -> SearchResult:
+        """The lists that a search with the same arguments looks into.
+
+        Parameters
+        ----------
+        xq : array_like, shape (nq, d)
+        nprobe : int, optional
+            For this call only.
+
+        Returns
+        -------
+        SearchResult
+            `ids` int64 (nq, nprobe) are numbers of lists, nearest first; `distances` those to their centroids (inner
+            products, for ip).
+        """
+        x, nprobe, trained, _ = self._prepared(xq, nprobe, None)
+        numbers = choose(x, trained.coarse, nprobe, trained.space).ravel()
+        query = np.repeat(np.arange(len(x)), nprobe)
+        distances = pair_distances_at(x, query, trained.coarse.y, numbers, trained.space)
+        return best_k(query, distances, numbers, len(x), nprobe, trained.space)
+
+    def codes_of(self, ids: Any) -> tuple[Ids, Codes]:
+        """The lists (n,) and the codes (n, M) that vectors are stored by, in the order of `ids` (n,).
+
+        Raises
+        ------
+        KeyError
+            If the index does not hold an id.
+        """
+        ids, lists = as_ids(ids), self.lists.view
+        rows = self.lists.find(lists, ids)
+        if (rows < 0).any():
+            raise KeyError(f"id {ids[rows < 0][0]} is not in the index")
+        return lists.list_numbers(rows), lists.codes(rows)[:, : self.M]
+
     def reconstruct(self, id: int) -> Floats:
         """What is left of the vector stored under `id`: its centroid and its codewords. float32 (d,).
 
@@ -270,11 +305,9 @@ class IndexIVFPQ:
         KeyError
             If the index does not hold the id.
         """
-        trained, lists = self._trained(), self.lists.view
-        row = self.lists.find(lists, as_ids([id], "id"))
-        if row[0] < 0:
-            raise KeyError(f"id {id} is not in the index")
-        vector: Floats = trained.coarse.y[lists.list_numbers(row)[0]] + self.pq.decode(lists.codes(row)[:, : self.M])[0]
+        trained = self._trained()
+        list_numbers, codes = self.codes_of(as_ids([id], "id"))
+        vector: Floats = trained.coarse.y[list_numbers[0]] + self.pq.decode(codes)[0]
         return vector
 
     def remove_ids(self, ids: Any) -> int:

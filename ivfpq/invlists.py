@@ -67,6 +67,11 @@ class Lists:
         """The ids of rows (n,): int64 (n,)."""
         return unpack_ids(self.packed_ids[rows])
 
+    def list_ids(self, number: int) -> Ids:
+        """The ids in list `number`, in the order of its rows. int64 (size,)."""
+        start = self.starts[number]
+        return unpack_ids(self.packed_ids[start : start + self.sizes[number]])
+
     def rows(self) -> Ids:
         """Numbers of all rows in use, list after list. int64 (ntotal,)."""
         return _ranges(self.starts, self.sizes)
@@ -208,7 +213,7 @@ class InvertedLists:
         """The row of each id in `lists`, -1 where it is not stored. int64 (n,) -> int64 (n,)."""
         if self.nlist == 1 and lists.ntotal:  # ids that were never chosen nor removed are the rows themselves
             row = np.where(ids < lists.ntotal, ids, 0)
-            if np.array_equal(lists.ids[row], ids):
+            if np.array_equal(lists.ids(row), ids):
                 return row
         known = self._order
         if known is None or known[0] is not lists:

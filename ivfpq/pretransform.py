@@ -145,6 +145,10 @@ class IndexPreTransform:
             x = transform.apply(x)
         self.index.train(x)
 
+    def apply_chain(self, x: Any) -> Floats:
+        """Vectors (n, d) as the index inside sees them: float32 (n, index.d)."""
+        return self._transformed(x, "x")
+
     def add(self, x: Any) -> None:
         """Store vectors (n, d) under the next free ids: 0, 1, ..., or on from the largest id there is."""
         self.index.add(self._transformed(x, "x"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,16 +31,16 @@ class FakeEngine:
         items = [Item(i, path, (label,) if label else ()) for i, (path, label) in enumerate(pictures.items())]
         self.store = SimpleNamespace(items=items, ids=np.arange(len(items)), manifest={"name": name, "created": 1})
         self.asked: list[Any] = []
-        self.labels: dict[str, int] = {}
+        self.labels = dict(Counter(label for item in items for label in item.labels))
 
-    def search(self, query, k=10, *, nprobe=None, engine="ivfpq", filter=None) -> Hits:
+    def search(self, query, k=10, *, nprobe=None, engine="ivfpq", rerank=False, filter=None, cutoff=None) -> Hits:
         self.asked.append((query, k, nprobe, engine))
         pixels = query if isinstance(query, np.ndarray) else decode_image(query)
         own = Path(query) if isinstance(query, str | os.PathLike) else None
         distances = [
             (float(np.linalg.norm(decode_image(item.path).mean((0, 1)) - pixels.mean((0, 1)))), item)
             for item in self.store.items
-            if item.path != own
+            if item.path != own and (filter is None or set(filter["label"]) & set(item.labels))
         ]
         distances.sort(key=lambda pair: pair[0])
         return Hits(

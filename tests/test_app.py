@@ -17,8 +17,9 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from gradio_app.app import Query, build_app, check_port, main
+from gradio_app.app import build_app, check_port, main
 from gradio_app.thumbs import picture_url
+from gradio_app.visit import Query
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -173,7 +174,7 @@ def test_forged_event_cannot_make_the_server_fetch(launched, event):
     listener.settimeout(0.3)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}/a.png"
     forged = {"path": url, "url": url, "orig_name": "a.png", "meta": {"_type": "gradio.FileData"}}
-    message = call(launched(), event, [forged])
+    message = call(launched(), event, [None, forged])
     assert message["success"] is False
     assert "address field only" in message["output"]["error"]
     with pytest.raises(TimeoutError):
@@ -185,7 +186,7 @@ def test_forged_event_cannot_make_the_server_fetch(launched, event):
 def test_forged_event_cannot_read_files_of_the_server(launched, tmp_path, meta):
     secret = tmp_path / "secret.png"
     Image.new("RGB", (8, 8)).save(secret)
-    message = call(launched(), "ris-upload.input", [{"path": str(secret), "orig_name": "a.png", **meta}])
+    message = call(launched(), "ris-upload.input", [None, {"path": str(secret), "orig_name": "a.png", **meta}])
     assert message["success"] is False
     assert "base64" not in json.dumps(message)
 
@@ -198,8 +199,8 @@ def test_uploaded_file_is_kept_as_it_is(launched, engine, tmp_path):
     (stored,) = client.post("/gradio_api/upload", files={"files": ("grey.png", path.read_bytes())}).json()
     file = {"path": stored, "orig_name": "grey.png", "meta": {"_type": "gradio.FileData"}}
     for _ in range(2):  # the second time too
-        assert call(client, "ris-upload.input", [file])["success"] is True
-    assert call(client, "ris-start.click", ["reds", None, "", 5, "ivfpq", 1])["success"] is True
+        assert call(client, "ris-upload.input", [None, file])["success"] is True
+    assert call(client, "ris-picture.go", [None, "reds", "", 5, "ivfpq", 1])["success"] is True
     assert Path(engine.asked[-1][0]).read_bytes() == path.read_bytes()
 
 
@@ -218,15 +219,15 @@ def test_uploaded_file_is_kept_as_it_is(launched, engine, tmp_path):
     ],
 )
 def test_forged_pick_is_refused_in_words(launched, picked):
-    message = call(launched(), "ris-examples.pick", [], event_data=picked)
+    message = call(launched(), "ris-examples.pick", [None], event_data=picked)
     assert message["success"] is False
     assert "no longer in the collection" in message["output"]["error"]
 
 
 def test_pick_gives_the_picture(launched):
-    message = call(launched(), "ris-examples.pick", [], event_data={"collection": "reds", "id": 3})
+    message = call(launched(), "ris-examples.pick", [None], event_data={"collection": "reds", "id": 3})
     assert message["success"] is True
-    assert 'data-width="40"' in json.loads(json.dumps(message["output"]["data"]))[1]
+    assert 'data-width="40"' in json.loads(json.dumps(message["output"]["data"]))[0]
 
 
 @pytest.mark.parametrize("page", [-5, 0, 10**9, "x", None, 1.5])
@@ -236,7 +237,7 @@ def test_forged_page_number_gives_a_page(launched, page):
 
 
 def test_search_without_a_picture_says_so(launched):
-    message = call(launched(), "ris-start.click", ["reds", None, "", 5, "ivfpq", 1])
+    message = call(launched(), "ris-picture.go", [None, "reds", "", 5, "ivfpq", 1])
     assert message["output"]["error"] == "Choose a picture to search with first."
 
 

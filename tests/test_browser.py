@@ -12,8 +12,9 @@ import pytest
 from fakes import FakeEngine
 from PIL import Image
 
-from gradio_app.app import EXAMPLES, build_app
+from gradio_app.app import build_app
 from gradio_app.engine import SearchEngine
+from gradio_app.tabs.search import EXAMPLES
 
 pytestmark = pytest.mark.browser
 
@@ -162,6 +163,11 @@ def search(page) -> list[int]:
     return found(page)
 
 
+def open_settings(page) -> None:
+    page.locator("#ris-settings > button").click()
+    page.locator("#ris-count").wait_for(state="visible")
+
+
 def found(page) -> list[int]:
     return page.eval_on_selector_all("#ris-results .ris-tile", "tiles => tiles.map(t => Number(t.dataset.id))")
 
@@ -210,8 +216,8 @@ def test_upload_search_and_reuse_a_result(page, server, tmp_path):
     assert similarities == sorted(similarities, reverse=True)
     status = page.locator(".ris-status").inner_text()
     assert re.fullmatch(
-        r"20 nearest of 340 pictures in demo · IVFPQ \(ours\), 8 of 100 lists visited · "
-        r"picture to vector [\d.]+ ms, search [\d.e-]+ ms",
+        r"20 nearest of 340 pictures in demo\n"
+        r"IVFPQ \(ours\), 8 of 100 lists visited · encode [\d.]+ ms · search [\d.e-]+ ms",
         status,
     )
     assert "query.jpg" in page.locator("#ris-last").inner_text()
@@ -230,6 +236,7 @@ def test_upload_search_and_reuse_a_result(page, server, tmp_path):
 def test_every_engine_answers_and_number_of_results_counts(page, server):
     page.locator("#ris-examples .ris-use").nth(3).click()
     page.wait_for_selector(".ris-crop")
+    open_settings(page)
     page.locator("#ris-count input[type=number]").fill("7")
     answers = {}
     for engine in ("IVFPQ (ours)", "faiss", "exact"):
@@ -237,7 +244,7 @@ def test_every_engine_answers_and_number_of_results_counts(page, server):
         # Exact search visits no lists, so there is nothing to choose.
         page.locator("#ris-nprobe").wait_for(state="hidden" if engine == "exact" else "visible")
         answers[engine] = search(page)
-        assert f"· {engine}" in page.locator(".ris-status").inner_text()
+        assert f"\n{engine}" in page.locator(".ris-status").inner_text()
         assert len(answers[engine]) == 7
     query = page.eval_on_selector_all("#ris-examples .ris-tile", "t => Number(t[3].dataset.id)")
     path = server[1].store.items[query].path
@@ -247,6 +254,7 @@ def test_every_engine_answers_and_number_of_results_counts(page, server):
 def test_number_of_lists_is_handed_on(page):
     page.locator("#ris-examples .ris-use").first.click()
     page.wait_for_selector(".ris-crop")
+    open_settings(page)
     page.locator("#ris-nprobe input[type=number]").fill("3")
     search(page)
     assert "3 of 100 lists visited" in page.locator(".ris-status").inner_text()
@@ -367,8 +375,7 @@ def test_box_of_one_picture_never_lands_on_the_next(page, odd, coordinates):
 
 def test_last_searched_is_copied_both_ways(page, coordinates):
     path, _ = coordinates
-    page.click("#ris-again")
-    assert "Nothing has been searched yet" in toast(page)
+    assert not page.locator("#ris-again").is_visible()  # nothing has been searched yet
     upload(page, path)
     drag(page, (0.2, 0.2), (0.6, 0.6))
     drawn = box(page)
@@ -407,6 +414,7 @@ def test_nothing_is_stale_after_changing_the_collection(page, odd):
     tiles = page.locator("#ris-results .ris-tile")
     assert {tile.get_attribute("data-collection") for tile in tiles.all()} == {odd.name}
     choose_collection(page, "demo")
+    open_settings(page)
     page.locator("#ris-nprobe").wait_for(state="visible")
     assert found(page) == []
 
@@ -458,6 +466,115 @@ def test_enlarge_and_download(page, server):
     assert not viewer.is_visible()
 
 
+def test_search_as_you_go(page, odd, coordinates):
+    """Every change of the picture, its box or a setting is searched at once; a box that is still to be moved is not."""
+    choose_collection(page, odd.name)
+
+    def next_answer() -> None:
+        page.wait_for_selector(".ris-status:not(.old)")
+        page.evaluate("document.querySelector('.ris-status').classList.add('old')")
+
+    page.locator("#ris-examples .ris-use").first.click()
+    page.wait_for_selector(".ris-crop")
+    assert found(page) == []
+    page.get_by_label("Search as you go").check()
+    next_answer()
+    upload(page, coordinates[0])
+    next_answer()
+    assert isinstance(odd.asked[-1][0], Path)
+    drag(page, (0.2, 0.2), (0.6, 0.6))
+    next_answer()
+    x0, y0, x1, y1 = box(page)
+    np.testing.assert_array_equal(odd.asked[-1][0], coordinates[1][y0:y1, x0:x1])
+    page.click(".ris-reset")
+    next_answer()
+    assert isinstance(odd.asked[-1][0], Path)
+    open_settings(page)
+    page.locator("#ris-engine").get_by_label("exact", exact=True).check()
+    next_answer()
+    assert odd.asked[-1][3] == "exact"
+    asked = len(odd.asked)
+    page.locator("#ris-results [data-act=inside]").nth(1).evaluate("button => button.click()")
+    page.wait_for_function("document.querySelector('.ris-crop').dataset.width === '40'")
+    assert box(page) == [8, 6, 32, 24]
+    page.wait_for_timeout(500)
+    assert len(odd.asked) == asked
+
+
+def test_recent_queries_are_gone_back_to(page, coordinates):
+    assert page.locator("#ris-recent button").count() == 0
+    upload(page, coordinates[0])
+    drag(page, (0.2, 0.2), (0.6, 0.6))
+    drawn = box(page)
+    search(page)
+    page.locator("#ris-examples .ris-use").first.click()
+    page.wait_for_function("document.querySelector('.ris-name').textContent.startsWith('coordinates') === false")
+    search(page)
+    search(page)  # the same again is not another one
+    assert page.locator("#ris-recent button").count() == 2
+    page.locator("#ris-recent button").nth(1).click()
+    page.wait_for_function("name => document.querySelector('.ris-name').textContent === name", arg=coordinates[0].name)
+    assert box(page) == drawn
+
+
+def test_results_are_refined_and_continued(page, server):
+    _, engine = server
+    page.locator("#ris-examples .ris-use").first.click()
+    page.wait_for_selector(".ris-crop")
+    open_settings(page)
+    page.locator("#ris-count input[type=number]").fill("5")
+    page.locator("#ris-engine").get_by_label("exact", exact=True).check()
+    first = search(page)
+    query = engine.store.items[page.eval_on_selector("#ris-examples .ris-tile", "t => Number(t.dataset.id)")]
+    expected = engine.search(query.path, 400, engine="exact")
+    assert first == [hit.id for hit in expected[:5]]
+
+    page.get_by_text("Show 5 more").click()
+    page.wait_for_function("document.querySelectorAll('#ris-results .ris-tile').length === 10")
+    assert found(page) == [hit.id for hit in expected[:10]]
+
+    page.click("#ris-sort input")
+    page.get_by_role("option", name="By file name").click()
+    by_name = sorted(expected[:10], key=lambda hit: (hit.path.name, hit.rank))
+    page.wait_for_function(
+        "id => document.querySelector('#ris-results .ris-tile').dataset.id === id", arg=str(by_name[0].id)
+    )
+    assert found(page) == [hit.id for hit in by_name]
+
+    label = next(hit.labels[0] for hit in expected if hit.labels != query.labels)
+    page.click("#ris-labels input")
+    page.get_by_role("option", name=label).first.click()
+    page.wait_for_function(
+        "label => [...document.querySelectorAll('#ris-results .ris-label')].every(l => l.textContent === label)",
+        arg=label,
+    )
+    only = [hit for hit in expected if label in hit.labels][:5]
+    assert sorted(found(page)) == sorted(hit.id for hit in only)
+
+    page.keyboard.press("Escape")
+    page.locator("#ris-cutoff input, #ris-cutoff textarea").fill(f"{only[2].score - 1e-4:.6f}")
+    assert sorted(search(page)) == sorted(hit.id for hit in only[:3])
+    page.locator("#ris-cutoff input, #ris-cutoff textarea").fill("much")
+    page.click("#ris-start")
+    assert "must be a number" in toast(page)
+
+
+def test_search_inside_a_result(page, server):
+    _, engine = server
+    page.locator("#ris-examples .ris-use").first.click()
+    page.wait_for_selector(".ris-crop")
+    ids = search(page)
+    page.locator("#ris-results .ris-open").first.click()
+    page.get_by_text("Search inside this").click()
+    name = engine.store.items[ids[0]].path.name
+    page.wait_for_function("name => document.querySelector('.ris-name').textContent === name", arg=name)
+    width, height = (int(page.get_attribute(".ris-crop", f"data-{side}")) for side in ("width", "height"))
+    assert box(page) == [width // 5, height // 5, width - width // 5, height - height // 5]
+    inside = search(page)
+    assert inside[0] == ids[0]  # a part of it is an outside picture: the whole is found again
+    assert "px of it" in page.locator("#ris-last").inner_text()
+
+
 def test_gallery_pages_and_gives_a_query(page, server):
     _, engine = server
     page.get_by_role("tab", name="Browse the collection").click()
@@ -503,7 +620,7 @@ def test_address_is_refused_in_words(page, server, address, says):
 
 def test_address_of_a_picture_becomes_the_query(page, monkeypatch, server):
     item = server[1].store.items[7]
-    monkeypatch.setattr("gradio_app.app.fetch_image", lambda url: item.path.read_bytes())
+    monkeypatch.setattr("gradio_app.tabs.search.fetch_image", lambda url: item.path.read_bytes())
     page.locator("#ris-url input, #ris-url textarea").fill("https://pictures.example/some/cat.jpg?size=1#x")
     page.click("#ris-fetch")
     page.wait_for_selector(".ris-crop")
@@ -555,6 +672,6 @@ def test_two_visitors_do_not_share_a_query(open_page):
     one, two = open_page(), open_page()
     one.locator("#ris-examples .ris-use").first.click()
     one.wait_for_selector(".ris-crop")
+    search(one)
     assert two.locator(".ris-crop").count() == 0
-    two.click("#ris-again")
-    assert "Nothing has been searched yet" in toast(two)
+    assert "Nothing yet" in two.locator("#ris-last").inner_text()

@@ -49,6 +49,27 @@ def same(one, two):
     return all(a.tobytes() == b.tobytes() and a.shape == b.shape for a, b in zip(one, two, strict=True))
 
 
+def test_probe_names_the_lists_that_a_search_looks_into_nearest_first(index):
+    q = vectors(20, 2)
+    for nprobe in (1, 3, NLIST, NLIST + 5):
+        distances, numbers = index.probe(q, nprobe)
+        assert numbers.shape == (20, min(nprobe, NLIST))
+        nearer = np.diff(distances) if index.metric != "ip" else -np.diff(distances)
+        assert (nearer >= 0).all()
+        for row, found in zip(numbers, index.search(q, 400, nprobe=nprobe).ids, strict=True):
+            inside = np.concatenate([index.lists.view.list_ids(number) for number in row])
+            assert sorted(found[found >= 0]) == sorted(inside)
+
+
+def test_codes_of_are_what_add_codes_takes(index, trained):
+    ids = np.random.default_rng(0).permutation(400)
+    other = copy_of(trained[index.metric])
+    other.add_codes(*index.codes_of(ids), ids)
+    assert same(other.search(vectors(20, 2), 400, nprobe=NLIST), index.search(vectors(20, 2), 400, nprobe=NLIST))
+    with pytest.raises(KeyError, match="id 400 is not in the index"):
+        index.codes_of([3, 400])
+
+
 def test_visiting_every_list_is_the_exhaustive_scan_of_what_is_reconstructed(index):
     q = vectors(20, 2)
     found = index.search(q, 400, nprobe=NLIST)

@@ -15,7 +15,7 @@ def content(lists):
     found = {}
     for number in range(len(lists.sizes)):
         rows = lists.starts[number] + np.arange(lists.sizes[number])
-        for id, code in zip(lists.ids(rows).tolist(), lists.codes(rows).tolist(), strict=True):
+        for id, code in zip(lists.list_ids(number).tolist(), lists.codes(rows).tolist(), strict=True):
             assert id not in found
             found[id] = (number, code)
     assert len(found) == lists.ntotal

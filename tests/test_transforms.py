@@ -207,6 +207,7 @@ def by_hand(index, x):
 def test_searching_is_searching_what_the_transforms_give(index):
     q = vectors(20, seed=2)
     found = index.search(q, 9, nprobe=3)
+    np.testing.assert_array_equal(index.apply_chain(q), by_hand(index, q))
     inside = index.index.search(by_hand(index, q), 9, nprobe=3)
     want = F(1) - inside.distances / F(2) if index.metric == "cosine" else inside.distances
     assert same(found, (want, inside.ids))

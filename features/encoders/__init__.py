@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -19,6 +19,15 @@ NAMES = ("auto", "resnet50", "resnet50-finetuned", "resnet50-scratch", "efficien
 
 class EncoderError(RuntimeError):
     """An encoder cannot be made: unknown name, or weights that are missing, damaged or for another network."""
+
+
+class FeatureMap(NamedTuple):
+    """What a network's last layer sees in each place of an image."""
+
+    values: np.ndarray
+    """float32 (h, w, c), row 0 at the top. Their mean over the places is the first c numbers of the image's vector."""
+    window: tuple[float, float, float, float]
+    """Left, top, right, bottom in pixels of the image: the part that they divide evenly, which the network sees."""
 
 
 class Encoder(Protocol):
@@ -58,6 +67,10 @@ class Encoder(Protocol):
 
     def encode_prepared(self, prepared: Sequence[torch.Tensor]) -> np.ndarray:
         """Encode what `preprocess` returned, so that it can run elsewhere while the network is busy."""
+        ...
+
+    def feature_map(self, image: np.ndarray) -> FeatureMap:
+        """The last feature map of a decoded image, uint8 (H, W, 3): where in it the vector comes from."""
         ...
 
     def classify(self, features: np.ndarray) -> np.ndarray:

@@ -121,6 +121,10 @@ class EfficientNetLite(NetworkEncoder):
             runtime=runtime,
         )
 
+    def _last_maps(self, batch: torch.Tensor) -> torch.Tensor:
+        maps: torch.Tensor = self._net.net.forward_features(batch)
+        return maps
+
 
 class _Descriptor(torch.nn.Module):
     """From prepared images to vectors; see the module's docstring."""

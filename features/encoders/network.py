@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from features.encoders import FeatureMap
 from features.encoders.preprocessing import Preprocessing
 from features.encoders.runtime import make_runtime
 
@@ -63,6 +64,7 @@ class NetworkEncoder:
         self.classes = classes
         self.preprocess = preprocessing
         self.min_side: int | None = 2 * preprocessing.resize
+        self._net: Any = net  # the runtime has prepared it; `feature_map` asks it for more than the runtime tells
         self._run = make_runtime(runtime, net, crop=preprocessing.crop, device=device, bears_bfloat16=bears_bfloat16)
         self.spec: dict[str, Any] = {
             "name": name,
@@ -79,6 +81,10 @@ class NetworkEncoder:
         self._class_weights = classifier.weight.detach().cpu().numpy().T.copy()  # (in_features, classes)
         self._class_bias = classifier.bias.detach().cpu().numpy().copy()
         self._pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="preprocess")
+
+    def _last_maps(self, batch: torch.Tensor) -> torch.Tensor:
+        """Float32 (n, 3, crop, crop) to what is averaged for the classifier's part of a vector: (n, c, h, w)."""
+        raise NotImplementedError
 
     def encode(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """Encode decoded images, each uint8 (H, W, 3) of any size, to float32 (n, dim)."""
@@ -101,6 +107,13 @@ class NetworkEncoder:
         for start in range(0, len(prepared), _BATCH):
             features[start : start + _BATCH] = self._run(prepared[start : start + _BATCH])
         return features
+
+    def feature_map(self, image: np.ndarray) -> FeatureMap:
+        """The last feature map of a decoded image, uint8 (H, W, 3). See `Encoder.feature_map`."""
+        device = next(self._net.parameters()).device
+        with torch.inference_mode():
+            maps = self._last_maps(self.preprocess(image)[None].to(device))
+        return FeatureMap(maps[0].permute(1, 2, 0).float().cpu().numpy(), self.preprocess.window(image))
 
     def classify(self, features: np.ndarray) -> np.ndarray:
         """Class probabilities, float32 (n, classes), from stored features (n, dim) of any float type.

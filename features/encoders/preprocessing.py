@@ -35,21 +35,38 @@ class Preprocessing:
                 f"image must be a decoded RGB image, uint8 (H, W, 3), got {image.dtype} {tuple(image.shape)}"
             )
         picture = Image.fromarray(without_far_ends(image))
-        width, height = picture.size
-        short = min(width, height)
-        size = (int(self.resize * width / short), int(self.resize * height / short))
+        size, (left, top) = self._placed(*picture.size)
         picture = picture.resize(size, _FILTERS[self.interpolation])
-        left = round((size[0] - self.crop) / 2.0)
-        top = round((size[1] - self.crop) / 2.0)
         picture = picture.crop((left, top, left + self.crop, top + self.crop))
         pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1).to(torch.float32) / 255
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
         return (pixels - mean) / std
 
+    def window(self, image: np.ndarray) -> tuple[float, float, float, float]:
+        """The part of an image (H, W, 3) that is left: left, top, right and bottom edge in its pixels."""
+        height, width = image.shape[:2]
+        cut_y, cut_x = _far_ends(image)
+        inside = (width - 2 * cut_x, height - 2 * cut_y)
+        (wide, high), (left, top) = self._placed(*inside)
+        x, y = inside[0] / wide, inside[1] / high  # pixels of the image in one of the network's
+        return cut_x + left * x, cut_y + top * y, cut_x + (left + self.crop) * x, cut_y + (top + self.crop) * y
+
+    def _placed(self, width: int, height: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Width and height to resize to, and the left and top edge of the crop in that."""
+        short = min(width, height)
+        size = (int(self.resize * width / short), int(self.resize * height / short))
+        return size, (round((size[0] - self.crop) / 2.0), round((size[1] - self.crop) / 2.0))
+
 
 def without_far_ends(image: np.ndarray) -> np.ndarray:
     """Cut (H, W, 3) to the middle of its long side, if that is more than four times the short one."""
     height, width = image.shape[:2]
-    longest = _MAX_ASPECT * min(height, width)
-    top, left = max(0, height - longest) // 2, max(0, width - longest) // 2
+    top, left = _far_ends(image)
     return np.ascontiguousarray(image[top : height - top, left : width - left])
+
+
+def _far_ends(image: np.ndarray) -> tuple[int, int]:
+    """Rows to cut off above and below, columns left and right."""
+    height, width = image.shape[:2]
+    longest = _MAX_ASPECT * min(height, width)
+    return max(0, height - longest) // 2, max(0, width - longest) // 2

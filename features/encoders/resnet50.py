@@ -132,3 +132,10 @@ class ResNet50(NetworkEncoder):
             runtime=runtime,
             bears_bfloat16=True,
         )
+
+    def _last_maps(self, batch: torch.Tensor) -> torch.Tensor:
+        net = self._net
+        maps = net.maxpool(net.relu(net.bn1(net.conv1(batch))))
+        for stage in (net.layer1, net.layer2, net.layer3, net.layer4):
+            maps = stage(maps)
+        return maps

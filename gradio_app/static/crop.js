@@ -23,7 +23,7 @@ function show(c, [x0, y0, x1, y1]) {
   c.querySelector('.ris-part').textContent = whole ? `${w} × ${h} px` : `${x1 - x0} × ${y1 - y0} of ${w} × ${h} px`;
 }
 
-const reset = (c) => show(c, [0, 0, ...size(c)]);
+const reset = (c) => { show(c, [0, 0, ...size(c)]); changed(); };
 
 // Where the pointer is, in pixels of the picture.
 function place(c, event) {
@@ -76,7 +76,12 @@ element.addEventListener('pointermove', (event) => {
   }
 });
 
-const drop = (event) => { if (drag && event.pointerId === drag.pointer) drag = null; };
+const drop = (event) => {
+  if (!drag || event.pointerId !== drag.pointer) return;
+  const { moved, before } = drag;
+  drag = null;
+  if (moved && crop() && crop().dataset.box !== before.join(',')) changed();
+};
 element.addEventListener('pointerup', drop);
 element.addEventListener('pointercancel', (event) => {
   if (drag && event.pointerId === drag.pointer && crop()) show(crop(), drag.before);
@@ -94,11 +99,26 @@ element.addEventListener('change', (event) => {
     if (edge < 2) b[edge] = Math.min(typed, b[edge + 2] - 1); // the opposite edge stays where it is
   }
   show(crop(), b);
+  changed();
 });
 element.addEventListener('click', (event) => {
   if (event.target.closest('.ris-reset')) reset(crop());
   if (event.target.closest('.ris-remove')) trigger('remove');
 });
+
+// When to search. Everything that asks for a search ends in `go`, so that there is one listener for it.
+const as_you_go = () => document.querySelector('#ris-auto input')?.checked;
+const changed = () => { if (crop() && as_you_go()) trigger('go'); };
+document.addEventListener('ris-go', () => trigger('go'));
+document.addEventListener('ris-changed', changed);
+let token = crop()?.dataset.token; // tells a new picture from the same one shown again
+new MutationObserver(() => {
+  const c = crop();
+  if (c?.dataset.token === token) return;
+  token = c?.dataset.token;
+  if (c?.dataset.then === 'go') trigger('go');
+  else if (c?.dataset.then !== 'wait') changed();
+}).observe(element, { childList: true, subtree: true, attributeFilter: ['data-token'] }); // Gradio morphs what is there
 
 // A picture dropped on the one that is there, or pasted anywhere on the page, goes the way of an upload.
 function upload_file(files) {

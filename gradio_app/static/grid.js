@@ -1,6 +1,7 @@
-// A grid of pictures (results, gallery, examples): enlarge, take as the query, turn the page. Listeners sit on
+// A grid of pictures (results, gallery, examples): enlarge, do something with one, turn the page. Listeners sit on
 // `element`, which stays; the tiles in it come and go. Needs the one <dialog> that the first grid of the page makes.
-const pick = (tile) => trigger('pick', { collection: tile.dataset.collection, id: Number(tile.dataset.id) });
+// A button with data-act triggers that event for the picture: 'pick' (search with it), 'inside' (search a part of it).
+const act = (name, tile) => trigger(name, { collection: tile.dataset.collection, id: Number(tile.dataset.id) });
 
 function viewer() {
   let dialog = document.querySelector('dialog.ris-viewer');
@@ -12,11 +13,12 @@ function viewer() {
     '<div class="ris-viewer-stage"><img alt=""></div><div class="ris-viewer-bar"><p></p><span>' +
     '<button type="button" data-step="-1" aria-label="Previous picture">‹</button>' +
     '<button type="button" data-step="1" aria-label="Next picture">›</button>' +
-    '<a download>Download original</a><button type="button" class="ris-viewer-use">Search with this</button>' +
+    '<a download>Download original</a><button type="button" data-act="inside">Search inside this</button>' +
+    '<button type="button" class="ris-viewer-use" data-act="pick">Search with this</button>' +
     '<button type="button" class="ris-viewer-close" aria-label="Close">✕</button></span></div>';
-  dialog.show_tile = (tile, use) => {
+  dialog.show_tile = (tile, act) => {
     dialog.tile = tile;
-    dialog.use = use;
+    dialog.act = act;
     const img = dialog.querySelector('img');
     img.src = tile.dataset.view;
     img.alt = tile.dataset.title;
@@ -29,11 +31,11 @@ function viewer() {
     const other = step < 0 ? dialog.tile.previousElementSibling : dialog.tile.nextElementSibling;
     return other && other.matches('.ris-tile') ? other : null;
   };
-  const step = (by) => { const other = dialog.neighbour(by); if (other) dialog.show_tile(other, dialog.use); };
+  const step = (by) => { const other = dialog.neighbour(by); if (other) dialog.show_tile(other, dialog.act); };
   dialog.addEventListener('click', (event) => {
     const button = event.target.closest('button');
     if (button && button.dataset.step) step(Number(button.dataset.step));
-    else if (button && button.matches('.ris-viewer-use')) { dialog.close(); dialog.use(dialog.tile); }
+    else if (button && button.dataset.act) { dialog.close(); dialog.act(button.dataset.act, dialog.tile); }
     else if (event.target === dialog || (button && button.matches('.ris-viewer-close'))) dialog.close();
     else if (event.target.matches('.ris-viewer-stage')) dialog.close();
   });
@@ -47,10 +49,14 @@ function viewer() {
 
 element.addEventListener('click', (event) => {
   const tile = event.target.closest('.ris-tile');
-  if (tile && event.target.closest('.ris-use')) pick(tile);
-  else if (tile && event.target.closest('.ris-open')) viewer().show_tile(tile, pick);
+  const button = event.target.closest('[data-act]');
+  if (tile && button) act(button.dataset.act, tile);
+  else if (tile && event.target.closest('.ris-open')) viewer().show_tile(tile, act);
   const turn = event.target.closest('[data-page]');
   if (turn) trigger('turn', { page: Number(turn.dataset.page) });
+  if (event.target.closest('.ris-more')) trigger('more');
+  const recent = event.target.closest('[data-recent]');
+  if (recent) trigger('recall', { token: recent.dataset.recent });
 });
 element.addEventListener('change', (event) => {
   if (event.target.matches('.ris-page')) trigger('turn', { page: event.target.valueAsNumber || 1 });

@@ -1,0 +1,394 @@
+"""Why a picture was found, or was not: where it is like the query, where the index keeps it, and what a search did."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.encoders import Encoder
+from gradio_app.engine import RERANK_FACTOR, Hits, SearchEngine
+from ivfpq import IndexIVFPQ
+from ivfpq.checks import Metric
+from ivfpq.distances import normalised
+from ivfpq.faiss_compat import FaissIndex, from_faiss
+from ivfpq.pretransform import IndexPreTransform
+from ivfpq.refine import IndexRefine
+
+Vector = NDArray[np.float32]
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a search is to be done; see `SearchEngine.search`. With `labels`, among pictures that bear one of them."""
+
+    engine: str = "ivfpq"
+    k: int = 10
+    nprobe: int | None = None
+    rerank: bool = False
+    labels: tuple[str, ...] = ()
+
+    @property
+    def filter(self) -> dict[str, tuple[str, ...]] | None:
+        """As `SearchEngine.search` takes it."""
+        return {"label": self.labels} if self.labels else None
+
+
+@dataclass(frozen=True)
+class SearchPath:
+    """What one search looked at.
+
+    Attributes
+    ----------
+    compared : int
+        Centroids, or all pictures where there are no lists.
+    probed : tuple of int
+        Numbers of the lists looked into, nearest first; empty where there are none.
+    scanned, reranked : int
+        Codes compared, and how many pictures were then ranked again by their stored vectors.
+    """
+
+    compared: int
+    probed: tuple[int, ...]
+    scanned: int
+    reranked: int
+
+    def __str__(self) -> str:
+        if not self.probed:
+            return f"{self.compared:,} pictures compared, one by one."
+        steps = [
+            f"{self.compared:,} centroids compared",
+            f"{len(self.probed):,} {'list' if len(self.probed) == 1 else 'lists'} probed",
+            f"{self.scanned:,} codes scanned",
+        ]
+        return ", ".join([*steps, f"{self.reranked:,} re-ranked"] if self.reranked else steps) + "."
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an index keeps a picture, seen from a query.
+
+    Attributes
+    ----------
+    list_number : int
+    list_rank : int
+        1 if this list's centroid is the nearest to the query.
+    list_ids : int64 array
+        All pictures in the list, this one among them.
+    code : bytes
+        All that the index knows of the picture besides its list.
+    score : float
+        Similarity (or distance) to the query by the code.
+    rank : int
+        Its rank by that among the scanned codes; had its list been probed, if it was not. The query's own picture does
+        not count.
+    """
+
+    list_number: int
+    list_rank: int
+    list_ids: NDArray[np.int64]
+    code: bytes
+    score: float
+    rank: int
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What became of a picture in a search.
+
+    Attributes
+    ----------
+    rank : int or None
+        In the results; None if it is not among them.
+    exact_rank, exact_score : int, float
+        By exact search.
+    place : Place or None
+        None where the engine has no inverted lists.
+    verdict : str
+        The fate of the picture in a sentence or two.
+    lost : bool
+        Whether exact search would have shown it and this one does not.
+    """
+
+    id: int
+    rank: int | None
+    exact_rank: int
+    exact_score: float
+    place: Place | None
+    path: SearchPath
+    verdict: str
+    lost: bool
+
+
+@dataclass(frozen=True)
+class CellMap:
+    """The coarse cells of an index on a plane.
+
+    Attributes
+    ----------
+    points : float array, shape (nlist, 2)
+        Centroids.
+    query : float array, shape (2,)
+    sizes : int array, shape (nlist,)
+        Pictures in each list.
+    probed : int array
+        Numbers of the lists that the search looks into, nearest first.
+    """
+
+    points: NDArray[Any]
+    query: NDArray[Any]
+    sizes: NDArray[np.int64]
+    probed: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class InvertedFile:
+    """The cells and codes inside an index, whatever is wrapped around them.
+
+    Attributes
+    ----------
+    cells : IndexIVFPQ
+    outer : index
+        What `cells` are in, or they themselves.
+    metric : str
+        Of the collection. (Cells for cosine may compare vectors of length 1 by their distance.)
+    """
+
+    cells: IndexIVFPQ
+    outer: Any
+    metric: Metric
+
+    @classmethod
+    def of(cls, index: Any) -> InvertedFile | None:
+        """Of any engine's index; None if it has no inverted lists of codes."""
+        outer = _from_faiss(index) if isinstance(index, FaissIndex) else index
+        outer = outer.base if isinstance(outer, IndexRefine) else outer
+        cells = outer.index if isinstance(outer, IndexPreTransform) else outer
+        return cls(cells, outer, index.metric) if isinstance(cells, IndexIVFPQ) else None
+
+    def seen(self, vector: Vector) -> NDArray[np.float32]:
+        """A query (d,) as the cells are asked for it, shape (1, cells.d)."""
+        x = vector[None]
+        if self.metric == "cosine" and self.outer.metric != "cosine":
+            x = normalised(x)
+        return self.outer.apply_chain(x) if isinstance(self.outer, IndexPreTransform) else x
+
+    def score(self, distance: float) -> float:
+        """What the cells found, in the terms of the collection's metric."""
+        return 1 - distance / 2 if self.metric == "cosine" and self.cells.metric == "l2" else distance
+
+
+@lru_cache(maxsize=4)
+def _from_faiss(index: FaissIndex) -> Any:
+    """The same lists and codes in an index of ours, or the index itself if ours has no such kind."""
+    try:
+        return from_faiss(index.faiss_index)
+    except (TypeError, ValueError):
+        return index
+
+
+def explain(engine: SearchEngine, vector: Vector, own_id: int | None, id: int, settings: Settings) -> Explanation:
+    """Follow a picture through a search.
+
+    Parameters
+    ----------
+    vector, own_id
+        The query, as `SearchEngine.encode` returns it.
+    id : int
+        Any picture of the collection, found or not.
+    """
+    hits = search(engine, vector, own_id, settings)
+    allowed = engine.matching_ids(settings.filter) if settings.filter else None
+    exact = engine.index("exact")
+    exact_score = float(exact.search(vector[None], 1, ids=np.array([id])).distances[0, 0])
+    exact_rank = _rank(exact, vector[None], id, exact_score, own_id, ids=allowed)
+    path = search_path(engine, vector, hits, settings)
+    file = inverted_file(engine, settings)
+    place = None if file is None else _place(file, vector, id, own_id, len(path.probed), allowed)
+    rank = next((hit.rank for hit in hits if hit.id == id), None)
+    lost = rank is None and exact_rank <= settings.k
+    verdict = _verdict(rank, exact_rank, place, path, settings)
+    return Explanation(id, rank, exact_rank, exact_score, place, path, verdict, lost)
+
+
+def search(engine: SearchEngine, vector: Vector, own_id: int | None, settings: Settings) -> Hits:
+    """`SearchEngine.search_vector` with these settings."""
+    return engine.search_vector(
+        vector,
+        settings.k,
+        own_id=own_id,
+        nprobe=settings.nprobe,
+        engine=settings.engine,
+        rerank=settings.rerank,
+        filter=settings.filter,
+    )
+
+
+def search_path(engine: SearchEngine, vector: Vector, hits: Hits, settings: Settings) -> SearchPath:
+    """What a search with these settings, which found `hits`, looked at."""
+    file = inverted_file(engine, settings)
+    allowed = engine.matching_ids(settings.filter) if settings.filter else None
+    if file is None:
+        return SearchPath(int(engine.store.ids.size if allowed is None else allowed.size), (), 0, hits.reranked)
+    probed = _probed(engine, file, vector, settings)
+    lists = file.cells.lists.view
+    if allowed is None:
+        scanned = int(lists.sizes[probed].sum())
+    else:
+        scanned = int(np.isin(file.cells.codes_of(allowed)[0], probed).sum())
+    return SearchPath(file.cells.nlist, tuple(probed.tolist()), scanned, hits.reranked)
+
+
+def cell_map(engine: SearchEngine, vector: Vector, settings: Settings, *, method: str = "pca") -> CellMap | None:
+    """The cells on a plane, with the query and the lists that a search looks into; None where there are no lists.
+
+    Parameters
+    ----------
+    method : {"pca", "umap"}
+        UMAP keeps neighbours together better, needs the package umap-learn and takes seconds at first.
+    """
+    file = inverted_file(engine, settings)
+    if file is None or file.cells.nlist < 3:
+        return None
+    points, projection = _plane(file.cells, method)
+    x = file.seen(vector)
+    query = projection.transform(normalised(x) if file.cells.metric == "cosine" else x)[0]
+    return CellMap(points, query, file.cells.lists.view.sizes, _probed(engine, file, vector, settings))
+
+
+def inverted_file(engine: SearchEngine, settings: Settings) -> InvertedFile | None:
+    """What a search with these settings looks into; None if it compares with every picture."""
+    return None if settings.engine == "exact" else InvertedFile.of(engine.index(settings.engine))
+
+
+def map_methods() -> tuple[str, ...]:
+    """What `cell_map` can do here."""
+    return ("pca", "umap") if importlib.util.find_spec("umap") else ("pca",)
+
+
+def heat_map(encoder: Encoder, image: NDArray[np.uint8], vector: Vector) -> tuple[NDArray[np.float32], Box]:
+    """Where in an image lies what it has in common with a vector.
+
+    The inner product of what the last layer sees in each place with what it sees in the other picture on average. The
+    mean of these is the inner product of both pictures' averages, which the vectors begin with: so each number is a
+    place's share of the similarity (Stylianou, Souvenir, Pless 2019, "Visualizing Deep Similarity Networks").
+
+    Parameters
+    ----------
+    image : uint8 (H, W, 3)
+    vector : float32 (dim,)
+        Of the other picture.
+
+    Returns
+    -------
+    heat : float32 (h, w)
+        From 0 up to 1, the place that matches most.
+    box : left, top, right, bottom in pixels of the image
+        What the numbers divide evenly; the network does not see what is outside.
+    """
+    values, box = encoder.feature_map(image)
+    heat = np.maximum(values @ vector[: values.shape[2]], 0)
+    return heat / max(float(heat.max()), np.finfo(np.float32).tiny), box
+
+
+def top_classes(encoder: Encoder, vector: Vector, n: int = 5) -> list[tuple[str, float]]:
+    """The likeliest classes by the encoder's classifier, with their probabilities; none if it has no classifier."""
+    if not encoder.classes:
+        return []
+    probabilities = encoder.classify(vector[None])[0]
+    return [(encoder.classes[i], float(probabilities[i])) for i in np.argsort(-probabilities, kind="stable")[:n]]
+
+
+def _probed(engine: SearchEngine, file: InvertedFile, vector: Vector, settings: Settings) -> NDArray[np.int64]:
+    nprobe = engine.index(settings.engine).nprobe if settings.nprobe is None else settings.nprobe  # type: ignore[attr-defined]
+    return file.cells.probe(file.seen(vector), nprobe).ids[0]
+
+
+def _place(
+    file: InvertedFile,
+    vector: Vector,
+    id: int,
+    own_id: int | None,
+    nprobe: int,
+    allowed: NDArray[np.int64] | None,
+) -> Place:
+    cells, x = file.cells, file.seen(vector)
+    (number,), code = cells.codes_of([id])
+    order = cells.probe(x, cells.nlist).ids[0]
+    distance = float(cells.search(x, 1, nprobe=cells.nlist, ids=[id]).distances[0, 0])
+    return Place(
+        list_number=int(number),
+        list_rank=int(np.flatnonzero(order == number)[0]) + 1,
+        list_ids=cells.lists.view.list_ids(int(number)),
+        code=cells.pq.pack(code)[0].tobytes(),
+        score=file.score(distance),
+        rank=_rank(cells, x, id, distance, own_id, nprobe=nprobe, ids=allowed),
+    )
+
+
+def _rank(index: Any, x: NDArray[np.float32], id: int, score: float, own_id: int | None, **where: Any) -> int:
+    """1 and the number of stored vectors that come before one with this id and score."""
+    just_behind = np.nextafter(np.float32(score), np.float32(np.inf if index.metric == "l2" else -np.inf))
+    _, scores, ids = index.range_search(x, just_behind, **where)
+    before = (scores != np.float32(score)) | (ids < id)
+    return 1 + int(np.count_nonzero(before & (ids != id) & (ids != own_id)))
+
+
+def _verdict(rank: int | None, exact_rank: int, place: Place | None, path: SearchPath, settings: Settings) -> str:
+    k = settings.k
+    if settings.engine == "exact":
+        return f"Found at rank {rank}." if rank else f"Not shown: it is at rank {exact_rank}, and {k} were asked for."
+    if rank and exact_rank <= k:
+        same = "and exact search agrees" if rank == exact_rank else f"and by exact search at rank {exact_rank}"
+        return f"Found at rank {rank}, {same}."
+    if rank:
+        why = (
+            "some that are nearer were not among those ranked again"
+            if settings.rerank
+            else "its code makes it look nearer than it is"
+        )
+        return f"Found at rank {rank}, though exact search puts it only at rank {exact_rank}: {why}."
+    if exact_rank > k:
+        return f"Not shown, and rightly: exact search puts it at rank {exact_rank}, and {k} were asked for."
+    if place is None:
+        return f"Lost, though exact search puts it at rank {exact_rank}."
+    said = f"Lost, though exact search puts it at rank {exact_rank}: "
+    if place.list_number not in path.probed:
+        return (
+            f"{said}it is in the {_ordinal(place.list_rank)} nearest list, and {len(path.probed)} "
+            f"{'was' if len(path.probed) == 1 else 'were'} probed. Probe {place.list_rank} to look at it."
+        )
+    if settings.rerank:
+        return f"{said}by its code it is at rank {place.rank}, and only the first {path.reranked} were ranked again."
+    candidates = RERANK_FACTOR * k
+    help_ = (
+        f"Re-ranking looks at the first {candidates} and finds it."
+        if place.rank <= candidates
+        else f"Re-ranking would not find it either: it looks at the first {candidates}."
+    )
+    return f"{said}its list was probed, but by its code it is at rank {place.rank}. {help_}"
+
+
+def _ordinal(n: int) -> str:
+    suffix = "th" if n % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(n % 10, "th")
+    return f"{n}{suffix}"
+
+
+@lru_cache(maxsize=8)
+def _plane(cells: IndexIVFPQ, method: str) -> tuple[NDArray[Any], Any]:
+    """Centroids on a plane, and what puts other vectors there."""
+    centroids = cells.centroids
+    if method == "umap":
+        import umap
+
+        projection: Any = umap.UMAP(n_neighbors=min(15, cells.nlist - 1), random_state=0)
+    else:
+        from sklearn.decomposition import PCA
+
+        projection = PCA(2, svd_solver="full")
+    return projection.fit_transform(centroids), projection

@@ -1,0 +1,120 @@
+"""The page as a server gives it out: how it looks, what it refuses, and how it says so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio_client.utils import is_http_url_like
+
+from gradio_app.engine import SearchEngine
+from gradio_app.library import Library
+from gradio_app.thumbs import picture_routes
+
+STATIC = Path(__file__).parent / "static"
+UPLOAD_LIMIT = "25mb"
+DAY = 24 * 60 * 60
+SESSIONS = 500  # visitors whose pictures are remembered at a time; Gradio's own limit is 10,000, some 0.5 MB each
+
+# How a listener without a progress bar is bound. Private: callable from the page only, and not listed in an API.
+# always_last: of clicks that come faster than answers the last one counts. By default it would be dropped.
+QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "always_last"}
+
+
+@dataclass(frozen=True)
+class Shared:
+    """The components that every tab reads.
+
+    Attributes
+    ----------
+    collection : gr.Dropdown
+        Its value is the name of the chosen collection; `engine_of` gives the engine.
+    visit : gr.State
+        Holds a `visit.Visit`. It is an input only, and changed in place: see there.
+    tabs : gr.Tabs
+    """
+
+    collection: gr.Dropdown
+    visit: gr.State
+    tabs: gr.Tabs
+
+
+class SearchPage(gr.Blocks):
+    """The page, with all it needs to be served. `launch()` it, or mount it beside other routes::
+
+    gr.mount_gradio_app(fastapi_app, page, path="/", **page.server_options)
+    """
+
+    def __init__(self, library: Library) -> None:
+        super().__init__(
+            title="Reverse image search",
+            analytics_enabled=False,
+            fill_width=True,
+            # Uploads older than a day are deleted; Gradio looks every hour.
+            delete_cache=(60 * 60, DAY),
+        )
+        self.state_session_capacity = SESSIONS
+        self.server_options: dict[str, Any] = {
+            "app_kwargs": {"routes": picture_routes(library)},
+            "css": "".join((STATIC / name).read_text(encoding="utf-8") for name in ("page.css", "explain.css")),
+            "theme": _theme(),
+            "max_file_size": UPLOAD_LIMIT,
+            "footer_links": [],
+            "run_history": False,
+            "show_error": False,
+            "ssr_mode": False,
+        }
+
+    def launch(self, *args: Any, **kwargs: Any) -> Any:
+        own = self.server_options["app_kwargs"]
+        theirs = kwargs.pop("app_kwargs", None) or {}
+        both = {**theirs, "routes": [*own["routes"], *theirs.get("routes", ())]}
+        options = {"state_session_capacity": SESSIONS, **self.server_options, **kwargs, "app_kwargs": both}
+        return super().launch(*args, **options)
+
+    async def preprocess_data(self, block_fn: Any, inputs: list[Any], *args: Any, **kwargs: Any) -> Any:
+        # Whatever is shaped like a file with a web address Gradio would fetch for the caller, with none of the checks
+        # and limits of remote_image.py. The page itself never sends one.
+        if _names_remote_file(inputs):
+            raise sorry("Pictures from the web are opened through the address field only.")
+        return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
+
+
+def sorry(sentence: str) -> gr.Error:
+    """What a visitor is told. Gradio shows the message as HTML, and it may quote a file name or a web address."""
+    return gr.Error(escape(sentence), print_exception=False)
+
+
+def engine_of(library: Library, name: str) -> SearchEngine:
+    """The engine of the chosen collection, or a sentence to the visitor where it has been deleted meanwhile."""
+    engine = library.get(name)
+    if engine is None:
+        raise sorry(f"The collection {name} is no longer there. Choose another.")
+    return engine
+
+
+def _names_remote_file(data: Any) -> bool:
+    if isinstance(data, Mapping):
+        path = data.get("path")
+        return (isinstance(path, str) and is_http_url_like(path.strip())) or any(map(_names_remote_file, data.values()))
+    return isinstance(data, list | tuple) and any(map(_names_remote_file, data))
+
+
+def _theme() -> gr.themes.Base:
+    theme = gr.themes.Default(
+        primary_hue="indigo",
+        neutral_hue="slate",
+        # The semi-bold cut that Gradio bundles lacks most letters; the bold one is whole.
+        font=(gr.themes.LocalFont("Source Sans Pro", weights=(400, 700)), "system-ui", "sans-serif"),
+    )
+    # Gradio's own grey is too faint to read comfortably (contrast 2.6 to 1 on white; this is 4.8).
+    return theme.set(
+        body_text_color_subdued="*neutral_500",
+        block_info_text_color="*neutral_500",
+        body_text_color_subdued_dark="*neutral_400",
+        block_info_text_color_dark="*neutral_400",
+    )

@@ -1,0 +1,1 @@
+"""Tabs of the page: each module builds its own into the page's tabs."""

@@ -1,0 +1,174 @@
+"""What one visitor's session holds: the picture to search, and what was searched before."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from features.images import ImageError, decode_image
+from gradio_app.crop import Box, parse_box
+from gradio_app.engine import Hits
+from gradio_app.page import sorry
+from gradio_app.thumbs import to_jpeg
+
+PREVIEW_SIDE = 800  # pixels; what the browser shows of the query, while the search reads the picture itself
+THUMB_SIDE = 200
+RECENT = 8
+
+
+@dataclass(frozen=True)
+class Query:
+    """A picture to search with."""
+
+    token: str  # tells this choice of a picture from any other, so that a crop box cannot land on the wrong one
+    path: Path
+    name: str
+    width: int
+    height: int
+    box: Box | None = None
+
+    @classmethod
+    def open(cls, path: Path, name: str) -> Query:
+        pixels = _decode(path, name)
+        height, width = pixels.shape[:2]
+        return cls(secrets.token_hex(8), path, name, width, height)
+
+    def pixels(self) -> np.ndarray:
+        """The part to search, uint8 (h, w, 3), at full resolution."""
+        x0, y0, x1, y1 = self.box or (0, 0, self.width, self.height)
+        return _decode(self.path, self.name)[y0:y1, x0:x1]
+
+    def preview(self) -> str:
+        """Data URI of the whole picture, for the browser."""
+        return _preview(replace(self, token="", box=None), PREVIEW_SIDE)
+
+    def thumbnail(self) -> str:
+        """Data URI of the part to search, small."""
+        return _preview(replace(self, token=""), THUMB_SIDE)
+
+    def again(self) -> Query:
+        """The same picture and box, chosen anew."""
+        return replace(self, token=secrets.token_hex(8))
+
+    def inside(self) -> Query:
+        """With a box in the middle, ready to be moved to the part that matters."""
+        x, y = self.width // 5, self.height // 5
+        return replace(self, box=(x, y, max(self.width - x, x + 1), max(self.height - y, y + 1)))
+
+
+@dataclass(frozen=True)
+class Ask:
+    """How something is searched.
+
+    Attributes
+    ----------
+    collection, engine : str
+    k : int
+        Results wanted, all pages together.
+    page : int
+        Results that one more page brings.
+    nprobe : int or None
+    rerank : bool
+    labels : tuple of str
+        Only pictures that bear one of these; all pictures if it is empty.
+    cutoff : float or None
+        The worst score to show.
+    """
+
+    collection: str
+    engine: str
+    k: int
+    page: int
+    nprobe: int | None = None
+    rerank: bool = False
+    labels: tuple[str, ...] = ()
+    cutoff: float | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A search that was made; `more` says whether there are further results."""
+
+    query: Query
+    ask: Ask
+    hits: Hits
+    more: bool
+
+
+@dataclass
+class Visit:
+    """One visitor's session.
+
+    Handlers change it in place instead of returning a new one: of two that run at the same time, the one to finish
+    last would otherwise write back what it read at its beginning, and undo the other.
+
+    Attributes
+    ----------
+    query : Query or None
+        The picture to search.
+    last : Query or None
+        What "Last searched" shows.
+    answer : Answer or None
+        What the results on the page are.
+    recent : tuple of Query
+        What was searched, newest first, each picture and box once.
+    turn : int
+        Grows with every question; an answer to an earlier one is no longer wanted.
+    """
+
+    query: Query | None = None
+    last: Query | None = None
+    answer: Answer | None = None
+    recent: tuple[Query, ...] = ()
+    turn: int = 0
+
+    def crop(self, drawn: str | None) -> Query | None:
+        """Take over the box on the page (see `crop.READ_BOX`); the query with it."""
+        query = self.query
+        if query is None:
+            return None
+        cropped = replace(query, box=parse_box(drawn or "", query.token, query.width, query.height))
+        if self.query is query:  # no other was chosen in the meantime
+            self.query = cropped
+        return cropped
+
+    def next_turn(self) -> int:
+        """Begin a question, or give up those under way."""
+        self.turn += 1
+        return self.turn
+
+    def keep(self, answer: Answer, turn: int) -> bool:
+        """Take the answer to question `turn`, unless there is a newer question; whether it was taken."""
+        if turn != self.turn:
+            return False
+        self.answer = answer
+        self.last = query = answer.query
+        same = (query.path, query.box)
+        self.recent = (query, *(other for other in self.recent if (other.path, other.box) != same))[:RECENT]
+        return True
+
+
+def gone(name: str) -> Exception:
+    """What to say when a file is no longer there."""
+    return sorry(f"{name} is no longer on the server. Choose the picture again.")
+
+
+def _decode(path: Path, name: str) -> np.ndarray:
+    if not path.is_file():
+        raise gone(name)
+    try:
+        return decode_image(path)
+    except ImageError as error:
+        raise sorry(f"{name} cannot be read as a picture.") from error
+
+
+@lru_cache(maxsize=128)  # of at most some 150 kB each
+def _preview(query: Query, side: int) -> str:
+    jpeg = to_jpeg(Image.fromarray(query.pixels()), side)
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
