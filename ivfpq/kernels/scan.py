@@ -59,6 +59,8 @@ from ivfpq.kernels.vectors import (
     TOGETHER,
     address,
     byte_at,
+    centred,
+    centred_together,
     entry,
     extent,
     float32_at,
@@ -238,10 +240,10 @@ def _products(model, x, count, a, scores, tables):
     """
     d, dsub, M, wide = model.d, model.dsub, model.M, model.wide
     factor = F32(-1.0) if model.metric == IP else F32(-2.0)
-    for i in range(d):
-        centre = float32_at(model.centre + 4 * i)
-        for q in range(count):
-            a[i * count + q] = factor * (float32_at(x + 4 * (q * d + i)) - centre)
+    if count == 1:
+        centred(x, d, model.centre, factor, address(a))
+    else:
+        centred_together(x, d, model.centre, factor, address(a))
     for first in range(0, scores.shape[1], 64):
         panel, start = model.centroid_panels + 2 * d * first, model.centroid_squares + 4 * first
         _panel(
@@ -590,9 +592,6 @@ def _best(model, lists, x, found, order, first, last, values, ids):
     for i in range(count):
         if n == len(values) and lower[i] > values[0]:
             break
-        if i + 1 < count:
-            following = found[candidates[i + 1]]
-            _prefetch(model, lists, following.list, following.row)
         candidate = found[candidates[i]]
         value = np.float64(_defined(model, lists, x, candidate.list, candidate.row))
         n = push_pair(values, ids, n, value, _id(lists, candidate.row))
@@ -621,16 +620,6 @@ def _defined(model, lists, x, number, row):
         total = F32(F32(1.0) - total / F32(2.0))
     total = F32(total + F32(0.0))  # no negative zero
     return total if model.metric == L2 else -total
-
-
-@inner
-def _prefetch(model, lists, number, row):
-    """Ask for what `_defined` will read."""
-    block = _block(lists, row)
-    prefetch(model.centroids + 4 * model.d * number, 4 * model.d)
-    for m in range(model.M):
-        j = np.int64(_number(lists, block, m, row & 63))
-        prefetch(model.codebooks + 4 * model.dsub * (m * model.ksub + j), 4 * model.dsub)
 
 
 @inner
