@@ -18,8 +18,10 @@ from ivfpq.invlists import Lists
 from ivfpq.kernels import scan
 from ivfpq.kernels.avx512 import M_MAX
 from ivfpq.kernels.model import Model
+from ivfpq.kernels.vectors import TOGETHER
 
-CHUNK = 256  # queries searched together: each list they share is read once for all of them
+MIN_CHUNK = 16  # queries searched together: so many are worth a thread,
+MAX_CHUNK = 256  # and so many still have room in the caches. Each list they share is read once for all of them
 
 
 def _sources() -> str:
@@ -61,7 +63,7 @@ class Ready:
         if centre is None:
             centre = np.zeros(pq.d, np.float32)
         self.bytes_fit = pq.ksub <= 256 and pq.M <= M_MAX
-        centroids_ = Panels.of((y - centre.astype(np.float64))[None])
+        centroids_ = Panels.of((y.astype(np.float64) - centre)[None])
         codebooks_ = Panels.of(codebooks.astype(np.float64))
         self.table = codebooks_.squares.shape
         self._arrays: dict[str, Any] = {
@@ -93,9 +95,9 @@ class Ready:
 class Panels(NamedTuple):
     """Matrices for `vectors.panel_products`: half the bits of float32, in panels of 64 rows.
 
-    A panel is transposed. Rows 32 h + i and 32 h + 16 + i share its words (., h, i), signed numbers of 32 bits. The word
-    itself, as a float32, is the latter row over the scale; its lower half, shifted up by 16 bits, is the former. So the
-    upper half is chosen for what is below it.
+    A panel is transposed. Rows 32 h + i and 32 h + 16 + i share its words (., h, i), signed numbers of 32 bits. The
+    word itself, times the scale, stands for the latter row; its lower half, shifted up by 16 bits, for the former. So
+    the upper half is chosen for what is below it.
     """
 
     words: npt.NDArray[np.int32]
@@ -104,7 +106,7 @@ class Panels(NamedTuple):
     squares: Doubles
     """Squared lengths of the rows, (count, 64 p)"""
     loss: float
-    """The square root of the sum, over the matrices, of the largest squared distance of a row from what stands for it"""
+    """The root of the sum, over the matrices, of the largest squared distance of a row from what stands for it"""
 
     @classmethod
     def of(cls, matrices: Doubles) -> Panels:
@@ -126,67 +128,54 @@ class Panels(NamedTuple):
 def search(x: Floats, nprobe: int, model: Model, lists: Lists, k: int, *, vbmi: bool) -> SearchResult:
     """See `kernels.search`; with `vbmi`, by AVX-512 VBMI."""
     ready = _ready(model)
-    vbmi = vbmi and ready.bytes_fit
-    kept = min(k, lists.ntotal)
+    result = SearchResult(np.empty((len(x), k), np.float32), np.empty((len(x), k), np.int64))
 
-    def answer(first: int, *arguments: Any) -> SearchResult:
-        nq = len(arguments[X])
-        result = SearchResult(np.empty((nq, k), np.float32), np.empty((nq, k), np.int64))
-        scan.search(*arguments, np.empty((nq, kept)), *result)
-        return result
+    def answer(part: slice) -> None:
+        arguments = _arguments(ready, lists, x[part], nprobe, min(k, lists.ntotal), vbmi)
+        scan.search(*arguments, result.distances[part], result.ids[part])
 
-    parts = _each(answer, x, nprobe, ready, lists, vbmi)
-    if len(parts) == 1:
-        only: SearchResult = parts[0]
-        return only
-    parts.append(SearchResult(np.empty((0, k), np.float32), np.empty((0, k), np.int64)))
-    return SearchResult(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+    _each(answer, len(x), ready)
+    return result
 
 
 def range_search(x: Floats, nprobe: int, model: Model, lists: Lists, radius: float, *, vbmi: bool) -> RangeResult:
     """See `kernels.range_search`."""
     ready = _ready(model)
-    vbmi = vbmi and ready.bytes_fit
     if model.metric == "cosine":  # 1 - distance / 2 > radius, where the difference is rounded
         limit = 2.0 * (1.0 - radius) + 2.0**-21 * (1.0 + abs(radius))
     else:
         limit = radius if model.metric == "l2" else -radius
 
-    def answer(first: int, *arguments: Any) -> tuple[Any, Any, Any]:
-        nq = len(arguments[X])
-        query, value, id = scan.range_search(*arguments, np.empty((nq, 0)), limit)
-        return query + first, value if model.metric == "l2" else -value, id
+    def answer(part: slice) -> tuple[Any, Any, Any]:
+        query, value, id = scan.range_search(*_arguments(ready, lists, x[part], nprobe, 0, vbmi), limit)
+        return query + (part.start or 0), value if model.metric == "l2" else -value, id
 
     none = (np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.int64))
-    parts = zip(none, *_each(answer, x, nprobe, ready, lists, vbmi), strict=True)
-    query, distance, ids = (np.concatenate(arrays) for arrays in parts)
+    query, distance, ids = (np.concatenate(arrays) for arrays in zip(none, *_each(answer, len(x), ready), strict=True))
     return within(query, distance, ids, len(x), radius, model.metric)
 
 
-def _arguments(vbmi: bool, ready: Ready, lists: Lists, x: Floats, nprobe: int) -> tuple[Any, ...]:
+def _arguments(ready: Ready, lists: Lists, x: Floats, nprobe: int, k: int, vbmi: bool) -> tuple[Any, ...]:
     """What both searches take first."""
-    tables = np.empty((len(x), *ready.table), np.float32)
-    bytes_ = np.empty((len(x) if vbmi else 0, ready.table[0], 256), np.uint8)
-    kernel = (True, None) if vbmi else (None, True)
-    return (*kernel, ready.record, lists.places, x, nprobe, np.empty(len(x), scan.QUERY), tables, bytes_)
+    M, wide = ready.table
+    if not x.flags.writeable:
+        x = x.copy()  # numba would compile once more for read-only arrays
+    kernel = True if vbmi and ready.bytes_fit else None
+    work = np.empty((len(x), k + M * (wide // 2 + 32)))
+    return kernel, ready.record, lists.places, x, nprobe, k, np.empty(len(x), scan.QUERY), work
 
 
-X = 4  # where the queries stand among the arguments
-
-
-def _each(answer: Callable[..., Any], x: Floats, nprobe: int, ready: Ready, lists: Lists, vbmi: bool) -> list[Any]:
+def _each(answer: Callable[[slice], Any], nq: int, ready: Ready) -> list[Any]:
     """What `answer` gives for each chunk of the queries, in order; which are together does not change their answers."""
-
-    def one(first: int) -> Any:
-        queries = _writeable(x[first : first + size])
-        return answer(first, *_arguments(vbmi, ready, lists, queries, nprobe))
-
-    size = max(1, min(CHUNK, BLOCK * 4 // (ready.table[0] * ready.table[1]), -(-len(x) // threads())))
-    starts = range(0, len(x), size)
-    if len(starts) <= 1 or threads() == 1:
-        return [one(first) for first in starts]
+    if nq == 1:
+        return [answer(slice(None))]
+    size = -(-nq // threads())
+    size = max(MIN_CHUNK, min(MAX_CHUNK, size + -size % TOGETHER, 4 * BLOCK // (ready.table[0] * ready.table[1])))
+    parts = [slice(start, start + size) for start in range(0, nq, size)]
+    if len(parts) <= 1 or threads() == 1:
+        return [answer(part) for part in parts]
     with ThreadPoolExecutor(threads()) as pool:
-        return list(pool.map(one, starts))
+        return list(pool.map(answer, parts))
 
 
 def _ready(model: Model) -> Ready:
@@ -194,11 +183,6 @@ def _ready(model: Model) -> Ready:
         model.ready = Ready(model)  # two threads may both make it, which costs time only
     ready: Ready = model.ready
     return ready
-
-
-def _writeable(x: Floats) -> Floats:
-    """The same: numba would compile once more for read-only arrays."""
-    return x if x.flags.writeable else x.copy()
 
 
 def threads() -> int:

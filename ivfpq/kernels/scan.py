@@ -98,7 +98,7 @@ QUERY = np.dtype(
 )
 """A query: addresses of its tables T, float32 (M, wide), and t8, uint8 (M, 256), and of a heap of its k smallest upper
 bounds, float64 (k,), of which it holds `held`; theta and E; the step of t8 and the sum of low_m. With k = 0, theta is
-fixed."""
+fixed. (wide is ksub, in whole panels of 64.)"""
 
 CANDIDATE = np.dtype([("lower", np.float64), ("row", np.int64), ("list", np.int64), ("query", np.int64)])
 """A lower bound, and what it is a bound of."""
@@ -106,27 +106,27 @@ CANDIDATE_BYTES = CANDIDATE.itemsize
 
 
 @entry
-def search(vbmi, plain, model, lists, x, nprobe, queries, tables, bytes_, uppers, distances, ids):
+def search(vbmi, model, lists, x, nprobe, kept, queries, work, distances, ids):
     """Fill distances float32 (nq, k) and ids int64 (nq, k), best first; missing ones as infinity and -1.
 
     Parameters
     ----------
-    vbmi, plain : True and None, or None and True
+    vbmi : True or None
         Which scan to use. None, not False: numba then leaves out the code of the other.
     model, lists : record arrays, shape (1,)
         See `compiled.MODEL` and `Lists.places`.
     x : float32 array, shape (nq, d)
     nprobe : int
+    kept : int
+        k, or fewer where fewer vectors are stored.
     queries : array of type QUERY, shape (nq,)
-        This and the following are filled here; arrays made by Python take no time to compile.
-    tables : float32 array, shape (nq, M, wide)
-        wide is ksub or, where that is less, 64.
-    bytes_ : uint8 array, shape (nq, M, 256); of no queries for the plain scan
-    uppers : float64 array, shape (nq, k or fewer where fewer vectors are stored)
+        To be filled in, as is `work`; arrays made by Python take no time to compile.
+    work : float64 array, shape (nq, kept + 32 * M + M * wide // 2)
+        Room for what `queries` have the addresses of.
     """
     model_, lists_ = model[0], lists[0]
     nq, k = distances.shape
-    found, n = _scan(vbmi, plain, model_, lists_, x, nprobe, np.inf, queries, tables, bytes_, uppers)
+    found, n = _scan(vbmi, model_, lists_, x, nprobe, kept, np.inf, queries, work)
     order, ends = _by_query(found, n, nq)
     values, numbers = np.empty(k, np.float64), np.empty(k, np.int64)
     sign = F32(1.0) if model_.metric == L2 else F32(-1.0)
@@ -141,13 +141,13 @@ def search(vbmi, plain, model, lists, x, nprobe, queries, tables, bytes_, uppers
 
 
 @entry
-def range_search(vbmi, plain, model, lists, x, nprobe, queries, tables, bytes_, uppers, theta):
+def range_search(vbmi, model, lists, x, nprobe, kept, queries, work, theta):
     """All whose lower bound is not above theta: query numbers, values (smaller is better), and ids.
 
-    `uppers` has the shape (nq, 0): the limit is fixed.
+    The others are as for `search`, `kept` being 0.
     """
     model_, lists_ = model[0], lists[0]
-    found, n = _scan(vbmi, plain, model_, lists_, x, nprobe, theta, queries, tables, bytes_, uppers)
+    found, n = _scan(vbmi, model_, lists_, x, nprobe, kept, theta, queries, work)
     asking, values, ids = np.empty(n, np.int64), np.empty(n, np.float32), np.empty(n, np.int64)
     for c in range(n):
         asking[c] = found[c].query
@@ -157,7 +157,7 @@ def range_search(vbmi, plain, model, lists, x, nprobe, queries, tables, bytes_, 
 
 
 @part
-def _scan(vbmi, plain, model, lists, x, nprobe, theta, queries, tables, bytes_, uppers):
+def _scan(vbmi, model, lists, x, nprobe, kept, theta, queries, work):
     """Candidates of all queries, and how many: no vector that is not among them can be in the answer.
 
     The nearest list of a query is scanned as soon as its tables are there, which gives it a good limit; the others
@@ -171,25 +171,26 @@ def _scan(vbmi, plain, model, lists, x, nprobe, theta, queries, tables, bytes_, 
     start = 0
     while start < nq:
         count = TOGETHER if nq - start >= TOGETHER else 1
-        at = address(tables) + 4 * start * model.M * model.wide
-        _products(model, address(x) + 4 * start * model.d, count, a, scores, at)
+        for q in range(start, start + count):
+            queries[q].uppers = address(work) + 8 * q * work.shape[1]
+            queries[q].bytes = queries[q].uppers + 8 * kept
+            queries[q].floats = queries[q].bytes + 256 * model.M
+        stride = 8 * work.shape[1]
+        _products(model, address(x) + 4 * start * model.d, count, a, scores, queries[start].floats, stride)
         for q in range(start, start + count):
             query, vector = queries[q], address(x) + 4 * q * model.d
             square = sum_of_squares(vector, model.centre, model.d)
             coarse_error, query.error = _errors(model, square)
             shift = F32(0.0) if model.metric == IP else square
             _choose(model, scores, q - start, shift, coarse_error, vector, q * nprobe, nprobe, probes, base)
-            query.floats = address(tables) + 4 * q * model.M * model.wide
-            query.uppers, query.k, query.held = address(uppers) + 8 * q * uppers.shape[1], uppers.shape[1], 0
-            query.theta = theta
+            query.k, query.held, query.theta = kept, 0, theta
             number = probes[q * nprobe]
             if vbmi is not None:
                 prefetch(_block(lists, int64_at(lists.starts + 8 * number)), PREFETCH)
-                query.bytes = address(bytes_) + 256 * q * model.M
                 query.step, query.low = quantise(query.floats, model.M, model.wide, query.bytes, lowest)
             for first in range(0, int64_at(lists.sizes + 8 * number), TILE):
                 found, n = _with_room(found, n, queries)
-                n = _tile(vbmi, plain, model, lists, query, q, number, first, base[q * nprobe], number, found, n)
+                n = _tile(vbmi, model, lists, query, q, number, first, base[q * nprobe], number, found, n)
         start += count
     order = _visits(probes, nprobe, model.nlist)
     run = 0
@@ -203,13 +204,13 @@ def _scan(vbmi, plain, model, lists, x, nprobe, theta, queries, tables, bytes_, 
             for visit in range(run, end):
                 found, n = _with_room(found, n, queries)
                 q, near = order[visit] // nprobe, base[order[visit]]
-                n = _tile(vbmi, plain, model, lists, queries[q], q, number, first, near, following, found, n)
+                n = _tile(vbmi, model, lists, queries[q], q, number, first, near, following, found, n)
         run = end
     return found, _drop(found, n, queries)
 
 
 @part
-def _tile(vbmi, plain, model, lists, query, q, number, first, near, following, found, n):
+def _tile(vbmi, model, lists, query, q, number, first, near, following, found, n):
     """Scan up to TILE vectors of a list, from the first-th, for query q; returns the number of candidates.
 
     `near` is the coarse distance as in base, `following` the list that will be read after this one.
@@ -218,22 +219,22 @@ def _tile(vbmi, plain, model, lists, query, q, number, first, near, following, f
     size = left if left < TILE else TILE
     base = np.float64(near) + float64_at(model.low + 8 * number)
     spread = float64_at(model.step + 8 * number)
-    if vbmi is not None:
+    if vbmi is None:
+        n = _scan_floats(model, lists, query, q, number, base, spread, start, size, address(found), n)
+    else:
         then = _block(lists, int64_at(lists.starts + 8 * following))
         n = _scan_bytes(model, lists, query, q, number, base, spread, start, size, then, address(found), n)
-    if plain is not None:
-        n = _scan_floats(model, lists, query, q, number, base, spread, start, size, address(found), n)
     return n
 
 
 @inner
-def _products(model, x, count, a, scores, tables):
+def _products(model, x, count, a, scores, tables, stride):
     """Coarse distances, but for |a|^2, and tables T of `count` queries, 1 or TOGETHER, from the panels.
 
     Parameters
     ----------
     x, tables : int
-        Addresses of float32 (count, d) and (count, M, wide).
+        Addresses of float32 (count, d) and (count, M, wide), the latter's rows being `stride` bytes apart.
     a : float32 array, shape (count * d,) or longer
         To work in.
     scores : float32 array, shape (count, nlist) or larger
@@ -259,7 +260,7 @@ def _products(model, x, count, a, scores, tables):
     for first in range(0, M * wide, 64):
         part_of_a = address(a) + 4 * count * dsub * (first // wide)
         panel, start = model.codebook_panels + 2 * dsub * first, model.codebook_squares + 4 * first
-        _panel(count, part_of_a, dsub, panel, F32(model.codebook_scale), start, tables + 4 * first, 4 * M * wide)
+        _panel(count, part_of_a, dsub, panel, F32(model.codebook_scale), start, tables + 4 * first, stride)
 
 
 @inner
@@ -310,10 +311,10 @@ def _choose(model, scores, row, shift, error, x, first, nprobe, probes, base):
             n = push_pair(distances, numbers, n, np.float64(scores[row, number]), number)
     sure, doubt = distances[0] - 2.0 * error, distances[0] + 2.0 * error
     limit = F32(doubt + abs(doubt) * 2.0**-22)
-    maybe = np.int64(0)
+    maybe = np.uint64(0)
     for start in range(0, model.nlist, 64):
-        maybe += np.int64(ones(_lists_below(model, scores, row, start, limit)))
-    if maybe > nprobe:
+        maybe += ones(_lists_below(model, scores, row, start, limit))
+    if maybe > np.uint64(nprobe):
         n = 0
         for number in range(model.nlist):
             score = np.float64(scores[row, number])
@@ -341,7 +342,7 @@ def _lists_below(model, scores, row, start, limit):
 
 @inner
 def _rough_limit(scores, row, n, wanted):
-    """A limit that `wanted` of the first n numbers of a row, or a few more, do not exceed: the end of a histogram's bin.
+    """A limit that `wanted` of the first n numbers of a row, or a few more, do not exceed: the end of a bin.
 
     What is behind the n-th number, up to the next multiple of 64, repeats it.
     """

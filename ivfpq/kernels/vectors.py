@@ -264,7 +264,7 @@ def not_above(typingctx: Any, row: Any, limit: Any) -> Any:
 def _centred_for(count: int) -> Any:
     @intrinsic
     def centred(typingctx: Any, x: Any, n: Any, centre: Any, factor: Any, out: Any) -> Any:
-        """out[i, q] = factor * (x[q, i] - centre[i]), from float32 (count, n) to (n, count); all but two are addresses."""
+        """out[i, q] = factor * (x[q, i] - centre[i]): from float32 (count, n) to (n, count), by address."""
 
         def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
             x, n, centre, factor, out = args
