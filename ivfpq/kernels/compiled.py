@@ -63,8 +63,7 @@ class Ready:
         if centre is None:
             centre = np.zeros(pq.d, np.float32)
         self.bytes_fit = pq.ksub <= 256 and pq.M <= M_MAX
-        centroids_ = Panels.of((y.astype(np.float64) - centre)[None])
-        codebooks_ = Panels.of(codebooks.astype(np.float64))
+        centroids_, codebooks_ = Panels.of(y[None], centre), Panels.of(codebooks)
         self.table = codebooks_.squares.shape
         self._arrays: dict[str, Any] = {
             "centre": centre,
@@ -109,20 +108,29 @@ class Panels(NamedTuple):
     """The root of the sum, over the matrices, of the largest squared distance of a row from what stands for it"""
 
     @classmethod
-    def of(cls, matrices: Doubles) -> Panels:
-        """Of float64 (count, n, d)."""
+    def of(cls, matrices: Floats, centre: Floats | float = 0.0) -> Panels:
+        """Of float32 matrices (count, n, d) less the centre (d,), a panel at a time: there may be many."""
         count, n, d = matrices.shape
-        whole = np.pad(matrices, ((0, 0), (0, -n % 64), (0, 0)), mode="edge")
-        rows = whole.reshape(count, -1, 2, 2, 16, d)
-        scale = np.float32(np.abs(whole).max() / (32766 << 16))
-        target = rows / np.float64(scale or 1)
-        lower = np.rint(target[:, :, :, 0] / 65536).astype(np.int64)
-        upper = np.rint((target[:, :, :, 1] - (lower & 0xFFFF)) / 65536).astype(np.int64)
-        words = (upper << 16 | lower & 0xFFFF).astype(np.int32)
-        kept = np.stack([words << 16, words], axis=3).astype(np.float32) * np.float64(scale)
-        loss = np.square(rows - kept).sum(axis=-1).reshape(count, -1).max(axis=1).sum()
-        words = np.ascontiguousarray(words.transpose(0, 1, 4, 2, 3))
-        return cls(words, scale, np.einsum("...i,...i->...", whole, whole), float(np.sqrt(loss)))
+        starts = range(0, n, 64)
+
+        def rows_from(start: int) -> Doubles:
+            rows = matrices[:, np.minimum(np.arange(start, start + 64), n - 1)].astype(np.float64) - centre
+            return rows.reshape(count, 2, 2, 16, d)
+
+        scale = np.float32(max(np.abs(rows_from(start)).max() for start in starts) / (32766 << 16))
+        words = np.empty((count, len(starts), d, 2, 16), np.int32)
+        squares, loss = np.empty((count, 64 * len(starts))), np.zeros(count)
+        for place, start in enumerate(starts):
+            rows = rows_from(start)
+            target = rows / np.float64(scale or 1)
+            lower = np.rint(target[:, :, 0] / 65536).astype(np.int64)
+            upper = np.rint((target[:, :, 1] - (lower & 0xFFFF)) / 65536).astype(np.int64)
+            word = (upper << 16 | lower & 0xFFFF).astype(np.int32)
+            kept = np.stack([word << 16, word], axis=2).astype(np.float32) * np.float64(scale)
+            words[:, place] = word.transpose(0, 3, 1, 2)
+            squares[:, start : start + 64] = np.square(rows).sum(axis=-1).reshape(count, 64)
+            loss = np.maximum(loss, np.square(rows - kept).sum(axis=-1).reshape(count, 64).max(axis=1))
+        return cls(words, scale, squares, float(np.sqrt(loss.sum())))
 
 
 def search(x: Floats, nprobe: int, model: Model, lists: Lists, k: int, *, vbmi: bool) -> SearchResult:
@@ -160,9 +168,9 @@ def _arguments(ready: Ready, lists: Lists, x: Floats, nprobe: int, k: int, vbmi:
     M, wide = ready.table
     if not x.flags.writeable:
         x = x.copy()  # numba would compile once more for read-only arrays
-    kernel = True if vbmi and ready.bytes_fit else None
+    kernel = (True, None) if vbmi and ready.bytes_fit else (None, True)
     work = np.empty((len(x), k + M * (wide // 2 + 32)))
-    return kernel, ready.record, lists.places, x, nprobe, k, np.empty(len(x), scan.QUERY), work
+    return *kernel, ready.record, lists.places, x, nprobe, k, np.empty(len(x), scan.QUERY), work
 
 
 def _each(answer: Callable[[slice], Any], nq: int, ready: Ready) -> list[Any]:

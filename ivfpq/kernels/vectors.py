@@ -310,7 +310,7 @@ def _products_with(count: int) -> Any:
     ) -> Any:
         """out[q, j] = start[j] + scale * sum over i < n of x[i, q] * panel[i, j], for the 64 columns j of a panel.
 
-        A panel is contiguous, (n, 64) numbers of 16 bits (see `compiled.panels`), so it is read from front to back,
+        A panel is contiguous, (n, 64) numbers of 16 bits (see `compiled.Panels`), so it is read from front to back,
         which is all that a product with a single vector costs. With several, a vector that is read serves all.
         Products may be fused with additions.
 
