@@ -132,7 +132,7 @@ def test_neither_threads_nor_neighbours_in_the_batch_change_an_answer(metric, mo
         monkeypatch.setenv("OMP_NUM_THREADS", threads)
         assert compiled.threads() == int(threads)
         found[threads] = (*index.search(x, 10, nprobe=4), *index.range_search(x, 0.3, nprobe=4))
-    monkeypatch.setattr(compiled, "CHUNK", 7)
+    monkeypatch.setattr(compiled, "MAX_CHUNK", 16)
     found["chunks"] = (*index.search(x, 10, nprobe=4), *index.range_search(x, 0.3, nprobe=4))
     assert len({tuple(part.tobytes() for part in parts) for parts in found.values()}) == 1
 
@@ -162,13 +162,11 @@ def test_the_screen_keeps_its_word(name, monkeypatch):
         x = rng.standard_normal((4, index.d)).astype(F)
         x = normalised(x) if metric == "cosine" else x
         ready = compiled.Ready(index._model)
-        first = compiled._arguments(name == "avx512", ready, index.lists.view, x, 6)
-        none = np.empty((4, 0))
-        q, value, _ = scan.range_search(*first, none, np.full(4, np.inf))
+        first = compiled._arguments(ready, index.lists.view, x, 6, 0, name == "avx512")
+        q, value, _ = scan.range_search(*first, np.inf)
         assert len(q) == 4 * 3000  # an infinite radius leaves nothing out
         for limit in np.quantile(value, [0.0, 0.01, 0.5]):
-            theta = np.full(4, 2 * limit + 2 if metric == "cosine" else limit)
-            got = scan.range_search(*first, none, theta)[1]
+            got = scan.range_search(*first, 2 * limit + 2 if metric == "cosine" else limit)[1]
             inside = np.count_nonzero(value <= limit)
             assert np.count_nonzero(got <= limit) == inside  # none is lost
             assert len(got) <= inside + 4 * 3000 * 0.25  # and the screen does leave out

@@ -21,7 +21,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from ivfpq.kernels.vectors import address, extent, i64, inner, intrinsic, load_vector, prefetch_line, splat
+from ivfpq.kernels.vectors import extent, float32_at, i64, inner, intrinsic, load_vector, prefetch_line, splat
 
 F32 = np.float32
 M_MAX = 256  # sums of so many bytes still fit 16 bits
@@ -142,7 +142,7 @@ def scan_blocks(
 
 
 @inner
-def quantise(floats, M, wide, bytes_, lowest):
+def quantise(floats, M, wide, bytes_, ends):
     """Fill the 8-bit tables of a query; returns their step and the sum of low_m.
 
     Parameters
@@ -151,20 +151,21 @@ def quantise(floats, M, wide, bytes_, lowest):
         Addresses of float32 (M, wide) and uint8 (M, 256).
     M, wide : int
         Of wide, a multiple of 64.
-    lowest : float32 array, shape (M, 2)
-        To work in.
+    ends : int
+        Address of float32 (M, 2), to work in.
     """
     widest = F32(0.0)
     for m in range(M):
-        extent(floats + 4 * m * wide, wide, address(lowest) + 8 * m)
-        width = lowest[m, 1] - lowest[m, 0]
+        extent(floats + 4 * m * wide, wide, ends + 8 * m)
+        width = float32_at(ends + 8 * m + 4) - float32_at(ends + 8 * m)
         widest = width if width > widest else widest
     step = F32(widest * F32(CLIP / 255.0))
     step = step if step > F32(1e-30) else F32(1e-30)
     total = 0.0
     for m in range(M):
-        quantise_row(floats + 4 * m * wide, wide, lowest[m, 0], F32(1.0) / step, bytes_ + 256 * m)
-        total += np.float64(lowest[m, 0])
+        low = float32_at(ends + 8 * m)
+        quantise_row(floats + 4 * m * wide, wide, low, F32(1.0) / step, bytes_ + 256 * m)
+        total += np.float64(low)
     return np.float64(step), total
 
 

@@ -16,9 +16,10 @@ from ivfpq.invlists import Lists
 from ivfpq.kernels import scan
 from ivfpq.kernels.avx512 import M_MAX
 from ivfpq.kernels.model import Model
-from ivfpq.kernels.vectors import sources
+from ivfpq.kernels.vectors import TOGETHER, sources
 
-CHUNK = 256  # queries searched together: each list they share is read once for all of them
+MIN_CHUNK = 16  # queries searched together: so many are worth a thread,
+MAX_CHUNK = 256  # and so many still have room in the caches. Each list they share is read once for all of them
 
 
 MODEL = np.dtype(
@@ -52,8 +53,7 @@ class Ready:
         if centre is None:
             centre = np.zeros(pq.d, np.float32)
         self.bytes_fit = pq.ksub <= 256 and pq.M <= M_MAX
-        centroids_ = Panels.of((y - centre.astype(np.float64))[None])
-        codebooks_ = Panels.of(codebooks.astype(np.float64))
+        centroids_, codebooks_ = Panels.of(y[None], centre), Panels.of(codebooks)
         self.table = codebooks_.squares.shape
         self._arrays: dict[str, Any] = {
             "centre": centre,
@@ -85,8 +85,8 @@ class Panels(NamedTuple):
     """Matrices for `vectors.panel_products`: half the bits of float32, in panels of 64 rows.
 
     A panel is transposed. Rows 32 h + i and 32 h + 16 + i share its words (., h, i), signed numbers of 32 bits. The
-    word itself, as a float32, is the latter row over the scale; its lower half, shifted up by 16 bits, is the former.
-    So the upper half is chosen for what is below it.
+    word itself, times the scale, stands for the latter row; its lower half, shifted up by 16 bits, for the former. So
+    the upper half is chosen for what is below it.
     """
 
     words: npt.NDArray[np.int32]
@@ -98,86 +98,82 @@ class Panels(NamedTuple):
     """The root of the sum, over the matrices, of the largest squared distance of a row from what stands for it"""
 
     @classmethod
-    def of(cls, matrices: Doubles) -> Panels:
-        """Of float64 (count, n, d)."""
+    def of(cls, matrices: Floats, centre: Floats | float = 0.0) -> Panels:
+        """Of float32 matrices (count, n, d) less the centre (d,), a panel at a time: there may be many."""
         count, n, d = matrices.shape
-        whole = np.pad(matrices, ((0, 0), (0, -n % 64), (0, 0)), mode="edge")
-        rows = whole.reshape(count, -1, 2, 2, 16, d)
-        scale = np.float32(np.abs(whole).max() / (32766 << 16))
-        target = rows / np.float64(scale or 1)
-        lower = np.rint(target[:, :, :, 0] / 65536).astype(np.int64)
-        upper = np.rint((target[:, :, :, 1] - (lower & 0xFFFF)) / 65536).astype(np.int64)
-        words = (upper << 16 | lower & 0xFFFF).astype(np.int32)
-        kept = np.stack([words << 16, words], axis=3).astype(np.float32) * np.float64(scale)
-        loss = np.square(rows - kept).sum(axis=-1).reshape(count, -1).max(axis=1).sum()
-        words = np.ascontiguousarray(words.transpose(0, 1, 4, 2, 3))
-        return cls(words, scale, np.einsum("...i,...i->...", whole, whole), float(np.sqrt(loss)))
+        starts = range(0, n, 64)
+
+        def rows_from(start: int) -> Doubles:
+            rows = matrices[:, np.minimum(np.arange(start, start + 64), n - 1)].astype(np.float64) - centre
+            return rows.reshape(count, 2, 2, 16, d)
+
+        scale = np.float32(max(np.abs(rows_from(start)).max() for start in starts) / (32766 << 16))
+        words = np.empty((count, len(starts), d, 2, 16), np.int32)
+        squares, loss = np.empty((count, 64 * len(starts))), np.zeros(count)
+        for place, start in enumerate(starts):
+            rows = rows_from(start)
+            target = rows / np.float64(scale or 1)
+            lower = np.rint(target[:, :, 0] / 65536).astype(np.int64)
+            upper = np.rint((target[:, :, 1] - (lower & 0xFFFF)) / 65536).astype(np.int64)
+            word = (upper << 16 | lower & 0xFFFF).astype(np.int32)
+            kept = np.stack([word << 16, word], axis=2).astype(np.float32) * np.float64(scale)
+            words[:, place] = word.transpose(0, 3, 1, 2)
+            squares[:, start : start + 64] = np.square(rows).sum(axis=-1).reshape(count, 64)
+            loss = np.maximum(loss, np.square(rows - kept).sum(axis=-1).reshape(count, 64).max(axis=1))
+        return cls(words, scale, squares, float(np.sqrt(loss.sum())))
 
 
 def search(x: Floats, nprobe: int, model: Model, lists: Lists, k: int, *, vbmi: bool) -> SearchResult:
     """See `kernels.search`; with `vbmi`, by AVX-512 VBMI."""
     ready = _ready(model)
-    vbmi = vbmi and ready.bytes_fit
-    kept = min(k, lists.ntotal)
+    result = SearchResult(np.empty((len(x), k), np.float32), np.empty((len(x), k), np.int64))
 
-    def answer(first: int, *arguments: Any) -> SearchResult:
-        nq = len(arguments[X])
-        result = SearchResult(np.empty((nq, k), np.float32), np.empty((nq, k), np.int64))
-        scan.search(*arguments, np.empty((nq, kept)), *result)
-        return result
+    def answer(part: slice) -> None:
+        arguments = _arguments(ready, lists, x[part], nprobe, min(k, lists.ntotal), vbmi)
+        scan.search(*arguments, result.distances[part], result.ids[part])
 
-    parts = _each(answer, x, nprobe, ready, lists, vbmi)
-    if len(parts) == 1:
-        only: SearchResult = parts[0]
-        return only
-    parts.append(SearchResult(np.empty((0, k), np.float32), np.empty((0, k), np.int64)))
-    return SearchResult(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+    _each(answer, len(x), ready)
+    return result
 
 
 def range_search(x: Floats, nprobe: int, model: Model, lists: Lists, radius: float, *, vbmi: bool) -> RangeResult:
     """See `kernels.range_search`."""
     ready = _ready(model)
-    vbmi = vbmi and ready.bytes_fit
     if model.metric == "cosine":  # 1 - distance / 2 > radius, where the difference is rounded
         limit = 2.0 * (1.0 - radius) + 2.0**-21 * (1.0 + abs(radius))
     else:
         limit = radius if model.metric == "l2" else -radius
 
-    def answer(first: int, *arguments: Any) -> tuple[Any, Any, Any]:
-        nq = len(arguments[X])
-        query, value, id = scan.range_search(*arguments, np.empty((nq, 0)), limit)
-        return query + first, value if model.metric == "l2" else -value, id
+    def answer(part: slice) -> tuple[Any, Any, Any]:
+        query, value, id = scan.range_search(*_arguments(ready, lists, x[part], nprobe, 0, vbmi), limit)
+        return query + (part.start or 0), value if model.metric == "l2" else -value, id
 
     none = (np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.int64))
-    parts = zip(none, *_each(answer, x, nprobe, ready, lists, vbmi), strict=True)
-    query, distance, ids = (np.concatenate(arrays) for arrays in parts)
+    query, distance, ids = (np.concatenate(arrays) for arrays in zip(none, *_each(answer, len(x), ready), strict=True))
     return within(query, distance, ids, len(x), radius, model.metric)
 
 
-def _arguments(vbmi: bool, ready: Ready, lists: Lists, x: Floats, nprobe: int) -> tuple[Any, ...]:
+def _arguments(ready: Ready, lists: Lists, x: Floats, nprobe: int, k: int, vbmi: bool) -> tuple[Any, ...]:
     """What both searches take first."""
-    tables = np.empty((len(x), *ready.table), np.float32)
-    bytes_ = np.empty((len(x) if vbmi else 0, ready.table[0], 256), np.uint8)
-    kernel = (True, None) if vbmi else (None, True)
-    return (*kernel, ready.record, lists.places, x, nprobe, np.empty(len(x), scan.QUERY), tables, bytes_)
+    M, wide = ready.table
+    if not x.flags.writeable:
+        x = x.copy()  # numba would compile once more for read-only arrays
+    kernel = (True, None) if vbmi and ready.bytes_fit else (None, True)
+    work = np.empty((len(x), k + M * (wide // 2 + 32)))
+    return *kernel, ready.record, lists.places, x, nprobe, k, np.empty(len(x), scan.QUERY), work
 
 
-X = 4  # where the queries stand among the arguments
-
-
-def _each(answer: Callable[..., Any], x: Floats, nprobe: int, ready: Ready, lists: Lists, vbmi: bool) -> list[Any]:
+def _each(answer: Callable[[slice], Any], nq: int, ready: Ready) -> list[Any]:
     """What `answer` gives for each chunk of the queries, in order; which are together does not change their answers."""
-
-    def one(first: int) -> Any:
-        queries = _writeable(x[first : first + size])
-        return answer(first, *_arguments(vbmi, ready, lists, queries, nprobe))
-
-    size = max(1, min(CHUNK, BLOCK * 4 // (ready.table[0] * ready.table[1]), -(-len(x) // threads())))
-    starts = range(0, len(x), size)
-    if len(starts) <= 1 or threads() == 1:
-        return [one(first) for first in starts]
+    if nq == 1:
+        return [answer(slice(None))]
+    size = -(-nq // threads())
+    size = max(MIN_CHUNK, min(MAX_CHUNK, size + -size % TOGETHER, 4 * BLOCK // (ready.table[0] * ready.table[1])))
+    parts = [slice(start, start + size) for start in range(0, nq, size)]
+    if len(parts) <= 1 or threads() == 1:
+        return [answer(part) for part in parts]
     with ThreadPoolExecutor(threads()) as pool:
-        return list(pool.map(one, starts))
+        return list(pool.map(answer, parts))
 
 
 def _ready(model: Model) -> Ready:
@@ -185,11 +181,6 @@ def _ready(model: Model) -> Ready:
         model.ready = Ready(model)  # two threads may both make it, which costs time only
     ready: Ready = model.ready
     return ready
-
-
-def _writeable(x: Floats) -> Floats:
-    """The same: numba would compile once more for read-only arrays."""
-    return x if x.flags.writeable else x.copy()
 
 
 def threads() -> int:

@@ -24,7 +24,7 @@ g_l = c_l - centre (the centre is the mean of the centroids for l2, the origin f
     - Differences, squares, centring, the byte of the term, and lengths add some roundings, fewer than 48, each of
       something that is at most R^2.
 
-    *Panels.* Products with a are computed from copies g' and y' of 16 bits a number (`compiled.panels`), lengths from
+    *Panels.* Products with a are computed from copies g' and y' of 16 bits a number (`compiled.Panels`), lengths from
     the numbers themselves. That takes base off by 2 <a, g_l - g'_l> and the sum of T by 2 <a, y - y'>, together by at
     most 2 A (C + D), where C is the largest |g_l - g'_l| and D^2 the sum over m of the largest |y_m - y'_m|^2.
 
@@ -59,6 +59,8 @@ from ivfpq.kernels.vectors import (
     TOGETHER,
     address,
     byte_at,
+    centred,
+    centred_together,
     entry,
     extent,
     float32_at,
@@ -95,7 +97,7 @@ QUERY = np.dtype(
 )
 """A query: addresses of its tables T, float32 (M, wide), and t8, uint8 (M, 256), and of a heap of its k smallest upper
 bounds, float64 (k,), of which it holds `held`; theta and E; the step of t8 and the sum of low_m. With k = 0, theta is
-fixed."""
+fixed. (wide is ksub, in whole panels of 64.)"""
 
 CANDIDATE = np.dtype([("lower", np.float64), ("row", np.int64), ("list", np.int64), ("query", np.int64)])
 """A lower bound, and what it is a bound of."""
@@ -103,7 +105,7 @@ CANDIDATE_BYTES = CANDIDATE.itemsize
 
 
 @entry
-def search(vbmi, plain, model, lists, x, nprobe, queries, tables, bytes_, uppers, distances, ids):
+def search(vbmi, plain, model, lists, x, nprobe, kept, queries, work, distances, ids):
     """Fill distances float32 (nq, k) and ids int64 (nq, k), best first; missing ones as infinity and -1.
 
     Parameters
@@ -114,16 +116,16 @@ def search(vbmi, plain, model, lists, x, nprobe, queries, tables, bytes_, uppers
         See `compiled.MODEL` and `Lists.places`.
     x : float32 array, shape (nq, d)
     nprobe : int
+    kept : int
+        k, or fewer where fewer vectors are stored.
     queries : array of type QUERY, shape (nq,)
-        This and the following are filled here; arrays made by Python take no time to compile.
-    tables : float32 array, shape (nq, M, wide)
-        wide is ksub or, where that is less, 64.
-    bytes_ : uint8 array, shape (nq, M, 256); of no queries for the plain scan
-    uppers : float64 array, shape (nq, k or fewer where fewer vectors are stored)
+        To be filled in, as is `work`; arrays made by Python take no time to compile.
+    work : float64 array, shape (nq, kept + 32 * M + M * wide // 2)
+        Room for what `queries` have the addresses of.
     """
     model_, lists_ = model[0], lists[0]
     nq, k = distances.shape
-    found, n = _scan(vbmi, plain, model_, lists_, x, nprobe, np.inf, queries, tables, bytes_, uppers)
+    found, n = _scan(vbmi, plain, model_, lists_, x, nprobe, kept, np.inf, queries, work)
     order, ends = _by_query(found, n, nq)
     values, numbers = np.empty(k, np.float64), np.empty(k, np.int64)
     sign = F32(1.0) if model_.metric == L2 else F32(-1.0)
@@ -138,13 +140,13 @@ def search(vbmi, plain, model, lists, x, nprobe, queries, tables, bytes_, uppers
 
 
 @entry
-def range_search(vbmi, plain, model, lists, x, nprobe, queries, tables, bytes_, uppers, theta):
+def range_search(vbmi, plain, model, lists, x, nprobe, kept, queries, work, theta):
     """All whose lower bound is not above theta: query numbers, values (smaller is better), and ids.
 
-    `uppers` has the shape (nq, 0): the limit is fixed.
+    The others are as for `search`, `kept` being 0.
     """
     model_, lists_ = model[0], lists[0]
-    found, n = _scan(vbmi, plain, model_, lists_, x, nprobe, theta, queries, tables, bytes_, uppers)
+    found, n = _scan(vbmi, plain, model_, lists_, x, nprobe, kept, theta, queries, work)
     asking, values, ids = np.empty(n, np.int64), np.empty(n, np.float32), np.empty(n, np.int64)
     for c in range(n):
         asking[c] = found[c].query
@@ -154,7 +156,7 @@ def range_search(vbmi, plain, model, lists, x, nprobe, queries, tables, bytes_, 
 
 
 @part
-def _scan(vbmi, plain, model, lists, x, nprobe, theta, queries, tables, bytes_, uppers):
+def _scan(vbmi, plain, model, lists, x, nprobe, kept, theta, queries, work):
     """Candidates of all queries, and how many: no vector that is not among them can be in the answer.
 
     The nearest list of a query is scanned as soon as its tables are there, which gives it a good limit; the others
@@ -162,28 +164,32 @@ def _scan(vbmi, plain, model, lists, x, nprobe, theta, queries, tables, bytes_, 
     """
     nq = len(x)
     probes, base = np.empty(nq * nprobe, np.int64), np.empty(nq * nprobe, np.float32)
-    scores = np.empty((TOGETHER, (model.nlist + 63) & ~63), np.float32)
-    a, lowest = np.empty(TOGETHER * model.d, np.float32), np.empty((model.M, 2), np.float32)
+    wide = (model.nlist + 63) & ~63
+    a, ends = np.empty(TOGETHER * model.d, np.float32), np.empty(2 * model.M, np.float32)
+    scores = np.empty(TOGETHER * wide, np.float32)
     found, n = np.empty(2 * TILE, CANDIDATE), 0
     start = 0
     while start < nq:
         count = TOGETHER if nq - start >= TOGETHER else 1
-        at = address(tables) + 4 * start * model.M * model.wide
-        _products(model, address(x) + 4 * start * model.d, count, a, scores, at)
+        for q in range(start, start + count):
+            queries[q].uppers = address(work) + 8 * q * work.shape[1]
+            queries[q].bytes = queries[q].uppers + 8 * kept
+            queries[q].floats = queries[q].bytes + 256 * model.M
+        stride = 8 * work.shape[1]
+        at = address(x) + 4 * start * model.d
+        _products(model, at, count, address(a), address(scores), 4 * wide, queries[start].floats, stride)
         for q in range(start, start + count):
             query, vector = queries[q], address(x) + 4 * q * model.d
             square = sum_of_squares(vector, model.centre, model.d)
             coarse_error, query.error = _errors(model, square)
             shift = F32(0.0) if model.metric == IP else square
-            _choose(model, scores, q - start, shift, coarse_error, vector, q * nprobe, nprobe, probes, base)
-            query.floats = address(tables) + 4 * q * model.M * model.wide
-            query.uppers, query.k, query.held = address(uppers) + 8 * q * uppers.shape[1], uppers.shape[1], 0
-            query.theta = theta
+            row = address(scores) + 4 * wide * (q - start)
+            _choose(model, row, shift, coarse_error, vector, q * nprobe, nprobe, probes, base)
+            query.k, query.held, query.theta = kept, 0, theta
             number = probes[q * nprobe]
             if vbmi is not None:
                 prefetch(_block(lists, int64_at(lists.starts + 8 * number)), PREFETCH)
-                query.bytes = address(bytes_) + 256 * q * model.M
-                query.step, query.low = quantise(query.floats, model.M, model.wide, query.bytes, lowest)
+                query.step, query.low = quantise(query.floats, model.M, model.wide, query.bytes, address(ends))
             for first in range(0, int64_at(lists.sizes + 8 * number), TILE):
                 found, n = _with_room(found, n, queries)
                 n = _tile(vbmi, plain, model, lists, query, q, number, first, base[q * nprobe], number, found, n)
@@ -215,48 +221,40 @@ def _tile(vbmi, plain, model, lists, query, q, number, first, near, following, f
     size = left if left < TILE else TILE
     base = np.float64(near) + float64_at(model.low + 8 * number)
     spread = float64_at(model.step + 8 * number)
+    if plain is not None:
+        n = _scan_floats(model, lists, query, q, number, base, spread, start, size, address(found), n)
     if vbmi is not None:
         then = _block(lists, int64_at(lists.starts + 8 * following))
         n = _scan_bytes(model, lists, query, q, number, base, spread, start, size, then, address(found), n)
-    if plain is not None:
-        n = _scan_floats(model, lists, query, q, number, base, spread, start, size, address(found), n)
     return n
 
 
 @inner
-def _products(model, x, count, a, scores, tables):
+def _products(model, x, count, a, scores, scores_stride, tables, tables_stride):
     """Coarse distances, but for |a|^2, and tables T of `count` queries, 1 or TOGETHER, from the panels.
 
     Parameters
     ----------
-    x, tables : int
-        Addresses of float32 (count, d) and (count, M, wide).
-    a : float32 array, shape (count * d,) or longer
-        To work in.
-    scores : float32 array, shape (count, nlist) or larger
+    x, scores, tables : int
+        Addresses of float32 (count, d), (count, nlist in whole panels), and (count, M, wide).
+    a : int
+        Address of float32 (d, count), to work in.
+    scores_stride, tables_stride : int
+        From one query's to the next one's, in bytes.
     """
     d, dsub, M, wide = model.d, model.dsub, model.M, model.wide
     factor = F32(-1.0) if model.metric == IP else F32(-2.0)
-    for i in range(d):
-        centre = float32_at(model.centre + 4 * i)
-        for q in range(count):
-            a[i * count + q] = factor * (float32_at(x + 4 * (q * d + i)) - centre)
-    for first in range(0, scores.shape[1], 64):
+    if count == 1:
+        centred(x, d, model.centre, factor, a)
+    else:
+        centred_together(x, d, model.centre, factor, a)
+    for first in range(0, model.nlist, 64):
         panel, start = model.centroid_panels + 2 * d * first, model.centroid_squares + 4 * first
-        _panel(
-            count,
-            address(a),
-            d,
-            panel,
-            F32(model.centroid_scale),
-            start,
-            address(scores) + 4 * first,
-            4 * scores.shape[1],
-        )
+        _panel(count, a, d, panel, F32(model.centroid_scale), start, scores + 4 * first, scores_stride)
     for first in range(0, M * wide, 64):
-        part_of_a = address(a) + 4 * count * dsub * (first // wide)
+        part_of_a = a + 4 * count * dsub * (first // wide)
         panel, start = model.codebook_panels + 2 * dsub * first, model.codebook_squares + 4 * first
-        _panel(count, part_of_a, dsub, panel, F32(model.codebook_scale), start, tables + 4 * first, 4 * M * wide)
+        _panel(count, part_of_a, dsub, panel, F32(model.codebook_scale), start, tables + 4 * first, tables_stride)
 
 
 @inner
@@ -273,7 +271,7 @@ def _errors(model, square):
     d = np.float64(model.d)
     terms = (2.1 * d + 64.0) * 2.0**-24
     gamma = 2.0**-24 / (1.0 - terms) if terms < 0.5 else np.inf
-    length = np.sqrt(np.float64(square)) * 1.001
+    length = np.sqrt(np.float64(square)) * (1.001 + terms)
     centroid, code = model.longest_centroid, model.longest_code
     coarse, reach = (length + centroid) ** 2, (length + centroid + code) ** 2
     few = d / 8.0 + 64.0
@@ -288,32 +286,32 @@ def _errors(model, square):
 
 
 @inner
-def _choose(model, scores, row, shift, error, x, first, nprobe, probes, base):
+def _choose(model, scores, shift, error, x, first, nprobe, probes, base):
     """The nprobe lists nearest to the query at address x by the defined coarse distance, ties to the smaller number.
 
-    This row of `scores`, with `shift` added, is off by at most `error`. So a list is among the nearest if its score is
-    below the nprobe-th smallest less 2 error, because fewer than nprobe others can be as near, and it is not if its
-    score is above that plus 2 error. Between these, the defined distances decide. The nearest by score comes first in
-    probes[first:first + nprobe], the others in no order, and their scores in base.
+    The scores at the address `scores`, with `shift` added, are off by at most `error`. So a list is among the nearest
+    if its score is below the nprobe-th smallest less 2 error, because fewer than nprobe others can be as near, and it
+    is not if its score is above that plus 2 error. Between these, the defined distances decide. The nearest by score
+    comes first in probes[first:first + nprobe], the others in no order, and their scores in base.
     """
     distances, numbers = np.empty(nprobe, np.float64), np.empty(nprobe, np.int64)
-    limit = _rough_limit(scores, row, model.nlist, nprobe)
+    limit = _rough_limit(scores, model.nlist, nprobe)
     n = 0
     for start in range(0, model.nlist, 64):
-        mask = _lists_below(model, scores, row, start, limit)
+        mask = _lists_below(model, scores, start, limit)
         while mask != 0:
-            number = start + np.int64(trailing_zeros(mask))
+            near = start + np.int64(trailing_zeros(mask))
             mask &= mask - np.uint64(1)
-            n = push_pair(distances, numbers, n, np.float64(scores[row, number]), number)
+            n = push_pair(distances, numbers, n, np.float64(float32_at(scores + 4 * near)), near)
     sure, doubt = distances[0] - 2.0 * error, distances[0] + 2.0 * error
     limit = F32(doubt + abs(doubt) * 2.0**-22)
-    maybe = np.int64(0)
+    maybe = np.uint64(0)
     for start in range(0, model.nlist, 64):
-        maybe += np.int64(ones(_lists_below(model, scores, row, start, limit)))
-    if maybe > nprobe:
+        maybe += ones(_lists_below(model, scores, start, limit))
+    if maybe > np.uint64(nprobe):
         n = 0
         for number in range(model.nlist):
-            score = np.float64(scores[row, number])
+            score = np.float64(float32_at(scores + 4 * number))
             if score < sure:
                 n = push_pair(distances, numbers, n, -np.inf, number)
             elif not score > doubt:
@@ -321,7 +319,7 @@ def _choose(model, scores, row, shift, error, x, first, nprobe, probes, base):
     best = first
     for p in range(nprobe):
         probes[first + p] = numbers[p]
-        base[first + p] = scores[row, numbers[p]] + shift
+        base[first + p] = float32_at(scores + 4 * numbers[p]) + shift
         if base[first + p] < base[best]:
             best = first + p
     probes[first], probes[best] = probes[best], probes[first]
@@ -329,30 +327,32 @@ def _choose(model, scores, row, shift, error, x, first, nprobe, probes, base):
 
 
 @inner
-def _lists_below(model, scores, row, start, limit):
+def _lists_below(model, scores, start, limit):
     """Which of lists start ... start + 63 have a score not above a limit, as bits."""
-    mask = not_above(address(scores) + 4 * (row * scores.shape[1] + start), limit)
+    mask = not_above(scores + 4 * start, limit)
     left = model.nlist - start
     return mask if left >= 64 else mask & ((np.uint64(1) << np.uint64(left)) - np.uint64(1))
 
 
 @inner
-def _rough_limit(scores, row, n, wanted):
-    """A limit that `wanted` of the first n numbers of a row, or a few more, do not exceed: the end of a bin.
+def _rough_limit(scores, n, wanted):
+    """A limit that `wanted` of the n numbers at the address `scores`, or a few more, do not exceed: the end of a bin.
 
     What is behind the n-th number, up to the next multiple of 64, repeats it.
     """
     if n < MANY or wanted >= n:
         return F32(np.inf)
     ends = np.empty(2, np.float32)
-    extent(address(scores) + 4 * row * scores.shape[1], scores.shape[1], address(ends))
+    extent(scores, (n + 63) & ~63, address(ends))
     low, width = ends[0], (ends[1] - ends[0]) / F32(BINS - 1)
     if not (width > F32(0.0) and width < F32(np.inf)):
         return F32(np.inf)
-    counts = np.zeros(BINS + 1, np.int32)  # rounding may put the highest one bin up
+    counts = np.empty(BINS + 1, np.int64)  # rounding may put the highest one bin up
+    for i in range(BINS + 1):
+        counts[i] = 0
     inverse = F32(1.0) / width
     for i in range(n):
-        counts[np.int64((scores[row, i] - low) * inverse)] += 1
+        counts[np.int64((float32_at(scores + 4 * i) - low) * inverse)] += 1
     number, below = 0, counts[0]
     while below < wanted:
         number += 1
@@ -373,7 +373,9 @@ def _coarse_distance(model, x, number):
 def _visits(probes, nprobe, nlist):
     """Places in `probes` but those of the nearest lists, in order of the lists."""
     order = np.empty(len(probes) - len(probes) // nprobe, np.int64)
-    place = np.zeros(nlist + 2, np.int64)
+    place = np.empty(nlist + 2, np.int64)
+    for i in range(nlist + 2):
+        place[i] = 0
     for pair in range(len(probes)):
         if pair % nprobe:
             place[probes[pair] + 2] += 1
@@ -393,7 +395,8 @@ def _with_room(found, n, queries):
         n = _drop(found, n, queries)
         if n + TILE > len(found) // 2:
             more = np.empty(2 * len(found), CANDIDATE)
-            more[:n] = found[:n]
+            for c in range(n):
+                more[c] = found[c]
             return more, n
     return found, n
 
@@ -545,7 +548,9 @@ def _number(lists, block, m, lane):
 @inner
 def _by_query(found, n, nq):
     """The candidates' numbers, query by query, and where those of each query end: query q's are ends[q]:ends[q + 1]."""
-    ends = np.zeros(nq + 2, np.int64)
+    ends = np.empty(nq + 2, np.int64)
+    for i in range(nq + 2):
+        ends[i] = 0
     for c in range(n):
         ends[found[c].query + 2] += 1
     for q in range(nq):
@@ -589,9 +594,6 @@ def _best(model, lists, x, found, order, first, last, values, ids):
     for i in range(count):
         if n == len(values) and lower[i] > values[0]:
             break
-        if i + 1 < count:
-            following = found[candidates[i + 1]]
-            _prefetch(model, lists, following.list, following.row)
         candidate = found[candidates[i]]
         value = np.float64(_defined(model, lists, x, candidate.list, candidate.row))
         n = push_pair(values, ids, n, value, _id(lists, candidate.row))
@@ -620,16 +622,6 @@ def _defined(model, lists, x, number, row):
         total = F32(F32(1.0) - total / F32(2.0))
     total = F32(total + F32(0.0))  # no negative zero
     return total if model.metric == L2 else -total
-
-
-@inner
-def _prefetch(model, lists, number, row):
-    """Ask for what `_defined` will read."""
-    block = _block(lists, row)
-    prefetch(model.centroids + 4 * model.d * number, 4 * model.d)
-    for m in range(model.M):
-        j = np.int64(_number(lists, block, m, row & 63))
-        prefetch(model.codebooks + 4 * model.dsub * (m * model.ksub + j), 4 * model.dsub)
 
 
 @inner

@@ -263,6 +263,48 @@ def not_above(typingctx: Any, row: Any, limit: Any) -> Any:
     return types.uint64(types.int64, types.float32), codegen
 
 
+def _centred_for(count: int) -> Any:
+    @intrinsic
+    def centred(typingctx: Any, x: Any, n: Any, centre: Any, factor: Any, out: Any) -> Any:
+        """out[i, q] = factor * (x[q, i] - centre[i]): from float32 (count, n) to (n, count), by address."""
+
+        def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+            x, n, centre, factor, out = args
+
+            def some(kind: ir.VectorType, i: Any) -> None:
+                """Numbers i, i + 1, ... of each row, as many as `kind` has, interleaved."""
+                offset = b.shl(i, i64(2))
+                c = load_vector(b, b.add(centre, offset), kind)
+                f = splat(b, factor, kind)
+                rows = [b.add(x, b.mul(i64(4 * q), n)) for q in range(count)]
+                parts = [b.fmul(f, b.fsub(load_vector(b, b.add(row, offset), kind), c)) for row in rows]
+                together = _interleaved(b, parts)
+                pointer = b.inttoptr(b.add(out, b.mul(offset, i64(count))), together.type.as_pointer())
+                b.store(together, pointer, align=4)
+
+            whole = b.and_(n, i64(-LANES))
+            with cgutils.for_range_slice(b, i64(0), whole, i64(LANES), _I64, inc=True) as (i, _):
+                some(_FLOATS, i)
+            with cgutils.for_range_slice(b, whole, n, i64(1), _I64, inc=True) as (i, _):
+                some(ir.VectorType(_F32, 1), i)
+            return context.get_dummy_value()
+
+        i = types.int64
+        return types.void(i, i, i, types.float32, i), codegen
+
+    return centred
+
+
+def _interleaved(b: Any, parts: list[Any]) -> Any:
+    """One vector of the first numbers of all parts, a power of two of them, then the second ones, and so on."""
+    if len(parts) == 1:
+        return parts[0]
+    even, odd = _interleaved(b, parts[::2]), _interleaved(b, parts[1::2])
+    n = even.type.count
+    order = [i + n * side for i in range(n) for side in range(2)]
+    return b.shuffle_vector(even, odd, ir.Constant(ir.VectorType(_I32, 2 * n), order))
+
+
 def _products_with(count: int) -> Any:
     @intrinsic
     def panel_products(
@@ -270,7 +312,7 @@ def _products_with(count: int) -> Any:
     ) -> Any:
         """out[q, j] = start[j] + scale * sum over i < n of x[i, q] * panel[i, j], for the 64 columns j of a panel.
 
-        A panel is contiguous, (n, 64) numbers of 16 bits (see `compiled.panels`), so it is read from front to back,
+        A panel is contiguous, (n, 64) numbers of 16 bits (see `compiled.Panels`), so it is read from front to back,
         which is all that a product with a single vector costs. With several, a vector that is read serves all.
         Products may be fused with additions.
 
@@ -316,6 +358,7 @@ def _products_with(count: int) -> Any:
 
 
 TOGETHER = 4  # queries multiplied by a panel at a time: 16 sums stay in registers, enough to keep two adders busy
+centred, centred_together = _centred_for(1), _centred_for(TOGETHER)
 panel_products, panel_products_together = _products_with(1), _products_with(TOGETHER)
 
 
