@@ -343,10 +343,7 @@ def _nearest(x: Floats, rows: Rows, metric: Metric) -> Ids:
             np.subtract(block, 0 if rows.centre is None else rows.centre, out=part[:, :-1])
             size = squared_lengths(part[:, :-1]).astype(np.float64)
             score = part @ matrix
-            if metric == "l2":
-                size = 2 * (size + longest)
-            else:
-                size = np.sqrt((size + floor) * (longest + floor))
+            size = 2 * (size + longest) if metric == "l2" else np.sqrt((size + floor) * (longest + floor))
             error = np.where(size < HUGE, gamma * size + floor, np.inf)
             each, best = np.arange(len(block)), score.argmin(axis=1)
             limit = _at_least(score[each, best] + 2 * error)

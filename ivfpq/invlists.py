@@ -108,7 +108,7 @@ class InvertedLists:
         """Make `lists` the state. What its blocks have to spare is not used: others may know the arrays too."""
         with self.lock:
             self._rooms = lists.sizes
-            self._order: tuple[Lists, Ids] | None = None
+            self._order: tuple[Lists, Ids, npt.NDArray[Any]] | None = None
             self.view = lists
 
     def add(self, list_numbers: Ids, codes: npt.NDArray[Any], ids: Ids) -> None:
@@ -192,19 +192,15 @@ class InvertedLists:
 
     def find(self, lists: Lists, ids: Ids) -> Ids:
         """The row of each id in `lists`, -1 where it is not stored. int64 (n,) -> int64 (n,)."""
-        if self.nlist == 1 and lists.ntotal:  # ids that were never chosen nor removed are the rows themselves
-            row = np.where(ids < lists.ntotal, ids, 0)
-            if np.array_equal(lists.ids[row], ids):
-                return row
         known = self._order
         if known is None or known[0] is not lists:
             rows = lists.rows()
-            known = (lists, rows[np.argsort(lists.ids[rows], kind="stable")])
-            self._order = known  # one assignment: a reader meanwhile sees the old pair or this one
-        order = known[1]
+            order = rows[np.argsort(lists.ids[rows], kind="stable")]
+            known = (lists, order, lists.ids[order])
+            self._order = known  # one assignment: a reader meanwhile sees the old ones or these
+        _, order, sorted_ids = known
         if not len(order):
             return np.full(len(ids), -1)
-        sorted_ids = lists.ids[order]
         place = np.minimum(np.searchsorted(sorted_ids, ids), len(order) - 1)
         return np.where(sorted_ids[place] == ids, order[place], -1)
 
