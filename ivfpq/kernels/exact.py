@@ -11,18 +11,18 @@ pass the k-th distance found. To the errors come those of rounding, as in `dista
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
 from ivfpq.checks import Floats, Ids, Metric
-from ivfpq.distances import HUGE, Doubles, SearchResult, product_error
+from ivfpq.distances import HUGE, SearchResult, product_error
 from ivfpq.invlists import Lists
 from ivfpq.kernels.compiled import _writeable, threads
 from ivfpq.kernels.heaps import push_pair, sort_pairs
@@ -45,7 +45,7 @@ from ivfpq.kernels.vectors import (
 F32 = np.float32
 
 TASK = np.dtype(
-    [(name, np.int64) for name in ("A", "b", "n", "d", "rows", "half", "l2", "stride", "sketch", "wide", "sizes")]
+    [(name, np.int64) for name in ("A", "b", "n", "d", "rows", "half", "l2", "stride", "sketch", "wide")]
     + [("gamma", np.float64), ("floor", np.float64), (f"sources_{sources('exact', 'heaps', 'vectors')}", np.int8)]
 )
 """A transform: addresses of A and b. Re-ranking: addresses of the stored vectors (float32, or float16 if `half`), and
@@ -191,6 +191,9 @@ def _prefetch(typingctx: Any, at: Any, n: Any) -> Any:
     return types.void(types.int64, types.int64), codegen
 
 
+SKETCH = 4 * LANES  # bytes of which a sketch is a multiple: four sums that do not wait for each other
+
+
 @intrinsic
 def _sketch_product(typingctx: Any, x: Any, sketch: Any, n: Any) -> Any:
     """The sum of x[i] * sketch[i], in some order, fused or not, for n float32 and int8, n a multiple of SKETCH."""
@@ -198,13 +201,13 @@ def _sketch_product(typingctx: Any, x: Any, sketch: Any, n: Any) -> Any:
     def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
         x, sketch, n = args
         fused = cgutils.get_or_insert_function(b.module, ir.FunctionType(_FLOATS, [_FLOATS] * 3), "llvm.fmuladd.v16f32")
-        sums = [cgutils.alloca_once_value(b, ir.Constant(_FLOATS, [0.0] * LANES)) for _ in range(2)]
-        with cgutils.for_range_slice(b, i64(0), n, i64(2 * LANES), _I64, inc=True) as (i, _):
+        sums = [cgutils.alloca_once_value(b, ir.Constant(_FLOATS, [0.0] * LANES)) for _ in range(SKETCH // LANES)]
+        with cgutils.for_range_slice(b, i64(0), n, i64(SKETCH), _I64, inc=True) as (i, _):
             for part, sum_ in enumerate(sums):
                 at = b.add(i, i64(part * LANES))
                 y = b.sitofp(load_vector(b, b.add(sketch, at), ir.VectorType(_I8, LANES)), _FLOATS)
                 b.store(b.call(fused, [load_vector(b, b.add(x, b.shl(at, i64(2))), _FLOATS), y, b.load(sum_)]), sum_)
-        total, half = b.fadd(b.load(sums[0]), b.load(sums[1])), LANES // 2
+        total, half = functools.reduce(b.fadd, map(b.load, sums)), LANES // 2
         while half:
             low, high = (
                 b.shuffle_vector(total, total, ir.Constant(ir.VectorType(_I32, half), list(numbers)))
@@ -216,8 +219,8 @@ def _sketch_product(typingctx: Any, x: Any, sketch: Any, n: Any) -> Any:
     return types.float32(types.int64, types.int64, types.int64), codegen
 
 
-SKETCH = 32  # bytes of which a sketch is a multiple
-SIZES = 3  # numbers kept of a vector beside its sketch: scale, |y|, |y - y'|
+SIZES = 32  # bytes behind it: float64 scale, |y| and |y - y'|, and room for one more
+AHEAD = 4  # candidates whose sketches are on their way while one is looked at
 
 
 def _setter(stored: ir.Type, given: types.Type) -> Any:
@@ -240,10 +243,10 @@ set_byte, set_float64 = _setter(_I8, types.int64), _setter(ir.DoubleType(), type
 
 @entry
 def _sketch(task, first, last):
-    """Fill rows first to last - 1 of the sketches, int8 (n, wide), and their float64 (n, SIZES), of float32 vectors."""
+    """Make the sketches of rows first to last - 1 of float32 vectors."""
     t = task[0]
     for row in range(first, last):
-        vector, sketch, sizes = t.rows + 4 * t.d * row, t.sketch + t.wide * row, t.sizes + 8 * SIZES * row
+        vector, sketch = t.rows + 4 * t.d * row, t.sketch + (t.wide + SIZES) * row
         largest, length, apart = F32(0.0), 0.0, 0.0
         for i in range(t.d):
             largest = max(largest, abs(float32_at(vector + 4 * i)))
@@ -255,9 +258,9 @@ def _sketch(task, first, last):
             set_byte(sketch + i, np.int64(step))
             length += y * y
             apart += (y - scale * step) ** 2
-        set_float64(sizes, scale)
-        set_float64(sizes + 8, np.sqrt(length))
-        set_float64(sizes + 16, np.sqrt(apart) * 1.000001)
+        set_float64(sketch + t.wide, scale)
+        set_float64(sketch + t.wide + 8, np.sqrt(length))
+        set_float64(sketch + t.wide + 16, np.sqrt(apart) * 1.000001)
 
 
 @entry
@@ -328,14 +331,20 @@ def _screened(t, x, rows, q, a, uppers, spare, lower, candidates, count):
         a[i] = float32_at(x + 4 * i)
     square = np.float64(sum_of_products(x, x, t.d))
     length = 1.001 * np.sqrt(square + t.floor)
-    held = 0
+    held, step = 0, t.wide + SIZES
+    for i in range(min(AHEAD, count)):
+        _prefetch(t.sketch + step * rows[q, candidates[i]], step)
     for i in range(count):
-        row = rows[q, candidates[i]]
-        if i + 1 < count:
-            _prefetch(t.sketch + t.wide * rows[q, candidates[i + 1]], t.wide)
-        sizes = t.sizes + 8 * SIZES * row
-        scale, reach, apart = float64_at(sizes), float64_at(sizes + 8), float64_at(sizes + 16)
-        product = scale * np.float64(_sketch_product(address(a), t.sketch + t.wide * row, t.wide))
+        if i + AHEAD < count:
+            _prefetch(t.sketch + step * rows[q, candidates[i + AHEAD]], step)
+        sketch = t.sketch + step * rows[q, candidates[i]]
+        product = np.float64(_sketch_product(address(a), sketch, t.wide))
+        scale, reach, apart = (
+            float64_at(sketch + t.wide),
+            float64_at(sketch + t.wide + 8),
+            float64_at(sketch + t.wide + 16),
+        )
+        product *= scale
         size = length * (reach + apart)
         known = size < HUGE and size < HUGE * scale
         if t.l2:
@@ -391,7 +400,7 @@ class Store:
         Whether the vector with the id i is row i.
     """
 
-    __slots__ = ("_sizes", "_sketch", "_task", "in_order", "lists")
+    __slots__ = ("_sketches", "_task", "in_order", "lists")
 
     def __init__(self, lists: Lists, metric: Metric, before: Store | None) -> None:
         self.lists = lists
@@ -404,15 +413,12 @@ class Store:
         if lists.blocks.dtype != np.float32 or _mapped(lists.blocks):
             return
         task["wide"] = wide = -(-d // SKETCH) * SKETCH
-        self._sketch: npt.NDArray[np.int8]
-        self._sizes: Doubles
         first = 0
         if before is not None and before.lists.blocks is lists.blocks:
-            self._sketch, self._sizes, first = before._sketch, before._sizes, before.lists.ntotal
+            self._sketches, first = before._sketches, before.lists.ntotal
         else:
-            self._sketch = np.zeros((len(lists.blocks), wide), np.int8)
-            self._sizes = np.empty((len(lists.blocks), SIZES))
-        task["sketch"], task["sizes"] = self._sketch.ctypes.data, self._sizes.ctypes.data
+            self._sketches = np.zeros((len(lists.blocks), wide + SIZES), np.int8)
+        task["sketch"] = self._sketches.ctypes.data
         _spread(lambda start, end: _sketch(task, first + start, first + end), n - first, d)
 
     def rerank(self, x: Floats, rows: Ids, ids: Ids, k: int) -> SearchResult | None:
