@@ -135,7 +135,7 @@ class Transform:
 
     def __call__(self, x: Floats) -> Floats:
         """float32 (n, d_in) -> float32 (n, d_out)."""
-        x = _writeable(x)
+        x = _writeable(np.ascontiguousarray(x))
         y = np.empty((len(x), len(self._arrays[1])), np.float32)
         _spread(lambda first, last: _transform(self._task, x, y, first, last), len(x), x.shape[1] * y.shape[1])
         return y
