@@ -211,10 +211,6 @@ class InvertedLists:
 
     def find(self, lists: Lists, ids: Ids) -> Ids:
         """The row of each id in `lists`, -1 where it is not stored. int64 (n,) -> int64 (n,)."""
-        if self.nlist == 1 and lists.ntotal:  # ids that were never chosen nor removed are the rows themselves
-            row = np.where(ids < lists.ntotal, ids, 0)
-            if np.array_equal(lists.ids(row), ids):
-                return row
         known = self._order
         if known is None or known[0] is not lists:
             rows = lists.rows()

@@ -29,6 +29,7 @@ from ivfpq.pretransform import INNER, IndexPreTransform, nested, unnested
 
 K_FACTOR = 10
 PATIENCE = 3  # times that a search is begun anew because of a writer before it makes writers wait
+STRANGE = "the base was changed behind the back of its IndexRefine"
 
 T = TypeVar("T")
 
@@ -62,7 +63,7 @@ class IndexRefine:
     through this index only. A range search refines and cuts what the base finds within the radius.
     """
 
-    __slots__ = ("_changes", "_dtype", "_k_factor", "_lock", "_sketches", "base", "metadata", "store")
+    __slots__ = ("_changes", "_compiled", "_dtype", "_k_factor", "_lock", "base", "metadata", "store")
 
     def __init__(
         self, base: Any, *, dtype: Literal["float32", "float16"] = "float32", k_factor: int = K_FACTOR
@@ -82,7 +83,7 @@ class IndexRefine:
         self.store = InvertedLists(1, base.d, self._dtype, lanes=1)
         self.metadata: dict[str, Any] = {}
         self._lock = threading.RLock()  # one writer at a time
-        self._sketches: Any = None  # of the stored vectors, made by the first search
+        self._compiled: Any = None  # what compiled code knows of the store, made by the first search
         self._changes = 0  # odd while base and store do not belong together
 
     def __repr__(self) -> str:
@@ -187,14 +188,17 @@ class IndexRefine:
             return self.base.search(xq, wanted, nprobe=nprobe, ids=ids).ids
 
         found, lists = self._consistent(candidates)
-        rows = self._rows(lists, found)
-        if kernels.active() != "reference":
+        if kernels.active() == "reference":
+            return self._ranked(x, lists, self._rows(lists, found), found, k)
+        store = self._compiled
+        if store is None or store.lists is not lists:
             exact = importlib.import_module("ivfpq.kernels.exact")  # numba takes its time
-            if self._sketches is None:
-                self._sketches = exact.Sketches()
-            result: SearchResult = exact.rerank(x, lists, rows, found, k, self.metric, self._sketches)
-            return result
-        return self._ranked(x, lists, rows, found, k)
+            store = self._compiled = exact.Store(lists, self.metric, store)
+        rows = found if store.in_order else self._rows(lists, found)
+        result: SearchResult | None = store.rerank(x, rows, found, k)
+        if result is None:
+            raise RuntimeError(STRANGE)
+        return result
 
     def range_search(self, xq: Any, radius: float, *, nprobe: int | None = None, ids: Any = None) -> RangeResult:
         """What the base finds within `radius`, if the exact distance is within it too. See `IndexIVFPQ.range_search`.
@@ -280,7 +284,7 @@ class IndexRefine:
         """The rows of ids (...) in the store, -1 for -1."""
         rows = self.store.find(lists, ids.ravel()).reshape(ids.shape)
         if (rows < 0).any() and (ids[rows < 0] >= 0).any():
-            raise RuntimeError("the base was changed behind the back of its IndexRefine")
+            raise RuntimeError(STRANGE)
         return rows
 
     def _ranked(self, x: Floats, lists: Lists, rows: Ids, ids: Ids, k: int) -> SearchResult:

@@ -11,22 +11,21 @@ pass the k-th distance found. To the errors come those of rounding, as in `dista
 
 from __future__ import annotations
 
-import weakref
+import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
 from ivfpq.checks import Floats, Ids, Metric
-from ivfpq.distances import HUGE, Doubles, SearchResult, product_error
+from ivfpq.distances import HUGE, SearchResult, product_error
 from ivfpq.invlists import Lists
-from ivfpq.kernels.compiled import threads
-from ivfpq.kernels.heaps import push, push_pair, sort_pairs
+from ivfpq.kernels.compiled import _writeable, threads
+from ivfpq.kernels.heaps import push_pair, sort_pairs
 from ivfpq.kernels.vectors import (
     LANES,
     address,
@@ -34,9 +33,9 @@ from ivfpq.kernels.vectors import (
     float32_at,
     float64_at,
     i64,
-    inner,
     intrinsic,
     load_vector,
+    part,
     prefetch,
     sources,
     splat,
@@ -47,7 +46,7 @@ from ivfpq.kernels.vectors import (
 F32 = np.float32
 
 TASK = np.dtype(
-    [(name, np.int64) for name in ("A", "b", "d", "rows", "half", "l2", "sketch", "sizes")]
+    [(name, np.int64) for name in ("A", "b", "n", "d", "rows", "half", "l2", "stride", "sketch", "wide")]
     + [("gamma", np.float64), ("floor", np.float64), (f"sources_{sources('exact', 'heaps', 'vectors')}", np.int8)]
 )
 """A transform: addresses of A and b. Re-ranking: addresses of the stored vectors (float32, or float16 if `half`), and
@@ -137,7 +136,7 @@ class Transform:
 
     def __call__(self, x: Floats) -> Floats:
         """float32 (n, d_in) -> float32 (n, d_out)."""
-        x = x if x.flags.writeable else x.copy()  # numba would compile once more for read-only arrays
+        x = _writeable(np.ascontiguousarray(x))
         y = np.empty((len(x), len(self._arrays[1])), np.float32)
         _spread(lambda first, last: _transform(self._task, x, y, first, last), len(x), x.shape[1] * y.shape[1])
         return y
@@ -178,18 +177,18 @@ def _widened(typingctx: Any, halves: Any, n: Any, out: Any) -> Any:
 
 @intrinsic
 def _sketch_product(typingctx: Any, x: Any, sketch: Any, n: Any) -> Any:
-    """The sum of x[i] * sketch[i], in some order, fused or not, for n float32 and int8, n a multiple of 32."""
+    """The sum of x[i] * sketch[i], in some order, fused or not, for n float32 and int8, n a multiple of SKETCH."""
 
     def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
         x, sketch, n = args
         fused = cgutils.get_or_insert_function(b.module, ir.FunctionType(_FLOATS, [_FLOATS] * 3), "llvm.fmuladd.v16f32")
-        sums = [cgutils.alloca_once_value(b, ir.Constant(_FLOATS, [0.0] * LANES)) for _ in range(2)]
-        with cgutils.for_range_slice(b, i64(0), n, i64(2 * LANES), _I64, inc=True) as (i, _):
+        sums = [cgutils.alloca_once_value(b, ir.Constant(_FLOATS, [0.0] * LANES)) for _ in range(SKETCH // LANES)]
+        with cgutils.for_range_slice(b, i64(0), n, i64(SKETCH), _I64, inc=True) as (i, _):
             for part, sum_ in enumerate(sums):
                 at = b.add(i, i64(part * LANES))
                 y = b.sitofp(load_vector(b, b.add(sketch, at), ir.VectorType(_I8, LANES)), _FLOATS)
                 b.store(b.call(fused, [load_vector(b, b.add(x, b.shl(at, i64(2))), _FLOATS), y, b.load(sum_)]), sum_)
-        total, half = b.fadd(b.load(sums[0]), b.load(sums[1])), LANES // 2
+        total, half = functools.reduce(b.fadd, map(b.load, sums)), LANES // 2
         while half:
             low, high = (
                 b.shuffle_vector(total, total, ir.Constant(ir.VectorType(_I32, half), list(numbers)))
@@ -201,7 +200,8 @@ def _sketch_product(typingctx: Any, x: Any, sketch: Any, n: Any) -> Any:
     return types.float32(types.int64, types.int64, types.int64), codegen
 
 
-SIZES = 3  # numbers kept of a vector beside its sketch: scale, |y|, |y - y'|
+SIZES = 32  # bytes behind it: float64 scale, |y| and |y - y'|, and room for one more
+AHEAD = 4  # candidates whose sketches are on their way while one is looked at
 
 
 def _setter(stored: ir.Type, given: types.Type) -> Any:
@@ -222,19 +222,12 @@ def _setter(stored: ir.Type, given: types.Type) -> Any:
 set_byte, set_float64 = _setter(_I8, types.int64), _setter(ir.DoubleType(), types.float64)
 
 
-@inner
-def _wide(d):
-    """Bytes of a sketch."""
-    return (d + 31) // 32 * 32
-
-
 @entry
 def _sketch(task, first, last):
-    """Fill rows first to last - 1 of a float32 store's sketches, int8 (n, wide), and sizes, float64 (n, SIZES)."""
+    """Make the sketches of rows first to last - 1 of float32 vectors."""
     t = task[0]
-    wide = _wide(t.d)
     for row in range(first, last):
-        vector, sketch, sizes = t.rows + 4 * t.d * row, t.sketch + wide * row, t.sizes + 8 * SIZES * row
+        vector, sketch = t.rows + 4 * t.d * row, t.sketch + (t.wide + SIZES) * row
         largest, length, apart = F32(0.0), 0.0, 0.0
         for i in range(t.d):
             largest = max(largest, abs(float32_at(vector + 4 * i)))
@@ -246,49 +239,50 @@ def _sketch(task, first, last):
             set_byte(sketch + i, np.int64(step))
             length += y * y
             apart += (y - scale * step) ** 2
-        set_float64(sizes, scale)
-        set_float64(sizes + 8, np.sqrt(length))
-        set_float64(sizes + 16, np.sqrt(apart) * 1.000001)
+        set_float64(sketch + t.wide, scale)
+        set_float64(sketch + t.wide + 8, np.sqrt(length))
+        set_float64(sketch + t.wide + 16, np.sqrt(apart) * 1.000001)
 
 
 @entry
 def _rerank(task, x, rows, ids, first, last, distances, found):
-    """Fill queries first to last - 1 of distances float32 and found int64, both (nq, k), as `rerank` gives them.
+    """Fill queries first to last - 1 of distances float32 and found int64, both (nq, k), as `Store.rerank` gives them.
 
     Parameters
     ----------
     task : record array of type TASK, shape (1,)
     x : float32 array, shape (nq, d)
     rows, ids : int64 arrays, shape (nq, candidates)
-        Rows of the store, or -1 for no candidate.
+
+    Returns
+    -------
+    bool
+        False, and nothing else, if there is no such row.
     """
     t = task[0]
-    d, width, k = x.shape[1], rows.shape[1], distances.shape[1]
-    wide = _wide(d)
-    a, widened = np.zeros(wide, np.float32), np.empty((d + 15) // 16 * 16, np.float32)
-    lower, upper, candidates = np.empty(width, np.float64), np.empty(width, np.float64), np.empty(width, np.int64)
-    uppers = np.empty(k, np.float64)
+    width, k = rows.shape[1], distances.shape[1]
+    a, widened = np.zeros(t.wide, np.float32), np.empty((t.d + 15) // 16 * 16, np.float32)
+    lower, candidates = np.empty(width, np.float64), np.empty(width, np.int64)
     values, numbers = np.empty(k, np.float64), np.empty(k, np.int64)
     for q in range(first, last):
+        at = address(x) + 4 * q * t.d
         count = 0
         for c in range(width):
+            if rows[q, c] >= t.n:
+                return False
             if rows[q, c] >= 0:
-                candidates[count] = c
+                lower[count], candidates[count] = -np.inf, c
                 count += 1
         if t.sketch and count > k:
-            count = _screened(t, x, rows, q, a, wide, uppers, lower, upper, candidates, count)
-            known = True
-        else:
-            known = False
+            count = _screened(t, at, rows, q, a, values, numbers, lower, candidates, count)
         n = 0
         for i in range(count):
-            if known and n == k and lower[i] > values[0]:
+            if n == k and lower[i] > values[0]:
                 break
-            c = candidates[i]
             if i + 1 < count:
-                prefetch(t.rows + _row_bytes(t) * rows[q, candidates[i + 1]], _row_bytes(t))
-            value = _defined(t, address(x) + 4 * q * d, rows[q, c], widened)
-            n = push_pair(values, numbers, n, np.float64(value), ids[q, c])
+                prefetch(t.rows + t.stride * rows[q, candidates[i + 1]], t.stride)
+            value = _defined(t, at, t.rows + t.stride * rows[q, candidates[i]], widened)
+            n = push_pair(values, numbers, n, np.float64(value), ids[q, candidates[i]])
         sort_pairs(values, numbers, n)
         sign = F32(1.0) if t.l2 else F32(-1.0)
         for rank in range(k):
@@ -296,54 +290,67 @@ def _rerank(task, x, rows, ids, first, last, distances, found):
                 distances[q, rank], found[q, rank] = sign * F32(values[rank]), numbers[rank]
             else:
                 distances[q, rank], found[q, rank] = sign * F32(np.inf), -1
+    return True
 
 
-@inner
-def _row_bytes(t):
-    return (2 if t.half else 4) * t.d
+@part
+def _screened(t, x, rows, q, a, uppers, spare, lower, candidates, count):
+    """Put those candidates first that may be among the k best, in order of their lower bounds; returns how many.
 
-
-@inner
-def _screened(t, x, rows, q, a, wide, uppers, lower, upper, candidates, count):
-    """Put those candidates first that may be among the k best, in order of their lower bounds; returns how many."""
-    square = 0.0
+    Parameters
+    ----------
+    x : int
+        Address of the query.
+    a : float32 array, shape (wide,)
+        Room for the query, with zeros behind it.
+    uppers, spare : float64 and int64 arrays, shape (k,)
+        Room for the smallest upper bounds.
+    lower, candidates : float64 and int64 arrays
+        Their first `count` numbers are changed.
+    """
     for i in range(t.d):
-        a[i] = x[q, i]
-        square += np.float64(x[q, i]) ** 2
-    length = np.sqrt(square)
-    held, k = 0, len(uppers)
+        a[i] = float32_at(x + 4 * i)
+    square = np.float64(sum_of_products(x, x, t.d))
+    length = 1.001 * np.sqrt(square + t.floor)
+    held, step = 0, t.wide + SIZES
+    for i in range(min(AHEAD, count)):
+        prefetch(t.sketch + step * rows[q, candidates[i]], step)
     for i in range(count):
-        row = rows[q, candidates[i]]
-        if i + 1 < count:
-            prefetch(t.sketch + wide * rows[q, candidates[i + 1]], wide)
-        sizes = t.sizes + 8 * SIZES * row
-        scale, reach, apart = float64_at(sizes), float64_at(sizes + 8), float64_at(sizes + 16)
-        product = scale * np.float64(_sketch_product(address(a), t.sketch + wide * row, wide))
+        if i + AHEAD < count:
+            prefetch(t.sketch + step * rows[q, candidates[i + AHEAD]], step)
+        sketch = t.sketch + step * rows[q, candidates[i]]
+        product = np.float64(_sketch_product(address(a), sketch, t.wide))
+        scale, reach, apart = (
+            float64_at(sketch + t.wide),
+            float64_at(sketch + t.wide + 8),
+            float64_at(sketch + t.wide + 16),
+        )
+        product *= scale
+        size = length * (reach + apart)
+        known = size < HUGE and size < HUGE * scale
         if t.l2:
             size = 2.0 * (square + (reach + apart) ** 2)
+            known = known and size < HUGE
             value, off = square + reach * reach - 2.0 * product, 2.0 * length * apart
         else:
-            size = length * (reach + apart)
             value, off = -product, length * apart
-        off = off * 1.000001 + t.gamma * size + 2.0 * t.floor * (1.0 + scale)
-        if not (size < HUGE and length * (reach + apart) < HUGE * scale):
+        off = 1.001 * off + t.gamma * size + 2.0 * t.floor * (1.0 + scale)
+        if not known:
             value, off = 0.0, np.inf
-        lower[i], upper[i] = value - off, value + off
-        held = push(address(uppers), k, held, upper[i])
-    theta = uppers[0] if held == k else np.inf
+        lower[i] = value - off
+        held = push_pair(uppers, spare, held, value + off, 0)
+    theta = uppers[0] if held == len(uppers) else np.inf
     n = 0
     for i in range(count):
         if lower[i] <= theta:
-            c = candidates[i]
-            n = push_pair(lower, candidates, n, lower[i], c)
+            n = push_pair(lower, candidates, n, lower[i], candidates[i])
     sort_pairs(lower, candidates, n)
     return n
 
 
-@inner
-def _defined(t, x, row, widened):
-    """The defined distance of the query at address x and a row of the store, the sign turned for ip."""
-    y = t.rows + _row_bytes(t) * row
+@part
+def _defined(t, x, y, widened):
+    """The defined distance of the query and the stored vector at these addresses, the sign turned for ip."""
     if t.half:
         _widened(y, t.d, address(widened))
         y = address(widened)
@@ -352,57 +359,66 @@ def _defined(t, x, row, widened):
     return F32(-F32(sum_of_products(x, y, t.d) + F32(0.0)))
 
 
-class Sketches:
-    """The sketches of a store of float32 vectors in memory, a quarter of its size, made when they are first wanted.
+class Store:
+    """The vectors of an `IndexRefine` at one moment.
 
-    The one list of a store only grows at its end, in arrays that others replace when they are full: so what is known of
-    an array stays true, and its new rows alone are missing.
-    """
-
-    __slots__ = ("_known",)
-
-    def __init__(self) -> None:
-        self._known: tuple[Any, int, npt.NDArray[np.int8], Doubles] | None = None
-
-    def of(self, task: Any, vectors: Any, n: int) -> tuple[npt.NDArray[np.int8], Doubles]:
-        """For the first n rows of vectors (rows, d), which `task` is about; two threads may both make the same."""
-        known = self._known
-        if known is None or known[0]() is not vectors:
-            d = vectors.shape[1]
-            arrays = np.zeros((len(vectors), -(-d // 32) * 32), np.int8), np.zeros((len(vectors), SIZES))
-            known = (weakref.ref(vectors), 0, *arrays)
-        task["sketch"], task["sizes"] = known[2].ctypes.data, known[3].ctypes.data
-        if known[1] < n:
-            _spread(
-                lambda first, last: _sketch(task, known[1] + first, known[1] + last), n - known[1], vectors.shape[1]
-            )
-            known = (known[0], n, *known[2:])
-            self._known = known
-        return known[2:]
-
-
-def rerank(x: Floats, lists: Lists, rows: Ids, ids: Ids, k: int, metric: Metric, sketches: Sketches) -> SearchResult:
-    """The k best candidates of each query, ties to the smaller id, missing ones padded: see `IndexRefine`.
+    Sketches are made of float32 vectors in memory: a quarter of their size. Those in a file would have to be read for
+    it, all of them, and whoever stores float16 wants no more memory than that.
 
     Parameters
     ----------
-    x : float32 array, shape (nq, d)
     lists : Lists
-        A store: one list of vectors, float32 or float16.
-    rows, ids : int64 arrays, shape (nq, candidates)
-        Rows of the store, -1 for no candidate.
+        One list whose codes are the vectors.
+    metric : str
+    before : Store or None
+        Of an earlier moment: what it knows of the same arrays is used. The one list only grows at its end, so new rows
+        alone are missing.
+
+    Attributes
+    ----------
+    lists : Lists
+    in_order : bool
+        Whether the vector with the id i is row i.
     """
-    vectors, d = lists.blocks, x.shape[1]
-    task = np.zeros(1, TASK)
-    task["rows"], task["d"], task["l2"] = lists.places["blocks"], d, metric == "l2"
-    task["half"] = vectors.dtype == np.float16
-    task["gamma"], task["floor"] = product_error(d)
-    kept = sketches.of(task, vectors, lists.ntotal) if vectors.dtype == np.float32 and not _mapped(vectors) else None
-    x = x if x.flags.writeable else x.copy()
-    result = SearchResult(np.empty((len(x), k), np.float32), np.empty((len(x), k), np.int64))
-    _spread(lambda first, last: _rerank(task, x, rows, ids, first, last, *result), len(x), rows.shape[1] * d)
-    del kept  # they had to live until here
-    return result
+
+    __slots__ = ("_sketches", "_task", "in_order", "lists")
+
+    def __init__(self, lists: Lists, metric: Metric, before: Store | None) -> None:
+        self.lists = lists
+        n, d = lists.ntotal, lists.blocks.shape[1]
+        self.in_order = np.array_equal(lists.ids(np.arange(n)), np.arange(n))
+        task = self._task = np.zeros(1, TASK)
+        task["n"], task["d"], task["rows"], task["l2"] = n, d, lists.places["blocks"], metric == "l2"
+        task["half"], task["stride"] = lists.blocks.itemsize == 2, d * lists.blocks.itemsize
+        task["gamma"], task["floor"] = product_error(d)
+        if lists.blocks.dtype != np.float32 or _mapped(lists.blocks):
+            return
+        task["wide"] = wide = -(-d // SKETCH) * SKETCH
+        first = 0
+        if before is not None and before.lists.blocks is lists.blocks:
+            self._sketches, first = before._sketches, before.lists.ntotal
+        else:
+            self._sketches = np.zeros((len(lists.blocks), wide + SIZES), np.int8)
+        task["sketch"] = self._sketches.ctypes.data
+        _spread(lambda start, end: _sketch(task, first + start, first + end), n - first, d)
+
+    def rerank(self, x: Floats, rows: Ids, ids: Ids, k: int) -> SearchResult | None:
+        """The k best candidates of each query, ties to the smaller id, missing ones padded; None if a row is not there.
+
+        Parameters
+        ----------
+        x : float32 array, shape (nq, d)
+        rows, ids : int64 arrays, shape (nq, candidates)
+            Rows of the store, -1 for no candidate.
+        """
+        x = _writeable(x)
+        result = SearchResult(np.empty((len(x), k), np.float32), np.empty((len(x), k), np.int64))
+        there = _spread(
+            lambda first, last: _rerank(self._task, x, rows, ids, first, last, *result),
+            len(x),
+            rows.shape[1] * x.shape[1],
+        )
+        return result if all(there) else None
 
 
 def _mapped(array: Any) -> bool:
@@ -415,12 +431,11 @@ def _mapped(array: Any) -> bool:
 WORTH_A_THREAD = 1 << 22  # multiplications: about half a millisecond
 
 
-def _spread(work: Callable[[int, int], None], n: int, cost: int) -> None:
-    """work(first, last) on as many threads as n steps of such a cost are worth."""
+def _spread(work: Callable[[int, int], Any], n: int, cost: int) -> list[Any]:
+    """What work(first, last) gives, on as many threads as n steps of such a cost are worth."""
     count = min(threads(), n * cost // WORTH_A_THREAD)
     if count <= 1:
-        work(0, n)
-        return
+        return [work(0, n)]
     ends = np.linspace(0, n, count + 1).astype(int).tolist()
     with ThreadPoolExecutor(count) as pool:
-        list(pool.map(work, ends[:-1], ends[1:]))
+        return list(pool.map(work, ends[:-1], ends[1:]))

@@ -169,6 +169,8 @@ def _smallest(state, r):
 def nearest(x: Floats, parts: Sequence[Rows], metric: Metric) -> tuple[Ids, npt.NDArray[np.bool_]]:
     """See `distances.nearest`: numbers int64 (n, parts), and which of them are doubtful."""
     ny, d = parts[0].y.shape
+    if x.strides[1] != x.itemsize:
+        x = np.ascontiguousarray(x)
     numbers, doubtful = np.empty((len(x), len(parts)), np.int32), np.empty((len(x), len(parts)), np.bool_)
     with np.errstate(over="ignore"):
         panels = np.concatenate([_panels(rows.shifted * F32(-2 if metric == "l2" else -1), 0) for rows in parts])
