@@ -66,7 +66,7 @@ PROBES = (16, 64)
 MORE_PROBES = (1, 2, 4, 8, 16, 32, 64)  # of ours, to find the fewest that reach a recall
 TRAINING_ROUNDS = 3
 FRESH_PROCESSES = 3
-M_VECTORS, M_TRAINING = 100_000, 40_000
+M_VECTORS, M_TRAINING, M_NLIST = 100_000, 20_000, 256
 OBJECTIVE_MARGIN = 1.005
 OWN_FACTORIES = (
     "PCA256,IVF1024,RQ8x8",
@@ -96,9 +96,9 @@ def _large(args: argparse.Namespace, folder: Path, make: Callable[[int, int, int
     return prepare(x, name, folder / name, queries=len(x) - n, k=args.k, seed=args.seed)
 
 
-def _nlist(data: Data) -> int:
-    """1024 lists, or fewer where there are too few vectors to train them."""
-    return min(NLIST, max(1, data.n // 40))
+def _nlist(data: Data, wanted: int = NLIST) -> int:
+    """So many lists, or fewer where there are too few vectors to train them."""
+    return min(wanted, max(1, data.n // 40))
 
 
 # --- the table of what must be, and is aimed at ---------------------------------------------------------------------
@@ -553,10 +553,11 @@ def scaling(args: argparse.Namespace, command: Sequence[str], folder: Path, star
     for M in (4, 8, 16, 32, 64):
         if data.d % M == 0:
             with ExitStack() as stack:
-                processes = trained(stack, f"IVF{_nlist(data)},PQ{M}", sample)
+                processes = trained(stack, f"IVF{_nlist(data, M_NLIST)},PQ{M}", sample)
                 grown(processes, 0, few)
                 add("bytes a code (M)", M, timed(processes, [base], [1]))
 
+    varied_m = f"M is varied over {few:,} vectors in {_nlist(data, M_NLIST)} lists"
     about = {**environment(args.seed, command), "seconds": round(time.perf_counter() - started)}
     fixed = f"IVF{_nlist(data)},PQ16, {data.n:,} vectors of {data.d} dimensions, nprobe {base['nprobe']}, 1 thread"
     cells = [
@@ -567,7 +568,7 @@ def scaling(args: argparse.Namespace, command: Sequence[str], folder: Path, star
         [
             "# How the time of a query grows",
             describe(about),
-            f"Fixed unless varied: {fixed}; M is varied over {few:,} vectors. Medians of {args.repeats} rounds in "
+            f"Fixed unless varied: {fixed}. {varied_m}. Medians of {args.repeats} rounds in "
             f"which the engines took turns, and the smallest and largest. The study took {about['seconds']} s.",
             markdown("varied|value|engine|batch us/query|single p50 us", cells, left=1),
             *missing(unavailable),
@@ -576,12 +577,12 @@ def scaling(args: argparse.Namespace, command: Sequence[str], folder: Path, star
     (args.out / "scaling.md").write_text(text + "\n", encoding="utf-8")
     content = {"environment": about, "fixed": fixed, "points": [asdict(p) for p in points], "unavailable": unavailable}
     write_json(args.out / "scaling.json", content)
-    draw_scaling(args.out / "scaling.png", points, fixed)
+    draw_scaling(args.out / "scaling.png", points, f"Fixed unless varied: {fixed}\n{varied_m}; {about['cpu']}")
     return text + "\n"
 
 
-def draw_scaling(path: Path, points: Sequence[Point], fixed: str) -> None:
-    """A panel for what is varied; both axes logarithmic, so that a straight line of slope 1 is linear growth."""
+def draw_scaling(path: Path, points: Sequence[Point], title: str) -> None:
+    """A panel for what is varied; both axes logarithmic, with a line of what proportional growth would be."""
     plt = pyplot()
     curves = list(dict.fromkeys(point.curve for point in points))
     figure, axes = plt.subplots(2, 2, figsize=(11, 8.4), squeeze=False)
@@ -604,8 +605,15 @@ def draw_scaling(path: Path, points: Sequence[Point], fixed: str) -> None:
                 low, high = ([getattr(s, end) for s in spreads] for end in ("low", "high"))
                 ax.fill_between(values, low, high, color=colour, alpha=0.15, linewidth=0)
         values = sorted({point.value for point in points if point.curve == curve})
+        slope = -1 if curve == "threads" else 1
+        end = min(point.batch_us.median for point in points if point.curve == curve and point.value == values[-1])
+        ideal = [end * (value / values[-1]) ** slope for value in values]
+        label = "proportional growth (threads: decline)"
+        limits = ax.get_ylim()
+        ax.plot(values, ideal, ":", color="grey", linewidth=1.2, zorder=1, label=label)
         ax.set(xscale="log", yscale="log", xlabel=curve)
         ax.set_xticks(values, [f"{value:,}" for value in values])
+        ax.set_ylim(limits[0] / 1.5, limits[1] * 1.5)
         ax.minorticks_off()
         ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     for ax in axes.flat[len(curves) :]:
@@ -613,7 +621,7 @@ def draw_scaling(path: Path, points: Sequence[Point], fixed: str) -> None:
     for row in axes:
         row[0].set_ylabel("microseconds a query")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4)
-    figure.suptitle(f"Fixed unless varied: {fixed}", fontsize="medium")
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    figure.suptitle(title, fontsize="medium")
     figure.savefig(path)
     plt.close(figure)
