@@ -584,6 +584,8 @@ def scaling(args: argparse.Namespace, command: Sequence[str], folder: Path, star
 def draw_scaling(path: Path, points: Sequence[Point], title: str) -> None:
     """A panel for what is varied; both axes logarithmic, with a line of what proportional growth would be."""
     plt = pyplot()
+    from matplotlib.ticker import LogLocator
+
     curves = list(dict.fromkeys(point.curve for point in points))
     figure, axes = plt.subplots(2, 2, figsize=(11, 8.4), squeeze=False)
     for ax, curve in zip(axes.flat, curves, strict=False):
@@ -606,16 +608,17 @@ def draw_scaling(path: Path, points: Sequence[Point], title: str) -> None:
                 ax.fill_between(values, low, high, color=colour, alpha=0.15, linewidth=0)
         values = sorted({point.value for point in points if point.curve == curve})
         slope = -1 if curve == "threads" else 1
+        spreads = [spread for point in points if point.curve == curve for spread in (point.batch_us, point.single_us)]
         end = min(point.batch_us.median for point in points if point.curve == curve and point.value == values[-1])
         ideal = [end * (value / values[-1]) ** slope for value in values]
         label = "proportional growth (threads: decline)"
-        limits = ax.get_ylim()
         ax.plot(values, ideal, ":", color="grey", linewidth=1.2, zorder=1, label=label)
         ax.set(xscale="log", yscale="log", xlabel=curve)
         ax.set_xticks(values, [f"{value:,}" for value in values])
-        ax.set_ylim(limits[0] / 1.5, limits[1] * 1.5)
         ax.minorticks_off()
-        ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        ax.set_ylim(min(s.low for s in spreads) / 1.3, max(s.high for s in spreads) * 1.3)
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     for ax in axes.flat[len(curves) :]:
         ax.set_visible(False)
     for row in axes:
@@ -623,5 +626,5 @@ def draw_scaling(path: Path, points: Sequence[Point], title: str) -> None:
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3)
     figure.suptitle(title, fontsize="medium")
-    figure.savefig(path)
+    figure.savefig(path, dpi=100)
     plt.close(figure)
