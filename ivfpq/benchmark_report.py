@@ -86,6 +86,7 @@ def records(comparison: Comparison) -> list[Arguments]:
                 "query": case.setting,
                 "threads": case.threads,
                 "recall": case.recall,
+                "codes_scanned": case.scanned,
                 "batch_us": batch.median,
                 "batch_us_low": batch.low,
                 "batch_us_high": batch.high,

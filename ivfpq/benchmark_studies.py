@@ -39,6 +39,7 @@ from ivfpq.benchmark import (
     cores,
     load_features,
     measure,
+    mixture,
     not_available,
     prepare,
     synthetic,
@@ -55,16 +56,17 @@ from ivfpq.benchmark_report import (
     spread,
     write_json,
 )
+from ivfpq.checks import Floats
 
 logger = logging.getLogger("ivfpq.benchmark")
 
 NLIST = 1024
 LARGE_QUERIES = 500
 PROBES = (16, 64)
-MORE_PROBES = (2, 4, 8, 16, 32, 64)  # of ours, to find the fewest that reach a recall
+MORE_PROBES = (1, 2, 4, 8, 16, 32, 64)  # of ours, to find the fewest that reach a recall
 TRAINING_ROUNDS = 3
 FRESH_PROCESSES = 3
-M_VECTORS, M_TRAINING = 100_000, 40_000
+M_VECTORS, M_TRAINING, M_NLIST = 100_000, 20_000, 256
 OBJECTIVE_MARGIN = 1.005
 OWN_FACTORIES = (
     "PCA256,IVF1024,RQ8x8",
@@ -88,15 +90,15 @@ def run(args: argparse.Namespace, command: Sequence[str]) -> str:
         return study(args, command, Path(folder), started)
 
 
-def _large(args: argparse.Namespace, folder: Path) -> Data:
+def _large(args: argparse.Namespace, folder: Path, make: Callable[[int, int, int], Floats] = synthetic) -> Data:
     n, d = args.n or 1_000_000, args.d or 128
-    x = synthetic(n + min(LARGE_QUERIES, n // 4), d, args.seed)
-    return prepare(x, "synthetic", folder / "large", queries=len(x) - n, k=args.k, seed=args.seed)
+    x, name = make(n + min(LARGE_QUERIES, n // 4), d, args.seed), make.__name__
+    return prepare(x, name, folder / name, queries=len(x) - n, k=args.k, seed=args.seed)
 
 
-def _nlist(data: Data) -> int:
-    """1024 lists, or fewer where there are too few vectors to train them."""
-    return min(NLIST, max(1, data.n // 40))
+def _nlist(data: Data, wanted: int = NLIST) -> int:
+    """So many lists, or fewer where there are too few vectors to train them."""
+    return min(wanted, max(1, data.n // 40))
 
 
 # --- the table of what must be, and is aimed at ---------------------------------------------------------------------
@@ -186,9 +188,14 @@ def fast_table(args: argparse.Namespace, command: Sequence[str], folder: Path, s
             logger.warning("%s: %s", group.__name__, error)
             rows.append(Row(group.__name__.replace("_", " "), "times", None, None, note=str(error)))
 
-    large = _large(args, folder)
-    for group in (scan_rows, inverted_file_rows, storage_rows):
-        measured(group, large)
+    large, uneven = _large(args, folder), _large(args, folder, mixture)
+    for group, data in (
+        (scan_rows, large),
+        (inverted_file_rows, large),
+        (inverted_file_rows, uneven),
+        (storage_rows, large),
+    ):
+        measured(group, data)
     if args.features == "synthetic":
         x, name = synthetic(10_000, 2048, args.seed), "synthetic"
     else:
@@ -204,16 +211,17 @@ def fast_table(args: argparse.Namespace, command: Sequence[str], folder: Path, s
         measured(group, data)
     rows += import_rows()
     about = {**environment(args.seed, command), "seconds": round(time.perf_counter() - started)}
-    sets = [f"{data.name} {data.n:,} x {data.d} ({len(data.truth)} queries)" for data in (large, features)]
+    sets = [f"{data.name} {data.n:,} x {data.d} ({len(data.truth)} queries)" for data in (large, uneven, features)]
     text = "\n\n".join(
         [
             "# Speed and size beside faiss, in one run",
             describe(about),
-            f"Vectors: {' and '.join(sets)}, k = {args.k}; all train on the same {MAX_TRAIN:,} at most. Medians "
+            f"Vectors: {', '.join(sets)}; k = {args.k}; all train on the same {MAX_TRAIN:,} at most. Medians "
             f"of rounds ({args.repeats} for searches, {TRAINING_ROUNDS} for training, {FRESH_PROCESSES} for what needs "
             "fresh processes) in which the engines took turns, and the smallest and largest. A ratio is taken within "
             "each round. faiss is trained without polysemous codes, which no plain search uses, unless the row says "
-            f"otherwise. The study took {about['seconds']} s.",
+            "otherwise. `synthetic` vectors fill lists evenly, a `mixture` does not (see their functions in "
+            f"benchmark.py). The study took {about['seconds']} s.",
             table(rows),
         ]
     )
@@ -259,9 +267,9 @@ def _times(case: Case, way: Way) -> list[float]:
 
 def scan_rows(data: Data, args: argparse.Namespace) -> list[Row]:
     """All codes of 8 x 8 bits in one list, one query at a time."""
-    ours = [Subject("ivfpq", "IVF1,PQ8"), Subject("ivfpq", "IVF1,PQ8", "portable")]
+    ours = [Subject("ivfpq", "PQ8"), Subject("ivfpq", "PQ8", "portable")]
     theirs = Subject("faiss", "PQ8")
-    plan: list[tuple[Subject, list[Arguments]]] = [*((subject, [{"nprobe": 1}]) for subject in ours), (theirs, [{}])]
+    plan: list[tuple[Subject, list[Arguments]]] = [(subject, [{}]) for subject in (*ours, theirs)]
     done = compare(data, plan, threads=[1], repeats=args.repeats, seed=args.seed)
     limits = [(10.0, 20.0), (2.0, 3.0)]
     other = find(done, theirs, 1, {})
@@ -270,7 +278,7 @@ def scan_rows(data: Data, args: argparse.Namespace) -> list[Row]:
         kernel = next((b.kernel for b in done.built if b.subject == subject), subject.variant)
         what = f"scan of {data.n:,} codes of 8x8 bits, single, 1 thread, kernel {kernel}, against IndexPQ"
         note = done.unavailable.get(subject.label, "")
-        rows.append(versus(what, "single", find(done, subject, 1, {"nprobe": 1}), other, must, aim, note))
+        rows.append(versus(what, "single", find(done, subject, 1, {}), other, must, aim, note))
     return rows
 
 
@@ -287,23 +295,35 @@ def inverted_file_rows(data: Data, args: argparse.Namespace) -> list[Row]:
     for nprobe, count in product(PROBES, threads):
         mine, other = (find(done, subject, count, {"nprobe": nprobe}) for subject in (ours, theirs))
         for way in WAYS:
-            what = f"{ours.factory}, {way}, {_threads(count)}, nprobe {nprobe}"
-            rows.append(versus(what, way, mine, other, 8.0, 20.0, missing_note))
+            what = f"{data.name}: {ours.factory}, {way}, {_threads(count)}, nprobe {nprobe}"
+            rows.append(versus(what, way, mine, other, 8.0, 20.0, _scanned(mine, other) or missing_note))
     for nprobe, count in product(PROBES, threads):
         other = find(done, fast_scan, count, {"nprobe": nprobe})
         tried = [find(done, ours, count, {"nprobe": p}) for p in MORE_PROBES]
         enough = [case for case in tried if case and (other is None or case.recall >= other.recall)]
-        note = f"ours with the fewest probes of {MORE_PROBES} whose recall is no lower: {{}}"
-        for mine, words in ((find(done, ours, count, {"nprobe": nprobe}), ""), (enough[0] if enough else None, note)):
+        fewest = f"ours with the fewest probes of {MORE_PROBES} whose recall is no lower"
+        for mine, words in ((find(done, ours, count, {"nprobe": nprobe}), ""), (enough[0] if enough else None, fewest)):
+            note = "; ".join(
+                filter(None, [f"{words}: {mine.setting}" if mine and words else "", _scanned(mine, other)])
+            )
             for way in WAYS:
-                what = f"{ours.factory}, {way}, {_threads(count)}, nprobe {nprobe}, against {fast_scan.factory}"
-                row = versus(what, way, mine, other, 1.2, 2.0, words.format(mine.setting) if mine else missing_note)
+                what = f"{data.name}: {ours.factory}, {way}, {_threads(count)}, nprobe {nprobe}"
+                row = versus(
+                    f"{what}, against {fast_scan.factory}", way, mine, other, 1.2, 2.0, note if mine else missing_note
+                )
                 rows.append(replace(row, margin=0.0))
     added = {b.subject: [b.add_s] for b in done.built}
     if ours in added and theirs in added:
-        what = f"add {data.n:,} x {data.d} to {ours.factory}, {_threads(max(threads))}"
+        what = f"{data.name}: add {data.n:,} x {data.d} to {ours.factory}, {_threads(max(threads))}"
         rows.append(seconds_row(what, added[ours], added[theirs], 1.0, 2.0, "measured once"))
     return rows
+
+
+def _scanned(ours: Case | None, theirs: Case | None) -> str:
+    """How much work a query was, in codes."""
+    sides = {"ours": ours, "faiss's": theirs}
+    counts = [f"{case.scanned:,.0f} in {side}" for side, case in sides.items() if case and case.scanned is not None]
+    return f"a query scans, in the mean, {' and '.join(counts)} codes" if counts else ""
 
 
 def _threads(count: int) -> str:
@@ -413,6 +433,7 @@ def storage_rows(data: Data, args: argparse.Namespace) -> list[Row]:
     load: dict[str, list[float]] = {"ivfpq": [], "faiss": []}
     memory: dict[str, list[float]] = {"ivfpq": [], "faiss": []}
     mapped: dict[str, list[float]] = {"ivfpq": [], "faiss": []}
+    size: dict[str, float] = {}
     cold: list[float] = []
     ask: Arguments = {"k": data.k, "arguments": {"nprobe": 16}, "threads": 1}
     for engine in load:
@@ -420,14 +441,14 @@ def storage_rows(data: Data, args: argparse.Namespace) -> list[Row]:
             logger.info("building %s", process.subject.label)
             process.ask("train", path=str(data.train), threads=cores())
             process.ask("add", path=str(data.base), threads=cores())
-            process.ask("save", path=str(data.base.parent / engine))
+            size[engine] = process.ask("save", path=str(data.base.parent / engine)) / data.n
     for _ in range(FRESH_PROCESSES):
         for engine in load:
             path = str(data.base.parent / engine)
             for mmap in (True, False):
                 with Process(Subject(engine, factory), data, args.seed) as process:
                     seconds = process.ask("load", path=path, mmap=mmap)
-                    process.ask("answers", **ask)
+                    process.ask("batch", **ask)
                     resident = process.ask("memory")
                     if mmap:
                         load[engine].append(seconds * 1e3)
@@ -437,8 +458,14 @@ def storage_rows(data: Data, args: argparse.Namespace) -> list[Row]:
         with Process(Subject("ivfpq", factory), data, args.seed, cold=True) as process:
             process.ask("load", path=str(data.base.parent / "ivfpq"), mmap=False)
             cold.append(process.ask("first_search", **ask))
-    both = [f"{engine} {short(Spread.of(mapped[engine]).median)}" for engine in mapped]
-    queries = f"{len(data.truth)} queries answered first; memory-mapped {' and '.join(both)}"
+    words = [
+        f"{engine}: {short(Spread.of(mapped[engine]).median)} memory-mapped, {size[engine]:.1f} in the file"
+        for engine in mapped
+    ]
+    queries = (
+        f"what of the process is in RAM when it has loaded the index and answered {len(data.truth)} queries, less what "
+        f"was when it had built and searched a small one; {'; '.join(words)}"
+    )
     spreads = [(Spread.of(measured["ivfpq"]), Spread.of(measured["faiss"])) for measured in (load, memory)]
     what = f"{factory} of {data.n:,} vectors"
     return [
@@ -526,10 +553,11 @@ def scaling(args: argparse.Namespace, command: Sequence[str], folder: Path, star
     for M in (4, 8, 16, 32, 64):
         if data.d % M == 0:
             with ExitStack() as stack:
-                processes = trained(stack, f"IVF{_nlist(data)},PQ{M}", sample)
+                processes = trained(stack, f"IVF{_nlist(data, M_NLIST)},PQ{M}", sample)
                 grown(processes, 0, few)
                 add("bytes a code (M)", M, timed(processes, [base], [1]))
 
+    varied_m = f"M is varied over {few:,} vectors in {_nlist(data, M_NLIST)} lists"
     about = {**environment(args.seed, command), "seconds": round(time.perf_counter() - started)}
     fixed = f"IVF{_nlist(data)},PQ16, {data.n:,} vectors of {data.d} dimensions, nprobe {base['nprobe']}, 1 thread"
     cells = [
@@ -540,7 +568,7 @@ def scaling(args: argparse.Namespace, command: Sequence[str], folder: Path, star
         [
             "# How the time of a query grows",
             describe(about),
-            f"Fixed unless varied: {fixed}; M is varied over {few:,} vectors. Medians of {args.repeats} rounds in "
+            f"Fixed unless varied: {fixed}. {varied_m}. Medians of {args.repeats} rounds in "
             f"which the engines took turns, and the smallest and largest. The study took {about['seconds']} s.",
             markdown("varied|value|engine|batch us/query|single p50 us", cells, left=1),
             *missing(unavailable),
@@ -549,13 +577,15 @@ def scaling(args: argparse.Namespace, command: Sequence[str], folder: Path, star
     (args.out / "scaling.md").write_text(text + "\n", encoding="utf-8")
     content = {"environment": about, "fixed": fixed, "points": [asdict(p) for p in points], "unavailable": unavailable}
     write_json(args.out / "scaling.json", content)
-    draw_scaling(args.out / "scaling.png", points, fixed)
+    draw_scaling(args.out / "scaling.png", points, f"Fixed unless varied: {fixed}\n{varied_m}; {about['cpu']}")
     return text + "\n"
 
 
-def draw_scaling(path: Path, points: Sequence[Point], fixed: str) -> None:
-    """A panel for what is varied; both axes logarithmic, so that a straight line of slope 1 is linear growth."""
+def draw_scaling(path: Path, points: Sequence[Point], title: str) -> None:
+    """A panel for what is varied; both axes logarithmic, with a line of what proportional growth would be."""
     plt = pyplot()
+    from matplotlib.ticker import LogLocator
+
     curves = list(dict.fromkeys(point.curve for point in points))
     figure, axes = plt.subplots(2, 2, figsize=(11, 8.4), squeeze=False)
     for ax, curve in zip(axes.flat, curves, strict=False):
@@ -577,16 +607,24 @@ def draw_scaling(path: Path, points: Sequence[Point], fixed: str) -> None:
                 low, high = ([getattr(s, end) for s in spreads] for end in ("low", "high"))
                 ax.fill_between(values, low, high, color=colour, alpha=0.15, linewidth=0)
         values = sorted({point.value for point in points if point.curve == curve})
+        slope = -1 if curve == "threads" else 1
+        spreads = [spread for point in points if point.curve == curve for spread in (point.batch_us, point.single_us)]
+        end = min(point.batch_us.median for point in points if point.curve == curve and point.value == values[-1])
+        ideal = [end * (value / values[-1]) ** slope for value in values]
+        label = "proportional growth (threads: decline)"
+        ax.plot(values, ideal, ":", color="grey", linewidth=1.2, zorder=1, label=label)
         ax.set(xscale="log", yscale="log", xlabel=curve)
         ax.set_xticks(values, [f"{value:,}" for value in values])
         ax.minorticks_off()
-        ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        ax.set_ylim(min(s.low for s in spreads) / 1.3, max(s.high for s in spreads) * 1.3)
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     for ax in axes.flat[len(curves) :]:
         ax.set_visible(False)
     for row in axes:
         row[0].set_ylabel("microseconds a query")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4)
-    figure.suptitle(f"Fixed unless varied: {fixed}", fontsize="medium")
-    figure.savefig(path)
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    figure.suptitle(title, fontsize="medium")
+    figure.savefig(path, dpi=100)
     plt.close(figure)

@@ -45,6 +45,20 @@ class TestData:
         spectrum = np.linalg.svd(x - x.mean(axis=0), compute_uv=False) ** 2
         assert spectrum[:32].sum() > 0.97 * spectrum.sum()
 
+    def test_a_mixture_fills_lists_unevenly(self):
+        def crowded(make):
+            """How many codes the mean query looks at, in times of what lists of one length would give."""
+            x = make(20_000, 64, 0)
+            engine = benchmark.Ivfpq(64, Subject("ivfpq", "IVF1024,PQ2x4"), 0)
+            engine.train(x)
+            engine.add(x)
+            engine.query = {"nprobe": 16}
+            return engine.scanned(x[:500]) / (len(x) * 16 / 1024)
+
+        assert np.array_equal(benchmark.mixture(70_000, 3, 1), benchmark.mixture(70_000, 3, 1))
+        assert 1 <= crowded(benchmark.synthetic) < 1.3
+        assert crowded(benchmark.mixture) > 2
+
     def test_features_come_from_npy_and_npz(self, tmp_path):
         x = np.arange(12, dtype=np.float16).reshape(4, 3)
         np.save(tmp_path / "a.npy", x)
@@ -114,6 +128,8 @@ class FakeProcess:
             raise EngineError("out of memory")
         if do == "answers":
             return [[0, 1, 2]] * 20
+        if do == "scanned":
+            return 7.5
         return (self.us, 1.0) if do == "batch" else [self.us, 2 * self.us, 3 * self.us]
 
 
@@ -134,11 +150,11 @@ class TestTurns:
         processes = [FakeProcess(OURS, log, us=2.0), FakeProcess(FAISS, log, us=6.0)]
         probes = [[{"nprobe": 1}, {"nprobe": 2}]] * 2
         cases = benchmark.measure(processes, probes, data, threads=[1], repeats=3, unavailable={})
-        assert [entry[1] for entry in log[:4]] == ["answers"] * 4
+        assert [entry[1] for entry in log[:8]] == ["answers", "scanned"] * 4
         one_round = [
             (engine, do, nprobe, 1) for nprobe in (1, 2) for engine in ("ivfpq", "faiss") for do in ("batch", "single")
         ]
-        assert log[4:] == one_round * 3
+        assert log[8:] == one_round * 3
         assert [(case.subject.engine, case.setting) for case in cases] == [
             ("ivfpq", "nprobe=1"),
             ("ivfpq", "nprobe=2"),
@@ -148,6 +164,7 @@ class TestTurns:
         assert cases[0].batch_us == [2.0] * 3
         assert cases[0].single_us == [4.0] * 3
         assert len(cases[0].latencies_us) == 9
+        assert cases[0].scanned == 7.5
         assert cases[0].recall == data.recall([[0, 1, 2]] * 20)
 
     @pytest.mark.parametrize("moment", ["answers", "batch", "single"])
@@ -461,7 +478,9 @@ class TestStudies:
         assert benchmark.main([*arguments, "--repeats", "1", "--out", str(tmp_path / "out")]) == 0
         content = json.loads((tmp_path / "out" / "fast-table.json").read_text())
         rows = content["rows"]
-        starts = ["scan of", "IVF10,PQ16, batch", "IVF10,PQ16, single", "add 400", "load IVF10,PQ8", "memory a vector"]
+        starts = ["scan of", "load IVF10,PQ8", "memory a vector"]
+        for name in ("synthetic", "mixture"):
+            starts += [f"{name}: IVF10,PQ16, batch", f"{name}: IVF10,PQ16, single", f"{name}: add 400"]
         starts += [
             "first query",
             "IVF100,PQ8, d = 128, batch",
@@ -478,6 +497,7 @@ class TestStudies:
         against_fast_scan = [row for row in rows if "fewest probes" in row["note"]]
         assert against_fast_scan
         assert all(row["our_recall"] >= row["their_recall"] for row in against_fast_scan)
+        assert all("a query scans, in the mean" in row["note"] for row in rows if ": IVF10,PQ16" in row["what"])
         text = (tmp_path / "out" / "fast-table.md").read_text()
         assert text.count("\n| ") == len(rows) + 2  # the header and the line below it
 
