@@ -4,6 +4,7 @@ import hashlib
 import http.server
 import json
 import os
+import pickle
 import socket
 import subprocess
 import sys
@@ -21,8 +22,8 @@ from safetensors.torch import save_file
 from features import EncoderError, choose_encoder, create_encoder
 from features.demo import _find
 from features.encoders import encoder_for, resnet50
-from features.encoders.runtime import fold_batch_norm
 from features.encoders.preprocessing import Preprocessing
+from features.encoders.runtime import fold_batch_norm
 from features.encoders.weights import cache_path, fetch
 from features.images import decode_image
 from features.torchvision_ops import declare_operators
@@ -285,12 +286,26 @@ class _Evil:
         return os.mkdir, ("was-executed",)
 
 
-def test_weights_file_cannot_run_code(tmp_path, monkeypatch):
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin", ".pkl", ".safetensors"])
+@pytest.mark.parametrize("kind", ["pickle", "legacy", "zip"])
+def test_weights_file_cannot_run_code(tmp_path, monkeypatch, suffix, kind):
+    """A plain pickle, torch's file format before 1.6 and today's, under any name."""
     monkeypatch.chdir(tmp_path)
-    torch.save({"fc.bias": _Evil()}, tmp_path / "evil.pth")
-    with pytest.raises(EncoderError, match="not a file of weights only"):
-        create_encoder("resnet50", weights=tmp_path / "evil.pth")
+    path = tmp_path / f"evil{suffix}"
+    if kind == "pickle":
+        path.write_bytes(pickle.dumps({"fc.bias": _Evil()}))
+    else:
+        torch.save({"fc.bias": _Evil()}, path, _use_new_zipfile_serialization=kind == "zip")
+    for name in ("resnet50", "efficientnet-lite0"):
+        with pytest.raises(EncoderError, match="not a file of weights only"):
+            create_encoder(name, weights=path)
     assert not (tmp_path / "was-executed").exists()
+
+
+def test_checksum_of_the_weights_is_shown(caplog, seeded_weights):
+    with caplog.at_level("INFO"):
+        create_encoder("resnet50", weights=seeded_weights, device="cpu", runtime="eager")
+    assert f"weights {seeded_weights}, SHA-256 {hashlib.sha256(seeded_weights.read_bytes()).hexdigest()}" in caplog.text
 
 
 def test_auto_takes_resnet50_only_if_its_weights_are_here(caplog, seeded_weights):
