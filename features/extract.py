@@ -26,7 +26,7 @@ from tqdm import tqdm
 from features.changes import find_changes
 from features.checksum import sha256_of
 from features.datasets import Dataset, DatasetError, Item, open_dataset
-from features.images import ImageError, decode_image
+from features.images import ImageError, decode_with_size
 from features.store import MANIFEST, Facts, FeatureStore, StoreError, StoreWriter, read_manifest
 
 if TYPE_CHECKING:
@@ -113,9 +113,8 @@ def extract(
             writer.close()
             shutil.rmtree(writer.folder, ignore_errors=True)  # nothing in it is worth keeping
             raise
-    for item in store.items:
-        if item.error is not None:
-            logger.warning("skipped %s: %s", item.path, item.error)
+    for path, error in store.damaged():
+        logger.warning("skipped %s: %s", path, error)
     return store
 
 
@@ -181,19 +180,19 @@ def _prepare(item: Item, encoder: Encoder) -> _Prepared:
             return _Prepared(None, error=f"the file has {size} bytes; at most {MAX_FILE_BYTES} are read")
         data = item.path.read_bytes()
         sha256 = sha256_of(data)
-        image = decode_image(data)
+        image, (width, height) = decode_with_size(data, min_side=encoder.min_side)
     except OSError as error:
         return _Prepared(None, error=error.strerror or str(error))
     except ImageError as error:
         return _Prepared(None, sha256, error=error.reason)
-    return _Prepared(encoder.preprocess(image), sha256, image.shape[1], image.shape[0])
+    return _Prepared(encoder.preprocess(image), sha256, width, height)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m features.extract", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--data", required=True, help="caltech, voc, demo, or a folder of images")
-    parser.add_argument("--encoder", default="auto", help="auto (default), resnet50 or efficientnet-lite0")
+    parser.add_argument("--data", help="caltech, voc, demo, or a folder of images")
+    parser.add_argument("--encoder", default="auto", help="auto (default), resnet50, efficientnet-lite0, ...")
     parser.add_argument("--weights", metavar="PATH", help="weights file for the encoder (.safetensors or .pth)")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: collections/<name of the dataset>")
     parser.add_argument("--dtype", choices=("float16", "float32"), help="default: float16; with --sync, as it is")
@@ -204,14 +203,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="store_true",
         help="bring a collection up to date with added, edited, renamed and removed images",
     )
+    parser.add_argument(
+        "--benchmark",
+        action="store_true",
+        help="only measure how fast images are encoded (--limit of them, default 128), each encoder or the one named",
+    )
     options = parser.parse_args(arguments)
+    if options.data is None and not options.benchmark:
+        parser.error("the following arguments are required: --data")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
 
     from features.encoders import EncoderError, create_encoder, encoder_for
     from features.sync import sync
 
     try:
-        dataset = open_dataset(options.data)
+        dataset = open_dataset(options.data or "demo")
+        if options.benchmark:
+            from features.benchmark import ENCODERS, benchmark
+
+            names = ENCODERS if options.encoder == "auto" else (options.encoder,)
+            sys.stdout.write(f"{benchmark(dataset.items, names, limit=options.limit)}\n")
+            return 0
         folder = options.out or Path("collections", dataset.name)
         update = options.sync and (folder / MANIFEST).is_file()
         if update and options.encoder == "auto" and options.weights is None:

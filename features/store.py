@@ -231,6 +231,13 @@ class FeatureStore:
                 )
             )
 
+    def damaged(self) -> list[tuple[Path, str]]:
+        """Path of each image that cannot be used, and why. Unlike `items` it costs nothing for the others."""
+        root = Path(self.manifest["root"])
+        with self.catalog() as catalog:
+            rows = catalog.execute("SELECT path, error FROM images WHERE error IS NOT NULL ORDER BY id").fetchall()
+        return [(root / path_from(path), error) for path, error in rows]
+
     def hash_of(self, id: int) -> str | None:
         """SHA-256 of an image file when it was encoded; None if it could not even be read."""
         with self.catalog() as catalog:

@@ -23,7 +23,7 @@ from features.store import FeatureStore, StoreError, partial_folder
 class FakeEncoder:
     """Mean colour of the four quarters, and how often it was asked; as quick as it is simple."""
 
-    name, dim, classes = "fake", 12, ()
+    name, dim, classes, min_side = "fake", 12, (), None
 
     def __init__(self, version: int = 1) -> None:
         self.spec = {"name": "fake", "dim": 12, "weights": {"argument": None, "source": "", "sha256": f"{version:064}"}}

@@ -34,6 +34,10 @@ class Encoder(Protocol):
         Everything the vectors depend on (weights and their SHA-256, preprocessing, descriptor) and what ran the network
         (runtime), ready for JSON. Two encoders with the same spec, but for where the weights lie and for the runtime,
         give interchangeable vectors.
+    min_side : int, optional
+        An image may be decoded at a reduced scale as long as its short side keeps this many pixels (see
+        `features.images.decode_image`): twice what the network is shown, so that the vector keeps a cosine of 0.999.
+        None: only at full size.
     classes : tuple of str
         Names of what `classify` tells apart, in its order; empty for a network without a classifier.
     """
@@ -41,6 +45,7 @@ class Encoder(Protocol):
     name: str
     dim: int
     spec: dict[str, Any]
+    min_side: int | None
     classes: tuple[str, ...]
 
     def preprocess(self, image: np.ndarray) -> torch.Tensor:

@@ -62,6 +62,7 @@ class NetworkEncoder:
         self.dim = dim
         self.classes = classes
         self.preprocess = preprocessing
+        self.min_side: int | None = 2 * preprocessing.resize
         self._run = make_runtime(runtime, net, crop=preprocessing.crop, device=device, bears_bfloat16=bears_bfloat16)
         self.spec: dict[str, Any] = {
             "name": name,

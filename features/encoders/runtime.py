@@ -86,8 +86,9 @@ class _Torch:
     def __init__(
         self, net: torch.nn.Module, device: torch.device, dtype: torch.dtype, layout: torch.memory_format, name: str
     ) -> None:
+        module: Any = net  # torch's types do not know of a layout here
         try:
-            self._net: Any = net.to(device, memory_format=layout)
+            self._net = module.to(device, memory_format=layout)
         except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for the device
             raise EncoderError(f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from error
         self._device, self._dtype, self._layout = device, dtype, layout
@@ -122,7 +123,7 @@ class _OpenVino:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # torch wants no more tracing; OpenVINO traces
             model = openvino.convert_model(
-                net, example_input=torch.zeros(1, 3, crop, crop), input=[("batch", [-1, 3, crop, crop])]
+                net, example_input=torch.zeros(1, 3, crop, crop), input=[(-1, 3, crop, crop)]
             )
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
