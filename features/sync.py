@@ -115,7 +115,8 @@ def sync(
     batch_size : int
         Images encoded and made durable at a time.
     progress : bool or callable
-        True: a progress bar on stderr. A function is called with the number of encoded images and of those to encode.
+        True: a progress bar on stderr. A function is called after each batch with the number of encoded images and of
+        all to encode; what it raises stops the sync, and the next one goes on from there.
     with_store : callable, optional
         Called with the new store before it is in force; returns entries for the manifest. So what follows from the
         vectors (indexes) becomes new in the same moment as they do. It may write files, under new names.
