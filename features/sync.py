@@ -345,9 +345,13 @@ class _NextGeneration:
         said += [(insert, (id, path_to(self._path(item)), *facts_of(item))) for id, item in self._added]
 
         label = "INSERT INTO labels (image_id, label) VALUES (?, ?)"
+        known: dict[int, set[str]] = {}
+        with self._store.catalog() as catalog:
+            for id, name in catalog.execute("SELECT image_id, label FROM labels"):
+                known.setdefault(id, set()).add(name)
         changes = self._changes
         for file in (*changes.kept, *changes.unread, *changes.edited, *changes.renamed):
-            if set(file.item.labels) != set(self._store.items[file.record.id].labels):
+            if set(file.item.labels) != known.get(file.record.id, set()):
                 said.append(("DELETE FROM labels WHERE image_id = ?", (file.record.id,)))
                 said += [(label, (file.record.id, name)) for name in set(file.item.labels)]
         said += [(label, (id, name)) for id, item in self._added for name in set(item.labels)]

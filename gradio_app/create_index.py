@@ -57,7 +57,17 @@ class EngineReport:
 
 @dataclass(frozen=True)
 class IndexUpdate:
-    """What `sync_collection` did to one index: vectors taken out and put in, why it was built anew (if it was), s."""
+    """What `sync_collection` did to one index.
+
+    Attributes
+    ----------
+    taken_out, put_in : int
+        Vectors. An edited image counts in both.
+    rebuilt : str or None
+        Why it was trained and filled anew, if it was.
+    seconds : float
+        All of it, reading and writing included.
+    """
 
     engine: str
     taken_out: int
