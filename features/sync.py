@@ -168,18 +168,16 @@ def _encode(
     todo = [item for item in items if not stage.has(item.path.relative_to(root), stats[item.path])]
     if len(todo) < len(items):
         logger.info("going on after %d of %d images", len(items) - len(todo), len(items))
-    done = len(items) - len(todo)
+    place, done = 0, len(items) - len(todo)
     bar = tqdm(total=len(items), initial=done, unit="image", disable=progress is not True or not todo, smoothing=0.1)
     with bar, closing(encode_items(todo, encoder, batch_size)) as batches:
         for features, facts in batches:
-            batch, todo = todo[: len(facts)], todo[len(facts) :]
-            stage.put(
-                [(item.path.relative_to(root), stats[item.path]) for item in batch], as_rows(features, dtype), facts
-            )
-            done += len(facts)
+            files = [(item.path.relative_to(root), stats[item.path]) for item in todo[place : place + len(facts)]]
+            stage.put(files, as_rows(features, dtype), facts)
+            place += len(facts)
             bar.update(len(facts))
             if callable(progress):
-                progress(done, len(items))
+                progress(done + place, len(items))
     return stats
 
 
