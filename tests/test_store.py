@@ -201,7 +201,7 @@ def test_parts_that_do_not_belong_together_are_refused(store, images, tmp_path):
         (
             "manifest.json",
             lambda: edit_manifest(folder, indexes={"faiss": {"file": "/etc/x"}}),
-            "'/etc/x', which is not",
+            "'/etc/x', which",
         ),
         ("manifest.json", lambda: edit_manifest(folder, indexes=["faiss"]), "does not say which files"),
         ("manifest.json", lambda: (folder / "manifest.json").unlink(), "not a collection"),
