@@ -231,6 +231,8 @@ def test_another_encoder_is_refused_and_both_are_named(store):
     store.check_encoder(Fake)
     Fake.spec = {**SPEC, "weights": {**SPEC["weights"], "source": "elsewhere", "argument": "x.pth"}}
     store.check_encoder(Fake)  # the same weights in another place
+    Fake.spec = {**SPEC, "runtime": {"name": "another", "version": "2", "precision": "bfloat16"}}
+    store.check_encoder(Fake)  # run by something else
     for change in ({"name": "real"}, {"dim": 5}, {"size": 9}, {"weights": {**SPEC["weights"], "sha256": "cd" * 32}}):
         now = {**SPEC, **change}
         with pytest.raises(StoreError) as caught:
