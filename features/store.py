@@ -581,9 +581,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     missing = {"root", "count", "damaged", "dim", "dtype", "metric", "encoder", "features"} - manifest.keys()
     if missing:
         raise StoreError(f"{path} lacks {', '.join(sorted(missing))}")
-    for file in (manifest["features"]["file"], catalog_file(manifest)):
-        if Path(file).name != file:
-            raise StoreError(f"{path} names {file!r}, which is not a file of its folder")
+    try:
+        outside = [file for file in files_of(manifest) if Path(file).name != file]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise StoreError(f"{path} does not say which files it speaks of ({type(error).__name__}: {error})") from error
+    if outside:
+        raise StoreError(f"{path} names {outside[0]!r}, which is not a file of its folder")
     return manifest
 
 

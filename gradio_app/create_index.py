@@ -22,7 +22,7 @@ if __package__ in (None, ""):  # run as a script: the project's root, not this f
 import numpy as np
 from numpy.typing import NDArray
 
-from features.datasets import Dataset, DatasetError, open_dataset
+from features.datasets import Dataset, DatasetError, open_dataset, reopen_dataset
 from features.encoders import Encoder, EncoderError, create_encoder, encoder_for
 from features.extract import extract
 from features.store import MANIFEST, FeatureStore, StoreError, numbered, read_manifest, sha256_of
@@ -57,7 +57,17 @@ class EngineReport:
 
 @dataclass(frozen=True)
 class IndexUpdate:
-    """What `sync_collection` did to one index: vectors taken out and put in, why it was built anew (if it was), s."""
+    """What `sync_collection` did to one index.
+
+    Attributes
+    ----------
+    taken_out, put_in : int
+        Vectors. An edited image counts in both.
+    rebuilt : str or None
+        Why it was trained and filled anew, if it was.
+    seconds : float
+        All of it, reading and writing included.
+    """
 
     engine: str
     taken_out: int
@@ -105,9 +115,9 @@ def create_index(
 
 def sync_collection(
     folder: Path,
-    dataset: Dataset,
-    encoder: Encoder,
     *,
+    dataset: Dataset | None = None,
+    encoder: Encoder | None = None,
     limit: int | None = None,
     progress: bool | Progress = True,
 ) -> tuple[SyncReport, list[IndexUpdate]]:
@@ -119,14 +129,21 @@ def sync_collection(
 
     Parameters
     ----------
-    progress : bool or callable
+    dataset, encoder : optional
+        By default those that the collection was made with, as its manifest says.
+    limit, progress : optional
         See `features.sync.sync`.
 
     Raises
     ------
     StoreError
         See `features.sync.sync`. The collection is as it was.
+    DatasetError, EncoderError
+        What the collection was made with is not here any more.
     """
+    made = read_manifest(folder)
+    dataset = dataset or reopen_dataset(made["dataset"], made["root"])
+    encoder = encoder or encoder_for(made["encoder"])
     updates: list[IndexUpdate] = []
 
     def update_indexes(store: FeatureStore) -> dict[str, Any]:
@@ -372,12 +389,10 @@ def run(args: argparse.Namespace) -> str:
 
 
 def _run_sync(args: argparse.Namespace, dataset: Dataset, folder: Path) -> str:
-    made = read_manifest(folder)
-    if args.encoder == "auto" and args.weights is None:
-        encoder = encoder_for(made["encoder"])
-    else:
+    encoder = None
+    if args.encoder != "auto" or args.weights is not None:
         encoder = create_encoder(_encoder_of(folder, args.encoder), weights=args.weights)
-    report, updates = sync_collection(folder, dataset, encoder, limit=args.limit)
+    report, updates = sync_collection(folder, dataset=dataset, encoder=encoder, limit=args.limit)
     if args.json:
         done = json.dumps(
             {"collection": str(folder), **asdict(report), "engines": [asdict(update) for update in updates]},

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -145,7 +146,8 @@ def synced(root, tmp_path):
 
 def sync_now(root, folder):
     encoder = FakeEncoder()
-    return *sync_collection(folder, ImageFolder(root), encoder, progress=False), encoder.encoded
+    found = sync_collection(folder, dataset=ImageFolder(root), encoder=encoder, progress=False)
+    return *found, encoder.encoded
 
 
 def assert_searches_all_and_nothing_else(folder):
@@ -209,9 +211,10 @@ def test_index_is_built_anew_where_that_is_better(root, synced, tmp_path, caplog
     small = extract(ImageFolder(root), FakeEncoder(), tmp_path / "small", limit=15, progress=False)
     create_index(small, factory="IVF4,PQ4x4")
     assert SearchEngine.open(tmp_path / "small").nlist is None
-    sync_collection(tmp_path / "small", ImageFolder(root), FakeEncoder(), limit=16, progress=False)
+    grow = partial(sync_collection, tmp_path / "small", encoder=FakeEncoder(), progress=False)
+    grow(limit=16)  # the folder is known from the manifest
     assert SearchEngine.open(tmp_path / "small").nlist is None
-    updates = sync_collection(tmp_path / "small", ImageFolder(root), FakeEncoder(), limit=24, progress=False)[1]
+    updates = grow(limit=24)[1]
     assert {u.rebuilt for u in updates} == {"there are enough images for IVF4,PQ4x4 now"}
     assert SearchEngine.open(tmp_path / "small").nlist == 4
     # And a damaged index file is no obstacle.
@@ -269,7 +272,7 @@ for step in range(1, 200):
                     os.kill(os.getpid(), signal.SIGKILL)
 
         sys.addaudithook(count)
-        sync_collection(copy, ImageFolder(root), FakeEncoder(), progress=False)
+        sync_collection(copy, dataset=ImageFolder(root), encoder=FakeEncoder(), progress=False)
         os._exit(0)
     status = os.waitpid(child, 0)[1]
     if os.WIFEXITED(status):
