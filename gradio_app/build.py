@@ -68,7 +68,7 @@ def _report(store: FeatureStore, passed_over: int) -> dict[str, Any]:
     skipped = [(item.path, item.error) for item in store.items if item.error is not None]
     summary = f"{store.ids.size:,} pictures"
     if passed_over:
-        summary += f"; {passed_over:,} files of other kinds were left in the zip file"
+        summary += f"; other files in the zip file, {passed_over:,}, were left out"
     return {
         "summary": summary,
         "skipped": len(skipped),

@@ -47,6 +47,12 @@ function confirm_delete(item) {
   dialog.showModal();
 }
 
+document.addEventListener('ris-zip-taken', () => {
+  const input = element.querySelector('.ris-zip input');
+  if (!input) return;
+  input.value = '';
+  zip_row('', null);
+});
 element.addEventListener('change', (event) => {
   if (event.target.matches('.ris-zip input') && event.target.files[0]) send(event.target.files[0]);
 });

@@ -56,7 +56,7 @@ def manage_tab(library: Library, shared: Shared, workshop: Workshop) -> None:
     def on_sent(visit: Visit, event: gr.EventData) -> None:
         visit.upload = str(getattr(event, "token", ""))
 
-    def on_create(visit: Visit, name: str, kind: str, typed: str, request: gr.Request) -> str:
+    def on_create(visit: Visit, name: str, kind: str, typed: str, request: gr.Request) -> Any:
         check(request)
         try:
             if kind == "zip":
@@ -70,7 +70,7 @@ def manage_tab(library: Library, shared: Shared, workshop: Workshop) -> None:
                 workshop.create(name, typed.strip())
         except WorkshopError as error:
             raise sorry(str(error)) from error
-        return _zip_field()
+        return "", ""
 
     def on_cancel(request: gr.Request) -> None:
         check(request)
@@ -147,9 +147,13 @@ def _report(report: Mapping[str, Any], seconds: float) -> str:
         rest = report["skipped"] - len(report["files"])
         more = f"<li>and {rest:,} more</li>" if rest > 0 else ""
         lines.append(
-            f"<details><summary>{report['skipped']:,} files were skipped</summary><ul>{rows}{more}</ul></details>"
+            f"<details><summary>{_count(report['skipped'], 'file')} skipped</summary><ul>{rows}{more}</ul></details>"
         )
     return "".join(lines)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _shelf(library: Library, workshop: Workshop) -> str:
@@ -162,7 +166,7 @@ def _shelf_item(engine: SearchEngine, workshop: Workshop) -> str:
     manifest = engine.store.manifest
     root = Path(manifest["root"])
     own = root.is_relative_to(engine.folder)
-    count = f"{len(engine.store.ids):,} pictures"
+    count = _count(len(engine.store.ids), "picture")
     damaged = f", {manifest['damaged']:,} unreadable" if manifest.get("damaged") else ""
     factories = {entry["factory"] for entry in manifest.get("indexes", {}).values()}
     where = "uploaded" if own else escape(str(root))
