@@ -250,7 +250,7 @@ def cell_map(engine: SearchEngine, vector: Vector, settings: Settings, *, method
     Parameters
     ----------
     method : {"pca", "umap"}
-        UMAP keeps neighbours together better, needs the package umap-learn and takes seconds at first.
+        UMAP keeps neighbours together better; it needs the package umap-learn, and a while to begin with.
     """
     file = inverted_file(engine, settings)
     if file is None or file.cells.nlist < 3:
@@ -386,7 +386,7 @@ def _plane(cells: IndexIVFPQ, method: str) -> tuple[NDArray[Any], Any]:
     if method == "umap":
         import umap
 
-        projection: Any = umap.UMAP(n_neighbors=min(15, cells.nlist - 1), random_state=0)
+        projection: Any = umap.UMAP(n_neighbors=min(15, cells.nlist - 1), random_state=0, n_jobs=1)
     else:
         from sklearn.decomposition import PCA
 

@@ -1,6 +1,10 @@
 """Explanations against naive search, and the promises they make against the searches they speak of."""
 
+import importlib.machinery
+import importlib.util
 import shutil
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -11,7 +15,17 @@ from features.images import decode_image
 from features.store import FeatureStore
 from gradio_app.create_index import create_index
 from gradio_app.engine import SearchEngine
-from gradio_app.explain import InvertedFile, Settings, cell_map, explain, heat_map, search, search_path, top_classes
+from gradio_app.explain import (
+    InvertedFile,
+    Settings,
+    cell_map,
+    explain,
+    heat_map,
+    map_methods,
+    search,
+    search_path,
+    top_classes,
+)
 
 QUERIES = (0, 57, 150, 333)
 
@@ -186,6 +200,28 @@ def test_the_map_puts_vectors_where_their_centroids_are(engine):
     centred = index.centroids - index.centroids.mean(axis=0)
     spread = np.linalg.svd(centred, compute_uv=False)[:2] ** 2
     np.testing.assert_allclose((cells.points**2).sum(axis=0), spread, rtol=1e-3)
+
+
+def test_umap_is_offered_and_used_where_it_is_installed(engine, monkeypatch):
+    assert ("umap" in map_methods()) == (importlib.util.find_spec("umap") is not None)
+
+    class UMAP:
+        def __init__(self, n_neighbors, random_state, n_jobs):
+            assert 2 <= n_neighbors < 100
+
+        def fit_transform(self, x):
+            return x[:, :2]
+
+        transform = fit_transform
+
+    module = types.ModuleType("umap")
+    module.UMAP, module.__spec__ = UMAP, importlib.machinery.ModuleSpec("umap", None)
+    monkeypatch.setitem(sys.modules, "umap", module)
+    assert map_methods() == ("pca", "umap")
+    vector = vector_of(engine, 0)
+    cells = cell_map(engine, vector, Settings(), method="umap")
+    np.testing.assert_array_equal(cells.points, engine.index("ivfpq").centroids[:, :2])
+    np.testing.assert_allclose(cells.query, unit(vector)[:2], rtol=1e-5)
 
 
 @pytest.fixture(scope="module")
