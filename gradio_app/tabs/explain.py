@@ -245,7 +245,7 @@ def _detail(engine: SearchEngine, query: Query, vector: np.ndarray, explanation:
     return (
         f'<div class="ris-verdict ris-is-{kind}" role="status"><p>{escape(explanation.verdict)}</p>'
         f"<p>{_path_title(explanation)} {escape(str(explanation.path))}</p></div>"
-        f"{_pictures(engine, query, vector, explanation.id)}{_index_facts(engine, explanation)}"
+        f"{_pictures(engine, query, vector, explanation)}{_index_facts(engine, explanation)}"
     )
 
 
@@ -253,10 +253,10 @@ def _path_title(explanation: Explanation) -> str:
     return "<b>The way through the index:</b>" if explanation.path.probed else "<b>No index:</b>"
 
 
-def _pictures(engine: SearchEngine, query: Query, vector: np.ndarray, id: int) -> str:
+def _pictures(engine: SearchEngine, query: Query, vector: np.ndarray, explanation: Explanation) -> str:
     """Query and hit, with where they match and what the classifier sees in them."""
-    item = engine.store.items[id]
-    stored = np.asarray(engine.store.features[id], dtype=np.float32)
+    item = engine.store.items[explanation.id]
+    stored = np.asarray(engine.store.features[explanation.id], dtype=np.float32)
     try:
         asked, hit = query.pixels(), decode_image(item.path)
         encoder = engine.encoder
@@ -266,7 +266,7 @@ def _pictures(engine: SearchEngine, query: Query, vector: np.ndarray, id: int) -
     cards = []
     for title, pixels, own, other in (
         ("The query", asked, vector, stored),
-        (f"The hit: {label}", hit, stored, vector),
+        (f"{'The hit' if explanation.rank else 'The picture'}: {label}", hit, stored, vector),
     ):
         heat, box = heat_map(encoder, pixels, other)
         cards.append(
