@@ -13,7 +13,7 @@ import shutil
 import sqlite3
 import sys
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ def extract(
     batch_size: int = 32,
     dtype: str = "float16",
     limit: int | None = None,
-    progress: bool = True,
+    progress: bool | Callable[[int, int], None] = True,
 ) -> FeatureStore:
     """Encode a dataset into a store; go on where an interrupted run stopped; do nothing if the store is complete.
 
@@ -73,8 +73,9 @@ def extract(
         How the vectors are stored.
     limit : int, optional
         Take only the first so many images.
-    progress : bool
-        Show a progress bar with rate and remaining time on stderr.
+    progress : bool or callable
+        True: a progress bar with rate and remaining time on stderr. A function is called with the number of images
+        that are done and of all.
 
     Raises
     ------
@@ -100,13 +101,15 @@ def extract(
         if writer.done:
             logger.info("going on after %d of %d images", writer.done, len(items))
         skipped = 0
-        bar = tqdm(total=len(items), initial=writer.done, unit="image", disable=not progress, smoothing=0.1)
+        bar = tqdm(total=len(items), initial=writer.done, unit="image", disable=progress is not True, smoothing=0.1)
         with bar, closing(encode_items(items[writer.done :], encoder, batch_size)) as batches:
             for features, facts in batches:
                 writer.append(features, facts)
                 skipped += sum(error is not None for *_, error in facts)
                 bar.set_postfix({"damaged": skipped} if skipped else {}, refresh=False)
                 bar.update(len(facts))
+                if callable(progress):
+                    progress(writer.done, len(items))
         try:
             store = writer.finish()
         except StoreError:

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 if __package__ in (None, ""):  # started as a script: Python put this folder on the path, the packages lie beside it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -22,29 +23,36 @@ from features.encoders import EncoderError
 from features.store import StoreError
 from gradio_app.engine import EngineError, SearchEngine
 from gradio_app.library import Library
-from gradio_app.page import SearchPage, Shared
+from gradio_app.page import QUIET, SearchPage, Shared
 from gradio_app.tabs.browse import browse_tab
 from gradio_app.tabs.compare import compare_tab
 from gradio_app.tabs.evaluate import evaluate_tab
 from gradio_app.tabs.explain import explain_tab
+from gradio_app.tabs.manage import manage_tab
 from gradio_app.tabs.search import search_tab
 from gradio_app.tabs.subject import Desk
+from gradio_app.uploads import LOOPBACK
 from gradio_app.visit import Visit
+from gradio_app.workshop import Workshop
 
 logger = logging.getLogger(__name__)
 
 COLLECTIONS = Path("collections")
+_WATCH = (Path(__file__).parent / "static" / "watch.js").read_text(encoding="utf-8")
 
 Engines = Mapping[str, SearchEngine] | Iterable[SearchEngine]
 
 
-def build_app(engines: Engines) -> SearchPage:
+def build_app(engines: Engines, *, manage: Path | None = None) -> SearchPage:
     """The search page over one or more open collections.
 
     Parameters
     ----------
     engines : mapping of str to SearchEngine, or iterable of SearchEngine
         The first is shown first. Each goes by its own `name`.
+    manage : Path, optional
+        Folder of the collections: they can be made and deleted in a tab of the page, by whoever `uploads.is_trusted`
+        lets. Without it the page only searches.
 
     Returns
     -------
@@ -54,7 +62,8 @@ def build_app(engines: Engines) -> SearchPage:
     library = Library(engines.values() if isinstance(engines, Mapping) else engines)
     if not library:
         raise ValueError("build_app needs at least one collection, got none")
-    page = SearchPage(library)
+    workshop = None if manage is None else Workshop(manage, library)
+    page = SearchPage(library, workshop)
     with page:
         visit, desk = gr.State(Visit()), gr.State(Desk())
         with gr.Row(elem_id="ris-head"):
@@ -64,17 +73,21 @@ def build_app(engines: Engines) -> SearchPage:
                 apply_default_css=False,
             )
             collection = gr.Dropdown(
-                [(f"{name} · {len(engine.store.ids):,} pictures", name) for name, engine in library.items()],
-                value=next(iter(library)),
+                **_chooser(library, ""),
                 label="Collection",
                 container=False,
                 elem_id="ris-collection",
                 scale=0,
                 min_width=240,
-                filterable=len(library) > 8,
+            )
+            watch = gr.HTML(
+                f'<span data-version="{library.version}"></span>',
+                js_on_load=_WATCH,
+                apply_default_css=False,
+                elem_id="ris-watch",
             )
         with gr.Tabs(elem_id="ris-tabs") as tabs:
-            shared = Shared(collection, visit, tabs)
+            shared = Shared(collection, visit, tabs, watch)
             with gr.Tab("Search", id="search"):
                 searching = search_tab(library, shared)
             with gr.Tab("Browse the collection", id="browse"):
@@ -85,11 +98,29 @@ def build_app(engines: Engines) -> SearchPage:
                 explain_tab(library, shared, tab, searching.box, desk, searching.results)
             with gr.Tab("Evaluate", id="evaluate"):
                 evaluate_tab(library, shared)
+            if workshop is not None:
+                with gr.Tab("Manage", id="manage"):
+                    manage_tab(library, shared, workshop)
         searching.take(gallery)
+
+        def on_changed(name: str) -> gr.Dropdown:
+            return gr.Dropdown(**_chooser(library, name))
+
+        watch.changed(on_changed, collection, collection, **QUIET)
 
         # Searches of different visitors run side by side; the engines are safe for that.
         page.queue(default_concurrency_limit=16)
     return page
+
+
+def _chooser(library: Library, chosen: str) -> dict[str, Any]:
+    choices = [(f"{name} · {len(engine.store.ids):,} pictures", name) for name, engine in library.items()]
+    names = [name for _, name in choices]
+    return {
+        "choices": choices,
+        "value": chosen if chosen in names else next(iter(names), None),
+        "filterable": len(names) > 8,
+    }
 
 
 class UsageError(Exception):
@@ -168,7 +199,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         check_port(args.host, args.port)
         engines = open_collections(args.data)
-        page = build_app(engines)
+        # Whoever can reach the page could delete collections: it must be someone at this computer, or who logs in.
+        managed = args.auth is not None or (args.host in LOOPBACK and not args.share)
+        page = build_app(engines, manage=COLLECTIONS if managed else None)
     except UsageError as error:
         parser.exit(1, f"app.py: {error}\n")
     threading.Thread(target=_load_encoders, args=(list(engines.values()),), daemon=True).start()
@@ -181,6 +214,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         quiet=True,
     )
     sys.stdout.write(f"Searching {', '.join(engines)} at {page.local_url}  (Ctrl-C stops it)\n")
+    if not managed:
+        sys.stdout.write("Collections cannot be managed in the page, as anyone might reach it; with --auth they can\n")
     if args.share:
         sys.stdout.write(f"Public link: {page.share_url}\n")
     sys.stdout.flush()

@@ -212,7 +212,7 @@ def explain(engine: SearchEngine, vector: Vector, own_id: int | None, id: int, s
     place = None if file is None else _place(file, vector, id, own_id, len(path.probed), allowed)
     rank = next((hit.rank for hit in hits if hit.id == id), None)
     lost = rank is None and exact_rank <= settings.k
-    verdict = _verdict(rank, exact_rank, place, path, settings)
+    verdict = _verdict(rank, exact_rank, place, path, settings, own_id is not None)
     return Explanation(id, rank, exact_rank, exact_score, place, path, verdict, lost)
 
 
@@ -250,7 +250,7 @@ def cell_map(engine: SearchEngine, vector: Vector, settings: Settings, *, method
     Parameters
     ----------
     method : {"pca", "umap"}
-        UMAP keeps neighbours together better, needs the package umap-learn and takes seconds at first.
+        UMAP keeps neighbours together better; it needs the package umap-learn, and a while to begin with.
     """
     file = inverted_file(engine, settings)
     if file is None or file.cells.nlist < 3:
@@ -339,7 +339,9 @@ def _rank(index: Any, x: NDArray[np.float32], id: int, score: float, own_id: int
     return 1 + int(np.count_nonzero(before & (ids != id) & (ids != own_id)))
 
 
-def _verdict(rank: int | None, exact_rank: int, place: Place | None, path: SearchPath, settings: Settings) -> str:
+def _verdict(
+    rank: int | None, exact_rank: int, place: Place | None, path: SearchPath, settings: Settings, own: bool
+) -> str:
     k = settings.k
     if settings.engine == "exact":
         return f"Found at rank {rank}." if rank else f"Not shown: it is at rank {exact_rank}, and {k} were asked for."
@@ -347,12 +349,10 @@ def _verdict(rank: int | None, exact_rank: int, place: Place | None, path: Searc
         same = "and exact search agrees" if rank == exact_rank else f"and by exact search at rank {exact_rank}"
         return f"Found at rank {rank}, {same}."
     if rank:
-        why = (
-            "some that are nearer were not among those ranked again"
-            if settings.rerank
-            else "its code makes it look nearer than it is"
+        return (
+            f"Found at rank {rank}, though exact search puts it only at rank {exact_rank}: "
+            "pictures that are nearer were lost."
         )
-        return f"Found at rank {rank}, though exact search puts it only at rank {exact_rank}: {why}."
     if exact_rank > k:
         return f"Not shown, and rightly: exact search puts it at rank {exact_rank}, and {k} were asked for."
     if place is None:
@@ -365,7 +365,7 @@ def _verdict(rank: int | None, exact_rank: int, place: Place | None, path: Searc
         )
     if settings.rerank:
         return f"{said}by its code it is at rank {place.rank}, and only the first {path.reranked} were ranked again."
-    candidates = RERANK_FACTOR * k
+    candidates = RERANK_FACTOR * (k + own) - own
     help_ = (
         f"Re-ranking looks at the first {candidates} and finds it."
         if place.rank <= candidates
@@ -386,7 +386,7 @@ def _plane(cells: IndexIVFPQ, method: str) -> tuple[NDArray[Any], Any]:
     if method == "umap":
         import umap
 
-        projection: Any = umap.UMAP(n_neighbors=min(15, cells.nlist - 1), random_state=0)
+        projection: Any = umap.UMAP(n_neighbors=min(15, cells.nlist - 1), random_state=0, n_jobs=1)
     else:
         from sklearn.decomposition import PCA
 

@@ -18,6 +18,7 @@ _USE = (
     '<svg viewBox="0 0 20 20" aria-hidden="true"><circle cx="8.5" cy="8.5" r="5"/><path d="m12.5 12.5 4.5 4.5"/></svg>'
 )
 _INSIDE = '<svg viewBox="0 0 20 20" aria-hidden="true"><path d="M6 2v12h12M2 6h12v12"/></svg>'
+_WHY = '<svg viewBox="0 0 20 20" aria-hidden="true"><path d="M7 7.5a3 3 0 1 1 3 3v2m0 3v.1"/></svg>'
 _DOWNLOAD = '<svg viewBox="0 0 20 20" aria-hidden="true"><path d="M10 3v9m-4-3.5 4 4 4-4M4 16.5h12"/></svg>'
 
 
@@ -82,6 +83,11 @@ def _tile(engine: SearchEngine, tile: Tile, kind: str) -> str:
     )
     rank = f'<span class="ris-rank">{tile.rank}</span>' if tile.rank else ""
     score = f'<span class="ris-score" title="{measure}">{tile.score}</span>' if tile.score else ""
+    why = (
+        f'<button type="button" data-act="explain" title="Why it was found" aria-label="Explain {name}">{_WHY}</button>'
+        if kind == "results"
+        else ""
+    )
     bar = "" if tile.share is None else f'<span class="ris-share"><i style="width:{100 * tile.share:.1f}%"></i></span>'
     return (
         f'<figure class="ris-tile" {place} data-view="{escape(picture_url(engine, tile.id, "view"))}"'
@@ -91,7 +97,7 @@ def _tile(engine: SearchEngine, tile: Tile, kind: str) -> str:
         f'{rank}<div class="ris-actions"><button type="button" class="ris-use" data-act="pick"'
         f' title="Search with this" aria-label="Search with {name}">{_USE}</button>'
         f'<button type="button" data-act="inside" title="Search inside this: a part of it"'
-        f' aria-label="Search inside {name}">{_INSIDE}</button>'
+        f' aria-label="Search inside {name}">{_INSIDE}</button>{why}'
         f'<a href="{original}" download title="Download the original" aria-label="Download {name}">{_DOWNLOAD}</a>'
         f"</div></div>"
         f'{bar}<figcaption><span class="ris-label">{label or name}</span>{score}'

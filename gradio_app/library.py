@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import ItemsView, Iterable, Iterator, Mapping, ValuesView
 
 from gradio_app.engine import SearchEngine
 
@@ -35,6 +35,13 @@ class Library(Mapping[str, SearchEngine]):
 
     def __len__(self) -> int:
         return len(self._engines)
+
+    # Mapping would look each name up again as it goes, and one may be gone by then.
+    def values(self) -> ValuesView[SearchEngine]:
+        return self._engines.values()
+
+    def items(self) -> ItemsView[str, SearchEngine]:
+        return self._engines.items()
 
     def first(self) -> SearchEngine | None:
         """The collection to begin with; None where there is none."""

@@ -14,6 +14,8 @@ from gradio_client.utils import is_http_url_like
 from gradio_app.engine import SearchEngine
 from gradio_app.library import Library
 from gradio_app.thumbs import picture_routes
+from gradio_app.uploads import library_routes
+from gradio_app.workshop import Workshop
 
 STATIC = Path(__file__).parent / "static"
 UPLOAD_LIMIT = "25mb"
@@ -36,11 +38,14 @@ class Shared:
     visit : gr.State
         Holds a `visit.Visit`. It is an input only, and changed in place: see there.
     tabs : gr.Tabs
+    watch : gr.HTML
+        Triggers `changed` when a collection was made, brought up to date or deleted, by whomever.
     """
 
     collection: gr.Dropdown
     visit: gr.State
     tabs: gr.Tabs
+    watch: gr.HTML
 
 
 class SearchPage(gr.Blocks):
@@ -49,7 +54,7 @@ class SearchPage(gr.Blocks):
     gr.mount_gradio_app(fastapi_app, page, path="/", **page.server_options)
     """
 
-    def __init__(self, library: Library) -> None:
+    def __init__(self, library: Library, workshop: Workshop | None = None) -> None:
         super().__init__(
             title="Reverse image search",
             analytics_enabled=False,
@@ -59,7 +64,7 @@ class SearchPage(gr.Blocks):
         )
         self.state_session_capacity = SESSIONS
         self.server_options: dict[str, Any] = {
-            "app_kwargs": {"routes": picture_routes(library)},
+            "app_kwargs": {"routes": [*picture_routes(library), *library_routes(library, workshop)]},
             "css": "".join((STATIC / name).read_text(encoding="utf-8") for name in ("page.css", "explain.css")),
             "theme": _theme(),
             "max_file_size": UPLOAD_LIMIT,

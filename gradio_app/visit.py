@@ -13,7 +13,7 @@ from PIL import Image
 
 from features.images import ImageError, decode_image
 from gradio_app.crop import Box, parse_box
-from gradio_app.engine import Hits
+from gradio_app.engine import Hits, SearchEngine
 from gradio_app.page import sorry
 from gradio_app.thumbs import to_jpeg
 
@@ -95,6 +95,7 @@ class Ask:
 class Answer:
     """A search that was made; `more` says whether there are further results."""
 
+    engine: SearchEngine
     query: Query
     ask: Ask
     hits: Hits
@@ -120,6 +121,8 @@ class Visit:
         What was searched, newest first, each picture and box once.
     turn : int
         Grows with every question; an answer to an earlier one is no longer wanted.
+    upload : str
+        Token of a zip file that was sent, to become a collection.
     """
 
     query: Query | None = None
@@ -127,6 +130,7 @@ class Visit:
     answer: Answer | None = None
     recent: tuple[Query, ...] = ()
     turn: int = 0
+    upload: str = ""
 
     def crop(self, drawn: str | None) -> Query | None:
         """Take over the box on the page (see `crop.READ_BOX`); the query with it."""

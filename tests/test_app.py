@@ -200,7 +200,7 @@ def test_uploaded_file_is_kept_as_it_is(launched, engine, tmp_path):
     file = {"path": stored, "orig_name": "grey.png", "meta": {"_type": "gradio.FileData"}}
     for _ in range(2):  # the second time too
         assert call(client, "ris-upload.input", [None, file])["success"] is True
-    assert call(client, "ris-picture.go", [None, "reds", "", 5, "ivfpq", 1])["success"] is True
+    assert call(client, "ris-picture.go", [None, "", "reds", 5, "ivfpq", 1, False, [], "", "score"])["success"] is True
     assert Path(engine.asked[-1][0]).read_bytes() == path.read_bytes()
 
 
@@ -237,7 +237,7 @@ def test_forged_page_number_gives_a_page(launched, page):
 
 
 def test_search_without_a_picture_says_so(launched):
-    message = call(launched(), "ris-picture.go", [None, "reds", "", 5, "ivfpq", 1])
+    message = call(launched(), "ris-picture.go", [None, "", "reds", 5, "ivfpq", 1, False, [], "", "score"])
     assert message["output"]["error"] == "Choose a picture to search with first."
 
 

@@ -306,6 +306,32 @@ def test_lite_sees_what_is_on_a_photograph_from_stored_features(lite, module, na
     assert lite.classes[probabilities.argmax()] == answer
 
 
+@pytest.mark.parametrize("encoder", ["lite", "seeded"])
+def test_a_vector_begins_with_the_mean_of_the_feature_map(encoder, request):
+    encoder = request.getfixturevalue(encoder)
+    for i, size in enumerate(SIZES):
+        image = random_image(*size, seed=i)
+        values, _ = encoder.feature_map(image)
+        assert (values.dtype, values.shape[:2]) == (np.float32, (7, 7))
+        want = encoder.encode([image])[0, : values.shape[2]]
+        np.testing.assert_allclose(values.mean(axis=(0, 1)), want, rtol=1e-4, atol=1e-5 * want.max())
+
+
+@pytest.mark.parametrize("size", [*SIZES, (2000, 100)])
+def test_the_window_is_what_the_network_sees(lite, size):
+    height, width = size
+    image = np.zeros((height, width, 3), np.uint8)  # every pixel tells where it is, as well as a byte can
+    image[..., 0] = np.linspace(0, 255, width).round()
+    image[..., 1] = np.linspace(0, 255, height).round()[:, None]
+    seen = (lite.preprocess(image).numpy() + 1) / 2
+    left, top, right, bottom = lite.feature_map(image).window
+    middle_x, middle_y = (left + right) / 2, (top + bottom) / 2
+    assert seen[0].mean() * width == pytest.approx(middle_x, abs=0.01 * width)
+    assert seen[1].mean() * height == pytest.approx(middle_y, abs=0.01 * height)
+    assert (seen[0, :, -1] - seen[0, :, 0]).mean() * width == pytest.approx(right - left, rel=0.03)
+    assert (seen[1, -1] - seen[1, 0]).mean() * height == pytest.approx(bottom - top, rel=0.03)
+
+
 def test_batches_and_singles_agree(lite):
     images = [random_image(100 + i, 140, seed=i) for i in range(35)]  # two full batches and a part of one
     together = lite.encode(images)

@@ -110,6 +110,49 @@ def test_a_stored_picture_is_not_encoded_again(engine):
     assert vector @ again / np.linalg.norm(vector) / np.linalg.norm(again) > 0.999
 
 
+@pytest.mark.parametrize("name", ["ivfpq", "faiss"])
+class TestRerank:
+    def test_orders_the_ten_times_k_best_candidates_exactly(self, engine, outsider, name):
+        scores = {hit.id: hit.score for hit in engine.search(outsider[0], k=340, engine="exact")}
+        for k, nprobe in ((1, 1), (3, 5), (7, 20)):
+            candidates = engine.search(outsider[0], k=10 * k, engine=name, nprobe=nprobe)
+            hits = engine.search(outsider[0], k=k, engine=name, nprobe=nprobe, rerank=True)
+            best = sorted((hit.id for hit in candidates), key=lambda id: (-scores[id], id))[:k]
+            assert [(hit.id, hit.score) for hit in hits] == [(id, scores[id]) for id in best]
+            assert hits.reranked == len(candidates)
+            assert hits.rerank_ms > 0 == candidates.rerank_ms == candidates.reranked
+
+    def test_of_everything_is_exact_search(self, engine, outsider, name):
+        query = engine.store.items[20].path
+        for source in (query, outsider[0]):
+            exact = engine.search(source, k=50, engine="exact")
+            assert engine.search(source, k=50, engine=name, nprobe=100, rerank=True) == exact
+
+    def test_keeps_to_the_filter(self, engine, outsider, name):
+        label = engine.store.items[200].labels[0]
+        hits = engine.search(outsider[0], k=5, engine=name, nprobe=100, rerank=True, filter={"label": label})
+        assert {hit.labels for hit in hits} == {(label,)}
+
+
+@pytest.mark.parametrize("name", ["ivfpq", "faiss", "exact"])
+@pytest.mark.parametrize("rerank", [False, True])
+def test_many_vectors_at_once_find_what_each_finds(engine, name, rerank):
+    ids = np.array([3, 50, 300])
+    vectors = np.asarray(engine.store.features[ids], dtype=np.float32)
+    found = engine.neighbours(vectors, 6, nprobe=4, engine=name, rerank=rerank)
+    for row, vector in zip(found.ids, vectors, strict=True):
+        alone = engine.search_vector(vector, 6, nprobe=4, engine=name, rerank=rerank)
+        assert [hit.id for hit in alone] == row[row >= 0].tolist()
+
+
+def test_one_encoding_serves_several_searches(engine, outsider):
+    vector, own_id = engine.encode(engine.store.items[7].path)
+    assert engine.search_vector(vector, 5, own_id=own_id) == engine.search(engine.store.items[7].path, 5)
+    assert engine.index("ivfpq").ntotal == engine.index("exact").ntotal == 340
+    with pytest.raises(EngineError, match="unknown engine 'scann'"):
+        engine.index("scann")
+
+
 def test_nprobe_of_a_call_does_not_stay(engine, outsider):
     few = engine.search(outsider[0], k=340, nprobe=1)
     all_ = engine.search(outsider[0], k=340, nprobe=100)

@@ -1,6 +1,7 @@
 // A grid of pictures (results, gallery, examples): enlarge, do something with one, turn the page. Listeners sit on
 // `element`, which stays; the tiles in it come and go. Needs the one <dialog> that the first grid of the page makes.
-// A button with data-act triggers that event for the picture: 'pick' (search with it), 'inside' (search a part of it).
+// A button with data-act triggers that event for the picture: 'pick' (search with it), 'inside' (search a part of it),
+// 'explain' (why it was found).
 const act = (name, tile) => trigger(name, { collection: tile.dataset.collection, id: Number(tile.dataset.id) });
 
 function viewer() {

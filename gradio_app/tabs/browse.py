@@ -19,14 +19,15 @@ def browse_tab(library: Library, shared: Shared) -> gr.HTML:
     """Build the tab's content and wire it; returns its grid, so that its pictures can be searched with."""
     gallery = picture_grid(value=_gallery(library.first(), 1), elem_id="ris-gallery")
 
-    def on_collection(name: str) -> str:
-        return _gallery(library.get(name), 1)
+    def on_collection(name: str | None) -> str:
+        return _gallery(library.get(name or ""), 1)
 
     def on_turn(name: str, event: gr.EventData) -> str:
         number = getattr(event, "page", 1)
         return _gallery(engine_of(library, name), number if type(number) is int else 1)
 
     shared.collection.change(on_collection, shared.collection, gallery, **QUIET)
+    shared.watch.changed(on_collection, shared.collection, gallery, **QUIET)
     gallery.turn(on_turn, shared.collection, gallery, **QUIET)
     return gallery
 

@@ -55,25 +55,32 @@ def compare_tab(library: Library, shared: Shared, tab: gr.Tab, box: gr.Textbox, 
     def on_compare(
         name: str, visit: Visit, desk: Desk, k: float, nprobe: float, rerank: bool, drawn: str
     ) -> tuple[str, str]:
-        query = desk.compared = visit.crop(drawn) or visit.last
+        engine, query = engine_of(library, name), visit.crop(drawn) or visit.last
         if query is None:
             return about(None), ""
-        engine = engine_of(library, name)
+        desk.compared = engine, query
         vector, own_id = encode(engine, query)
         found = compare(engine, vector, own_id, int(k), nprobe=int(nprobe), rerank=bool(rerank))
         return about(query), _render(engine, found, int(k))
 
     def on_explain(name: str, desk: Desk, k: float, nprobe: float, rerank: bool, event: gr.EventData) -> Any:
-        engine = engine_of(library, name)
         key, id = getattr(event, "engine", None), getattr(event, "id", None)
-        if desk.compared is None or key not in engine.engines or not is_image(engine, id):
+        if desk.compared is None:
             raise sorry(NO_PICTURE)
-        desk.asked = Question(desk.compared, Settings(key, int(k), int(nprobe), bool(rerank)), id)
+        engine, query = desk.compared
+        if engine is not library.get(name) or key not in engine.engines or not is_image(engine, id):
+            raise sorry("The collection has changed. Compare again.")
+        desk.asked = Question(engine, query, Settings(key, int(k), int(nprobe), bool(rerank)), id)
         return gr.Tabs(selected="explain")
 
     def on_collection(name: str, desk: Desk) -> Any:
         desk.compared = None
         return gr.Slider(**nprobe_slider(library.get(name))), about(None), ""
+
+    def on_changed(name: str, desk: Desk) -> Any:
+        if desk.compared is None or desk.compared[0] is library.get(name):
+            return gr.skip(), gr.skip(), gr.skip()
+        return on_collection(name, desk)
 
     gr.on(
         [tab.select, k.release, nprobe.release, rerank.input],
@@ -86,6 +93,7 @@ def compare_tab(library: Library, shared: Shared, tab: gr.Tab, box: gr.Textbox, 
     )
     answers.explain(on_explain, [collection, desk, k, nprobe, rerank], shared.tabs, **QUIET)
     collection.change(on_collection, [collection, desk], [nprobe, subject, answers], **QUIET)
+    shared.watch.changed(on_changed, [collection, desk], [nprobe, subject, answers], **QUIET)
 
 
 def clickable(**kwargs: Any) -> gr.HTML:

@@ -15,6 +15,7 @@ from gradio_app.library import Library
 from gradio_app.page import QUIET, Shared, engine_of, sorry
 from gradio_app.tabs.compare import MAX_K, RERANK, nprobe_slider
 from gradio_app.tabs.search import ENGINE_NAMES
+from gradio_app.tabs.subject import BUSY
 from gradio_app.thumbs import picture_url
 
 REFRESH = 0.5  # seconds between two updates of the page
@@ -95,7 +96,8 @@ def evaluate_tab(library: Library, shared: Shared) -> None:
         [start, stop, report],
         concurrency_id="evaluate",
         concurrency_limit=1,
-        **QUIET,
+        show_progress_on=report,  # tells who has to wait how many are before them
+        **BUSY,
     )
     stop.click(on_stop, None, [start, stop], cancels=[running], **QUIET)
     collection.change(

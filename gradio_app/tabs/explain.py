@@ -88,12 +88,13 @@ def explain_tab(
         plot = gr.Plot(show_label=False, container=False, elem_id="ris-map-plot")
 
     def answer(name: str, desk: Desk, question: Question | None, method: str) -> Any:
+        desk.shown = None
         if question is None:
-            desk.shown = None
             return about(None), "", "", gr.Column(visible=False), None
-        engine = engine_of(library, name)
+        engine, settings = question.engine, question.settings
+        if engine is not library.get(name):  # its ids may be other pictures by now
+            raise sorry("The collection has changed. Search again.")
         vector, own_id = encode(engine, question.query)
-        settings = question.settings
         hits, lost = _found_and_lost(engine, vector, own_id, settings)
         id = question.id if question.id is not None else next((hit.id for hit in (*hits, *lost)), None)
         desk.shown = replace(question, id=id)
@@ -116,10 +117,9 @@ def explain_tab(
         if question is None and visit.answer is not None and visit.answer is not desk.answer:
             desk.answer = visit.answer
             question = _asked(visit.answer, int(nprobe))
-        if question is None and desk.shown is not None:
-            question = desk.shown
-        elif question is None and (query := visit.crop(drawn) or visit.last) is not None:
-            question = Question(query, Settings(key, int(k), int(nprobe), bool(rerank)))
+        question = question or desk.shown
+        if question is None and (query := visit.crop(drawn) or visit.last) is not None:
+            question = Question(engine_of(library, name), query, Settings(key, int(k), int(nprobe), bool(rerank)))
         if question is None:
             return *answer(name, desk, None, method), key, k, nprobe, rerank
         settings = question.settings
@@ -127,21 +127,19 @@ def explain_tab(
         return *answer(name, desk, question, method), *controls
 
     def on_change(name: str, desk: Desk, method: str, key: str, k: float, nprobe: float, rerank: bool) -> Any:
-        if desk.shown is None:
-            raise sorry(NO_PICTURE)
-        labels = desk.shown.settings.labels
-        settings = Settings(key, int(k), int(nprobe), bool(rerank), labels)
-        return answer(name, desk, replace(desk.shown, settings=settings), method)
+        shown = _shown(desk)
+        settings = Settings(key, int(k), int(nprobe), bool(rerank), shown.settings.labels)
+        return answer(name, desk, replace(shown, settings=settings), method)
 
     def on_explain(name: str, desk: Desk, method: str, event: gr.EventData) -> Any:
-        id = getattr(event, "id", None)
-        if desk.shown is None or not is_image(engine_of(library, name), id):
+        shown, id = _shown(desk), getattr(event, "id", None)
+        if not is_image(shown.engine, id):
             raise sorry(NO_PICTURE)
-        return answer(name, desk, replace(desk.shown, id=id), method)
+        return answer(name, desk, replace(shown, id=id), method)
 
     def on_result(visit: Visit, desk: Desk, nprobe: float, event: gr.EventData) -> Any:
         id = getattr(event, "id", None)
-        if visit.answer is None or not is_image(engine_of(library, visit.answer.ask.collection), id):
+        if visit.answer is None or not is_image(visit.answer.engine, id):
             raise sorry("This picture is no longer among the results. Search again.")
         desk.answer = visit.answer
         desk.asked = replace(_asked(visit.answer, int(nprobe)), id=id)
@@ -155,6 +153,11 @@ def explain_tab(
             gr.Slider(**nprobe_slider(engine)),
             *answer(name, desk, None, "pca"),
         )
+
+    def on_changed(name: str, desk: Desk) -> Any:
+        if desk.shown is None or desk.shown.engine is library.get(name):
+            return [gr.skip()] * 7
+        return on_collection(name, desk)
 
     controls = [engine_choice, k, nprobe, rerank]
     outputs = [subject, strip, detail, map_column, plot]
@@ -177,13 +180,20 @@ def explain_tab(
     strip.explain(on_explain, [collection, desk, method], outputs, **BUSY, show_progress_on=strip)
     results.explain(on_result, [visit, desk, nprobe], shared.tabs, **QUIET)
     collection.change(on_collection, [collection, desk], [engine_choice, nprobe, *outputs], **QUIET)
+    shared.watch.changed(on_changed, [collection, desk], [engine_choice, nprobe, *outputs], **QUIET)
+
+
+def _shown(desk: Desk) -> Question:
+    if desk.shown is None:
+        raise sorry(NO_PICTURE)
+    return desk.shown
 
 
 def _asked(answer: Answer, nprobe: int) -> Question:
     """The question of what a search on the Search tab did."""
     ask = answer.ask
     settings = Settings(ask.engine, min(ask.k, MAX_K), ask.nprobe or nprobe, ask.rerank, ask.labels)
-    return Question(answer.query, settings)
+    return Question(answer.engine, answer.query, settings)
 
 
 def _engine_radio(engine: SearchEngine | None) -> dict[str, Any]:
@@ -235,7 +245,7 @@ def _detail(engine: SearchEngine, query: Query, vector: np.ndarray, explanation:
     return (
         f'<div class="ris-verdict ris-is-{kind}" role="status"><p>{escape(explanation.verdict)}</p>'
         f"<p>{_path_title(explanation)} {escape(str(explanation.path))}</p></div>"
-        f"{_pictures(engine, query, vector, explanation.id)}{_index_facts(engine, explanation)}"
+        f"{_pictures(engine, query, vector, explanation)}{_index_facts(engine, explanation)}"
     )
 
 
@@ -243,10 +253,10 @@ def _path_title(explanation: Explanation) -> str:
     return "<b>The way through the index:</b>" if explanation.path.probed else "<b>No index:</b>"
 
 
-def _pictures(engine: SearchEngine, query: Query, vector: np.ndarray, id: int) -> str:
+def _pictures(engine: SearchEngine, query: Query, vector: np.ndarray, explanation: Explanation) -> str:
     """Query and hit, with where they match and what the classifier sees in them."""
-    item = engine.store.items[id]
-    stored = np.asarray(engine.store.features[id], dtype=np.float32)
+    item = engine.store.items[explanation.id]
+    stored = np.asarray(engine.store.features[explanation.id], dtype=np.float32)
     try:
         asked, hit = query.pixels(), decode_image(item.path)
         encoder = engine.encoder
@@ -256,7 +266,7 @@ def _pictures(engine: SearchEngine, query: Query, vector: np.ndarray, id: int) -
     cards = []
     for title, pixels, own, other in (
         ("The query", asked, vector, stored),
-        (f"The hit: {label}", hit, stored, vector),
+        (f"{'The hit' if explanation.rank else 'The picture'}: {label}", hit, stored, vector),
     ):
         heat, box = heat_map(encoder, pixels, other)
         cards.append(

@@ -227,15 +227,13 @@ def search_tab(library: Library, shared: Shared) -> SearchTab:
         hits = _search(engine, query, ask)
         more = len(hits) > ask.k and ask.k < MAX_SHOWN
         del hits[ask.k :]
-        found = Answer(query, ask, hits, more)
+        found = Answer(engine, query, ask, hits, more)
         if not visit.keep(found, turn):
             return gr.skip(), gr.skip(), gr.skip(), gr.skip()
-        return _results(engine, found, order), _status(engine, found), _last_view(query), _recent(visit)
+        return _results(found, order), _status(found), _last_view(query), _recent(visit)
 
     def on_sort(visit: Visit, order: str) -> Any:
-        if visit.answer is None:
-            return gr.skip()
-        return _results(engine_of(library, visit.answer.ask.collection), visit.answer, order)
+        return gr.skip() if visit.answer is None else _results(visit.answer, order)
 
     def on_again(visit: Visit) -> str:
         if visit.last is None:
@@ -269,6 +267,12 @@ def search_tab(library: Library, shared: Shared) -> SearchTab:
             "",
             _hint(),
         )
+
+    def on_changed(visit: Visit, name: str) -> Any:
+        """Of a collection that was made anew under the same name, nothing may stay: the same id is another picture."""
+        if visit.answer is None or visit.answer.engine is library.get(name):
+            return (_examples(library.get(name)), *[gr.skip()] * 6)
+        return on_collection(visit, name)
 
     def on_engine(name: str, engine_key: str) -> Any:
         approximate = engine_key != "exact"
@@ -324,12 +328,9 @@ def search_tab(library: Library, shared: Shared) -> SearchTab:
     again.click(on_again, visit, picture, **QUIET)
     keep.click(on_keep, [visit, box], last_view, js=f"(visit, box) => [visit, {READ_BOX}]", **QUIET)
     swap.click(on_swap, [visit, box], [picture, last_view], js=f"(visit, box) => [visit, {READ_BOX}]", **QUIET)
-    collection.change(
-        on_collection,
-        [visit, collection],
-        [examples, engine_choice, nprobe, cutoff, labels, results, status],
-        **QUIET,
-    ).success(None, js=CHANGED)
+    of_collection = [examples, engine_choice, nprobe, cutoff, labels, results, status]
+    collection.change(on_collection, [visit, collection], of_collection, **QUIET).success(None, js=CHANGED)
+    shared.watch.changed(on_changed, [visit, collection], of_collection, **QUIET)
     engine_choice.change(on_engine, [collection, engine_choice], [nprobe, rerank], **QUIET)
     return SearchTab(results, take, box)
 
@@ -419,18 +420,18 @@ def _hint() -> str:
     )
 
 
-def _results(engine: SearchEngine, answer: Answer, order: str) -> str:
+def _results(answer: Answer, order: str) -> str:
     hits = sorted(answer.hits, key=lambda hit: (hit.path.name, hit.rank)) if order == "name" else answer.hits
     more = (
         f'<button type="button" class="ris-more">Show {min(answer.ask.page, MAX_SHOWN - answer.ask.k)} more</button>'
         if answer.more
         else ""
     )
-    return render_tiles(engine, result_tiles(hits), kind="results") + more
+    return render_tiles(answer.engine, result_tiles(hits), kind="results") + more
 
 
-def _status(engine: SearchEngine, answer: Answer) -> str:
-    hits, ask = answer.hits, answer.ask
+def _status(answer: Answer) -> str:
+    engine, hits, ask = answer.engine, answer.hits, answer.ask
     of = f"{len(engine.store.ids):,} pictures in {escape(engine.name)}"
     found = f"<b>{len(hits)} nearest</b> of {of}" if hits else f"<b>Nothing found</b> in {of}"
     if not hits and (ask.labels or ask.cutoff is not None):

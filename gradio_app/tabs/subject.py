@@ -28,6 +28,7 @@ BUSY: dict[str, Any] = {**QUIET, "show_progress": "minimal"}
 class Question:
     """A search to explain, and the picture in question: the best result, if it is None."""
 
+    engine: SearchEngine
     query: Query
     settings: Settings
     id: int | None = None
@@ -39,7 +40,7 @@ class Desk:
 
     Attributes
     ----------
-    compared : Query or None
+    compared : (SearchEngine, Query) or None
         What the Compare tab shows.
     asked : Question or None
         What the Explain tab is to show when it is opened.
@@ -49,7 +50,7 @@ class Desk:
         The search whose explanation was shown when the tab was last opened.
     """
 
-    compared: Query | None = None
+    compared: tuple[SearchEngine, Query] | None = None
     asked: Question | None = None
     shown: Question | None = None
     answer: Answer | None = None

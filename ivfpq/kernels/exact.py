@@ -175,6 +175,9 @@ def _widened(typingctx: Any, halves: Any, n: Any, out: Any) -> Any:
     return types.void(types.int64, types.int64, types.int64), codegen
 
 
+SKETCH = 4 * LANES  # bytes of which a sketch is a multiple: four sums that do not wait for each other
+
+
 @intrinsic
 def _sketch_product(typingctx: Any, x: Any, sketch: Any, n: Any) -> Any:
     """The sum of x[i] * sketch[i], in some order, fused or not, for n float32 and int8, n a multiple of SKETCH."""

@@ -1,0 +1,119 @@
+"""The process beside the page in which collections are made and brought up to date (see `workshop`).
+
+It reads one job as JSON from stdin and writes JSON lines to stdout: ``{"stage", "done", "total"}`` while it works, at
+the end ``{"report": {...}}`` or ``{"error": sentence}``. It ends by itself when the server does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+if __package__ in (None, ""):  # run as a script: the project's root, not this folder, is where imports start
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from features.datasets import DatasetError, ImageFolder
+from features.encoders import EncoderError, create_encoder
+from features.extract import extract
+from features.store import FeatureStore, StoreError
+from gradio_app.create_index import create_index
+from gradio_app.zips import ZipError, unpack
+
+MAX_SKIPPED = 200  # files named in a report
+EVERY = 0.2  # seconds between two lines of progress
+
+Say = Callable[[str, int, int], None]
+
+
+def create(folder: Path, final: Path, pictures: Path, packed: bool, say: Say) -> dict[str, Any]:
+    """Make a collection.
+
+    Parameters
+    ----------
+    folder, final : Path
+        Where to make it, and where it will be.
+    pictures : Path
+        A folder of images, or a zip file of them if `packed`: these go into the collection's own folder.
+    """
+    passed_over = 0
+    if packed:
+        say("Unpacking", 0, 0)
+        unpacked = folder.with_name(f"{folder.name}.images")
+        passed_over = unpack(pictures, unpacked, progress=lambda done, total: say("Unpacking", done, total))
+        pictures = unpacked
+    say("Looking for pictures", 0, 0)
+    dataset = ImageFolder(pictures)
+    dataset.name = "folder"
+    total = len(dataset.items)
+    say("Loading the encoder", 0, 0)
+    encoder = create_encoder("auto")
+    say("Encoding pictures", 0, total)
+    store = extract(dataset, encoder, folder, progress=lambda done, total: say("Encoding pictures", done, total))
+    say("Building the index", 0, 0)
+    create_index(store)
+    if packed:
+        pictures.rename(folder / "images")
+        store.update_manifest(root=str(final / "images"))
+    return _report(store, passed_over)
+
+
+def _report(store: FeatureStore, passed_over: int) -> dict[str, Any]:
+    root = Path(store.manifest["root"])
+    skipped = [(item.path, item.error) for item in store.items if item.error is not None]
+    summary = f"{store.ids.size:,} pictures"
+    if passed_over:
+        summary += f"; other files in the zip file, {passed_over:,}, were left out"
+    return {
+        "summary": summary,
+        "skipped": len(skipped),
+        "files": [
+            [os.fspath(path.relative_to(root)) if path.is_relative_to(root) else path.name, reason]
+            for path, reason in skipped[:MAX_SKIPPED]
+        ],
+    }
+
+
+def main() -> int:
+    line = sys.stdin.readline()
+    job = json.loads(line)
+    threading.Thread(target=_end_with_the_server, daemon=True).start()
+    os.nice(10)  # searches come first
+
+    last = ("", 0.0)
+
+    def say(stage: str, done: int, total: int) -> None:
+        nonlocal last
+        if stage != last[0] or time.monotonic() - last[1] >= EVERY:
+            last = (stage, time.monotonic())
+            _write({"stage": stage, "done": done, "total": total})
+
+    try:
+        report = create(Path(job["folder"]), Path(job["final"]), Path(job["pictures"]), job["packed"], say)
+    except (DatasetError, EncoderError, StoreError, ZipError, ValueError, OSError) as error:
+        _write({"error": str(error)})
+        return 1
+    except MemoryError:
+        _write({"error": "There is not enough memory."})
+        return 1
+    _write({"report": report})
+    return 0
+
+
+def _write(message: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
+
+
+def _end_with_the_server() -> None:
+    sys.stdin.read()  # nothing more is sent: it returns when the server closes the pipe, or is no more
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+// The Manage tab: send a zip file, ask before a collection is deleted, cancel work. One script for its three parts.
+const zip_row = (text, share) => {
+  const row = element.querySelector('.ris-zip');
+  row.querySelector('p').textContent = text;
+  const bar = row.querySelector('progress');
+  bar.hidden = share === null;
+  bar.value = share ?? 0;
+};
+
+// Straight to a route of its own and as it is: Gradio's upload is capped at the size of a picture.
+function send(file) {
+  if (file.size > Number(element.querySelector('.ris-zip').dataset.max)) {
+    zip_row(`${file.name} is too large.`, null);
+    return;
+  }
+  const request = new XMLHttpRequest();
+  request.open('PUT', 'collections/upload');
+  request.upload.addEventListener('progress', (event) => zip_row(`Sending ${file.name} …`, event.loaded / file.size));
+  request.addEventListener('load', () => {
+    if (request.status === 200) {
+      zip_row(`${file.name} is ready.`, null);
+      trigger('sent', { token: request.responseText });
+    } else {
+      let detail = '';
+      try { detail = JSON.parse(request.responseText).detail; } catch { /* no answer of ours */ }
+      zip_row(detail || `${file.name} could not be sent.`, null);
+    }
+  });
+  request.addEventListener('error', () => zip_row(`${file.name} could not be sent.`, null));
+  request.send(file);
+}
+
+function confirm_delete(item) {
+  const dialog = document.createElement('dialog');
+  dialog.className = 'ris-confirm';
+  dialog.innerHTML =
+    '<form method="dialog"><h2></h2><p></p><div><button value="">Keep it</button>' +
+    '<button value="delete" class="ris-danger"></button></div></form>';
+  dialog.querySelector('h2').textContent = `Delete the collection “${item.dataset.name}”?`;
+  dialog.querySelector('p').textContent = item.dataset.loss;
+  dialog.querySelector('.ris-danger').textContent = `Delete “${item.dataset.name}”`;
+  dialog.addEventListener('close', () => {
+    if (dialog.returnValue === 'delete') trigger('remove', { name: item.dataset.name });
+    dialog.remove();
+  });
+  document.body.append(dialog);
+  dialog.showModal();
+}
+
+document.addEventListener('ris-zip-taken', () => {
+  const input = element.querySelector('.ris-zip input');
+  if (!input) return;
+  input.value = '';
+  zip_row('', null);
+});
+element.addEventListener('change', (event) => {
+  if (event.target.matches('.ris-zip input') && event.target.files[0]) send(event.target.files[0]);
+});
+element.addEventListener('click', (event) => {
+  const item = event.target.closest('.ris-shelf-item');
+  if (item && event.target.closest('.ris-sync')) trigger('sync', { name: item.dataset.name });
+  if (item && event.target.closest('.ris-delete')) confirm_delete(item);
+  if (event.target.closest('.ris-cancel')) trigger('cancel');
+});

@@ -1,0 +1,280 @@
+"""Collections are made, brought up to date and deleted here, while others search.
+
+Long work runs in a process of its own (`build`): it takes no time of the searches' threads, and stopping it is certain.
+What it makes lies in a hidden folder until it is complete; then one rename puts it in its place.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from features.store import StoreError
+from gradio_app.create_index import collection_name
+from gradio_app.engine import EngineError, SearchEngine
+from gradio_app.library import Library
+
+logger = logging.getLogger(__name__)
+
+MAX_NAME = 80  # characters; what is left of 255 bytes for suffixes, whatever the alphabet
+DAY = 24 * 60 * 60
+
+
+class WorkshopError(ValueError):
+    """What was asked for cannot be done; the message is a sentence for the person who asked."""
+
+
+@dataclass
+class Job:
+    """Work under way, or what became of it.
+
+    Attributes
+    ----------
+    title : str
+        What is being done, as a heading.
+    stage : str
+        What is being done just now.
+    done, total : int
+        How far the stage is; 0 of 0 where that is not known.
+    state : str
+        "running", "done", "failed" or "cancelled".
+    error : str
+        Why it failed.
+    report : dict
+        ``summary`` in words, ``skipped`` (a count), ``files`` (pairs of a skipped file and the reason).
+    seconds : float
+    """
+
+    title: str
+    collection: str
+    stage: str = "Starting"
+    done: int = 0
+    total: int = 0
+    state: str = "running"
+    error: str = ""
+    report: dict[str, Any] = field(default_factory=dict)
+    started: float = field(default_factory=time.monotonic)
+    seconds: float = 0.0
+
+
+class Workshop:
+    """Makes and deletes the collections of one folder, one at a time. Safe to use from many threads.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the collections are.
+    library : Library
+        Told of every change.
+
+    Attributes
+    ----------
+    job : Job or None
+        The one under way, or else the last one.
+    """
+
+    def __init__(self, folder: Path, library: Library) -> None:
+        self.folder = folder.resolve()
+        self.library = library
+        self.job: Job | None = None
+        self._process: subprocess.Popen[str] | None = None
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._remove_leftovers()
+
+    def create(self, name: str, pictures: str | Path, *, packed: bool = False) -> Job:
+        """Begin to make a collection of a folder of images, or of a zip file of them, which is deleted in the end.
+
+        Raises
+        ------
+        WorkshopError
+            The name is taken or none, the folder is not there, or something else is being made.
+        """
+        name = self._new_name(name)
+        source = Path(pictures).expanduser()
+        if not packed and not source.is_dir():
+            raise WorkshopError(f"There is no folder {pictures} on the server.")
+        source = source.resolve()
+        job = Job(f"Making {name}", name)
+        with self._lock:
+            self._check_idle()
+            place = self.folder / f".making-{os.getpid()}-{secrets.token_hex(4)}"
+            place.mkdir(parents=True)
+            command = [sys.executable, str(Path(__file__).with_name("build.py"))]
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                encoding="utf-8",
+                errors="surrogateescape",
+            )
+            self.job = job
+            order = {
+                "folder": str(place / name),
+                "final": str(self.folder / name),
+                "pictures": str(source),
+                "packed": packed,
+            }
+            self._thread = threading.Thread(
+                target=self._follow, args=(job, self._process, order, place, source if packed else None), daemon=True
+            )
+            self._thread.start()
+        return job
+
+    def cancel(self) -> None:
+        """Stop what is under way; nothing of it stays."""
+        with self._lock:
+            if self.job is not None and self.job.state == "running" and self._process is not None:
+                self.job.state = "cancelled"
+                self._process.kill()
+
+    def wait(self) -> None:
+        """Until nothing is under way."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def delete(self, name: str) -> None:
+        """Delete a collection: its vectors, indexes and, where it was made of a zip file, its pictures.
+
+        The images of a folder that it was made of stay where they are.
+
+        Raises
+        ------
+        WorkshopError
+            There is no such collection here, or it is being worked on.
+        """
+        with self._lock:
+            place = self._place_of(name)
+            if self.job is not None and self.job.state == "running" and self.job.collection == name:
+                raise WorkshopError(f"{name} is being worked on. Cancel that first.")
+            self.library.drop(name)
+            if place.is_symlink():
+                place.unlink()
+                return
+            # Gone from one moment to the next; deleting what is in it takes longer.
+            trash = self.folder / f".making-{os.getpid()}-{secrets.token_hex(4)}"
+            place.rename(trash)
+        shutil.rmtree(trash, ignore_errors=True)
+
+    def new_upload(self) -> tuple[str, Path]:
+        """A place for a zip file that is being sent, and the token it goes by. Yesterday's that came to nothing go."""
+        for path in self.folder.glob(".upload-*.zip"):
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime > DAY:
+                    path.unlink()
+        token = secrets.token_hex(16)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return token, self.folder / f".upload-{token}.zip"
+
+    def uploaded(self, token: str) -> Path:
+        """The zip file that was sent. Raises WorkshopError if there is none."""
+        path = self.folder / f".upload-{token}.zip"
+        if not (re.fullmatch("[0-9a-f]{32}", token) and path.is_file()):
+            raise WorkshopError("The zip file is no longer on the server. Choose it again.")
+        return path
+
+    def manages(self, name: str) -> bool:
+        """Whether a collection of the library is one of the workshop's folder."""
+        engine = self.library.get(name)
+        return engine is not None and (self.folder / name).resolve() == Path(engine.folder).resolve()
+
+    def _place_of(self, name: str) -> Path:
+        if not self.manages(name):
+            raise WorkshopError(f"There is no collection {name} that could be changed here.")
+        return self.folder / name
+
+    def _new_name(self, name: str) -> str:
+        if not name.strip():
+            raise WorkshopError("Give the collection a name first.")
+        try:
+            safe = collection_name(name)
+        except ValueError as error:
+            raise WorkshopError(f"{name} has no letter or digit in it: choose another name.") from error
+        if len(safe) > MAX_NAME:
+            raise WorkshopError(f"The name is longer than {MAX_NAME} characters.")
+        if safe in self.library or (self.folder / safe).exists():
+            raise WorkshopError(f"There is a collection {safe} already: choose another name, or delete it first.")
+        return safe
+
+    def _check_idle(self) -> None:
+        if self.job is not None and self.job.state == "running":
+            raise WorkshopError(f"{self.job.title} is under way. Wait for its end, or cancel it.")
+
+    def _follow(
+        self, job: Job, process: subprocess.Popen[str], order: dict[str, Any], place: Path, uploaded: Path | None
+    ) -> None:
+        """Hand the process its order, note what it says, and put what it made in its place."""
+        said: dict[str, Any] = {}
+        try:
+            if process.stdin is None or process.stdout is None:
+                raise RuntimeError("the process was started without pipes")
+            process.stdin.write(json.dumps(order) + "\n")
+            process.stdin.flush()  # and kept open: when it closes, the process ends
+            for line in process.stdout:
+                said = json.loads(line)
+                if "stage" in said:
+                    job.stage, job.done, job.total = said["stage"], said["done"], said["total"]
+            process.wait()
+            with self._lock:
+                if job.state == "running":
+                    self._finish(job, said, order)
+        except (OSError, ValueError) as error:
+            logger.exception("%s", job.title)
+            job.state, job.error = "failed", f"It broke off: {error}"
+        finally:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    pipe.close()
+            shutil.rmtree(place, ignore_errors=True)
+            if uploaded is not None:
+                uploaded.unlink(missing_ok=True)
+            job.seconds = time.monotonic() - job.started
+
+    def _finish(self, job: Job, said: dict[str, Any], order: dict[str, Any]) -> None:
+        if "report" not in said:
+            job.state, job.error = "failed", said.get("error", "It broke off; the server's log says more.")
+            return
+        final = Path(order["final"])
+        if final.exists():
+            job.state, job.error = "failed", f"There is a collection {final.name} by now."
+            return
+        os.rename(order["folder"], final)  # noqa: PTH104
+        try:
+            self.library.put(SearchEngine.open(final))
+        except (EngineError, StoreError) as error:
+            job.state, job.error = "failed", str(error)
+            return
+        job.report = said["report"]
+        job.state = "done"
+
+    def _remove_leftovers(self) -> None:
+        """Of servers that were killed while they made or deleted something."""
+        for place in self.folder.glob(".making-*-*"):
+            owner = place.name.split("-")[1]
+            if owner.isdecimal() and (int(owner) == os.getpid() or not _runs(int(owner))):
+                shutil.rmtree(place, ignore_errors=True)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -1,0 +1,336 @@
+"""Compare, Explain and Evaluate in a real Chromium, on a real collection, checked against what the engine says."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_browser import HOSTILE_LABELS, HOSTILE_NAMES, browser, choose_collection, found, open_page, search  # noqa: F401
+
+import gradio_app.tabs.evaluate
+from gradio_app.app import build_app
+from gradio_app.compare import compare
+from gradio_app.create_index import main
+from gradio_app.engine import SearchEngine
+from gradio_app.evaluate import evaluate
+from gradio_app.explain import Settings, explain
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    """A small collection without inverted lists, whose labels and names try to run as programs."""
+    folder = tmp_path_factory.mktemp("hostile")
+    rng = np.random.default_rng(0)
+    for i, label in enumerate(HOSTILE_LABELS):
+        sub = folder / "pictures" / label.replace("/", "")
+        sub.mkdir(parents=True)
+        for j, name in enumerate(HOSTILE_NAMES):
+            pixels = rng.integers(0, 60, (48, 64, 3)) + np.array([40 * i, 190 - 40 * i, 30 * j])
+            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(sub / name)
+    command = ["--data", str(folder / "pictures"), "--encoder", "efficientnet-lite0", "--name", "hostile"]
+    assert main([*command, "--collections", str(folder)]) == 0
+    return SearchEngine.open(folder / "hostile")
+
+
+@pytest.fixture(scope="module")
+def server(demo_collection, hostile):
+    engine = SearchEngine.open(demo_collection)
+    page = build_app([engine, hostile])
+    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, server_port=None, show_error=False)
+    yield url, engine
+    page.close()
+
+
+@pytest.fixture
+def engine(server):
+    return server[1]
+
+
+@pytest.fixture
+def page(open_page):  # noqa: F811
+    return open_page()
+
+
+def open_tab(page, name: str) -> None:
+    """Open a tab; where the page is narrow, those that do not fit are in a menu."""
+    tab = page.get_by_role("tab", name=name, exact=True)
+    if not tab.is_visible():
+        page.locator(".overflow-menu > button").click()
+        tab = page.locator(".overflow-dropdown button", has_text=name)
+    tab.click()
+
+
+def take_example(page, number: int) -> int:
+    """Make an example the query; its id."""
+    tile = page.locator("#ris-examples .ris-tile").nth(number)
+    tile.locator(".ris-use").click()
+    page.wait_for_selector(".ris-crop")
+    return int(tile.get_attribute("data-id"))
+
+
+def change(page, selector: str, action) -> None:
+    """Do something, and wait until what `selector` finds has been drawn anew."""
+    page.eval_on_selector(selector, "element => element.classList.add('old')")
+    action()
+    page.wait_for_selector(f"{selector}:not(.old)")
+
+
+def slide(page, slider: str, value: int) -> None:
+    field = page.locator(f"{slider} input[type=number]")
+    field.fill(str(value))
+    field.press("Enter")
+    field.blur()
+
+
+def shown(page, where: str) -> list[int]:
+    return page.eval_on_selector_all(f"{where} [data-explain]", "tiles => tiles.map(t => Number(t.dataset.explain))")
+
+
+def decoded(page, images: str) -> list[int]:
+    return page.eval_on_selector_all(
+        images, "all => Promise.all(all.map(i => (i.loading = 'eager', i.decode().then(() => i.naturalWidth))))"
+    )
+
+
+def compared(page) -> dict[str, list[str]]:
+    rows = page.locator("#ris-compare tbody tr").all()
+    return {row.get_attribute("data-engine"): row.locator("td").all_inner_texts() for row in rows}
+
+
+def test_engines_are_compared_live(page, engine):
+    id = take_example(page, 4)
+    open_tab(page, "Compare")
+    page.wait_for_selector("#ris-compare table")
+    vector, own_id = engine.encode(engine.store.items[id].path)
+    assert own_id == id
+
+    def check(k, nprobe, rerank=False):
+        answers = compare(engine, vector, own_id, k, nprobe=nprobe, rerank=rerank)
+        rows = compared(page)
+        assert list(rows) == list(answers)
+        assert page.locator("#ris-compare thead").inner_text().split("\t")[1] == f"Recall@{k}"
+        for name, answer in answers.items():
+            recall, hits, search_time, again = rows[name]
+            assert recall.strip() == f"{answer.recall:.2f}"
+            assert hits == f"{round(k * answer.recall)} of {k}"
+            assert re.fullmatch(r"[\d.]+ ms", search_time)
+            assert re.fullmatch(r"[\d.]+ ms, \d+ pictures" if answer.hits.reranked else "–", again)
+            assert shown(page, f"#ris-compare section[data-engine={name}]") == [hit.id for hit in answer.hits]
+        common = len(answers["ivfpq"].ids & answers["faiss"].ids)
+        assert f"Ours and faiss have {common} pictures in common" in page.locator(".ris-overlap").inner_text()
+        for name in ("ivfpq", "faiss"):
+            right = page.locator(f"#ris-compare section[data-engine={name}] .ris-is-true").count()
+            assert right == len(answers[name].ids & answers["exact"].ids)
+
+    check(10, 8)
+    change(page, "#ris-compare table", lambda: slide(page, "#ris-compare-nprobe", 1))
+    check(10, 1)
+    change(page, "#ris-compare table", lambda: slide(page, "#ris-compare-k", 17))
+    check(17, 1)
+    change(page, "#ris-compare table", lambda: slide(page, "#ris-compare-nprobe", 100))
+    change(page, "#ris-compare table", lambda: page.locator("#ris-compare-rerank input").check())
+    check(17, 100, rerank=True)
+    assert [row[0].strip() for row in compared(page).values()] == ["1.00", "1.00", "1.00"]
+
+
+def test_without_a_query_the_tabs_say_what_to_do(page):
+    for name in ("Compare", "Explain"):
+        open_tab(page, name)
+        about = page.locator(f"#ris-{name.lower()}-about")
+        assert "Choose a picture on the Search tab first" in about.inner_text()
+    assert page.locator(".toast-body").count() == 0
+
+
+def test_a_search_is_explained(page, engine):
+    id = take_example(page, 2)
+    results = search(page)
+    open_tab(page, "Explain")
+    page.wait_for_selector(".ris-verdict")
+    assert shown(page, "#ris-strip section:first-child") == results
+    vector, _ = engine.encode(engine.store.items[id].path)
+    settings = Settings("ivfpq", 20, 8)
+
+    def check(expected):
+        verdict = page.locator(".ris-verdict").inner_text()
+        assert verdict == f"{expected.verdict}\nThe way through the index: {expected.path}"
+        facts = page.locator(".ris-facts").inner_text()
+        assert f"no. {expected.place.list_number} {len(expected.place.list_ids)} pictures" in facts
+        code = page.locator(".ris-code > span").all_inner_texts()
+        assert bytes.fromhex("".join(code)) == expected.place.code
+        assert f"{expected.place.score:.4f} rank {expected.place.rank}" in facts
+        assert f"{expected.exact_score:.4f} rank {expected.exact_rank}" in facts
+        assert page.locator(".ris-list img").count() == min(24, len(expected.place.list_ids) - 1)
+        assert page.locator("[aria-current]").get_attribute("data-explain") == str(expected.id)
+
+    check(explain(engine, vector, id, results[0], settings))
+    assert min(decoded(page, "#ris-explain img")) > 0
+    assert page.locator(".ris-card").count() == 2
+    assert page.locator(".ris-classes").first.locator("li").count() == 5
+    assert page.locator(".ris-seen").first.is_visible()
+    page.locator(".ris-heat-on").uncheck()
+    assert not page.locator(".ris-seen").first.is_visible()
+
+    change(page, ".ris-verdict", lambda: page.locator(f"#ris-strip [data-explain='{results[6]}']").click())
+    check(explain(engine, vector, id, results[6], settings))
+    change(page, ".ris-verdict", lambda: slide(page, "#ris-explain-nprobe", 1))
+    check(explain(engine, vector, id, results[6], Settings("ivfpq", 20, 1)))
+    lost = shown(page, "#ris-strip section:nth-child(2)")
+    assert lost  # one list of a hundred cannot hold them all
+    change(page, ".ris-verdict", lambda: page.locator(f"#ris-strip [data-explain='{lost[0]}']").click())
+    expected = explain(engine, vector, id, lost[0], Settings("ivfpq", 20, 1))
+    assert expected.lost
+    check(expected)
+    assert page.locator(".ris-verdict.ris-is-lost").count() == 1
+
+    page.wait_for_selector("#ris-map-plot .main-svg")
+    names = page.locator("#ris-map-plot .legendtext").all_inner_texts()
+    assert names == ["Lists", "Probed lists", "The picture's list", "The query"]
+    points = page.locator("#ris-map-plot .scatterlayer .trace").nth(0).locator("path.point").count()
+    assert points == 99  # the hundredth is probed
+
+    change(page, ".ris-verdict", lambda: page.locator("#ris-explain-engine").get_by_label("faiss", exact=True).check())
+    check(explain(engine, vector, id, lost[0], Settings("faiss", 20, 1)))
+    change(page, ".ris-verdict", lambda: page.locator("#ris-explain-engine").get_by_label("exact", exact=True).check())
+    assert "340 pictures compared, one by one." in page.locator(".ris-verdict").inner_text()
+    page.wait_for_selector("#ris-map", state="hidden")
+
+
+def test_a_result_is_explained_as_it_was_searched(page, engine):
+    id = take_example(page, 5)
+    results = search(page)
+    take_example(page, 1)  # another query meanwhile: the results are still those of the search
+    tile = page.locator("#ris-results .ris-tile").nth(3)
+    tile.hover()
+    tile.locator("[data-act=explain]").click()
+    page.wait_for_selector(".ris-verdict")
+    assert page.get_by_role("tab", name="Explain").get_attribute("aria-selected") == "true"
+    assert engine.store.items[id].path.name in page.locator("#ris-explain-about").inner_text()
+    assert page.locator("[aria-current]").get_attribute("data-explain") == str(results[3])
+    assert page.locator(".ris-verdict").inner_text().startswith("Found at rank 4")
+    open_tab(page, "Search")
+    open_tab(page, "Explain")  # what was being looked at is still there
+    page.wait_for_selector(".ris-verdict")
+    assert page.locator("[aria-current]").get_attribute("data-explain") == str(results[3])
+
+
+def test_what_was_missed_in_a_comparison_is_explained(page):
+    take_example(page, 3)
+    open_tab(page, "Compare")
+    page.wait_for_selector("#ris-compare table")
+    change(page, "#ris-compare table", lambda: slide(page, "#ris-compare-nprobe", 1))
+    missed = page.locator("#ris-compare .ris-is-missed button").first
+    name, id = missed.get_attribute("data-engine"), missed.get_attribute("data-explain")
+    missed.click()
+    page.wait_for_selector(".ris-verdict")
+    assert page.locator(".ris-verdict").inner_text().startswith("Lost")
+    assert page.locator("[aria-current]").get_attribute("data-explain") == id
+    assert page.locator("#ris-explain-nprobe input[type=number]").input_value() == "1"
+    label = {"ivfpq": "IVFPQ (ours)", "faiss": "faiss"}[name]
+    assert page.locator("#ris-explain-engine").get_by_label(label, exact=True).is_checked()
+
+
+def evaluated(page) -> dict[str, list[str]]:
+    rows = page.locator("#ris-evaluate table").first.locator("tbody tr").all()
+    return {row.get_attribute("data-engine"): row.locator("td").all_inner_texts() for row in rows}
+
+
+def test_a_collection_is_evaluated(page, engine):
+    open_tab(page, "Evaluate")
+    page.locator("#ris-evaluate-engines").get_by_label("faiss", exact=True).uncheck()
+    slide(page, "#ris-evaluate-k", 5)
+    page.click("#ris-evaluate-start")
+    page.wait_for_selector(".ris-progress[data-done=true]", timeout=60_000)
+    rows = evaluated(page)
+    assert list(rows) == ["ivfpq", "exact"]
+    for name, (precision, average, accuracy, asked, seconds) in rows.items():
+        *_, final = evaluate(engine, name, k=5, nprobe=8)
+        assert (precision, average, accuracy) == tuple(
+            f"{value:.3f}" for value in (final.precision, final.mean_average_precision, final.accuracy)
+        )
+        assert asked == "340"
+        assert seconds.endswith(" s")
+        if final.worst:
+            table = page.locator(f".ris-worst[data-engine={name}]")
+            assert table.locator("tbody th").all_text_contents() == [confusion.label for confusion in final.worst]
+    if page.locator(".ris-pair img").count():
+        assert min(decoded(page, ".ris-worst[open] .ris-pair img")) > 0
+    page.locator("#ris-evaluate-engines").get_by_label("IVFPQ (ours)", exact=True).uncheck()
+    page.locator("#ris-evaluate-engines").get_by_label("exact", exact=True).uncheck()
+    page.click("#ris-evaluate-start")
+    page.wait_for_selector(".toast-body")
+    assert "Choose at least one engine" in page.locator(".toast-body").inner_text()
+
+
+def test_an_evaluation_is_stopped_and_blocks_nobody(open_page, monkeypatch):  # noqa: F811
+    def slow(*arguments, **keywords):
+        for evaluation in evaluate(*arguments, **keywords):
+            time.sleep(1)
+            yield evaluation
+
+    monkeypatch.setattr(gradio_app.tabs.evaluate, "evaluate", slow)
+    page, other = open_page(), open_page()
+    open_tab(page, "Evaluate")
+    page.click("#ris-evaluate-start")
+    page.wait_for_selector(".ris-progress span:not(:text-is('0 %'))")
+    take_example(other, 0)
+    assert len(search(other)) == 20
+    assert page.locator(".ris-progress[data-done=true]").count() == 0  # the search did not wait for its end
+    assert not page.locator("#ris-evaluate-start").is_enabled()
+    page.click("#ris-evaluate-stop")
+    page.wait_for_selector("#ris-evaluate-start:not([disabled])")
+    so_far = evaluated(page)["ivfpq"]
+    assert re.fullmatch(r"\d+ of 340", so_far[3])
+    page.wait_for_timeout(2500)
+    assert evaluated(page)["ivfpq"] == so_far
+    assert page.locator(".ris-progress[data-done=true]").count() == 0
+
+
+def test_labels_and_names_are_inert_and_a_flat_index_is_explained(page, hostile):
+    choose_collection(page, hostile.name)
+    take_example(page, 0)
+    search(page)
+    open_tab(page, "Compare")
+    page.wait_for_selector("#ris-compare table")
+    assert min(decoded(page, "#ris-compare img")) > 0
+    assert not page.locator("#ris-compare-nprobe").is_visible()
+    open_tab(page, "Explain")
+    page.wait_for_selector(".ris-verdict")
+    assert "25 pictures compared, one by one." in page.locator(".ris-verdict").inner_text()
+    labels = {label.replace("/", "") for label in HOSTILE_LABELS}
+    assert page.locator(".ris-card figcaption").nth(1).inner_text().removeprefix("The hit: ") in labels
+    assert page.locator("#ris-explain-about b").inner_text() in HOSTILE_NAMES
+    assert not page.locator("#ris-map").is_visible()
+    open_tab(page, "Evaluate")
+    page.click("#ris-evaluate-start")
+    page.wait_for_selector(".ris-progress[data-done=true]", timeout=60_000)
+    for details in page.locator(".ris-worst").all():
+        details.evaluate("details => details.open = true")
+    assert set(page.locator(".ris-worst tbody th").all_inner_texts()) <= labels
+    # With the collection everything about it goes.
+    choose_collection(page, "demo")
+    open_tab(page, "Explain")
+    page.wait_for_function("!document.querySelector('.ris-verdict')")
+    assert page.locator("#ris-compare table, #ris-evaluate table").count() == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_shows_every_tab_without_scrolling_sideways(open_page, scheme):  # noqa: F811
+    page = open_page(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True, color_scheme=scheme)
+    take_example(page, 1)
+    search(page)
+    for name, ready in (
+        ("Compare", "#ris-compare table"),
+        ("Explain", "#ris-map-plot .main-svg"),
+        ("Evaluate", "#ris-evaluate"),
+    ):
+        open_tab(page, name)
+        page.wait_for_selector(ready)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    intro = page.locator(".ris-intro:visible").evaluate("e => getComputedStyle(e).color")
+    brightness = sum(int(part) for part in re.findall(r"\d+", intro)[:3]) / 3
+    assert (brightness > 128) == (scheme == "dark")
