@@ -96,7 +96,7 @@ async def require_login(request: Request) -> None:
 
 def shrink(path: Path, side: int) -> bytes:
     """A picture as JPEG whose longer side is at most `side` pixels, upright whatever its EXIF says."""
-    return to_jpeg(Image.fromarray(decode_image(path)), side)
+    return to_jpeg(Image.fromarray(decode_image(path, min_side=side)), side)
 
 
 def to_jpeg(picture: Image.Image, side: int) -> bytes:
