@@ -30,6 +30,7 @@ from gradio_app.tabs.search import search_tab
 from gradio_app.uploads import LOOPBACK
 from gradio_app.visit import Visit
 from gradio_app.workshop import Workshop
+from ivfpq.checks import IndexFileError
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +140,7 @@ def open_collections(names: Sequence[str] | None, folder: Path = COLLECTIONS) ->
     for name in dict.fromkeys(names or there):
         try:
             engines[name] = SearchEngine.open(folder / name)
-        except (EngineError, StoreError) as error:
+        except (EngineError, StoreError, IndexFileError) as error:
             raise UsageError(f"collection {name!r} cannot be opened: {error}") from error
     return engines
 
