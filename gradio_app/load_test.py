@@ -77,8 +77,8 @@ class Report:
             f"{self.sessions} visitors, {len(self.together):,} searches in {self.seconds:.0f} s, {cores} cores",
             f"one visitor alone   median {single:6.1f} ms   p95 {_percentile(self.alone, 95):6.1f} ms",
             f"all at once         median {statistics.median(self.together):6.1f} ms   p95 {p95:6.1f} ms",
-            f"p95 is {p95 / single:.1f} times one visitor's median; shared out evenly over the cores, all at once would "
-            f"take {fair:.0f} ms each",
+            f"p95 is {p95 / single:.1f} times one visitor's median; with the cores shared out evenly, all at once "
+            f"would take {fair:.0f} ms each",
             f"answers mixed up    {len(self.mixed_up)}",
             f"memory in MB        {' '.join(f'{size:.0f}' for size in self.memory) or 'not known here'}",
             f"cache folder in MB  {self.cache:.1f}",
@@ -123,11 +123,10 @@ class Visitor:
                     return output
         raise RuntimeError(f"{event}: no answer")
 
-    async def search(self, engine: SearchEngine, image_id: int, crop: bool) -> tuple[float, str | None]:
+    async def search(self, question: Question) -> tuple[float, str | None]:
         """Choose a picture and search; the time of the search in ms, and what was wrong with the answer."""
-        (picture,) = await self.send(
-            "ris-examples.pick", [None], event_data={"collection": engine.name, "id": image_id}
-        )
+        chosen = {"collection": question.collection, "id": question.image_id}
+        (picture,) = await self.send("ris-examples.pick", [None], event_data=chosen)
         found = TOKEN.search(picture)
         if found is None:
             return 0.0, f"{self.name} chose {chosen} and was shown no picture"
@@ -234,9 +233,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", nargs="+", metavar="NAME", help="collections to search (default: all)")
     parser.add_argument("--sessions", type=int, default=50, metavar="N", help="visitors at once (%(default)s)")
     parser.add_argument("--searches", type=int, default=2000, metavar="N", help="of all together (%(default)s)")
-    parser.add_argument(
-        "--crops", type=float, default=0.2, metavar="SHARE", help="of a part of a picture (%(default)s)"
-    )
+    parser.add_argument("--crops", type=float, default=0.2, metavar="SHARE", help="of parts of pictures (%(default)s)")
+    parser.add_argument("--pause", type=float, default=0.0, metavar="S", help="between two searches (%(default)s)")
     args = parser.parse_args(arguments)
 
     from gradio_app.app import COLLECTIONS, UsageError, open_collections
