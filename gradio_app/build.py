@@ -18,8 +18,8 @@ from typing import Any
 if __package__ in (None, ""):  # run as a script: the project's root, not this folder, is where imports start
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from features.datasets import DatasetError, ImageFolder, reopen_dataset
-from features.encoders import EncoderError, create_encoder, encoder_for
+from features.datasets import DatasetError, ImageFolder
+from features.encoders import EncoderError, create_encoder
 from features.extract import extract
 from features.store import FeatureStore, StoreError
 from gradio_app.create_index import create_index, sync_collection
@@ -66,12 +66,7 @@ def create(folder: Path, final: Path, pictures: Path, packed: bool, say: Say) ->
 def bring_up_to_date(folder: Path, say: Say) -> dict[str, Any]:
     """Take into a collection what has changed in the folder of its images."""
     say("Looking for changes", 0, 0)
-    manifest = FeatureStore.open(folder).manifest
-    dataset = reopen_dataset(manifest["dataset"], manifest["root"])
-    encoder = encoder_for(manifest["encoder"])
-    changes, _ = sync_collection(
-        folder, dataset, encoder, progress=lambda done, total: say("Encoding new pictures", done, total)
-    )
+    changes, _ = sync_collection(folder, progress=lambda done, total: say("Encoding new pictures", done, total))
     counts = {name: len(getattr(changes, name)) for name in ("added", "edited", "renamed", "removed")}
     return {
         "summary": ", ".join(f"{count:,} {name}" for name, count in counts.items())

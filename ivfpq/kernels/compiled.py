@@ -156,11 +156,14 @@ def range_search(x: Floats, nprobe: int, model: Model, lists: Lists, radius: flo
 def _arguments(ready: Ready, lists: Lists, x: Floats, nprobe: int, k: int, vbmi: bool) -> tuple[Any, ...]:
     """What both searches take first."""
     M, wide = ready.table
-    if not x.flags.writeable:
-        x = x.copy()  # numba would compile once more for read-only arrays
     kernel = (True, None) if vbmi and ready.bytes_fit else (None, True)
     work = np.empty((len(x), k + M * (wide // 2 + 32)))
-    return *kernel, ready.record, lists.places, x, nprobe, k, np.empty(len(x), scan.QUERY), work
+    return *kernel, ready.record, lists.places, writeable(x), nprobe, k, np.empty(len(x), scan.QUERY), work
+
+
+def writeable(x: Floats) -> Floats:
+    """The same: numba would compile once more for read-only arrays."""
+    return x if x.flags.writeable else x.copy()
 
 
 def _each(answer: Callable[[slice], Any], nq: int, ready: Ready) -> list[Any]:

@@ -24,7 +24,7 @@ from numba.core import cgutils
 from ivfpq.checks import Floats, Ids, Metric
 from ivfpq.distances import HUGE, SearchResult, product_error
 from ivfpq.invlists import Lists
-from ivfpq.kernels.compiled import _writeable, threads
+from ivfpq.kernels.compiled import threads, writeable
 from ivfpq.kernels.heaps import push_pair, sort_pairs
 from ivfpq.kernels.vectors import (
     LANES,
@@ -136,7 +136,7 @@ class Transform:
 
     def __call__(self, x: Floats) -> Floats:
         """float32 (n, d_in) -> float32 (n, d_out)."""
-        x = _writeable(np.ascontiguousarray(x))
+        x = writeable(np.ascontiguousarray(x))
         y = np.empty((len(x), len(self._arrays[1])), np.float32)
         _spread(lambda first, last: _transform(self._task, x, y, first, last), len(x), x.shape[1] * y.shape[1])
         return y
@@ -385,6 +385,7 @@ class Store:
     """
 
     __slots__ = ("_sketches", "_task", "in_order", "lists")
+    _sketches: Any
 
     def __init__(self, lists: Lists, metric: Metric, before: Store | None) -> None:
         self.lists = lists
@@ -414,7 +415,7 @@ class Store:
         rows, ids : int64 arrays, shape (nq, candidates)
             Rows of the store, -1 for no candidate.
         """
-        x = _writeable(x)
+        x = writeable(x)
         result = SearchResult(np.empty((len(x), k), np.float32), np.empty((len(x), k), np.int64))
         there = _spread(
             lambda first, last: _rerank(self._task, x, rows, ids, first, last, *result),
