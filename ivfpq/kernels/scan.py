@@ -45,7 +45,8 @@ g_l = c_l - centre (the centre is the mean of the centroids for l2, the origin f
     bounds, and passed over when the lower bound is above the k-th distance found. Ties go to the smaller id.
 
 Arrays of the model and the lists come as addresses (records of `compiled.MODEL` and `Lists.places`): then no type of
-array, read-only or unaligned or of wide codes, asks for a compilation of its own, and a call costs less.
+array, read-only or unaligned or of wide codes, asks for a compilation of its own, and a call costs less. What is called
+for each code is handed addresses and records, not arrays: numba counts references to those, one atomic addition each.
 """
 
 from __future__ import annotations
@@ -162,20 +163,29 @@ def _scan(vbmi, plain, model, lists, x, nprobe, kept, theta, queries, work):
     The nearest list of a query is scanned as soon as its tables are there, which gives it a good limit; the others
     after that, list by list, so that a list is read from memory once for all its queries.
     """
-    nq = len(x)
-    probes, base = np.empty(nq * nprobe, np.int64), np.empty(nq * nprobe, np.float32)
+    probes, base = np.empty(len(x) * nprobe, np.int64), np.empty(len(x) * nprobe, np.float32)
+    found = np.empty(2 * TILE, CANDIDATE)
+    found, n = _scan_nearest(vbmi, plain, model, lists, x, nprobe, kept, theta, queries, work, probes, base, found)
+    found, n = _scan_others(vbmi, plain, model, lists, nprobe, queries, probes, base, found, n)
+    return found, _drop(found, n, queries)
+
+
+@part
+def _scan_nearest(vbmi, plain, model, lists, x, nprobe, kept, theta, queries, work, probes, base, found):
+    """Fill queries, probes int64 (nq * nprobe,), the nearest list of each query first, and base float32 likewise.
+
+    Returns the candidates of the nearest lists, and how many.
+    """
+    nq, n, start, stride = len(x), 0, 0, 8 * work.shape[1]
     wide = (model.nlist + 63) & ~63
     a, ends = np.empty(TOGETHER * model.d, np.float32), np.empty(2 * model.M, np.float32)
     scores = np.empty(TOGETHER * wide, np.float32)
-    found, n = np.empty(2 * TILE, CANDIDATE), 0
-    start = 0
     while start < nq:
         count = TOGETHER if nq - start >= TOGETHER else 1
         for q in range(start, start + count):
-            queries[q].uppers = address(work) + 8 * q * work.shape[1]
+            queries[q].uppers = address(work) + stride * q
             queries[q].bytes = queries[q].uppers + 8 * kept
             queries[q].floats = queries[q].bytes + 256 * model.M
-        stride = 8 * work.shape[1]
         at = address(x) + 4 * start * model.d
         _products(model, at, count, address(a), address(scores), 4 * wide, queries[start].floats, stride)
         for q in range(start, start + count):
@@ -194,6 +204,12 @@ def _scan(vbmi, plain, model, lists, x, nprobe, kept, theta, queries, work):
                 found, n = _with_room(found, n, queries)
                 n = _tile(vbmi, plain, model, lists, query, q, number, first, base[q * nprobe], number, found, n)
         start += count
+    return found, n
+
+
+@part
+def _scan_others(vbmi, plain, model, lists, nprobe, queries, probes, base, found, n):
+    """The same of all other lists, in order of the lists."""
     order = _visits(probes, nprobe, model.nlist)
     run = 0
     while run < len(order):
@@ -208,7 +224,7 @@ def _scan(vbmi, plain, model, lists, x, nprobe, kept, theta, queries, work):
                 q, near = order[visit] // nprobe, base[order[visit]]
                 n = _tile(vbmi, plain, model, lists, queries[q], q, number, first, near, following, found, n)
         run = end
-    return found, _drop(found, n, queries)
+    return found, n
 
 
 @part
@@ -259,6 +275,7 @@ def _products(model, x, count, a, scores, scores_stride, tables, tables_stride):
 
 @inner
 def _panel(count, a, n, panel, scale, start, out, stride):
+    """`panel_products` for `count` queries: compiled once, not where it is called."""
     if count == 1:
         panel_products(a, n, panel, scale, start, out, stride)
     else:
