@@ -452,7 +452,9 @@ WORTH_A_THREAD = 1 << 22  # multiplications: about half a millisecond
 
 def _spread(work: Callable[[int, int], Any], n: int, cost: int) -> list[Any]:
     """What work(first, last) gives, on as many threads as n steps of such a cost are worth."""
-    count = min(threads(), n * cost // WORTH_A_THREAD)
+    count = n * cost // WORTH_A_THREAD
+    if count > 1:
+        count = min(count, threads())
     if count <= 1:
         return [work(0, n)]
     ends = np.linspace(0, n, count + 1).astype(int).tolist()
