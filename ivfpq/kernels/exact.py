@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -413,6 +414,7 @@ class Store:
         if lists.blocks.dtype != np.float32 or _mapped(lists.blocks):
             return
         task["wide"] = wide = -(-d // SKETCH) * SKETCH
+        self._sketches: npt.NDArray[np.int8]
         first = 0
         if before is not None and before.lists.blocks is lists.blocks:
             self._sketches, first = before._sketches, before.lists.ntotal
