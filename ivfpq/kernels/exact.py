@@ -25,7 +25,7 @@ from numba.core import cgutils
 from ivfpq.checks import Floats, Ids, Metric
 from ivfpq.distances import HUGE, SearchResult, product_error
 from ivfpq.invlists import Lists
-from ivfpq.kernels.compiled import _writeable, threads
+from ivfpq.kernels.compiled import threads
 from ivfpq.kernels.heaps import push_pair, sort_pairs
 from ivfpq.kernels.vectors import (
     LANES,
@@ -447,6 +447,11 @@ def _mapped(array: Any) -> bool:
     while array is not None and not isinstance(array, np.memmap):
         array = getattr(array, "base", None)
     return array is not None
+
+
+def _writeable(x: Floats) -> Floats:
+    """The same: numba would compile once more for read-only arrays."""
+    return x if x.flags.writeable else x.copy()
 
 
 WORTH_A_THREAD = 1 << 22  # multiplications: about half a millisecond
