@@ -374,7 +374,8 @@ class IndexIVFPQ:
             block = x[start : start + step]
             part = slice(start, start + len(block))
             list_numbers[part] = choose(block, trained.coarse, 1, trained.space)[:, 0]
-            codes[part] = self.pq.encode(block - trained.coarse.y[list_numbers[part]])
+            residual = trained.coarse.y[list_numbers[part]]
+            codes[part] = self.pq.encode(np.subtract(block, residual, out=residual))
         return list_numbers, codes
 
     def _vectors(self, x: Any, name: str) -> Floats:
