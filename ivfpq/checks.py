@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import Any, Literal, get_args
 
@@ -53,7 +54,8 @@ def as_vectors(x: Any, d: int, name: str = "x") -> Floats:
     if array.dtype != np.float32 or not array.flags.c_contiguous:
         with np.errstate(over="ignore"):  # what overflows becomes infinite and is refused below
             array = np.ascontiguousarray(array, dtype=np.float32)
-    if np.logical_and.reduce(np.isfinite(array), axis=None):
+    # A finite sum of squares is the cheap proof; numbers beyond 1e19 need the other.
+    if math.isfinite(np.vdot(array, array)) or np.logical_and.reduce(np.isfinite(array), axis=None):
         return array
     finite = np.isfinite(array).all(axis=1)
     raise ValueError(

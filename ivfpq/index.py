@@ -15,7 +15,7 @@ from ivfpq.kernels.model import Model, coarse_rows, has_terms
 from ivfpq.kmeans import MAX_POINTS_PER_CENTROID, kmeans
 from ivfpq.pq import Codes, ProductQuantizer, Quantizer
 
-ADD_BLOCK = 16384  # vectors encoded at a time
+ADD_BLOCK = 1 << 23  # numbers of the vectors encoded at a time: 32 MiB
 
 
 class IndexIVFPQ:
@@ -403,11 +403,13 @@ class IndexIVFPQ:
     def _encoded(self, x: Floats, trained: Model) -> tuple[Ids, Codes]:
         """The list (n,) and the code (n, M) of each vector."""
         list_numbers, codes = np.empty(len(x), np.int64), np.empty((len(x), self.M), self.lists.dtype)
-        for start in range(0, len(x), ADD_BLOCK):
-            block = x[start : start + ADD_BLOCK]
+        step = max(1, ADD_BLOCK // self.d)
+        for start in range(0, len(x), step):
+            block = x[start : start + step]
             part = slice(start, start + len(block))
             list_numbers[part] = choose(block, trained.coarse, 1, trained.space)[:, 0]
-            codes[part] = self.pq.encode(block - trained.coarse.y[list_numbers[part]])
+            residual = trained.coarse.y[list_numbers[part]]
+            codes[part] = self.pq.encode(np.subtract(block, residual, out=residual))
         return list_numbers, codes
 
     def _vectors(self, x: Any, name: str) -> Floats:

@@ -61,6 +61,9 @@ class IndexRefine:
     -----
     The verbs are those of `IndexIVFPQ`, and so is what concurrent callers may do, as long as they change the base
     through this index only. A range search refines and cuts what the base finds within the radius.
+
+    The first search of float32 vectors in memory makes an 8-bit sketch of each, a quarter of their memory: see
+    `kernels.exact`. Vectors that stay in a file have none.
     """
 
     __slots__ = ("_changes", "_compiled", "_dtype", "_k_factor", "_lock", "base", "metadata", "store")

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -398,6 +399,7 @@ class Store:
         if lists.blocks.dtype != np.float32 or _mapped(lists.blocks):
             return
         task["wide"] = wide = -(-d // SKETCH) * SKETCH
+        self._sketches: npt.NDArray[np.int8]
         first = 0
         if before is not None and before.lists.blocks is lists.blocks:
             self._sketches, first = before._sketches, before.lists.ntotal
@@ -437,7 +439,9 @@ WORTH_A_THREAD = 1 << 22  # multiplications: about half a millisecond
 
 def _spread(work: Callable[[int, int], Any], n: int, cost: int) -> list[Any]:
     """What work(first, last) gives, on as many threads as n steps of such a cost are worth."""
-    count = min(threads(), n * cost // WORTH_A_THREAD)
+    count = n * cost // WORTH_A_THREAD
+    if count > 1:
+        count = min(count, threads())
     if count <= 1:
         return [work(0, n)]
     ends = np.linspace(0, n, count + 1).astype(int).tolist()

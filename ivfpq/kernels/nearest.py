@@ -31,7 +31,6 @@ from ivfpq.kernels.vectors import (
     int32_at,
     intrinsic,
     load_vector,
-    part,
     sources,
     splat,
     sum_of_squares,
@@ -67,7 +66,7 @@ def _tile(typingctx: Any, a: Any, d: Any, panel: Any, start: Any, first: Any, st
     panel, start : int
         Addresses of float32 (d, WIDTH) and (WIDTH,): score[r, j] = start[j] + sum over i of a[r, i] * panel[i, j].
     first : int
-        Number of the panel's first column, a multiple of 16.
+        Number of the panel's first column, a multiple of 16; with 0 the state starts anew.
     state : int
         Address of (ROWS, 3, 16) numbers of 4 bytes. Lane l knows of columns l, l + 16, ...: the smallest score, the
         second smallest, both float32, and the smallest one's column less l, int32.
@@ -88,10 +87,12 @@ def _tile(typingctx: Any, a: Any, d: Any, panel: Any, start: Any, first: Any, st
                 value = splat(b, b.load(where, align=4), _FLOATS)
                 for v in range(VECTORS):
                     b.store(b.call(fused, [value, columns[v], b.load(sums[r][v])]), sums[r][v])
+        fresh = b.icmp_signed("==", first, i64(0))
+        nothing = ir.Constant(_FLOATS, [float("inf")] * LANES)
         numbers = [splat(b, b.trunc(b.add(first, i64(LANES * v)), _I32), _NUMBERS) for v in range(VECTORS)]
         for r in range(ROWS):
             places = [b.add(state, i64(192 * r + 64 * i)) for i in range(3)]
-            best, second = (load_vector(b, place, _FLOATS) for place in places[:2])
+            best, second = (b.select(fresh, nothing, load_vector(b, place, _FLOATS)) for place in places[:2])
             number = load_vector(b, places[2], _NUMBERS)
             for v in range(VECTORS):
                 score = b.load(sums[r][v])
@@ -105,6 +106,35 @@ def _tile(typingctx: Any, a: Any, d: Any, panel: Any, start: Any, first: Any, st
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 6), codegen
+
+
+@intrinsic
+def _smallest(typingctx: Any, state: Any) -> Any:
+    """Bring into lane 0 of the state of one row the smallest score of all, the second smallest, and the column."""
+
+    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        places = [b.add(args[0], i64(64 * i)) for i in range(3)]
+        best, second = (load_vector(b, place, _FLOATS) for place in places[:2])
+        lanes = ir.Constant(_NUMBERS, list(range(LANES)))
+        number = b.add(load_vector(b, places[2], _NUMBERS), lanes)
+        half = LANES // 2
+        while half:
+            parts = [ir.Constant(ir.VectorType(_I32, half), list(range(s, s + half))) for s in (0, half)]
+            (best, other), (second, fourth), (number, column) = (
+                [b.shuffle_vector(v, v, part) for part in parts] for v in (best, second, number)
+            )
+            smaller = b.fcmp_ordered("<", other, best)
+            larger = b.select(smaller, best, other)
+            best, number = b.select(smaller, other, best), b.select(smaller, column, number)
+            second = b.select(b.fcmp_ordered("<", fourth, second), fourth, second)
+            second = b.select(b.fcmp_ordered("<", larger, second), larger, second)
+            half //= 2
+        for place, value in zip(places, (best, second, number), strict=True):
+            value = b.extract_element(value, ir.Constant(_I32, 0))
+            b.store(value, b.inttoptr(place, value.type.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
 
 
 @entry
@@ -132,38 +162,21 @@ def _nearest(task, longest, first, last, a, state, numbers, doubtful):
                 for i in range(t.d):
                     a[r, i] = float32_at(row + 4 * i) - float32_at(t.centre + 4 * i)
                 size[r] = sum_of_squares(row, t.centre, t.d)
-                for i in range(LANES):
-                    state[r, 0, i] = state[r, 1, i] = F32(np.inf)
             for column in range(0, wide, WIDTH):
                 panel, start = t.panels + 4 * t.d * (m * wide + column), t.starts + 4 * (m * wide + column)
                 for r in range(0, full, ROWS):
                     _tile(address(a) + 4 * r * t.d, t.d, panel, start, column, address(state) + 192 * r)
             for r in range(count):
-                number, gap, known = _smallest(state, r)
-                numbers[top + r, m] = number
+                _smallest(address(state) + 192 * r)
+                best, second = np.float64(state[r, 0, 0]), np.float64(state[r, 1, 0])
+                known = best < np.inf
+                numbers[top + r, m] = int32_at(address(state) + 192 * r + 128) if known else 0
                 if t.l2:
                     magnitude = 2.0 * (size[r] + longest[m])
                 else:
                     magnitude = np.sqrt((size[r] + t.floor) * (longest[m] + t.floor))
                 error = t.gamma * magnitude + t.floor
-                doubtful[top + r, m] = not (known and magnitude < HUGE and gap > 2.0 * error)
-
-
-@part
-def _smallest(state, r):
-    """The column of the smallest score, how far the second smallest is from it, and whether there is a smallest."""
-    lane = 0
-    for i in range(1, LANES):
-        if state[r, 0, i] < state[r, 0, lane]:
-            lane = i
-    second = state[r, 1, lane]
-    for i in range(LANES):
-        if i != lane and state[r, 0, i] < second:
-            second = state[r, 0, i]
-    best = state[r, 0, lane]
-    known = best < F32(np.inf)
-    number = int32_at(address(state) + 192 * r + 128 + 4 * lane) + lane if known else 0
-    return number, np.float64(second) - np.float64(best), known
+                doubtful[top + r, m] = not (known and magnitude < HUGE and second - best > 2.0 * error)
 
 
 def nearest(x: Floats, parts: Sequence[Rows], metric: Metric) -> tuple[Ids, npt.NDArray[np.bool_]]:
@@ -191,7 +204,9 @@ def nearest(x: Floats, parts: Sequence[Rows], metric: Metric) -> tuple[Ids, npt.
         a, state = np.empty((rows, d), F32), np.empty((rows, 3, LANES), F32)
         _nearest(task, longest, first, last, a, state, numbers, doubtful)
 
-    count = min(threads(), -(-len(x) * len(parts) * ny * d // WORTH_A_THREAD))
+    count = len(x) * len(parts) * ny * d // WORTH_A_THREAD
+    if count > 1:
+        count = min(count, threads())
     if count <= 1:
         fill(0, len(x))
     else:
