@@ -379,7 +379,8 @@ def test_spec_is_json_and_says_what_the_vectors_depend_on(lite, seeded, seeded_w
     assert lite.spec["preprocessing"]["interpolation"] == "bicubic"
     again = encoder_for(seeded.spec, device="cpu")
     image = random_image(100, 100)
-    np.testing.assert_allclose(again.encode([image]), seeded.encode([image]), atol=1e-5)
+    expected = seeded.encode([image])
+    np.testing.assert_allclose(again.encode([image]), expected, atol=0.01 * expected.max())  # bfloat16 where it is fast
 
 
 def test_safetensors_and_fewer_classes(seeded, seeded_weights, tmp_path):
@@ -387,7 +388,7 @@ def test_safetensors_and_fewer_classes(seeded, seeded_weights, tmp_path):
     state["fc.weight"], state["fc.bias"] = state["fc.weight"][:7].clone(), state["fc.bias"][:7].clone()
     path = tmp_path / "tuned.safetensors"
     save_file(state, path)
-    tuned = create_encoder("resnet50", weights=path, device="cpu")
+    tuned = create_encoder("resnet50", weights=path, device="cpu", runtime="eager")
     image = random_image(100, 100)
     np.testing.assert_allclose(tuned.encode([image]), seeded.encode([image]), rtol=1e-4, atol=1e-4)
     assert tuned.classify(tuned.encode([image])).shape == (1, 7) == (1, len(tuned.classes))
