@@ -199,6 +199,31 @@ def open_dataset(spec: str, *, datasets_dir: str | os.PathLike[str] = "datasets"
     return dataset
 
 
+def reopen_dataset(name: str, root: str | os.PathLike[str]) -> Dataset:
+    """Open the dataset that a collection was made of, by the ``dataset`` and the ``root`` of its manifest.
+
+    Raises
+    ------
+    DatasetError
+        It is not there any more, or has no images.
+    """
+    from features.demo import VIEWS
+
+    root = Path(root)
+    dataset: Dataset
+    # A folder of one's own may bear any of these names, but hardly with the same content.
+    if name == Caltech101.name:
+        dataset = Caltech101(root)
+    elif name == VOC2012.name and (root / "JPEGImages").is_dir():
+        dataset = VOC2012(root)
+    elif name == Demo.name and (root / VIEWS).is_file():
+        dataset = Demo(root)
+    else:
+        dataset = ImageFolder(root)
+    dataset.items  # noqa: B018
+    return dataset
+
+
 def _existing(root: str | os.PathLike[str], title: str, argument: str) -> Path:
     path = Path(root).expanduser().resolve()
     if not path.is_dir():

@@ -268,10 +268,16 @@ class FeatureStore:
             )
 
     def update_manifest(self, **entries: Any) -> None:
-        """Add or replace entries of the manifest, atomically (``metric``, the indexes' files and checksums, ...)."""
+        """Add or replace entries of the manifest, atomically (``metric``, the indexes' files and checksums, ...).
+
+        A file that the manifest spoke of before and does not any more is deleted.
+        """
         with self._lock:
-            manifest = {**read_manifest(self.folder), **entries}
+            before = read_manifest(self.folder)
+            manifest = {**before, **entries}
             write_json(self.folder / MANIFEST, manifest)
+            for file in files_of(before) - files_of(manifest):
+                (self.folder / file).unlink(missing_ok=True)
             self.manifest = manifest
             self.__dict__.pop("items", None)  # their paths follow from the manifest's root
 
@@ -454,6 +460,12 @@ def catalog_file(manifest: dict[str, Any]) -> str:
     return str(manifest.get("catalog", {}).get("file", CATALOG))
 
 
+def numbered(file: str, generation: int) -> str:
+    """Name of a part of a collection in a generation: ``features.npy``, then ``features.1.npy``, ..."""
+    stem, extension = file.split(".")
+    return f"{stem}.{generation}.{extension}" if generation else file
+
+
 def upgrade_catalog(catalog: sqlite3.Connection) -> None:
     """Add what a catalog lacks that was made before collections could be brought up to date."""
     catalog.executescript(_REMOVED_SCHEMA)
@@ -569,9 +581,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     missing = {"root", "count", "damaged", "dim", "dtype", "metric", "encoder", "features"} - manifest.keys()
     if missing:
         raise StoreError(f"{path} lacks {', '.join(sorted(missing))}")
-    for file in (manifest["features"]["file"], catalog_file(manifest)):
-        if Path(file).name != file:
-            raise StoreError(f"{path} names {file!r}, which is not a file of its folder")
+    try:
+        outside = [file for file in files_of(manifest) if Path(file).name != file]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise StoreError(f"{path} does not say which files it speaks of ({type(error).__name__}: {error})") from error
+    if outside:
+        raise StoreError(f"{path} names {outside[0]!r}, which is not a file of its folder")
     return manifest
 
 

@@ -34,6 +34,7 @@ from features.store import (
     FeatureStore,
     StoreError,
     as_rows,
+    numbered,
     path_to,
     read_manifest,
     remove_leftovers,
@@ -114,7 +115,8 @@ def sync(
     batch_size : int
         Images encoded and made durable at a time.
     progress : bool or callable
-        True: a progress bar on stderr. A function is called with the number of encoded images and of those to encode.
+        True: a progress bar on stderr. A function is called after each batch with the number of encoded images and of
+        all to encode; what it raises stops the sync, and the next one goes on from there.
     with_store : callable, optional
         Called with the new store before it is in force; returns entries for the manifest. So what follows from the
         vectors (indexes) becomes new in the same moment as they do. It may write files, under new names.
@@ -166,18 +168,16 @@ def _encode(
     todo = [item for item in items if not stage.has(item.path.relative_to(root), stats[item.path])]
     if len(todo) < len(items):
         logger.info("going on after %d of %d images", len(items) - len(todo), len(items))
-    done = len(items) - len(todo)
+    place, done = 0, len(items) - len(todo)
     bar = tqdm(total=len(items), initial=done, unit="image", disable=progress is not True or not todo, smoothing=0.1)
     with bar, closing(encode_items(todo, encoder, batch_size)) as batches:
         for features, facts in batches:
-            batch, todo = todo[: len(facts)], todo[len(facts) :]
-            stage.put(
-                [(item.path.relative_to(root), stats[item.path]) for item in batch], as_rows(features, dtype), facts
-            )
-            done += len(facts)
+            files = [(item.path.relative_to(root), stats[item.path]) for item in todo[place : place + len(facts)]]
+            stage.put(files, as_rows(features, dtype), facts)
+            place += len(facts)
             bar.update(len(facts))
             if callable(progress):
-                progress(done, len(items))
+                progress(done + place, len(items))
     return stats
 
 
@@ -296,7 +296,7 @@ class _NextGeneration:
         source.update((id, self._path(item)) for id, item in self._added)
         renewed = np.array(sorted(source), np.int64)
         removed = np.array(sorted(record.id for record in self._changes.removed), np.int64)
-        path = folder / _numbered(FEATURES, self._number)
+        path = folder / numbered(FEATURES, self._number)
         with path.open("wb") as file:
             header = {"descr": old.dtype.str, "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
@@ -343,9 +343,13 @@ class _NextGeneration:
         said += [(insert, (id, path_to(self._path(item)), *facts_of(item))) for id, item in self._added]
 
         label = "INSERT INTO labels (image_id, label) VALUES (?, ?)"
+        known: dict[int, set[str]] = {}
+        with self._store.catalog() as catalog:
+            for id, name in catalog.execute("SELECT image_id, label FROM labels"):
+                known.setdefault(id, set()).add(name)
         changes = self._changes
         for file in (*changes.kept, *changes.unread, *changes.edited, *changes.renamed):
-            if set(file.item.labels) != set(self._store.items[file.record.id].labels):
+            if set(file.item.labels) != known.get(file.record.id, set()):
                 said.append(("DELETE FROM labels WHERE image_id = ?", (file.record.id,)))
                 said += [(label, (file.record.id, name)) for name in set(file.item.labels)]
         said += [(label, (id, name)) for id, item in self._added for name in set(item.labels)]
@@ -353,7 +357,7 @@ class _NextGeneration:
 
     def _write_catalog(self, said: list[tuple[str, tuple[Any, ...]]], checksum: str) -> dict[str, Any]:
         """Copy the catalog and say it there; returns what becomes new in the manifest."""
-        path = self._store.folder / _numbered(CATALOG, self._number)
+        path = self._store.folder / numbered(CATALOG, self._number)
         with closing(sqlite3.connect(path, isolation_level=None)) as new:
             with self._store.catalog() as old:
                 old.backup(new)
@@ -381,9 +385,3 @@ class _NextGeneration:
             unchanged=len(changes.kept) + len(changes.unlisted) + len(changes.unread) - len(self._read_now),
             damaged=tuple((path, reason) for path, reason in reasons if reason is not None),
         )
-
-
-def _numbered(name: str, generation: int) -> str:
-    """``features.npy`` -> ``features.3.npy``."""
-    stem, extension = name.split(".")
-    return f"{stem}.{generation}.{extension}"

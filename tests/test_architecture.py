@@ -41,6 +41,13 @@ class TestEverySource:
     def test_reads_and_writes_no_pickle(self, path):
         assert not outside(path, "pickle", "cPickle", "joblib", "shelve", "dill", "cloudpickle", "marshal")
 
+    def test_loads_arrays_and_tensors_without_pickle(self, path):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                options = set(map(ast.unparse, node.keywords))
+                assert "allow_pickle=True" not in options
+                assert ast.unparse(node.func) != "torch.load" or "weights_only=True" in options
+
     def test_only_the_app_imports_gradio(self, path):
         if path.relative_to(ROOT).parts[0] != "gradio_app" or path.name in ("engine.py", "create_index.py"):
             assert not outside(path, "gradio")

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from features import demo
-from features.datasets import VOC2012, Caltech101, DatasetError, Demo, ImageFolder, open_dataset
+from features.datasets import VOC2012, Caltech101, DatasetError, Demo, ImageFolder, open_dataset, reopen_dataset
 from features.demo import View, make_views, render
 
 
@@ -127,6 +127,17 @@ def test_named_datasets_and_folders_open(tmp_path):
     touch(tmp_path, "caltech101/a/1.jpg", "VOCdevkit/VOC2012/JPEGImages/1.jpg", "photos/1.jpg")
     opened = [open_dataset(spec, datasets_dir=tmp_path) for spec in ("caltech", "voc", str(tmp_path / "photos"))]
     assert [dataset.name for dataset in opened] == ["caltech101", "voc2012", "photos"]
+
+
+def test_dataset_of_a_collection_is_opened_again(tmp_path, small_demo):
+    touch(tmp_path, "caltech101/a/1.jpg", "VOCdevkit/VOC2012/JPEGImages/1.jpg", "photos/1.jpg", "own/voc2012/2.jpg")
+    touch(tmp_path, "own/demo/3.jpg")
+    for spec in ("caltech", "voc", "demo", *(str(tmp_path / own) for own in ("photos", "own/voc2012", "own/demo"))):
+        dataset = open_dataset(spec, datasets_dir=tmp_path)
+        again = reopen_dataset(dataset.name, str(dataset.root))
+        assert (type(again), again.items) == (type(dataset), dataset.items)
+    with pytest.raises(DatasetError, match="is not a folder"):
+        reopen_dataset("photos", tmp_path / "gone")
 
 
 @pytest.fixture

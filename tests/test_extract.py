@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -251,6 +252,46 @@ def test_moved_dataset_is_found_again(images, tmp_path):
     assert FeatureStore.open(tmp_path / "c").items == store.items
 
 
+def test_large_jpegs_are_decoded_as_small_as_the_encoder_allows(tmp_path):
+    """The vector is of the reduced picture; the catalog knows the whole one's size."""
+    (tmp_path / "images").mkdir()
+    seen = []
+
+    class Looking(FakeEncoder):
+        min_side = 30
+
+        def preprocess(self, image):
+            seen.append(image.shape)
+            return super().preprocess(image)
+
+    Image.effect_mandelbrot((320, 250), (-3, -2.5, 2, 2.5), 50).convert("RGB").save(tmp_path / "images" / "a.jpg")
+    store = run(ImageFolder(tmp_path / "images"), tmp_path / "c", Looking())
+    assert seen == [(32, 40, 3)]
+    with sqlite3.connect(store.folder / "catalog.sqlite") as catalog:
+        assert catalog.execute("SELECT width, height FROM images").fetchall() == [(320, 250)]
+
+
+def test_a_million_small_images_fit_in_memory(tmp_path):
+    """What each further image costs, listed, encoded and catalogued, is less than a millionth of 1.5 GB."""
+
+    class Counting(FakeEncoder):
+        def encode_prepared(self, prepared):
+            return np.ones((len(prepared), self.dim), np.float32)
+
+    peaks = []
+    for count in (300, 1300):
+        root = tmp_path / str(count)
+        root.mkdir()
+        Image.new("RGB", (4, 4)).save(root / "0.png")
+        for number in range(1, count):
+            os.link(root / "0.png", root / f"{number}.png")
+        tracemalloc.start()
+        run(ImageFolder(root), tmp_path / f"c{count}", Counting(), batch_size=64)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert (peaks[1] - peaks[0]) / 1000 < 1500
+
+
 def test_limit_takes_the_first_images(images, tmp_path):
     store = run(images, tmp_path / "c", limit=7)
     assert store.items == images.items[:7]
@@ -321,7 +362,12 @@ def test_command_line_errors_are_one_line(images, tmp_path, monkeypatch, capsys,
         assert err.startswith("error: ")
         assert err.count("\n") == 1
         assert message in err
-    for arguments in ([], ["--data", "images", "--limit", "0"], ["--data", "images", "--dtype", "int8"]):
+    for arguments in (
+        [],
+        ["--encoder", "auto"],
+        ["--data", "images", "--limit", "0"],
+        ["--data", "images", "--dtype", "int8"],
+    ):
         with pytest.raises(SystemExit):
             main(arguments)
 

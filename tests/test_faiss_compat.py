@@ -197,6 +197,10 @@ def test_adapter_has_our_verbs_and_conventions(metric, spec, tmp_path):
     assert (again.metric, again.ntotal, again.nlist) == (metric, 1000, index.nlist)
     for one, two in zip(again.search(q, 5, nprobe=4), found, strict=True):
         np.testing.assert_array_equal(one, two)
+    assert again.remove_ids([*ids[:400], 1, 2]) == 400
+    left = again.search(q, 1000, nprobe=10).ids
+    assert again.ntotal == 600
+    assert all(set(row[row >= 0]) == set(ids[400:]) for row in left)
 
 
 def test_adapter_refuses_what_does_not_fit(tmp_path):

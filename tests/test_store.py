@@ -12,7 +12,15 @@ import numpy as np
 import pytest
 
 from features.datasets import ImageFolder, Item
-from features.store import FeatureStore, StoreError, StoreWriter, check_same_encoder, partial_folder, sha256_of
+from features.store import (
+    FeatureStore,
+    StoreError,
+    StoreWriter,
+    check_same_encoder,
+    partial_folder,
+    remove_leftovers,
+    sha256_of,
+)
 
 SPEC = {"name": "fake", "dim": 4, "weights": {"argument": None, "source": "a test", "sha256": "ab" * 32}, "size": 8}
 NAMES = ["cats/1.jpg", "cats/2.jpg", "dogs/1.jpg", "dogs/broken.jpg", "dogs/copy of 1.jpg"]
@@ -128,6 +136,26 @@ def test_manifest_is_updated_atomically(store, monkeypatch):
     assert store.metric == "l2"
 
 
+def test_a_file_that_the_manifest_no_longer_names_is_deleted(store):
+    for name in ("ivfpq.index", "faiss.index"):
+        (store.folder / name).write_bytes(b"x")
+    store.update_manifest(indexes={"ivfpq": {"file": "ivfpq.index"}, "faiss": {"file": "faiss.index"}})
+    store.update_manifest(indexes={"faiss": {"file": "faiss.index"}})
+    assert not (store.folder / "ivfpq.index").exists()
+    assert (store.folder / "faiss.index").exists()
+
+
+def test_leftovers_of_other_generations_go_and_everything_else_stays(store):
+    store.update_manifest(indexes={"ivfpq": {"file": "ivfpq.2.index"}})
+    left = ["features.1.npy", "catalog.3.sqlite", "catalog.3.sqlite-journal", "ivfpq.index", ".ivfpq.3.index.ab.tmp"]
+    mine = ["notes.sqlite", "my features.npy", "features.txt", "ivfpq.2.index", "catalog.sqlite-wal", "faiss.index"]
+    for name in left + mine:
+        (store.folder / name).write_bytes(b"x")
+    remove_leftovers(store.folder)
+    names = {path.name for path in store.folder.iterdir()}
+    assert names == {*mine, "features.npy", "catalog.sqlite", "manifest.json"}
+
+
 def test_an_entry_written_by_another_process_is_kept(store):
     other = FeatureStore.open(store.folder)
     other.update_manifest(a=1)
@@ -169,6 +197,13 @@ def test_parts_that_do_not_belong_together_are_refused(store, images, tmp_path):
         ("manifest.json", lambda: edit_manifest(folder, format=99), "format 99; this version reads 1"),
         ("manifest.json", lambda: (folder / "manifest.json").write_text("{"), "cannot be read"),
         ("manifest.json", lambda: (folder / "manifest.json").write_text('{"format": 1}'), "lacks count"),
+        ("manifest.json", lambda: edit_manifest(folder, catalog={"file": "../other/catalog.sqlite"}), "not a file of"),
+        (
+            "manifest.json",
+            lambda: edit_manifest(folder, indexes={"faiss": {"file": "/etc/x"}}),
+            "'/etc/x', which",
+        ),
+        ("manifest.json", lambda: edit_manifest(folder, indexes=["faiss"]), "does not say which files"),
         ("manifest.json", lambda: (folder / "manifest.json").unlink(), "not a collection"),
     ]:
         whole = (folder / part).read_bytes()
@@ -196,6 +231,8 @@ def test_another_encoder_is_refused_and_both_are_named(store):
     store.check_encoder(Fake)
     Fake.spec = {**SPEC, "weights": {**SPEC["weights"], "source": "elsewhere", "argument": "x.pth"}}
     store.check_encoder(Fake)  # the same weights in another place
+    Fake.spec = {**SPEC, "runtime": {"name": "another", "version": "2", "precision": "bfloat16"}}
+    store.check_encoder(Fake)  # run by something else
     for change in ({"name": "real"}, {"dim": 5}, {"size": 9}, {"weights": {**SPEC["weights"], "sha256": "cd" * 32}}):
         now = {**SPEC, **change}
         with pytest.raises(StoreError) as caught:

@@ -14,7 +14,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-NAMES = ("auto", "resnet50", "resnet50-finetuned", "resnet50-scratch", "efficientnet-lite0", "efficientnet-lite2")
+NAMES = (
+    "auto",
+    "resnet50",
+    "resnet50-finetuned",
+    "resnet50-scratch",
+    "efficientnet-lite0",
+    "efficientnet-lite2",
+    "efficientnet-lite2+lite0",
+)
 
 
 class EncoderError(RuntimeError):
@@ -95,7 +103,8 @@ def create_encoder(
     ----------
     name : str
         ``"auto"`` (see `choose_encoder`; the choice is logged), ``"resnet50"``, ``"resnet50-finetuned"``,
-        ``"resnet50-scratch"``, ``"efficientnet-lite0"``, ``"efficientnet-lite2"``.
+        ``"resnet50-scratch"``, ``"efficientnet-lite0"``, ``"efficientnet-lite2"``,
+        ``"efficientnet-lite2+lite0"`` (the most accurate without a download).
     weights : str or path, optional
         A ``.safetensors`` file, or a ``.pth`` state dict (read without unpickling objects). ResNet50 also takes
         ``"IMAGENET1K_V1"`` (its default) and ``"IMAGENET1K_V2"``, downloaded once through torch hub's cache. The

@@ -14,6 +14,9 @@ that ImageNet names come closer than their heads alone; on Caltech101 this adds 
 
 What is stored is that vector times |h|: the cosine stays the same, and the first 1280 numbers stay exactly what the
 classifier reads.
+
+``efficientnet-lite2+lite0`` looks with both networks: h is that of Lite2, the logits are the mean of the two, and s,
+with weight 0.8, is that of Lite0, which tells what Lite2 did not see.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ declare_operators()  # before timm, which imports torchvision
 
 import timm  # noqa: E402
 
+from features.checksum import sha256_of  # noqa: E402
 from features.encoders import EncoderError  # noqa: E402
 from features.encoders.network import NetworkEncoder  # noqa: E402
 from features.encoders.preprocessing import Preprocessing  # noqa: E402
@@ -41,10 +45,16 @@ from features.encoders.weights import class_names, load_into, read_training, rea
 DIM = 2048
 TEMPERATURE = 2.0
 PROBABILITY_WEIGHT = STAGE_WEIGHT = 0.5
+SECOND_STAGE_WEIGHT = 0.8
 PREPROCESSING = Preprocessing(resize=256, crop=224, interpolation="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 _PREPROCESSINGS = {
     "efficientnet-lite0": PREPROCESSING,
     "efficientnet-lite2": replace(PREPROCESSING, resize=292, crop=260),
+}
+_NETWORKS = {
+    "efficientnet-lite0": ("efficientnet-lite0",),
+    "efficientnet-lite2": ("efficientnet-lite2",),
+    "efficientnet-lite2+lite0": ("efficientnet-lite2", "efficientnet-lite0"),
 }
 
 
@@ -74,10 +84,10 @@ class EfficientNetLite(NetworkEncoder):
 
     Parameters
     ----------
-    name : {"efficientnet-lite0", "efficientnet-lite2"}
-        The larger one takes three times as long and finds more.
+    name : {"efficientnet-lite0", "efficientnet-lite2", "efficientnet-lite2+lite0"}
+        Each takes longer and finds more than the one before.
     weights : path, optional
-        A file with a state dict in place of the packaged ImageNet weights.
+        A file with a state dict in place of the packaged ImageNet weights; for a single network.
     device, runtime : str, optional
         See `create_encoder`.
     """
@@ -90,57 +100,85 @@ class EfficientNetLite(NetworkEncoder):
         device: str | None = None,
         runtime: str | None = None,
     ) -> None:
+        networks = _NETWORKS[name]
         if weights is None:
-            path, argument = packaged_weights(name), None
-            source = f"{_package(name)} {metadata.version(_package(name))}"
+            paths, argument = [packaged_weights(network) for network in networks], None
+            packages = map(_package, networks)
+            source = " and ".join(f"{package} {metadata.version(package)}" for package in packages)
+        elif len(networks) > 1:
+            raise EncoderError(f"{name} takes no --weights: it is made of {' and '.join(map(_package, networks))}")
         else:
-            path = Path(weights).expanduser().resolve()
-            argument = source = str(path)
-        state, digest = read_weights(path)
-        training = read_training(path)
+            paths = [Path(weights).expanduser().resolve()]
+            argument = source = str(paths[0])
+        nets, digests = zip(*map(_load, networks, paths), strict=True)
+        training = read_training(paths[0])
         if training is not None and training.network != name:
-            raise EncoderError(f"{path} holds {training.kind}, not {name}")
-        bias = state.get("classifier.bias")
-        names = class_names(training, 1000 if bias is None else len(bias))
-        net: Any = timm.create_model(name.replace("efficientnet-", "tf_efficientnet_"), num_classes=len(names))
-        load_into(net, state, path)
+            raise EncoderError(f"{paths[0]} holds {training.kind}, not {name}")
         super().__init__(
             name,
-            _Descriptor(net),
-            net.classifier,
+            _Descriptor(*nets),
+            nets[0].classifier,
             dim=DIM,
-            preprocessing=_PREPROCESSINGS[name] if training is None else training.preprocessing,
-            classes=names,
+            preprocessing=_PREPROCESSINGS[networks[0]] if training is None else training.preprocessing,
+            classes=class_names(training, nets[0].num_classes),
             multi_label=training is not None and training.multi_label,
-            weights={"argument": argument, "source": source, "sha256": digest},
+            weights={
+                "argument": argument,
+                "source": source,
+                "sha256": digests[0] if len(digests) == 1 else sha256_of(" ".join(digests).encode()),
+            },
             descriptor=(
                 f"pooled head, then class probabilities at temperature {TEMPERATURE} (cosine transform, weight "
-                f"{PROBABILITY_WEIGHT}) and the pooled last stage (weight {STAGE_WEIGHT}), scaled by the head's norm"
+                f"{PROBABILITY_WEIGHT}) and the pooled last stage (weight "
+                f"{STAGE_WEIGHT if len(nets) == 1 else SECOND_STAGE_WEIGHT}), scaled by the head's norm"
             ),
             device=device,
             runtime=runtime,
         )
 
 
+def _load(network: str, path: Path) -> tuple[Any, str]:
+    """A network with its weights, and their SHA-256."""
+    state, digest = read_weights(path)
+    bias = state.get("classifier.bias")
+    net = timm.create_model(
+        network.replace("efficientnet-", "tf_efficientnet_"), num_classes=1000 if bias is None else len(bias)
+    )
+    load_into(net, state, path)
+    return net, digest
+
+
 class _Descriptor(torch.nn.Module):
     """From prepared images to vectors; see the module's docstring."""
 
-    def __init__(self, net: Any) -> None:
+    cosines: torch.Tensor
+
+    def __init__(self, net: Any, second: Any = None) -> None:
         super().__init__()
-        self.net = net
-        room = DIM - net.num_features - net.blocks[-1][-1].bn3.num_features
-        self.register_buffer("cosines", centred_cosines(net.num_classes, room))
+        self.net, self.second = net, second
+        stage = (second or net).blocks[-1][-1].bn3.num_features
+        self.register_buffer("cosines", centred_cosines(net.num_classes, DIM - net.num_features - stage))
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
-        net = self.net
-        maps = net.blocks(net.bn1(net.conv_stem(batch)))
-        head = net.bn2(net.conv_head(maps)).mean(dim=(2, 3))
-        probabilities = (net.classifier(head) / TEMPERATURE).softmax(dim=1)
+        head, stage, logits = _look(self.net, batch)
+        weight = STAGE_WEIGHT
+        if self.second is not None:
+            size = (PREPROCESSING.crop, PREPROCESSING.crop)
+            smaller = torch.nn.functional.interpolate(batch, size, mode="bilinear", antialias=True)
+            _, stage, other = _look(self.second, smaller)
+            logits, weight = (logits + other) / 2, SECOND_STAGE_WEIGHT
+        probabilities = (logits / TEMPERATURE).softmax(dim=1)
         norm = head.norm(dim=1, keepdim=True)
         normalize = torch.nn.functional.normalize
         classes = PROBABILITY_WEIGHT * norm * normalize(probabilities @ self.cosines)
-        stage = STAGE_WEIGHT * norm * normalize(maps.mean(dim=(2, 3)))
-        return torch.cat([head, classes, stage], dim=1)
+        return torch.cat([head, classes, weight * norm * normalize(stage)], dim=1)
+
+
+def _look(net: Any, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Pooled head, pooled last stage and logits of a batch."""
+    maps = net.blocks(net.bn1(net.conv_stem(batch)))
+    head = net.bn2(net.conv_head(maps)).mean(dim=(2, 3))
+    return head, maps.mean(dim=(2, 3)), net.classifier(head)
 
 
 def centred_cosines(classes: int, count: int) -> torch.Tensor:
