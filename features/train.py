@@ -212,7 +212,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--frozen-epochs", type=int, metavar="N", help="so many of them for the last layer alone (default 1; scratch 0)"
     )
-    parser.add_argument("--size", type=int, default=usual.size, metavar="PIXELS", help="image side in training")
+    parser.add_argument(
+        "--size", type=int, default=usual.size, metavar="PIXELS", help="image side that the network sees"
+    )
     parser.add_argument("--batch-size", type=int, default=usual.batch_size, metavar="N")
     parser.add_argument(
         "--learning-rate", type=float, default=usual.learning_rate, metavar="RATE", help="at its highest"

@@ -81,8 +81,9 @@ class Recipe:
     frozen_epochs : int
         Epochs in which the last layer alone learns; 0 for training from scratch.
     size : int
-        Side in pixels of what the network sees in training. Features of a network trained from scratch are taken at
-        this size too, those of a fine-tuned one at the size its initial weights were made for.
+        Side in pixels of what the network sees in training, and afterwards when features are taken with it.
+        EfficientNet-Lite0 fine-tuned at 128 pixels retrieves clearly better at 128 or 160 pixels than at the 224 that
+        its first weights were made for (validation images of Caltech101: 0.859, 0.853 and 0.789).
     batch_size : int
     learning_rate : float
         Of all layers, at its highest.
@@ -169,9 +170,7 @@ class TrainingRun:
             torch.manual_seed(recipe.seed)
             self._net, self._origin, own = _initial_network(recipe, len(parts.classes))
         scale = own.resize / own.crop
-        self._preprocessing = (
-            replace(own, resize=round(recipe.size * scale), crop=recipe.size) if recipe.init == "scratch" else own
-        )
+        self._preprocessing = replace(own, resize=round(recipe.size * scale), crop=recipe.size)
         self._net.to(self.device, memory_format=torch.channels_last)
         self._optimizer = _optimizer(self._net)
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=self._autocast == torch.float16)
@@ -244,8 +243,7 @@ class TrainingRun:
     def _set_mode(self, epoch: int) -> None:
         """Let the last layer learn, or all layers.
 
-        Where training begins with weights, batch normalisation keeps their statistics: those of a batch of 32 are
-        noisy, and those of another image size would not fit the size that the features are taken at.
+        Where training begins with weights, batch normalisation keeps their statistics: a small batch's are noisy.
         """
         frozen = epoch < self.recipe.frozen_epochs
         self._net.requires_grad_(not frozen)

@@ -75,11 +75,11 @@ def test_the_header_tells_classes_recipe_and_metrics(trained, pictures):
     assert (training.network, training.init, training.multi_label) == ("efficientnet-lite0", "imagenet", False)
     assert training.kind == "efficientnet-lite0-finetuned"
     assert training.classes == CLASSES
-    assert (training.preprocessing.crop, training.recipe["size"]) == (224, 64)
+    assert (training.preprocessing.crop, training.recipe["size"]) == (64, 64)
     assert training.recipe["data"] == pictures.name
     assert len(training.recipe["weights"]["sha256"]) == 64
     assert training.metrics["validation_score"] == 1.0
-    assert training.metrics["held_out_score"] >= 0.5  # at 224 pixels, after nine steps at 64
+    assert training.metrics["held_out_score"] >= 0.75
     found = training.metrics["held_out_images"]
     assert found["after"]["queries"] == 8  # two of each class
     assert found["after"]["mean_average_precision"] >= found["before"]["mean_average_precision"]
@@ -99,9 +99,11 @@ def test_the_first_epochs_leave_the_trunk_alone(trained, tmp_path, pictures):
     """With every epoch frozen what the classifier reads stays as it was, and only the classifier differs."""
     out = tmp_path / "head.safetensors"
     train(ImageFolder(pictures), replace(TINY, epochs=1, frozen_epochs=1), out, device="cpu", progress=False)
-    image = np.asarray(view("coffee", 50))
-    encoders = [create_encoder("efficientnet-lite0", weights=weights) for weights in (None, out, trained[0])]
-    before, frozen, after = (encoder.encode([image])[0, :1280] for encoder in encoders)
+    encoders = [
+        create_encoder("efficientnet-lite0", weights=weights, runtime="eager") for weights in (None, out, trained[0])
+    ]
+    prepared = encoders[1].preprocess(np.asarray(view("coffee", 50)))
+    before, frozen, after = (encoder.encode_prepared([prepared])[0, :1280] for encoder in encoders)
     np.testing.assert_allclose(frozen, before, atol=1e-4)
     assert np.abs(after - before).max() > 0.01
 

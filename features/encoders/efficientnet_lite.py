@@ -110,10 +110,10 @@ class EfficientNetLite(NetworkEncoder):
         else:
             paths = [Path(weights).expanduser().resolve()]
             argument = source = str(paths[0])
-        nets, digests = zip(*map(_load, networks, paths), strict=True)
         training = read_training(paths[0])
         if training is not None and training.network != name:
             raise EncoderError(f"{paths[0]} holds {training.kind}, not {name}")
+        nets, digests = zip(*map(_load, networks, paths), strict=True)
         super().__init__(
             name,
             _Descriptor(*nets),
