@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-from features.images import extensions
+from features.images import HEIC_EXTENSIONS, INSTALL_HEIC, extensions
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +103,8 @@ class ImageFolder:
     """Any folder of images, searched recursively.
 
     An image in a subfolder is labelled with that folder's path relative to the root ("animals/cats"); one that lies in
-    the root itself has no label. Hidden files and folders are passed over, and links to folders are not followed.
+    the root itself has no label. Hidden files and folders are passed over, and links to folders are not followed. A
+    folder that cannot be listed, and HEIC images that nothing here can read, are passed over with a warning.
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
@@ -120,12 +121,20 @@ class ImageFolder:
         return [Item(id, path, self._labels(path)) for id, path in enumerate(paths)]
 
     def _walk(self) -> Iterator[Path]:
-        wanted = extensions()
-        for folder, folders, files in os.walk(self.root):
+        wanted, unread = extensions(), 0
+
+        def warn(error: OSError) -> None:
+            logger.warning("%s is passed over: %s", error.filename, error.strerror)
+
+        for folder, folders, files in os.walk(self.root, onerror=warn):
             folders[:] = [name for name in folders if not name.startswith(".")]
             for name in files:
-                if not name.startswith(".") and os.path.splitext(name)[1].lower() in wanted:  # noqa: PTH122
+                extension = os.path.splitext(name)[1].lower()  # noqa: PTH122
+                if not name.startswith(".") and extension in wanted:
                     yield Path(folder, name)
+                unread += extension in HEIC_EXTENSIONS - wanted
+        if unread:
+            logger.warning("%d HEIC images are passed over: %s to read them", unread, INSTALL_HEIC)
 
     def _labels(self, path: Path) -> tuple[str, ...]:
         parent = path.parent.relative_to(self.root).as_posix()
@@ -187,6 +196,31 @@ def open_dataset(spec: str, *, datasets_dir: str | os.PathLike[str] = "datasets"
     else:
         raise DatasetError(f"unknown dataset {spec!r}: it is none of caltech, voc and demo, and no such folder exists")
     dataset.items  # noqa: B018  # an empty dataset is refused here, not somewhere later
+    return dataset
+
+
+def reopen_dataset(name: str, root: str | os.PathLike[str]) -> Dataset:
+    """Open the dataset that a collection was made of, by the ``dataset`` and the ``root`` of its manifest.
+
+    Raises
+    ------
+    DatasetError
+        It is not there any more, or has no images.
+    """
+    from features.demo import VIEWS
+
+    root = Path(root)
+    dataset: Dataset
+    # A folder of one's own may bear any of these names, but hardly with the same content.
+    if name == Caltech101.name:
+        dataset = Caltech101(root)
+    elif name == VOC2012.name and (root / "JPEGImages").is_dir():
+        dataset = VOC2012(root)
+    elif name == Demo.name and (root / VIEWS).is_file():
+        dataset = Demo(root)
+    else:
+        dataset = ImageFolder(root)
+    dataset.items  # noqa: B018
     return dataset
 
 

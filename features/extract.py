@@ -23,10 +23,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
+from features.changes import find_changes
 from features.checksum import sha256_of
 from features.datasets import Dataset, DatasetError, Item, open_dataset
 from features.images import ImageError, decode_image
-from features.store import CATALOG, MANIFEST, FeatureStore, StoreError, StoreWriter, check_same_images
+from features.store import MANIFEST, Facts, FeatureStore, StoreError, StoreWriter, read_manifest
 
 if TYPE_CHECKING:
     import torch
@@ -101,16 +102,12 @@ def extract(
             logger.info("going on after %d of %d images", writer.done, len(items))
         skipped = 0
         bar = tqdm(total=len(items), initial=writer.done, unit="image", disable=progress is not True, smoothing=0.1)
-        with bar, closing(_batches(items[writer.done :], encoder, batch_size)) as batches:
-            for batch in batches:
-                good = [image.tensor for image in batch if image.tensor is not None]
-                features = np.zeros((len(batch), encoder.dim), dtype=np.float32)
-                if good:
-                    features[[image.tensor is not None for image in batch]] = encoder.encode_prepared(good)
-                writer.append(features, [(image.sha256, image.width, image.height, image.error) for image in batch])
-                skipped += len(batch) - len(good)
+        with bar, closing(encode_items(items[writer.done :], encoder, batch_size)) as batches:
+            for features, facts in batches:
+                writer.append(features, facts)
+                skipped += sum(error is not None for *_, error in facts)
                 bar.set_postfix({"damaged": skipped} if skipped else {}, refresh=False)
-                bar.update(len(batch))
+                bar.update(len(facts))
                 if callable(progress):
                     progress(writer.done, len(items))
         try:
@@ -125,15 +122,40 @@ def extract(
     return store
 
 
+def encode_items(
+    items: Sequence[Item], encoder: Encoder, batch_size: int
+) -> Generator[tuple[np.ndarray, list[Facts]], None, None]:
+    """Encode images a batch at a time, in order.
+
+    Yields
+    ------
+    features : float32 (b, dim)
+        Rows of images that cannot be read are zero.
+    facts : list of b tuples (sha256, width, height, error)
+    """
+    with closing(_batches(items, encoder, batch_size)) as batches:
+        for batch in batches:
+            good = [image.tensor for image in batch if image.tensor is not None]
+            features = np.zeros((len(batch), encoder.dim), dtype=np.float32)
+            if good:
+                features[[image.tensor is not None for image in batch]] = encoder.encode_prepared(good)
+            yield features, [(image.sha256, image.width, image.height, image.error) for image in batch]
+
+
 def _finished(folder: Path, dataset: Dataset, items: Sequence[Item], encoder: Encoder, dtype: str) -> FeatureStore:
     """Open a complete store after making sure that it is the one that was asked for."""
     store = FeatureStore.open(folder)
-    hint = "; remove it or choose another folder"
     store.check_encoder(encoder)
     if store.manifest["dtype"] != dtype:
-        raise StoreError(f"{folder} holds {store.manifest['dtype']}, now {dtype} is asked for{hint}")
-    with closing(sqlite3.connect(f"{(folder / CATALOG).as_uri()}?mode=ro", uri=True)) as catalog:
-        check_same_images(catalog, items, dataset.root, folder, hint)
+        raise StoreError(
+            f"{folder} holds {store.manifest['dtype']}, now {dtype} is asked for; remove it or choose another folder"
+        )
+    find_changes(store, dataset, items).refuse(folder)
+    if store.image_count != len(items):
+        raise StoreError(
+            f"{folder} has {store.image_count} images, {dataset.root} now gives {len(items)}; remove it or choose "
+            f"another folder"
+        )
     if store.manifest["root"] != str(dataset.root):
         store.update_manifest(root=str(dataset.root))  # the same images have moved
     return store
@@ -177,21 +199,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--encoder", default="auto", help="auto (default), resnet50 or efficientnet-lite0")
     parser.add_argument("--weights", metavar="PATH", help="weights file for the encoder (.safetensors or .pth)")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: collections/<name of the dataset>")
-    parser.add_argument("--dtype", choices=("float16", "float32"), default="float16")
+    parser.add_argument("--dtype", choices=("float16", "float32"), help="default: float16; with --sync, as it is")
     parser.add_argument("--batch-size", type=_positive, default=32, metavar="N")
     parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N images")
+    parser.add_argument(
+        "--sync",
+        action="store_true",
+        help="bring a collection up to date with added, edited, renamed and removed images",
+    )
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
 
-    from features.encoders import EncoderError, create_encoder
+    from features.encoders import EncoderError, create_encoder, encoder_for
+    from features.sync import sync
 
     try:
         dataset = open_dataset(options.data)
-        encoder = create_encoder(options.encoder, weights=options.weights)
         folder = options.out or Path("collections", dataset.name)
-        store = extract(
-            dataset, encoder, folder, batch_size=options.batch_size, dtype=options.dtype, limit=options.limit
-        )
+        update = options.sync and (folder / MANIFEST).is_file()
+        if update and options.encoder == "auto" and options.weights is None:
+            encoder = encoder_for(read_manifest(folder)["encoder"])
+        else:
+            encoder = create_encoder(options.encoder, weights=options.weights)
+        if update:
+            if options.dtype not in (None, (made := read_manifest(folder)["dtype"])):
+                raise StoreError(f"{folder} holds {made}, now {options.dtype} is asked for")
+            report = sync(dataset, encoder, folder, batch_size=options.batch_size, limit=options.limit)
+            sys.stdout.write(f"{report}\n")
+            store = FeatureStore.open(folder)
+        else:
+            dtype = options.dtype or "float16"
+            store = extract(dataset, encoder, folder, batch_size=options.batch_size, dtype=dtype, limit=options.limit)
     except (DatasetError, EncoderError, StoreError, OSError, sqlite3.Error) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
@@ -200,7 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     manifest = store.manifest
     sys.stdout.write(
-        f"{folder}: {manifest['count']} images ({manifest['damaged']} damaged), {manifest['dim']}-d "
+        f"{folder}: {store.image_count} images ({manifest['damaged']} damaged), {manifest['dim']}-d "
         f"{manifest['dtype']}, {encoder.name}\n"
     )
     return 0

@@ -3,20 +3,26 @@
 One folder holds ``features.npy`` (row = id), ``catalog.sqlite`` (one row per image) and ``manifest.json``, which ties
 them together: it names the encoder, the sizes and the checksum of the vectors. Parts that do not belong together are
 refused.
+
+A store is never changed in place. `features.sync` writes the parts that change under new names (``features.3.npy``:
+that of the third generation) and then replaces the manifest, which names the files in force. So there is one moment at
+which everything becomes new, and who has the old parts open keeps them.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -40,7 +46,8 @@ CREATE TABLE images (
     sha256 TEXT,               -- of the file's content
     width INTEGER,             -- pixels, as seen (after the EXIF orientation)
     height INTEGER,
-    error TEXT                 -- why the image was skipped; its row of the features is zero
+    error TEXT,                -- why the image was skipped; its row of the features is zero
+    generation INTEGER NOT NULL DEFAULT 0  -- of the store when the row of the features was written
 );
 CREATE INDEX images_sha256 ON images (sha256);
 CREATE TABLE labels (
@@ -51,11 +58,31 @@ CREATE TABLE labels (
 CREATE INDEX labels_image ON labels (image_id);
 CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;  -- JSON; see StoreWriter
 """
+_REMOVED_SCHEMA = """
+CREATE TABLE IF NOT EXISTS removed (
+    id INTEGER PRIMARY KEY,    -- never given to another image; its row of the features is zero
+    path NOT NULL,             -- where the image was
+    generation INTEGER NOT NULL
+);
+"""
+Facts = tuple[str | None, int | None, int | None, str | None]  # of an image file: sha256, width, height, error
+
+REMOVED = "removed"  # what an item has for an error where its image left the collection
 _DONE = "(sha256 IS NOT NULL OR error IS NOT NULL)"
 
 
 class StoreError(ValueError):
     """A store is missing, damaged, incomplete, or its parts (or an encoder) do not belong together."""
+
+
+class Record(NamedTuple):
+    """An image file as it was when it was last looked at: path relative to the root, bytes, nanoseconds, SHA-256."""
+
+    id: int
+    path: Path
+    size: int
+    mtime: int
+    sha256: str | None
 
 
 class FeatureStore:
@@ -66,10 +93,15 @@ class FeatureStore:
     folder : Path
         Absolute.
     manifest : dict
-        ``format, dataset, root, count, damaged, dim, dtype, metric, encoder, features, versions``, and whatever
-        `update_manifest` added.
+        ``format, generation, dataset, root, count, removed, damaged, dim, dtype, metric, encoder, features, catalog,
+        versions``, and whatever `update_manifest` added.
     features : ndarray, shape (n, dim), float16 or float32
-        Memory-mapped, read-only. The row of a damaged image is zero.
+        Memory-mapped, read-only. The row of a damaged or removed image is zero.
+
+    Notes
+    -----
+    What is open stays as it was, even when `features.sync` replaces the files meanwhile: open the folder again to see
+    the new state.
     """
 
     def __init__(self, folder: Path, manifest: dict[str, Any], features: np.ndarray) -> None:
@@ -77,6 +109,12 @@ class FeatureStore:
         self.manifest = manifest
         self.features = features
         self._lock = threading.Lock()
+        # Opened once and kept: the file may be replaced and deleted while this store is in use.
+        self._connection = sqlite3.connect(
+            f"{(folder / catalog_file(manifest)).as_uri()}?mode=ro", uri=True, check_same_thread=False
+        )
+        self._catalog_lock = threading.Lock()
+        weakref.finalize(self, self._connection.close)
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> FeatureStore:
@@ -88,8 +126,8 @@ class FeatureStore:
             A part is missing or does not fit the manifest; the message names both sides.
         """
         folder = Path(folder).expanduser().resolve()
-        manifest = _read_manifest(folder)
-        path = folder / FEATURES
+        manifest = read_manifest(folder)
+        path = folder / manifest["features"]["file"]
         try:
             features = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
@@ -100,18 +138,22 @@ class FeatureStore:
                 f"{path} holds {features.dtype.name} {features.shape}, "
                 f"but {folder / MANIFEST} says {wanted[1]} {wanted[0]}"
             )
-        store = cls(folder, manifest, features)
-        with store._catalog() as catalog:
+        catalog_path = folder / catalog_file(manifest)
+        try:
+            store = cls(folder, manifest, features)
+        except sqlite3.DatabaseError as error:
+            raise StoreError(f"{catalog_path} cannot be read: {error}") from error
+        with store.catalog() as catalog:
             count, damaged = catalog.execute("SELECT count(*), count(error) FROM images").fetchone()
             checksum = _about(catalog, "features_sha256")
-        if (count, damaged) != (manifest["count"], manifest["damaged"]):
+        if (count, damaged) != (store.image_count, manifest["damaged"]):
             raise StoreError(
-                f"{folder / CATALOG} lists {count} images, {damaged} of them damaged, but {folder / MANIFEST} says "
-                f"{manifest['count']} and {manifest['damaged']}"
+                f"{catalog_path} lists {count} images, {damaged} of them damaged, but {folder / MANIFEST} says "
+                f"{store.image_count} and {manifest['damaged']}"
             )
         if checksum != manifest["features"]["sha256"]:
             raise StoreError(
-                f"{folder / CATALOG} belongs to features with SHA-256 {checksum}, but {folder / MANIFEST} to features "
+                f"{catalog_path} belongs to features with SHA-256 {checksum}, but {folder / MANIFEST} to features "
                 f"with {manifest['features']['sha256']}"
             )
         return store
@@ -123,24 +165,65 @@ class FeatureStore:
 
     @cached_property
     def items(self) -> list[Item]:
-        """All images in the order of their ids; ``error`` is set for the damaged ones."""
+        """One item for each row of the features; ``error`` is set for the damaged and, to "removed", the removed."""
         root = Path(self.manifest["root"])
-        with self._catalog() as catalog:
+        with self.catalog() as catalog:
             labels: dict[int, list[str]] = {}
             for id, label in catalog.execute("SELECT image_id, label FROM labels ORDER BY image_id, label"):
                 labels.setdefault(id, []).append(label)
-            rows = catalog.execute("SELECT id, path, error FROM images ORDER BY id").fetchall()
-        return [Item(id, root / _path_from(path), tuple(labels.get(id, ())), error) for id, path, error in rows]
+            rows = catalog.execute("SELECT id, path, error FROM images").fetchall()
+            if self.manifest.get("removed"):
+                rows += catalog.execute("SELECT id, path, ? FROM removed", (REMOVED,)).fetchall()
+        return [Item(id, root / path_from(path), tuple(labels.get(id, ())), error) for id, path, error in sorted(rows)]
 
     @cached_property
     def ids(self) -> np.ndarray:
         """Ids of the usable images, ascending int64: those whose row of the features means something."""
-        with self._catalog() as catalog:
+        with self.catalog() as catalog:
             return np.array([id for (id,) in catalog.execute("SELECT id FROM images WHERE error IS NULL")], np.int64)
+
+    @property
+    def image_count(self) -> int:
+        """Images, damaged ones included and removed ones not."""
+        return int(self.manifest["count"]) - int(self.manifest.get("removed", 0))
+
+    @property
+    def generation(self) -> int:
+        """How often the store was brought up to date since it was made."""
+        return int(self.manifest.get("generation", 0))
+
+    def records(self) -> list[Record]:
+        """What the catalog says of each image file, in the order of the ids; removed images have none."""
+        with self.catalog() as catalog:
+            rows = catalog.execute("SELECT id, path, size, mtime, sha256 FROM images ORDER BY id").fetchall()
+        return [Record(id, path_from(path), size, mtime, sha256) for id, path, size, mtime, sha256 in rows]
+
+    def changes_since(self, generation: int) -> tuple[np.ndarray, np.ndarray]:
+        """What an index that was made of an earlier generation lacks.
+
+        Returns
+        -------
+        changed : int64 (n,)
+            Ids of usable images whose vector is of a later generation: new ones and edited ones.
+        gone : int64 (m,)
+            Ids that are no longer of use: of removed images, and of edited ones that cannot be read now.
+        """
+        if generation >= self.generation:
+            return np.empty(0, np.int64), np.empty(0, np.int64)
+        with self.catalog() as catalog:
+            changed, gone = (
+                np.array([id for (id,) in catalog.execute(query, {"since": generation})], np.int64)
+                for query in (
+                    "SELECT id FROM images WHERE generation > :since AND error IS NULL ORDER BY id",
+                    "SELECT id FROM images WHERE generation > :since AND error IS NOT NULL "
+                    "UNION SELECT id FROM removed WHERE generation > :since",
+                )
+            )
+        return changed, gone
 
     def labels(self) -> dict[str, int]:
         """Number of usable images of each label, in the order of the labels."""
-        with self._catalog() as catalog:
+        with self.catalog() as catalog:
             return dict(
                 catalog.execute(
                     "SELECT label, count(*) FROM labels JOIN images ON id = image_id WHERE error IS NULL "
@@ -150,7 +233,7 @@ class FeatureStore:
 
     def hash_of(self, id: int) -> str | None:
         """SHA-256 of an image file when it was encoded; None if it could not even be read."""
-        with self._catalog() as catalog:
+        with self.catalog() as catalog:
             row = catalog.execute("SELECT sha256 FROM images WHERE id = ?", (int(id),)).fetchone()
         if row is None:
             raise KeyError(f"no image with id {id} in {self.folder}")
@@ -158,7 +241,7 @@ class FeatureStore:
 
     def find_hash(self, sha256: str) -> int | None:
         """Smallest id of a usable image with this content, or None."""
-        with self._catalog() as catalog:
+        with self.catalog() as catalog:
             query = "SELECT min(id) FROM images WHERE sha256 = ? AND error IS NULL"
             (id,) = catalog.execute(query, (sha256,)).fetchone()
         return None if id is None else int(id)
@@ -169,29 +252,36 @@ class FeatureStore:
 
     def verify(self) -> None:
         """Read all vectors and raise StoreError if they are not, bit for bit, what was written."""
-        found = sha256_of(self.folder / FEATURES)
+        path = self.folder / self.manifest["features"]["file"]
+        found = sha256_of(path)
         if found != self.manifest["features"]["sha256"]:
             raise StoreError(
-                f"{self.folder / FEATURES} is damaged: its SHA-256 is {found}, but {self.folder / MANIFEST} says "
+                f"{path} is damaged: its SHA-256 is {found}, but {self.folder / MANIFEST} says "
                 f"{self.manifest['features']['sha256']}"
             )
 
     def update_manifest(self, **entries: Any) -> None:
-        """Add or replace entries of the manifest, atomically (``metric``, the indexes' files and checksums, ...)."""
+        """Add or replace entries of the manifest, atomically (``metric``, the indexes' files and checksums, ...).
+
+        A file that the manifest spoke of before and does not any more is deleted.
+        """
         with self._lock:
-            manifest = {**_read_manifest(self.folder), **entries}
+            before = read_manifest(self.folder)
+            manifest = {**before, **entries}
             write_json(self.folder / MANIFEST, manifest)
+            for file in files_of(before) - files_of(manifest):
+                (self.folder / file).unlink(missing_ok=True)
             self.manifest = manifest
             self.__dict__.pop("items", None)  # their paths follow from the manifest's root
 
     @contextmanager
-    def _catalog(self) -> Iterator[sqlite3.Connection]:
-        path = self.folder / CATALOG
+    def catalog(self) -> Iterator[sqlite3.Connection]:
+        """The catalog, read-only, for one thread at a time. What sqlite cannot read is a StoreError."""
         try:
-            with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
-                yield connection
+            with self._catalog_lock:
+                yield self._connection
         except sqlite3.DatabaseError as error:
-            raise StoreError(f"{path} cannot be read: {error}") from error
+            raise StoreError(f"{self.folder / catalog_file(self.manifest)} cannot be read: {error}") from error
 
 
 class StoreWriter:
@@ -249,7 +339,7 @@ class StoreWriter:
             self._check_resumable(items)
         else:
             self._catalog.execute("ROLLBACK")  # executescript commits what is open, so it opens its own
-            self._catalog.executescript(f"BEGIN EXCLUSIVE; {_SCHEMA}")
+            self._catalog.executescript(f"BEGIN EXCLUSIVE; {_SCHEMA} {_REMOVED_SCHEMA}")
             self._catalog.executemany(
                 "INSERT INTO images (id, path, size, mtime) VALUES (?, ?, ?, ?)",
                 ((item.id, path_to(item.path.relative_to(self._dataset.root)), *stat_of(item.path)) for item in items),
@@ -282,9 +372,7 @@ class StoreWriter:
         self._offset = file.tell()
         return file
 
-    def append(
-        self, features: np.ndarray, facts: Sequence[tuple[str | None, int | None, int | None, str | None]]
-    ) -> None:
+    def append(self, features: np.ndarray, facts: Sequence[Facts]) -> None:
         """Write the next images.
 
         Parameters
@@ -293,9 +381,7 @@ class StoreWriter:
             Rows of damaged images are zero.
         facts : b tuples (sha256, width, height, error)
         """
-        rows = np.ascontiguousarray(features, dtype=self._dtype)
-        if not np.isfinite(rows).all():
-            raise StoreError(f"the encoder gave numbers that {self._dtype.name} cannot hold (NaN or infinity)")
+        rows = as_rows(features, self._dtype)
         self._rows.seek(self._offset + self.done * self._dim * self._dtype.itemsize)
         self._rows.write(rows.tobytes())
         self._rows.flush()
@@ -323,16 +409,19 @@ class StoreWriter:
             self.folder / MANIFEST,
             {
                 "format": FORMAT,
+                "generation": 0,
                 "dataset": self._dataset.name,
                 "root": str(self._dataset.root),
                 "count": self._count,
+                "removed": 0,
                 "damaged": damaged,
                 "dim": self._dim,
                 "dtype": self._dtype.name,
                 "metric": "cosine",
                 "encoder": self._spec,
                 "features": {"file": FEATURES, "sha256": checksum},
-                "versions": {name: metadata.version(name) for name in ("numpy", "pillow", "torch")},
+                "catalog": {"file": CATALOG},
+                "versions": versions(),
             },
         )
         self._target.parent.mkdir(parents=True, exist_ok=True)
@@ -343,6 +432,58 @@ class StoreWriter:
         """Let go of the files; what was appended stays."""
         self._catalog.close()
         self._rows.close()
+
+
+def as_rows(features: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
+    """Vectors as they are stored. Raises StoreError where they do not fit the type."""
+    with np.errstate(over="ignore"):
+        rows = np.ascontiguousarray(features, dtype=dtype)
+    if not np.isfinite(rows).all():
+        raise StoreError(f"the encoder gave numbers that {dtype.name} cannot hold (NaN or infinity)")
+    return rows
+
+
+def versions() -> dict[str, str]:
+    """What vectors may depend on besides the encoder."""
+    return {name: metadata.version(name) for name in ("numpy", "pillow", "torch")}
+
+
+def catalog_file(manifest: dict[str, Any]) -> str:
+    """Name of the catalog that a manifest speaks of; early manifests did not say."""
+    return str(manifest.get("catalog", {}).get("file", CATALOG))
+
+
+def numbered(file: str, generation: int) -> str:
+    """Name of a part of a collection in a generation: ``features.npy``, then ``features.1.npy``, ..."""
+    stem, extension = file.split(".")
+    return f"{stem}.{generation}.{extension}" if generation else file
+
+
+def upgrade_catalog(catalog: sqlite3.Connection) -> None:
+    """Add what a catalog lacks that was made before collections could be brought up to date."""
+    catalog.executescript(_REMOVED_SCHEMA)
+    if "generation" not in [column[1] for column in catalog.execute("PRAGMA table_info(images)")]:
+        catalog.execute("ALTER TABLE images ADD COLUMN generation INTEGER NOT NULL DEFAULT 0")
+
+
+def files_of(manifest: dict[str, Any]) -> set[str]:
+    """Names of the files that a manifest speaks of."""
+    indexes = manifest.get("indexes", {}).values()
+    return {manifest["features"]["file"], catalog_file(manifest), *(index["file"] for index in indexes)}
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete parts of a collection, by their names, that the manifest does not speak of: of earlier generations, or
+    written by someone who was stopped.
+    """
+    manifest = read_manifest(folder)
+    parts = "|".join(map(re.escape, {"features", "catalog", *manifest.get("indexes", {})}))
+    named = re.compile(rf"\.?({parts})(\.\d+)?\.(npy|sqlite|index)([-.].*)?")
+    kept = tuple(files_of(manifest))
+    for path in folder.iterdir():
+        if named.fullmatch(path.name) and not path.name.startswith(kept):  # nor a journal of the catalog
+            with suppress(OSError):  # where open files cannot be deleted: the next time
+                path.unlink()
 
 
 def partial_folder(folder: Path) -> Path:
@@ -372,8 +513,8 @@ def check_same_images(catalog: sqlite3.Connection, items: Sequence[Item], root: 
     rows = catalog.execute("SELECT path, size, mtime, sha256 FROM images ORDER BY id").fetchall()
     for (stored, size, mtime, sha256), item in zip(rows, items, strict=False):
         path = item.path.relative_to(root)
-        if _path_from(stored) != path:
-            raise StoreError(f"{where} has {str(_path_from(stored))!r} where {root} now has {str(path)!r}{hint}")
+        if path_from(stored) != path:
+            raise StoreError(f"{where} has {str(path_from(stored))!r} where {root} now has {str(path)!r}{hint}")
         size_now, mtime_now = stat_of(item.path)
         if size_now != size or (mtime_now != mtime and sha256 is not None and sha256_of(item.path) != sha256):
             raise StoreError(f"{item.path} has changed since {where} was made{hint}")
@@ -391,7 +532,8 @@ def path_to(path: Path) -> str | bytes:
     return text
 
 
-def _path_from(stored: str | bytes) -> Path:
+def path_from(stored: str | bytes) -> Path:
+    """What `path_to` was given."""
     return Path(os.fsdecode(stored))
 
 
@@ -415,7 +557,8 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     temporary.replace(path)
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a collection. Raises StoreError if it is missing, damaged or of another format."""
     path = folder / MANIFEST
     if not path.is_file():
         begun = f" (an extraction was begun in {partial_folder(folder)})" if partial_folder(folder).exists() else ""
@@ -430,6 +573,9 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     missing = {"root", "count", "damaged", "dim", "dtype", "metric", "encoder", "features"} - manifest.keys()
     if missing:
         raise StoreError(f"{path} lacks {', '.join(sorted(missing))}")
+    for file in (manifest["features"]["file"], catalog_file(manifest)):
+        if Path(file).name != file:
+            raise StoreError(f"{path} names {file!r}, which is not a file of its folder")
     return manifest
 
 

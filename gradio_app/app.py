@@ -6,11 +6,17 @@ python gradio_app/app.py [--data NAME ...] [--host 127.0.0.1] [--port 7860] [--s
 from __future__ import annotations
 
 import argparse
+import atexit
 import logging
+import os
+import shutil
 import socket
 import sys
+import tempfile
 import threading
+import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +24,7 @@ if __package__ in (None, ""):  # started as a script: Python put this folder on 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import gradio as gr
+import numpy as np
 
 from features.encoders import EncoderError
 from features.store import StoreError
@@ -34,10 +41,12 @@ from gradio_app.tabs.subject import Desk
 from gradio_app.uploads import LOOPBACK
 from gradio_app.visit import Visit
 from gradio_app.workshop import Workshop
+from ivfpq.checks import IndexFileError
 
 logger = logging.getLogger(__name__)
 
 COLLECTIONS = Path("collections")
+MAX_CACHE = 2 * 2**30  # bytes of uploads that are kept
 _WATCH = (Path(__file__).parent / "static" / "watch.js").read_text(encoding="utf-8")
 
 Engines = Mapping[str, SearchEngine] | Iterable[SearchEngine]
@@ -149,7 +158,7 @@ def open_collections(names: Sequence[str] | None, folder: Path = COLLECTIONS) ->
     for name in dict.fromkeys(names or there):
         try:
             engines[name] = SearchEngine.open(folder / name)
-        except (EngineError, StoreError) as error:
+        except (EngineError, StoreError, IndexFileError) as error:
             raise UsageError(f"collection {name!r} cannot be opened: {error}") from error
     return engines
 
@@ -196,6 +205,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    # Uploads lie in a folder that is this server's own and goes with it, unless the environment names one.
+    if "GRADIO_TEMP_DIR" not in os.environ:
+        os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="reverse-image-search-")
+        atexit.register(shutil.rmtree, os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
+    cache = Path(os.environ["GRADIO_TEMP_DIR"])
     try:
         check_port(args.host, args.port)
         engines = open_collections(args.data)
@@ -204,7 +218,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         page = build_app(engines, manage=COLLECTIONS if managed else None)
     except UsageError as error:
         parser.exit(1, f"app.py: {error}\n")
-    threading.Thread(target=_load_encoders, args=(list(engines.values()),), daemon=True).start()
+    threading.Thread(target=_warm_up, args=(list(engines.values()),), daemon=True).start()
+    threading.Thread(target=_keep_small, args=(cache,), daemon=True).start()
     page.launch(
         server_name=args.host,
         server_port=args.port,
@@ -223,13 +238,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _load_encoders(engines: Sequence[SearchEngine]) -> None:
-    """Loading takes seconds; better while the page opens than at the first search."""
+def _warm_up(engines: Sequence[SearchEngine]) -> None:
+    """Loading the network, compiled functions and libraries takes a second; better now than at the first search."""
     for engine in engines:
+        grey = np.full((64, 64, 3), 128, np.uint8)
         try:
-            engine.encoder  # noqa: B018
+            for name in engine.engines:
+                if name != "exact":  # that one reads all vectors into memory: not before someone wants it
+                    engine.search(grey, engine=name)
+            for label in list(engine.labels)[:1]:
+                engine.search(grey, filter={"label": label})
         except EncoderError as error:
             logger.warning("%s can only be browsed: %s", engine.name, error)
+
+
+def _keep_small(folder: Path) -> None:
+    """Delete the oldest uploads whenever all of them together are too large; Gradio itself goes by their age only."""
+    while True:
+        time.sleep(60)
+        files = []
+        for path in folder.rglob("*"):
+            with suppress(OSError):
+                if path.is_file():
+                    files.append((path.stat().st_mtime, path.stat().st_size, path))
+        too_many = sum(size for _, size, _ in files) - MAX_CACHE
+        for _, size, path in sorted(files):
+            if too_many <= 0:
+                break
+            with suppress(OSError):
+                path.unlink()
+            too_many -= size
 
 
 if __name__ == "__main__":

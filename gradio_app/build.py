@@ -18,11 +18,11 @@ from typing import Any
 if __package__ in (None, ""):  # run as a script: the project's root, not this folder, is where imports start
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from features.datasets import DatasetError, ImageFolder
-from features.encoders import EncoderError, create_encoder
+from features.datasets import DatasetError, ImageFolder, reopen_dataset
+from features.encoders import EncoderError, create_encoder, encoder_for
 from features.extract import extract
 from features.store import FeatureStore, StoreError
-from gradio_app.create_index import create_index
+from gradio_app.create_index import create_index, sync_collection
 from gradio_app.zips import ZipError, unpack
 
 MAX_SKIPPED = 200  # files named in a report
@@ -63,6 +63,24 @@ def create(folder: Path, final: Path, pictures: Path, packed: bool, say: Say) ->
     return _report(store, passed_over)
 
 
+def bring_up_to_date(folder: Path, say: Say) -> dict[str, Any]:
+    """Take into a collection what has changed in the folder of its images."""
+    say("Looking for changes", 0, 0)
+    manifest = FeatureStore.open(folder).manifest
+    dataset = reopen_dataset(manifest["dataset"], manifest["root"])
+    encoder = encoder_for(manifest["encoder"])
+    changes, _ = sync_collection(
+        folder, dataset, encoder, progress=lambda done, total: say("Encoding new pictures", done, total)
+    )
+    counts = {name: len(getattr(changes, name)) for name in ("added", "edited", "renamed", "removed")}
+    return {
+        "summary": ", ".join(f"{count:,} {name}" for name, count in counts.items())
+        + f"; {changes.unchanged:,} as they were",
+        "skipped": len(changes.damaged),
+        "files": [[os.fspath(path), reason] for path, reason in changes.damaged[:MAX_SKIPPED]],
+    }
+
+
 def _report(store: FeatureStore, passed_over: int) -> dict[str, Any]:
     root = Path(store.manifest["root"])
     skipped = [(item.path, item.error) for item in store.items if item.error is not None]
@@ -94,7 +112,11 @@ def main() -> int:
             _write({"stage": stage, "done": done, "total": total})
 
     try:
-        report = create(Path(job["folder"]), Path(job["final"]), Path(job["pictures"]), job["packed"], say)
+        folder = Path(job["folder"])
+        if "pictures" in job:
+            report = create(folder, Path(job["final"]), Path(job["pictures"]), job["packed"], say)
+        else:
+            report = bring_up_to_date(folder, say)
     except (DatasetError, EncoderError, StoreError, ZipError, ValueError, OSError) as error:
         _write({"error": str(error)})
         return 1

@@ -22,18 +22,20 @@ if __package__ in (None, ""):  # run as a script: the project's root, not this f
 import numpy as np
 from numpy.typing import NDArray
 
-from features.datasets import DatasetError, open_dataset
-from features.encoders import EncoderError, create_encoder
+from features.datasets import Dataset, DatasetError, open_dataset
+from features.encoders import Encoder, EncoderError, create_encoder, encoder_for
 from features.extract import extract
-from features.store import FeatureStore, StoreError, sha256_of
-from gradio_app.engine import DEFAULT_NPROBE, INDEX_FILES, add_rows
+from features.store import MANIFEST, FeatureStore, StoreError, numbered, read_manifest, sha256_of
+from features.sync import Progress, SyncReport, sync
+from gradio_app.engine import DEFAULT_NPROBE, INDEX_FILES, EngineError, add_rows, read_index
 from ivfpq import IndexFlat, SearchResult, index_factory, save
-from ivfpq.checks import Metric
+from ivfpq.checks import IndexFileError, Metric
 from ivfpq.faiss_compat import FaissIndex
 from ivfpq.metrics import knn_recall_at_k
 
 logger = logging.getLogger("create_index")
 
+FACTORY = "IVF100,PQ8"
 K = 10
 HELD_OUT = 500
 MAX_TRAIN = 65_536  # faiss's own default at IVF256 or PQ8: 256 vectors a centroid; more changes nothing measurable
@@ -53,10 +55,29 @@ class EngineReport:
     us_per_query: float | None
 
 
+@dataclass(frozen=True)
+class IndexUpdate:
+    """What `sync_collection` did to one index: vectors taken out and put in, why it was built anew (if it was), s."""
+
+    engine: str
+    taken_out: int
+    put_in: int
+    rebuilt: str | None
+    seconds: float
+
+    def __str__(self) -> str:
+        done = (
+            f"built anew, {self.rebuilt}"
+            if self.rebuilt
+            else f"{self.taken_out} vectors taken out and {self.put_in} put in, quantizers kept"
+        )
+        return f"{self.engine}: {done} ({self.seconds:.2f} s)"
+
+
 def create_index(
     store: FeatureStore,
     *,
-    factory: str = "IVF100,PQ8",
+    factory: str = FACTORY,
     engines: Sequence[str] = ("ivfpq", "faiss"),
     metric: Metric = "cosine",
     seed: int = 0,
@@ -71,15 +92,100 @@ def create_index(
     ValueError
         If the store holds no usable vector, or the factory string or metric is unknown.
     """
+    reports, entries = _build(store, factory, engines, metric, seed)
+    # An engine that is not rebuilt keeps its index as long as that covers the same vectors by the same metric.
+    kept = {
+        name: entry
+        for name, entry in store.manifest.get("indexes", {}).items()
+        if name not in engines and store.manifest["metric"] == metric and _is_current(store, entry)
+    }
+    store.update_manifest(metric=metric, indexes={**kept, **entries})
+    return reports
+
+
+def sync_collection(
+    folder: Path,
+    dataset: Dataset,
+    encoder: Encoder,
+    *,
+    limit: int | None = None,
+    progress: bool | Progress = True,
+) -> tuple[SyncReport, list[IndexUpdate]]:
+    """Bring a collection, vectors and indexes, up to date with its images: see `features.sync.sync`.
+
+    Indexes keep their trained quantizers, and vectors are taken out and put in, unless more than half of them change or
+    the collection has grown to what the factory string that was asked for needs. All becomes new in one moment; whoever
+    has the collection open goes on with what it was and sees the new one when opening it again.
+
+    Parameters
+    ----------
+    progress : bool or callable
+        See `features.sync.sync`.
+
+    Raises
+    ------
+    StoreError
+        See `features.sync.sync`. The collection is as it was.
+    """
+    updates: list[IndexUpdate] = []
+
+    def update_indexes(store: FeatureStore) -> dict[str, Any]:
+        entries = {}
+        for name, entry in store.manifest.get("indexes", {}).items():
+            entries[name], update = _update(store, name, entry)
+            updates.extend([update] if update else [])
+        return {"indexes": entries} if entries else {}
+
+    report = sync(dataset, encoder, folder, limit=limit, progress=progress, with_store=update_indexes)
+    return report, updates
+
+
+def _update(store: FeatureStore, name: str, entry: dict[str, Any]) -> tuple[dict[str, Any], IndexUpdate | None]:
+    """The manifest's entry of an index over the vectors as they are now, and what was done for it."""
+    started = time.perf_counter()
+    changed, gone = store.changes_since(entry.get("generation", 0))
+    if not changed.size and not gone.size:
+        return entry, None
+    asked = entry.get("asked", entry["factory"])
+    metric: Metric = store.manifest["metric"]
+    enough = index_factory(store.features.shape[1], asked, metric=metric).train_size_min
+    reason, taken_out = None, 0
+    if changed.size + gone.size > store.ids.size / 2:
+        reason = "more than half of the collection has changed"
+    elif entry["factory"] != asked and len(_split(store, entry["seed"])[1]) >= enough:
+        reason = f"there are enough images for {asked} now"
+    else:
+        try:
+            index = read_index(store, name, entry)
+            taken_out = int(index.remove_ids(np.concatenate([changed, gone])))
+            add_rows(index, store, changed)
+            if index.ntotal != store.ids.size:
+                reason = f"it did not hold what it should ({index.ntotal} vectors, not {store.ids.size})"
+        except (EngineError, IndexFileError, RuntimeError) as error:  # faiss cannot take vectors out of some kinds
+            reason = str(error)
+    if reason is None:
+        entry = _save(index, store, name, entry["factory"], asked, entry["seed"])
+    else:
+        logger.info("%s is built anew: %s", name, reason)
+        entry = _build(store, asked, [name], metric, entry["seed"])[1][name]
+    return entry, IndexUpdate(name, taken_out, int(changed.size), reason, time.perf_counter() - started)
+
+
+def _is_current(store: FeatureStore, entry: dict[str, Any]) -> bool:
+    return not any(ids.size for ids in store.changes_since(entry.get("generation", 0)))
+
+
+def _build(
+    store: FeatureStore, factory: str, engines: Sequence[str], metric: Metric, seed: int
+) -> tuple[list[EngineReport], dict[str, dict[str, Any]]]:
+    """Train, measure and save indexes; returns the reports and the entries for the manifest."""
     if store.ids.size == 0:
         raise ValueError(f"{store.folder} holds no readable image, so there is nothing to index")
     d = store.features.shape[1]
-    rng = np.random.default_rng(seed)
-    shuffled = rng.permutation(store.ids)
-    held_out = np.sort(shuffled[: min(HELD_OUT, store.ids.size // 10)])
-    kept = np.sort(shuffled[held_out.size :])
-    training = np.sort(shuffled[held_out.size :][:MAX_TRAIN])
+    held_out, training = _split(store, seed)
+    kept = np.setdiff1d(store.ids, held_out)
 
+    asked = factory
     needed = index_factory(d, factory, metric=metric, seed=seed).train_size_min
     if training.size < needed:
         logger.warning("%s needs %d images to train, there are %d: building Flat", factory, needed, training.size)
@@ -87,13 +193,7 @@ def create_index(
 
     queries = _rows(store, held_out)
     truth = _exact_neighbours(store, kept, queries, metric)
-    reports = []
-    # An engine that is not rebuilt keeps its index as long as that covers the same images by the same metric.
-    listed = {
-        name: entry
-        for name, entry in store.manifest.get("indexes", {}).items()
-        if name not in engines and entry["images"] == store.ids.size and store.manifest["metric"] == metric
-    }
+    reports, entries = [], {}
     for engine in engines:
         index: Any = (
             index_factory(d, factory, metric=metric, seed=seed)
@@ -110,35 +210,45 @@ def create_index(
         recall, us_per_query = _measure(index, queries, truth)
         add_rows(index, store, held_out)
 
-        path = store.folder / INDEX_FILES[engine]
-        if engine == "ivfpq":
-            save(index, path, metadata={"collection": store.folder.name, "encoder": store.manifest["encoder"]["name"]})
-        else:
-            index.save(path)
-        listed[engine] = {
-            "file": path.name,
-            "sha256": sha256_of(path),
-            "factory": factory,
-            "seed": seed,
-            "images": int(store.ids.size),
-        }
+        entries[engine] = _save(index, store, engine, factory, asked, seed)
         reports.append(
             EngineReport(
                 engine=engine,
                 factory=factory,
                 train_s=trained - started,
                 add_s=added - trained,
-                file_bytes=path.stat().st_size,
+                file_bytes=(store.folder / entries[engine]["file"]).stat().st_size,
                 bytes_per_vector=index.code_size + np.dtype(np.int64).itemsize,
                 recall_at_10=recall,
                 us_per_query=us_per_query,
             )
         )
-    store.update_manifest(metric=metric, indexes=listed)
-    for name, file in INDEX_FILES.items():
-        if name not in listed:
-            (store.folder / file).unlink(missing_ok=True)
-    return reports
+    return reports, entries
+
+
+def _split(store: FeatureStore, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Ids that are held out of training and ids to train on, both ascending."""
+    shuffled = np.random.default_rng(seed).permutation(store.ids)
+    number = min(HELD_OUT, store.ids.size // 10)
+    return np.sort(shuffled[:number]), np.sort(shuffled[number:][:MAX_TRAIN])
+
+
+def _save(index: Any, store: FeatureStore, engine: str, factory: str, asked: str, seed: int) -> dict[str, Any]:
+    """Write an index as that of the store's generation; returns the manifest's entry."""
+    path = store.folder / numbered(INDEX_FILES[engine], store.generation)
+    if engine == "ivfpq":
+        save(index, path, metadata={"collection": store.folder.name, "encoder": store.manifest["encoder"]["name"]})
+    else:
+        index.save(path)
+    return {
+        "file": path.name,
+        "sha256": sha256_of(path),
+        "factory": factory,
+        "asked": asked,  # differs where there were too few images to train it
+        "seed": seed,
+        "images": int(store.ids.size),
+        "generation": store.generation,
+    }
 
 
 def _rows(store: FeatureStore, ids: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -210,11 +320,16 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument("--encoder", default="auto", help="auto (default), resnet50 or efficientnet-lite0")
     parser.add_argument("--weights", metavar="PATH", help="weights file for the encoder")
-    parser.add_argument("--factory", default="IVF100,PQ8", help="index description, as faiss writes it (%(default)s)")
-    parser.add_argument("--engine", choices=["ivfpq", "faiss", "both"], default="both")
-    parser.add_argument("--metric", choices=["cosine", "l2", "ip"], default="cosine")
+    parser.add_argument("--factory", help=f"index description, as faiss writes it ({FACTORY})")
+    parser.add_argument("--engine", choices=["ivfpq", "faiss", "both"], help="(both)")
+    parser.add_argument("--metric", choices=["cosine", "l2", "ip"], help="(cosine)")
     parser.add_argument("--name", help="name of the collection (default: that of the dataset)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, help="(0)")
+    parser.add_argument(
+        "--sync",
+        action="store_true",
+        help="bring an existing collection up to date with added, edited, renamed and removed images",
+    )
     parser.add_argument("--limit", type=_positive, metavar="N", help="take only N images")
     parser.add_argument("--collections", type=Path, default=Path("collections"), metavar="DIR", help="(%(default)s)")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
@@ -248,13 +363,58 @@ def run(args: argparse.Namespace) -> str:
     """Do what the command line asks; returns what belongs on stdout."""
     dataset = open_dataset(args.data)
     folder = args.collections / collection_name(args.name or dataset.name)
+    if args.sync and (folder / MANIFEST).is_file():
+        return _run_sync(args, dataset, folder)
     encoder = create_encoder(_encoder_of(folder, args.encoder), weights=args.weights)
-    index_factory(encoder.dim, args.factory, metric=args.metric)  # a bad factory string is refused before hours of work
-    store = extract(dataset, encoder, folder, limit=args.limit)
-    engines = list(INDEX_FILES) if args.engine == "both" else [args.engine]
-    reports = create_index(store, factory=args.factory, engines=engines, metric=args.metric, seed=args.seed)
+    index_factory(encoder.dim, args.factory or FACTORY, metric=args.metric or "cosine")  # refused before hours of work
+    extract(dataset, encoder, folder, limit=args.limit)
+    return _run_create(args, dataset, folder)
 
-    skipped = len(store.items) - store.ids.size
+
+def _run_sync(args: argparse.Namespace, dataset: Dataset, folder: Path) -> str:
+    made = read_manifest(folder)
+    if args.encoder == "auto" and args.weights is None:
+        encoder = encoder_for(made["encoder"])
+    else:
+        encoder = create_encoder(_encoder_of(folder, args.encoder), weights=args.weights)
+    report, updates = sync_collection(folder, dataset, encoder, limit=args.limit)
+    if args.json:
+        done = json.dumps(
+            {"collection": str(folder), **asdict(report), "engines": [asdict(update) for update in updates]},
+            indent=2,
+            default=str,
+        )
+    else:
+        done = "\n".join([f"{folder}: {report}", *map(str, updates)])
+    if _is_as_asked(args, read_manifest(folder)):
+        return done
+    return f"{done}\n{_run_create(args, dataset, folder)}"
+
+
+def _is_as_asked(args: argparse.Namespace, manifest: dict[str, Any]) -> bool:
+    """Whether the indexes are those of the command line; what it does not say may be anything."""
+    indexes = manifest.get("indexes", {})
+    return (
+        bool(indexes)
+        and (args.engine is None or set(indexes) >= set(_engines(args)))
+        and args.metric in (None, manifest["metric"])
+        and all(args.seed in (None, entry["seed"]) for entry in indexes.values())
+        and all(args.factory in (None, entry.get("asked", entry["factory"])) for entry in indexes.values())
+    )
+
+
+def _engines(args: argparse.Namespace) -> list[str]:
+    return list(INDEX_FILES) if args.engine in (None, "both") else [args.engine]
+
+
+def _run_create(args: argparse.Namespace, dataset: Dataset, folder: Path) -> str:
+    store = FeatureStore.open(folder)
+    metric: Metric = args.metric or "cosine"
+    reports = create_index(
+        store, factory=args.factory or FACTORY, engines=_engines(args), metric=metric, seed=args.seed or 0
+    )
+
+    skipped = store.manifest["damaged"]
     held_out = min(HELD_OUT, store.ids.size // 10)
     if args.json:
         return json.dumps(
@@ -263,14 +423,14 @@ def run(args: argparse.Namespace) -> str:
                 "images": int(store.ids.size),
                 "skipped": int(skipped),
                 "encoder": store.manifest["encoder"]["name"],
-                "metric": args.metric,
+                "metric": metric,
                 "queries": held_out,
                 "engines": [asdict(report) for report in reports],
             },
             indent=2,
         )
     lines = [
-        f"{folder}: {store.ids.size} images of {dataset.name}, {store.manifest['encoder']['name']}, {args.metric}",
+        f"{folder}: {store.ids.size} images of {dataset.name}, {store.manifest['encoder']['name']}, {metric}",
         "",
         format_table(reports),
         "",

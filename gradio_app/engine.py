@@ -404,8 +404,28 @@ def add_rows(index: Any, store: FeatureStore, ids: NDArray[np.int64]) -> None:
 
 
 def _open_index(store: FeatureStore, name: str, recorded: Mapping[str, Any]) -> SearchableIndex:
-    """Load one index and make sure that it is the one the manifest speaks of."""
-    path = store.folder / INDEX_FILES[name]
+    """Load one index and make sure that it belongs to the vectors of the collection as they are now."""
+    path = store.folder / recorded["file"]
+    if any(ids.size for ids in store.changes_since(recorded.get("generation", 0))):
+        raise EngineError(f"{path} is older than the vectors of its collection: run create_index.py --sync for it")
+    index = read_index(store, name, recorded)
+    if index.ntotal != store.ids.size:
+        raise EngineError(
+            f"{path} holds {index.ntotal} vectors, the collection {store.ids.size}: "
+            f"run create_index.py for this collection again"
+        )
+    return index
+
+
+def read_index(store: FeatureStore, name: str, recorded: Mapping[str, Any]) -> Any:
+    """Load an index file and make sure that it is the one that the manifest records.
+
+    Raises
+    ------
+    EngineError
+        If it is not, or is of another metric or dimension.
+    """
+    path = store.folder / recorded["file"]
     again = "run create_index.py for this collection again"
     if not path.is_file():
         raise EngineError(f"{path} is missing though the manifest lists it: {again}")
@@ -420,10 +440,9 @@ def _open_index(store: FeatureStore, name: str, recorded: Mapping[str, Any]) -> 
     index = load(path) if name == "ivfpq" else FaissIndex.load(path, metric=metric)
     if index.metric != metric:
         raise EngineError(f"{path} is made for {index.metric}, the collection for {metric}: {again}")
-    if index.d != store.features.shape[1] or index.ntotal != store.ids.size:
+    if index.d != store.features.shape[1]:
         raise EngineError(
-            f"{path} holds {index.ntotal} vectors of {index.d} dimensions, "
-            f"the collection {store.ids.size} of {store.features.shape[1]}: {again}"
+            f"{path} holds vectors of {index.d} dimensions, the collection of {store.features.shape[1]}: {again}"
         )
     return index
 

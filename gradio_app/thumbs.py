@@ -96,7 +96,7 @@ async def require_login(request: Request) -> None:
 
 def shrink(path: Path, side: int) -> bytes:
     """A picture as JPEG whose longer side is at most `side` pixels, upright whatever its EXIF says."""
-    return to_jpeg(Image.fromarray(decode_image(path)), side)
+    return to_jpeg(Image.fromarray(decode_image(path, min_side=side)), side)
 
 
 def to_jpeg(picture: Image.Image, side: int) -> bytes:
@@ -115,4 +115,12 @@ def _thumbnail(path: Path, mtime_ns: int) -> bytes:
 
 def _version(engine: SearchEngine) -> str:
     """Eight hex digits that change when the collection is built anew: the same id may then be another picture."""
-    return hashlib.sha256(json.dumps(engine.store.manifest, sort_keys=True, default=str).encode()).hexdigest()[:8]
+    manifest = engine.store.manifest
+    known, version = _versions.get(engine.name, (None, ""))
+    if known is not manifest:  # a change of the manifest replaces it
+        version = hashlib.sha256(json.dumps(manifest, sort_keys=True, default=str).encode()).hexdigest()[:8]
+        _versions[engine.name] = (manifest, version)
+    return version
+
+
+_versions: dict[str, tuple[object, str]] = {}  # by collection; a grid asks for each of its pictures

@@ -18,7 +18,7 @@ from gradio_app.page import sorry
 from gradio_app.thumbs import to_jpeg
 
 PREVIEW_SIDE = 800  # pixels; what the browser shows of the query, while the search reads the picture itself
-THUMB_SIDE = 200
+THUMB_SIDE = 128
 RECENT = 8
 
 

@@ -25,6 +25,7 @@ from features.store import StoreError
 from gradio_app.create_index import collection_name
 from gradio_app.engine import EngineError, SearchEngine
 from gradio_app.library import Library
+from ivfpq.checks import IndexFileError
 
 logger = logging.getLogger(__name__)
 
@@ -107,32 +108,30 @@ class Workshop:
         if not packed and not source.is_dir():
             raise WorkshopError(f"There is no folder {pictures} on the server.")
         source = source.resolve()
-        job = Job(f"Making {name}", name)
+        place = self.folder / f".making-{os.getpid()}-{secrets.token_hex(4)}"
+        order = {
+            "folder": str(place / name),
+            "final": str(self.folder / name),
+            "pictures": str(source),
+            "packed": packed,
+        }
         with self._lock:
             self._check_idle()
-            place = self.folder / f".making-{os.getpid()}-{secrets.token_hex(4)}"
             place.mkdir(parents=True)
-            command = [sys.executable, str(Path(__file__).with_name("build.py"))]
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                encoding="utf-8",
-                errors="surrogateescape",
-            )
-            self.job = job
-            order = {
-                "folder": str(place / name),
-                "final": str(self.folder / name),
-                "pictures": str(source),
-                "packed": packed,
-            }
-            self._thread = threading.Thread(
-                target=self._follow, args=(job, self._process, order, place, source if packed else None), daemon=True
-            )
-            self._thread.start()
-        return job
+            return self._start(Job(f"Making {name}", name), order, [place, source] if packed else [place])
+
+    def sync(self, name: str) -> Job:
+        """Begin to take into a collection what has changed in the folder of its images.
+
+        Raises
+        ------
+        WorkshopError
+            There is no such collection here, or something else is under way.
+        """
+        with self._lock:
+            self._check_idle()
+            folder = self._place_of(name)
+            return self._start(Job(f"Bringing {name} up to date", name), {"folder": str(folder)}, [])
 
     def cancel(self) -> None:
         """Stop what is under way; nothing of it stays."""
@@ -213,10 +212,23 @@ class Workshop:
         if self.job is not None and self.job.state == "running":
             raise WorkshopError(f"{self.job.title} is under way. Wait for its end, or cancel it.")
 
-    def _follow(
-        self, job: Job, process: subprocess.Popen[str], order: dict[str, Any], place: Path, uploaded: Path | None
-    ) -> None:
-        """Hand the process its order, note what it says, and put what it made in its place."""
+    def _start(self, job: Job, order: dict[str, Any], waste: list[Path]) -> Job:
+        command = [sys.executable, str(Path(__file__).with_name("build.py"))]
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            errors="surrogateescape",
+        )
+        self.job = job
+        self._thread = threading.Thread(target=self._follow, args=(job, self._process, order, waste), daemon=True)
+        self._thread.start()
+        return job
+
+    def _follow(self, job: Job, process: subprocess.Popen[str], order: dict[str, Any], waste: list[Path]) -> None:
+        """Hand the process its order, note what it says, and put what it made in its place; then the waste goes."""
         said: dict[str, Any] = {}
         try:
             if process.stdin is None or process.stdout is None:
@@ -240,23 +252,26 @@ class Workshop:
             for pipe in (process.stdin, process.stdout):
                 if pipe is not None:
                     pipe.close()
-            shutil.rmtree(place, ignore_errors=True)
-            if uploaded is not None:
-                uploaded.unlink(missing_ok=True)
+            for path in waste:
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
             job.seconds = time.monotonic() - job.started
 
     def _finish(self, job: Job, said: dict[str, Any], order: dict[str, Any]) -> None:
         if "report" not in said:
             job.state, job.error = "failed", said.get("error", "It broke off; the server's log says more.")
             return
-        final = Path(order["final"])
-        if final.exists():
-            job.state, job.error = "failed", f"There is a collection {final.name} by now."
-            return
-        os.rename(order["folder"], final)  # noqa: PTH104
+        folder = Path(order.get("final", order["folder"]))
+        if "final" in order:
+            if folder.exists():
+                job.state, job.error = "failed", f"There is a collection {folder.name} by now."
+                return
+            os.rename(order["folder"], folder)  # noqa: PTH104
         try:
-            self.library.put(SearchEngine.open(final))
-        except (EngineError, StoreError) as error:
+            self.library.put(SearchEngine.open(folder))
+        except (EngineError, StoreError, IndexFileError) as error:
             job.state, job.error = "failed", str(error)
             return
         job.report = said["report"]

@@ -337,6 +337,10 @@ class FaissIndex:
         x = self._vectors(x, "x")
         self.faiss_index.add_with_ids(x, as_ids(ids, n=len(x)))
 
+    def remove_ids(self, ids: Any) -> int:
+        """Take the given ids out; returns how many of them it held. A RuntimeError where faiss cannot (IndexRefine)."""
+        return int(self.faiss_index.remove_ids(as_ids(ids)))
+
     def search(self, xq: Any, k: int, *, nprobe: int | None = None, ids: Any = None) -> SearchResult:
         """The k nearest of each query (nq, d), among `ids` if given; missing places are id -1 at +inf (or -inf)."""
         x, k = self._vectors(xq, "xq"), positive_int(k, "k")

@@ -29,7 +29,8 @@ class FakeEngine:
         self.name = name
         self.folder = Path("collections") / name
         items = [Item(i, path, (label,) if label else ()) for i, (path, label) in enumerate(pictures.items())]
-        self.store = SimpleNamespace(items=items, ids=np.arange(len(items)), manifest={"name": name, "created": 1})
+        manifest = {"name": name, "root": "/nowhere", "encoder": {"name": "colour"}}
+        self.store = SimpleNamespace(items=items, ids=np.arange(len(items)), manifest=manifest)
         self.asked: list[Any] = []
         self.labels = dict(Counter(label for item in items for label in item.labels))
 

@@ -9,9 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_extract import FakeEncoder, make_images
+from test_sync import change_everything, paint
 
-from gradio_app.create_index import collection_name, main
-from gradio_app.engine import SearchEngine
+from features.datasets import ImageFolder
+from features.extract import extract
+from features.sync import sync
+from gradio_app.create_index import collection_name, create_index, main, sync_collection
+from gradio_app.engine import EngineError, SearchEngine, add_rows
+from ivfpq import load
+from ivfpq.faiss_compat import FaissIndex
 
 ROOT = Path(__file__).resolve().parent.parent
 LITE0 = ["--encoder", "efficientnet-lite0"]
@@ -118,6 +125,209 @@ def test_more_images_later_are_only_encoded_once(picture_folder, tmp_path, capsy
     stamp = (tmp_path / "collections" / "grows" / "features.npy").stat().st_mtime_ns
     report(capsys, "--data", str(picture_folder), "--name", "grows", *LITE0)
     assert (tmp_path / "collections" / "grows" / "features.npy").stat().st_mtime_ns == stamp
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Sixty small pictures with three labels."""
+    make_images(tmp_path / "images", 60)
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def synced(root, tmp_path):
+    """Their collection by a stand-in for an encoder, with small indexes that have been trained."""
+    store = extract(ImageFolder(root), FakeEncoder(), tmp_path / "synced", progress=False)
+    create_index(store, factory="IVF4,PQ4x4")
+    return tmp_path / "synced"
+
+
+def sync_now(root, folder):
+    encoder = FakeEncoder()
+    return *sync_collection(folder, ImageFolder(root), encoder, progress=False), encoder.encoded
+
+
+def assert_searches_all_and_nothing_else(folder):
+    """Each picture finds all the others, by both indexes and exactly; holes are never found."""
+    engine = SearchEngine.open(folder)
+    usable = set(engine.store.ids.tolist())
+    for name in ("ivfpq", "faiss", "exact"):
+        for own in (min(usable), max(usable)):
+            hits = engine.search(engine.store.items[own].path, k=1000, nprobe=4, engine=name)
+            assert {hit.id for hit in hits} == usable - {own}
+            assert all(hit.path.is_file() for hit in hits)
+    return engine
+
+
+def test_sync_updates_both_indexes_and_keeps_their_quantizers(root, synced, tmp_path):
+    trained = load(synced / "ivfpq.index")
+    change_everything(root)
+    report, updates, encoded = sync_now(root, synced)
+    assert encoded == 2
+    assert (len(report.added), len(report.edited), len(report.removed), len(report.renamed)) == (2, 2, 1, 2)
+    assert [(u.engine, u.taken_out, u.put_in, u.rebuilt) for u in updates] == [
+        ("ivfpq", 3, 2, None),
+        ("faiss", 3, 2, None),
+    ]
+    engine = assert_searches_all_and_nothing_else(synced)
+    # The same quantizers filled anew answer the same, and exact search finds what a fresh collection finds.
+    trained.reset()
+    add_rows(trained, engine.store, engine.store.ids)
+    queries = np.asarray(engine.store.features[engine.store.ids[:5]], np.float32)
+    found, wanted = (index.search(queries, 10, nprobe=4) for index in (load(synced / "ivfpq.1.index"), trained))
+    np.testing.assert_array_equal(found.ids, wanted.ids)
+    np.testing.assert_array_equal(found.distances, wanted.distances)
+    create_index(extract(ImageFolder(root), FakeEncoder(), tmp_path / "fresh", progress=False), factory="IVF4,PQ4x4")
+    path = root / "moved/004.png"
+    one, other = (
+        SearchEngine.open(folder).search(path, k=20, engine="exact") for folder in (synced, tmp_path / "fresh")
+    )
+    assert [(hit.path, hit.score) for hit in one] == [(hit.path, hit.score) for hit in other]
+    assert sync_now(root, synced)[1:] == ([], 0)
+
+
+def test_vectors_synced_alone_make_the_indexes_old_and_sync_mends_it(root, synced):
+    (root / "label 0/000.png").unlink()
+    sync(ImageFolder(root), FakeEncoder(), synced, progress=False)
+    with pytest.raises(EngineError, match=r"ivfpq\.index is older than the vectors .* --sync"):
+        SearchEngine.open(synced)
+    report, updates, encoded = sync_now(root, synced)
+    assert (report.unchanged, encoded, [u.taken_out for u in updates]) == (59, 0, [1, 1])
+    assert_searches_all_and_nothing_else(synced)
+
+
+def test_index_is_built_anew_where_that_is_better(root, synced, tmp_path, caplog):
+    for path in sorted(root.rglob("*.png"))[:35]:
+        paint(path, int(path.stem) + 1000)
+    with caplog.at_level("INFO"):
+        updates = sync_now(root, synced)[1]
+    assert {u.rebuilt for u in updates} == {"more than half of the collection has changed"}
+    assert "ivfpq is built anew: more than half" in caplog.text
+    assert_searches_all_and_nothing_else(synced)
+    # One that was too small to train what was asked for has grown.
+    small = extract(ImageFolder(root), FakeEncoder(), tmp_path / "small", limit=15, progress=False)
+    create_index(small, factory="IVF4,PQ4x4")
+    assert SearchEngine.open(tmp_path / "small").nlist is None
+    sync_collection(tmp_path / "small", ImageFolder(root), FakeEncoder(), limit=16, progress=False)
+    assert SearchEngine.open(tmp_path / "small").nlist is None
+    updates = sync_collection(tmp_path / "small", ImageFolder(root), FakeEncoder(), limit=24, progress=False)[1]
+    assert {u.rebuilt for u in updates} == {"there are enough images for IVF4,PQ4x4 now"}
+    assert SearchEngine.open(tmp_path / "small").nlist == 4
+    # And a damaged index file is no obstacle.
+    paint(root / "new.png", 1)
+    (synced / "ivfpq.1.index").write_bytes(b"damaged")
+    rebuilt = {u.engine: u.rebuilt for u in sync_now(root, synced)[1]}
+    assert "is not the index that" in rebuilt["ivfpq"]
+    assert rebuilt["faiss"] is None
+    assert_searches_all_and_nothing_else(synced)
+
+
+def test_index_that_cannot_forget_is_built_anew(root, synced, monkeypatch):
+    def refuse(self, ids):
+        raise RuntimeError("remove_ids not implemented for this type of index")
+
+    monkeypatch.setattr(FaissIndex, "remove_ids", refuse)
+    (root / "label 0/000.png").unlink()
+    ours, theirs = sync_now(root, synced)[1]
+    assert ours.rebuilt is None
+    assert "remove_ids not implemented" in theirs.rebuilt
+    assert_searches_all_and_nothing_else(synced)
+
+
+def test_open_collection_goes_on_with_what_it_was(root, synced):
+    engine = SearchEngine.open(synced)
+    query = (root / "label 1/007.png").read_bytes()
+    before = {name: engine.search(query, k=99, nprobe=4, engine=name) for name in ("ivfpq", "faiss", "exact")}
+    change_everything(root)
+    sync_now(root, synced)
+    for name, hits in before.items():
+        assert engine.search(query, k=99, nprobe=4, engine=name) == hits
+    assert len(SearchEngine.open(synced).search(query, k=99, nprobe=4)) == 60 - 2 + 1 - 1
+
+
+KILLED = """
+import os, shutil, signal, sys
+from pathlib import Path
+sys.path[:0] = {paths!r}
+from test_extract import FakeEncoder
+from features.datasets import ImageFolder
+from gradio_app.create_index import sync_collection
+
+root, folder, copies = map(Path, sys.argv[1:])
+for step in range(1, 200):
+    copy = shutil.copytree(folder, copies / str(step))
+    child = os.fork()
+    if child == 0:
+        left = step
+
+        def count(event, arguments):
+            global left
+            if event in ("open", "os.rename", "os.remove", "sqlite3.connect") and str(copy) in str(arguments[0]):
+                left -= 1
+                if left == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(count)
+        sync_collection(copy, ImageFolder(root), FakeEncoder(), progress=False)
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    if os.WIFEXITED(status):
+        sys.exit(os.WEXITSTATUS(status))
+"""
+
+
+def test_killed_at_any_step_both_indexes_are_the_old_ones_or_the_new_ones(root, synced, tmp_path):
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED.format(paths=[str(ROOT / "tests"), str(ROOT)]))
+    change_everything(root)
+    done = subprocess.run(
+        [sys.executable, script, root, synced, tmp_path / "copies"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    copies = sorted((tmp_path / "copies").iterdir(), key=lambda path: int(path.name))
+    generations = []
+    for copy in copies:
+        engine = SearchEngine.open(copy)
+        generations.append(engine.store.generation)
+        query = (root / "label 1/007.png").read_bytes()
+        for name in engine.engines:
+            found = {hit.id for hit in engine.search(query, k=99, nprobe=4, engine=name)}
+            assert len(found) == (59 if generations[-1] == 0 else 58)
+        sync_now(root, copy)
+        assert {path.name for path in copy.iterdir()} == {
+            "manifest.json",
+            "features.1.npy",
+            "catalog.1.sqlite",
+            "ivfpq.1.index",
+            "faiss.1.index",
+        }
+        assert_searches_all_and_nothing_else(copy)
+    assert len(copies) > 15
+    assert generations == sorted(generations)
+    assert set(generations) == {0, 1}
+
+
+def test_sync_on_the_command_line(root, tmp_path, capsys):
+    command = ["--data", str(root), "--sync", *LITE0]
+    found = report(capsys, *command, "--factory", "IVF4,PQ8x4", "--limit", "40")
+    assert found["images"] == 40, "a first run makes the collection"
+    found = report(capsys, *command)
+    assert (len(found["added"]), found["unchanged"]) == (20, 40)
+    assert [(row["put_in"], row["rebuilt"]) for row in found["engines"]] == [(20, None)] * 2
+    (root / "label 0/000.png").unlink()
+    assert main(["--data", str(root), "--sync", "--factory", "IVF4,PQ8x4"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert (
+        out[0] == f"{Path('collections', 'images')}: 0 added, 0 edited, 0 renamed, 1 removed, 0 damaged, 59 unchanged"
+    )
+    assert out[1].startswith("ivfpq: 1 vectors taken out and 0 put in, quantizers kept (")
+    assert len(out) == 3
+    assert main(["--data", str(root), "--sync", "--factory", "IVF2,PQ8x4"]) == 0, "another index is built if asked for"
+    assert "IVF2,PQ8x4" in capsys.readouterr().out
+    assert SearchEngine.open(tmp_path / "collections/images").nlist == 2
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,22 @@ def test_image_folder_does_not_follow_links_in_circles(tmp_path):
     assert relative(ImageFolder(tmp_path)) == ["a/1.jpg"]
 
 
+def test_what_image_folder_passes_over_is_told(tmp_path, monkeypatch, caplog):
+    touch(tmp_path, "1.jpg", "a/2.HEIC", "a/3.heif", "locked/4.jpg")
+    monkeypatch.setattr("features.datasets.extensions", lambda: frozenset({".jpg"}))
+    scandir = os.scandir
+
+    def refuse(folder):
+        if str(folder).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert relative(ImageFolder(tmp_path)) == ["1.jpg"]
+    assert "2 HEIC images are passed over: pip install pillow-heif" in caplog.text
+    assert f"{tmp_path / 'locked'} is passed over: Permission denied" in caplog.text
+
+
 def test_names_that_are_not_utf8(tmp_path):
     touch(tmp_path, os.fsdecode(b"caf\xe9/\xff.jpg"))
     (item,) = ImageFolder(tmp_path).items

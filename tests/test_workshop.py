@@ -1,6 +1,7 @@
 """Making and deleting collections: the real process, on real pictures; cancelled, killed and refused."""
 
 import os
+import shutil
 import time
 import zipfile
 
@@ -66,6 +67,29 @@ def test_a_zip_file_becomes_a_collection_with_its_pictures(workshop, picture_fol
         workshop.uploaded(token)
     workshop.delete("zipped")
     assert left(workshop) == []
+
+
+def test_a_collection_is_brought_up_to_date(workshop, picture_folder, tmp_path):
+    folder = tmp_path / "pictures"
+    shutil.copytree(picture_folder, folder)
+    workshop.create("mine", folder)
+    workshop.wait()
+    before = workshop.library["mine"]
+    version = workshop.library.version
+    (folder / "warm" / "0.png").unlink()
+    shutil.copy(folder / "cold" / "0.png", folder / "new.png")
+    (folder / "bad.jpg").write_bytes(b"x")
+    job = workshop.sync("mine")
+    workshop.wait()
+    assert (job.state, job.error) == ("done", "")
+    assert job.report["summary"].startswith("2 added, 0 edited, 0 renamed, 1 removed")
+    assert job.report["files"] == [["bad.jpg", "not an image in any format that can be read"]]
+    assert workshop.library.version > version
+    assert workshop.library["mine"].store.ids.size == 12
+    assert before.store.ids.size == 12  # who has it open still finds what was there
+    assert before.search(folder / "cold" / "1.png", k=12)
+    with pytest.raises(WorkshopError, match="no collection other"):
+        workshop.sync("other")
 
 
 def test_cancelling_stops_the_process_and_leaves_nothing(workshop, picture_folder):

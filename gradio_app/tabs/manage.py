@@ -72,6 +72,13 @@ def manage_tab(library: Library, shared: Shared, workshop: Workshop) -> None:
             raise sorry(str(error)) from error
         return "", ""
 
+    def on_sync(event: gr.EventData, request: gr.Request) -> None:
+        check(request)
+        try:
+            workshop.sync(str(getattr(event, "name", "")))
+        except WorkshopError as error:
+            raise sorry(str(error)) from error
+
     def on_cancel(request: gr.Request) -> None:
         check(request)
         workshop.cancel()
@@ -102,6 +109,7 @@ def manage_tab(library: Library, shared: Shared, workshop: Workshop) -> None:
     gr.on(
         [create.click, name.submit, folder.submit], on_create, [shared.visit, name, source, folder], packed, **managing
     ).success(watch, None, shown, **managing)
+    shelf.sync(on_sync, None, None, **managing).success(watch, None, shown, **managing)
     shelf.remove(on_remove, None, shelf, **managing)
     job_view.cancel(on_cancel, None, None, **managing)
     shared.watch.changed(watch, None, shown, **managing)
@@ -174,7 +182,8 @@ def _shelf_item(engine: SearchEngine, workshop: Workshop) -> str:
         ", and the uploaded pictures with them." if own else f". The pictures themselves stay in {root}."
     )
     buttons = (
-        '<span><button type="button" class="ris-delete">Delete…</button></span>'
+        '<span><button type="button" class="ris-sync" title="Take in what was added, changed or removed in its folder">'
+        'Sync</button><button type="button" class="ris-delete">Delete…</button></span>'
         if workshop.manages(engine.name)
         else ""
     )
