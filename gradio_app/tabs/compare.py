@@ -142,8 +142,8 @@ def _overlap(answers: Mapping[str, Answer]) -> str:
         return ""
     ours, theirs = answers["ivfpq"].ids, answers["faiss"].ids
     return (
-        f'<span class="ris-overlap">Ours and faiss have {len(ours & theirs)} pictures in common; '
-        f"{len(ours - theirs)} are only ours, {len(theirs - ours)} only faiss's.</span>"
+        f'<span class="ris-overlap">Found by ours and by faiss: {len(ours & theirs)}; '
+        f"by ours alone: {len(ours - theirs)}; by faiss alone: {len(theirs - ours)}.</span>"
     )
 
 

@@ -258,7 +258,7 @@ def _pictures(engine: SearchEngine, query: Query, vector: np.ndarray, explanatio
     item = engine.store.items[explanation.id]
     stored = np.asarray(engine.store.features[explanation.id], dtype=np.float32)
     try:
-        asked, hit = query.pixels(), decode_image(item.path)
+        asked, hit = query.pixels(), decode_image(item.path, min_side=SIDE // 2)
         encoder = engine.encoder
     except (ImageError, EncoderError) as error:
         return f'<p class="ris-note">{escape(str(error))}</p>'
@@ -330,7 +330,7 @@ def _index_facts(engine: SearchEngine, explanation: Explanation) -> str:
     probed = "probed" if place.list_number in explanation.path.probed else "not probed"
     others = place.list_ids[place.list_ids != explanation.id]
     code = "".join(f'<span title="{byte}">{byte:02x}</span>' for byte in place.code)
-    more = f" and {len(others) - LIST_SHOWN:,} more" if len(others) > LIST_SHOWN else ""
+    first = f": the first {LIST_SHOWN}" if len(others) > LIST_SHOWN else ""
     tiles = "".join(
         f'<li class="ris-mini"><img src="{escape(picture_url(engine, int(id), "thumb"))}" loading="lazy" '
         f'alt="{escape(", ".join(engine.store.items[id].labels))}"></li>'
@@ -338,16 +338,20 @@ def _index_facts(engine: SearchEngine, explanation: Explanation) -> str:
     )
     return (
         '<h3>In the index</h3><dl class="ris-facts">'
-        f"<dt>Inverted list</dt><dd>no. {place.list_number} <small>{len(place.list_ids):,} pictures</small></dd>"
+        f"<dt>Inverted list</dt><dd>no. {place.list_number} <small>{_counted(len(place.list_ids))}</small></dd>"
         f"<dt>Its centroid</dt><dd>{_nearest(place.list_rank)} to the query <small>{probed}</small></dd>"
         f'<dt>Its code</dt><dd class="ris-code">{code} <small>{len(place.code)} bytes, in hexadecimal</small></dd>'
         f"<dt>{measure} by the code</dt><dd>{place.score:.4f} <small>rank {place.rank}</small></dd>"
         f"<dt>{measure}, exact</dt>{exact}</dl>"
         f'<p class="ris-note">The code and the centroid are all that the index keeps of a picture; re-ranking replaces '
         f"the estimate by the exact {measure.lower()}.</p>"
-        f"<h3>Others in list {place.list_number} <small>{len(others):,} pictures{': the first' if more else ''}</small>"
-        f'</h3><ol class="ris-minis ris-list">{tiles}</ol>'
+        f"<h3>Others in list {place.list_number} <small>{_counted(len(others))}{first}</small></h3>"
+        f'<ol class="ris-minis ris-list">{tiles}</ol>'
     )
+
+
+def _counted(pictures: int) -> str:
+    return "1 picture" if pictures == 1 else f"{pictures:,} pictures"
 
 
 def _nearest(rank: int) -> str:
@@ -367,7 +371,7 @@ def _figure(cells: CellMap, explanation: Explanation) -> Any:
         figure.add_scatter(
             x=cells.points[chosen, 0].tolist(),
             y=cells.points[chosen, 1].tolist(),
-            text=[f"List {n}: {cells.sizes[n]:,} pictures" for n in numbers[chosen]],
+            text=[f"List {n}: {_counted(cells.sizes[n])}" for n in numbers[chosen]],
             hoverinfo="text",
             mode="markers",
             name=title,
