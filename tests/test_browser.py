@@ -641,7 +641,7 @@ def test_collections_are_made_and_deleted(open_page, picture_folder, tmp_path):
     dialog.locator(".ris-danger").click()
     item.wait_for(state="detached")
     # Whoever had chosen it has another one now.
-    other.wait_for_function("document.querySelector('#ris-examples .ris-tile').dataset.collection === 'demo'")
+    other.wait_for_function("document.querySelector('#ris-examples .ris-tile')?.dataset.collection === 'demo'")
 
 
 def test_a_zip_file_is_sent_and_its_making_cancelled(page, picture_folder, tmp_path, demo_collection):
