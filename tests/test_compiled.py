@@ -170,3 +170,35 @@ def test_the_screen_keeps_its_word(name, monkeypatch):
             inside = np.count_nonzero(value <= limit)
             assert np.count_nonzero(got <= limit) == inside  # none is lost
             assert len(got) <= inside + 4 * 3000 * 0.25  # and the screen does leave out
+
+
+@pytest.mark.parametrize("scale", [1e-40, 1e-21, 1.0, 1e19])
+def test_panels_stand_for_their_rows_within_their_loss(scale):
+    rng = np.random.default_rng(4)
+    y, centre = (rng.standard_normal((3, 70, 5)) * scale).astype(F), (rng.standard_normal(5) * scale).astype(F)
+    y[1] *= F(0.01)
+    panels = compiled.Panels.of(y, centre)
+    words = panels.words.transpose(0, 1, 3, 4, 2)  # (3, 2, 2, 16, 5)
+    kept = np.stack([words << 16, words], axis=3).reshape(3, 128, 5).astype(F) * np.float64(panels.scale)
+    rows = np.pad(y, ((0, 0), (0, 58), (0, 0)), mode="edge") - centre.astype(np.float64)
+    np.testing.assert_allclose(panels.squares, np.square(rows).sum(axis=2), rtol=1e-12)
+    off = np.square(rows - kept).sum(axis=2)
+    assert panels.loss == pytest.approx(np.sqrt(off.max(axis=1).sum()), rel=1e-12)
+    if scale > 1e-30:
+        assert panels.loss < 1e-4 * np.abs(rows).max()
+
+
+def test_a_query_along_what_the_panels_lose_finds_its_neighbour():
+    """The nearest code differs from one that is lost in the panels' rounding; the other code is kept exactly."""
+    d, M = 2048, 16
+    step, direction = 1 / 32766, np.where(np.arange(d) % 3, 1, -1)
+    codebooks = np.zeros((M, 256, d // M), F)
+    codebooks[0, -1, 0] = 1  # gives the panels their step
+    codebooks[:, 0] = 0.49 * step * direction.reshape(M, -1)
+    codebooks[:, 1, 0] = 31 * step * direction[:: d // M]  # half as far along the direction
+    index = IndexIVFPQ(d, 1, M)
+    index.install(np.zeros((1, d)), codebooks)
+    index.add_codes(np.zeros(200, np.int64), np.repeat([[1]] * 199 + [[0]], M, axis=1).astype(np.uint8), np.arange(200))
+    x = (direction / np.sqrt(d)).astype(F)[None]
+    assert index.search(x, 1).ids.tolist() == [[199]]
+    check(index, x, 1, 1)
