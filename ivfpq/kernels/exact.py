@@ -249,7 +249,7 @@ def _sketch(task, first, last):
 
 
 @entry
-def _rerank(task, x, rows, ids, first, last, distances, found):
+def _rerank(task, x, rows, ids, first, last, distances, found, a, widened, lower, candidates, values, numbers):
     """Fill queries first to last - 1 of distances float32 and found int64, both (nq, k), as `Store.rerank` gives them.
 
     Parameters
@@ -257,6 +257,10 @@ def _rerank(task, x, rows, ids, first, last, distances, found):
     task : record array of type TASK, shape (1,)
     x : float32 array, shape (nq, d)
     rows, ids : int64 arrays, shape (nq, candidates)
+    a, widened : float32 arrays
+        Room for a vector, with as many zeros behind it as a sketch has, and with 16 numbers behind it.
+    lower, candidates, values, numbers : float64 and int64 arrays, shapes (candidates,) and (k,), two of each
+        Room, from Python: arrays made here take time to compile.
 
     Returns
     -------
@@ -264,10 +268,7 @@ def _rerank(task, x, rows, ids, first, last, distances, found):
         False, and nothing else, if there is no such row.
     """
     t = task[0]
-    width, k = rows.shape[1], distances.shape[1]
-    a, widened = np.zeros(t.wide, np.float32), np.empty((t.d + 15) // 16 * 16, np.float32)
-    lower, candidates = np.empty(width, np.float64), np.empty(width, np.int64)
-    values, numbers = np.empty(k, np.float64), np.empty(k, np.int64)
+    width, k = rows.shape[1], len(values)
     for q in range(first, last):
         at = address(x) + 4 * q * t.d
         count = 0
@@ -419,11 +420,15 @@ class Store:
         """
         x = writeable(x)
         result = SearchResult(np.empty((len(x), k), np.float32), np.empty((len(x), k), np.int64))
-        there = _spread(
-            lambda first, last: _rerank(self._task, x, rows, ids, first, last, *result),
-            len(x),
-            rows.shape[1] * x.shape[1],
-        )
+
+        def work(first: int, last: int) -> bool:
+            d, width = x.shape[1], rows.shape[1]
+            room = np.zeros(d + SKETCH, F32), np.empty(d + LANES, F32)
+            lists = [make for n in (width, k) for make in (np.empty(n, np.float64), np.empty(n, np.int64))]
+            there: bool = _rerank(self._task, x, rows, ids, first, last, *result, *room, *lists)
+            return there
+
+        there = _spread(work, len(x), rows.shape[1] * x.shape[1])
         return result if all(there) else None
 
 
