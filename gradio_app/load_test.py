@@ -165,6 +165,7 @@ async def measure(
     searches: int,
     crops: float,
     pause: float = 0.0,
+    alone: int = ALONE,
     pid: int | None = None,
 ) -> Report:
     """Send `searches` from so many visitors to a server that is running.
@@ -175,6 +176,8 @@ async def measure(
         Share of the searches that are of a part of a picture.
     pause : float
         Seconds between the searches of a visitor, on average.
+    alone : int
+        Searches of one visitor before the others come, to compare with.
     pid : int, optional
         The server's process, to look at its memory.
     """
@@ -200,7 +203,7 @@ async def measure(
                     report.mixed_up.append(wrong)
 
         await visit(-1, WARM_UP, 0, [])
-        await visit(0, ALONE, 0, report.alone)
+        await visit(0, alone, 0, report.alone)
         done = asyncio.Event()
 
         async def look_at_memory() -> None:
@@ -261,7 +264,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         args.searches,
                         args.crops,
                         args.pause,
-                        server.pid,
+                        pid=server.pid,
                     )
                 )
                 report.cache = sum(path.stat().st_size for path in Path(cache).rglob("*") if path.is_file()) / 1e6

@@ -64,7 +64,11 @@ class SearchPage(gr.Blocks):
         )
         self.state_session_capacity = SESSIONS
         self.server_options: dict[str, Any] = {
-            "app_kwargs": {"routes": [*picture_routes(library), *library_routes(library, workshop)]},
+            # No list of all routes either: Gradio would give it to whoever asks, --auth or not.
+            "app_kwargs": {
+                "routes": [*picture_routes(library), *library_routes(library, workshop)],
+                "openapi_url": None,
+            },
             "css": "".join((STATIC / name).read_text(encoding="utf-8") for name in ("page.css", "explain.css")),
             "theme": _theme(),
             "max_file_size": UPLOAD_LIMIT,
@@ -77,7 +81,7 @@ class SearchPage(gr.Blocks):
     def launch(self, *args: Any, **kwargs: Any) -> Any:
         own = self.server_options["app_kwargs"]
         theirs = kwargs.pop("app_kwargs", None) or {}
-        both = {**theirs, "routes": [*own["routes"], *theirs.get("routes", ())]}
+        both = {**own, **theirs, "routes": [*own["routes"], *theirs.get("routes", ())]}
         options = {"state_session_capacity": SESSIONS, **self.server_options, **kwargs, "app_kwargs": both}
         return super().launch(*args, **options)
 

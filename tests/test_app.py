@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from fakes import FakeEngine
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from gradio.utils import get_upload_folder
 from PIL import Image
 
 from gradio_app.app import build_app, check_port, main
@@ -139,6 +141,72 @@ def test_login_covers_every_route(launched, engine):
         assert client.get(url).status_code == 200, url
     client.get("/logout")
     assert client.get(pictures[0]).status_code == 401
+
+
+# What Gradio answers to someone who has not logged in: the login page and its parts, and nothing of the collections.
+# 404 and 422 come before anyone is asked who they are; 403 is what the routes say that are switched off.
+OPEN = {
+    "/", "/login", "/login/", "/logout", "/favicon.ico", "/theme.css", "/gradio_api/theme.css", "/robots.txt",
+    "/manifest.json", "/gradio_api/user", "/gradio_api/user/", "/gradio_api/token", "/gradio_api/token/",
+    "/gradio_api/app_id", "/gradio_api/app_id/", "/gradio_api/heartbeat/{session_hash}", "/gradio_api/startup-events",
+}  # fmt: skip
+
+
+def test_no_other_route_answers_without_login(engine, tmp_path):
+    page = build_app([engine], manage=tmp_path)
+    app, url, _ = page.launch(prevent_thread_lock=True, quiet=True, auth=("user", "secret"))
+    try:
+        paths = app.openapi()["paths"]
+        assert {"/collections/upload", "/pictures/{collection}/{image_id}/original", "/gradio_api/upload"} <= set(paths)
+        with httpx.Client(base_url=url, trust_env=False, timeout=20) as client:
+            assert client.get("/openapi.json").status_code == 404
+            for path, methods in paths.items():
+                for method in methods:
+                    with client.stream(method, re.sub(r"\{[^}]*\}", "0", path)) as reply:
+                        allowed = (200, 302, 422) if path in OPEN else (401, 403, 404, 422)
+                        assert reply.status_code in allowed, (method, path, reply.status_code)
+    finally:
+        page.close()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "gradio_api/file={secret}",
+        "gradio_api/file=/{secret}",
+        "gradio_api/file={root}/README.md",
+        "gradio_api/file={root}/gradio_app/app.py",
+        "gradio_api/file={folder}/../secret.txt",
+        "gradio_api/file=..%2f..%2f..%2fetc%2fpasswd",
+        "gradio_api/file=/etc/passwd",
+        "gradio_api/file=file:///etc/passwd",
+        "gradio_api/file=/proc/self/environ",
+        "gradio_api/proxy=http://127.0.0.1:1/x",
+        "file={secret}",
+        "static/..%2f..%2f..%2f..%2fetc%2fpasswd",
+        "assets/..%2f..%2f..%2f..%2fetc%2fpasswd",
+        "svelte/..%2f..%2f..%2f..%2fetc%2fpasswd",
+        "pictures/reds/..%2f..%2fsecret.txt/original",
+        "pictures/..%2f..%2fetc/0/original",
+        "pictures/reds/0/..%2f..%2fsecret.txt",
+        "pictures/reds/-1/original",
+        "pictures/reds/5/original",
+    ],
+)
+def test_no_file_outside_the_collections_is_given_out(launched, engine, tmp_path, path):
+    (tmp_path / "secret.txt").write_text("the secret")
+    filled = path.format(secret=tmp_path / "secret.txt", root=ROOT, folder=tmp_path / "pictures")
+    reply = launched().get(filled)
+    assert reply.status_code in (400, 401, 403, 404, 422), reply.status_code
+    assert "the secret" not in reply.text
+    assert "root:" not in reply.text
+
+
+def test_upload_keeps_its_place_whatever_it_is_called(launched, tmp_path):
+    client = launched()
+    for name in ("../../../evil.png", "/etc/evil.png", "a/../../evil.png", "..\\evil.png"):
+        (stored,) = client.post("/gradio_api/upload", files={"files": (name, b"x")}).json()
+        assert Path(stored).resolve().is_relative_to(Path(get_upload_folder()).resolve())
 
 
 def test_upload_is_capped(launched):
