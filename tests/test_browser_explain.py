@@ -157,8 +157,8 @@ def test_a_search_is_explained(page, engine):
     settings = Settings("ivfpq", 20, 8)
 
     def check(expected):
-        verdict = page.locator(".ris-verdict").inner_text()
-        assert verdict == f"{expected.verdict}\nThe way through the index: {expected.path}"
+        verdict = page.locator(".ris-verdict p").all_inner_texts()
+        assert verdict == [expected.verdict, f"The way through the index: {expected.path}"]
         facts = page.locator(".ris-facts").inner_text()
         assert f"no. {expected.place.list_number} {len(expected.place.list_ids)} picture" in facts
         code = page.locator(".ris-code > span").all_inner_texts()
