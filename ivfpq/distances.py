@@ -113,18 +113,20 @@ class Rows(NamedTuple):
     """float32 (ny, d)"""
     centre: Floats | None
     """float32 (d,), or None for the origin"""
-    shifted: Floats
-    """y - centre, (ny, d)"""
     lengths: Floats
-    """Squared lengths of `shifted`, (ny,)"""
+    """Squared lengths of y - centre, (ny,)"""
 
     @classmethod
     def of(cls, y: Floats, centre: Floats | None = None) -> Rows:
         """`centre` is for l2 alone, whose square is then expanded around it: the error grows with the lengths of the
         vectors, and data far from the origin would have nearly all of its digits cancelled.
         """
-        shifted = y if centre is None else y - centre
-        return cls(y, centre, shifted, squared_lengths(shifted))
+        return cls(y, centre, squared_lengths(y if centre is None else y - centre))
+
+    def shifted(self, numbers: Ids | slice = slice(None)) -> Floats:
+        """y[numbers] - centre: computed when it is asked for, because kept it would be all of y a second time."""
+        y = self.y[numbers]
+        return y if self.centre is None else y - self.centre
 
 
 def squared_lengths(x: Floats) -> Floats:
@@ -168,7 +170,7 @@ def screen(x: Floats, rows: Rows, metric: Metric) -> tuple[Floats, Doubles]:
         if rows.centre is not None:
             x = x - rows.centre
         xx, yy = squared_lengths(x), rows.lengths
-        score = x @ rows.shifted.T
+        score = x @ rows.shifted().T
         longest = float(yy.max(initial=0))
         if metric == "l2":
             score *= -2
@@ -334,7 +336,7 @@ def _nearest(x: Floats, rows: Rows, metric: Metric) -> Ids:
     nearest = np.empty(len(x), np.int64)
     a = np.ones((min(step, len(x)), d + 1), np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
-        np.multiply(rows.shifted.T, np.float32(-2 if metric == "l2" else -1), out=matrix[:-1])
+        np.multiply(rows.shifted().T, np.float32(-2 if metric == "l2" else -1), out=matrix[:-1])
         if metric == "l2":
             matrix[-1] = rows.lengths
         for start in range(0, len(x), step):

@@ -185,7 +185,7 @@ class IndexFlat:
         rows = max(1, 4 * BLOCK // self.d)  # 64 MiB of vectors at a time, and as much of distances
         for first in range(0, len(y), rows):
             block = y[first : first + rows]
-            ready = Rows(block, None, block, lengths[first : first + rows])
+            ready = Rows(block, None, lengths[first : first + rows])
             queries = max(1, 4 * BLOCK // len(block))
             for start in range(0, len(x), queries):
                 part = np.arange(start, min(start + queries, len(x)))

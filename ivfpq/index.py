@@ -414,7 +414,7 @@ class IndexIVFPQ:
 
     def _vectors(self, x: Any, name: str) -> Floats:
         x = as_vectors(x, self.d, name)
-        return normalised(x) if self.metric == "cosine" else x
+        return normalised(x) if self._metric == "cosine" else x
 
     def _trained(self) -> Model:
         if self._model is None:

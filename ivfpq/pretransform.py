@@ -164,7 +164,7 @@ class IndexPreTransform:
     def search(self, xq: Any, k: int, *, nprobe: int | None = None, ids: Any = None) -> SearchResult:
         """The k nearest of each query (nq, d), among `ids` if given. See `IndexIVFPQ.search`."""
         found: SearchResult = self.index.search(self._transformed(xq, "xq"), k, nprobe=nprobe, ids=ids)
-        return found._replace(distances=self._similarity(found.distances))
+        return found if self._metric != "cosine" else SearchResult(_similarity(found.distances), found.ids)
 
     def range_search(self, xq: Any, radius: float, *, nprobe: int | None = None, ids: Any = None) -> RangeResult:
         """All vectors nearer than `radius` (more similar, for ip and cosine). See `IndexIVFPQ.range_search`."""
@@ -175,7 +175,7 @@ class IndexPreTransform:
             return found
         # A little further than the radius, and then what the similarity as it is rounded says.
         lims, distances, kept = self.index.range_search(x, 2 - 2 * radius + 1e-5, nprobe=nprobe, ids=ids)
-        similarity = self._similarity(distances)
+        similarity = _similarity(distances)
         inside = similarity > radius
         ends = np.concatenate([[0], np.cumsum(inside)])
         return RangeResult(ends[lims].astype(np.int64), similarity[inside], kept[inside])
@@ -242,9 +242,6 @@ class IndexPreTransform:
             raise ValueError(f"{made.ntotal} vectors are stored in an index that was never trained")
         return made
 
-    def _similarity(self, distances: Floats) -> Floats:
-        return np.float32(1) - distances / np.float32(2) if self.metric == "cosine" else distances
-
     def _transformed(self, x: Any, name: str) -> Floats:
         x = self._vectors(x, name)
         for transform in self.transforms:
@@ -253,7 +250,12 @@ class IndexPreTransform:
 
     def _vectors(self, x: Any, name: str) -> Floats:
         x = as_vectors(x, self.d, name)
-        return normalised(x) if self.metric == "cosine" else x
+        return normalised(x) if self._metric == "cosine" else x
+
+
+def _similarity(distances: Floats) -> Floats:
+    """Cosines, of squared distances between vectors of length 1."""
+    return np.float32(1) - distances / np.float32(2)
 
 
 def nested(index: Any) -> tuple[dict[str, Any], dict[str, Any]]:

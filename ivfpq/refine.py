@@ -184,13 +184,14 @@ class IndexRefine:
 
     def search(self, xq: Any, k: int, *, nprobe: int | None = None, ids: Any = None) -> SearchResult:
         """The k nearest of the base's k * k_factor candidates of each query (nq, d). See `IndexIVFPQ.search`."""
-        x, k = self._vectors(xq, "xq"), positive_int(k, "k")
+        xq, k = as_vectors(xq, self.d, "xq"), positive_int(k, "k")
 
         def candidates() -> Ids:
             wanted = min(k * self.k_factor, max(k, self.ntotal))
             return self.base.search(xq, wanted, nprobe=nprobe, ids=ids).ids
 
         found, lists = self._consistent(candidates)
+        x = self._scaled(xq)
         if kernels.active() == "reference":
             return self._ranked(x, lists, self._rows(lists, found), found, k)
         store = self._compiled
@@ -208,9 +209,10 @@ class IndexRefine:
 
         A vector whose code alone lies outside is missed.
         """
-        x = self._vectors(xq, "xq")
+        xq = as_vectors(xq, self.d, "xq")
         result, lists = self._consistent(lambda: self.base.range_search(xq, radius, nprobe=nprobe, ids=ids))
-        query, found = np.repeat(np.arange(len(x)), np.diff(result.lims)), result.ids
+        x, found = self._scaled(xq), result.ids
+        query = np.repeat(np.arange(len(x)), np.diff(result.lims))
         distance = self._distances(x, query, lists, self._rows(lists, found))
         return within(query, distance, found, len(x), float(np.float32(radius)), self.metric)
 
@@ -329,15 +331,14 @@ class IndexRefine:
 
     def _rounded(self, x: Floats) -> Any:
         """Vectors (n, d) as they are stored."""
-        vectors = self._vectors(x, "x")
+        vectors = self._scaled(x)
         with np.errstate(over="ignore"):
             stored = vectors.astype(self._dtype, copy=False)
         if not np.isfinite(stored).all():
             raise ValueError(f"x must be finite in {self.dtype}, but its largest number is {np.abs(vectors).max():g}")
         return stored
 
-    def _vectors(self, x: Any, name: str) -> Floats:
-        x = as_vectors(x, self.d, name)
+    def _scaled(self, x: Floats) -> Floats:
         return normalised(x) if self.metric == "cosine" else x
 
     @contextmanager

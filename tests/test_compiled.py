@@ -34,7 +34,7 @@ def made(rng, metric, nlist, M, dsub, nbits, n, *, shift=0.0, scale=1.0, grid=Fa
 
 
 def answers(monkeypatch, name, index, x, k, nprobe, ids, radius):
-    monkeypatch.setenv("IVFPQ_KERNEL", name)
+    monkeypatch.setattr(kernels, "active", lambda: name)
     with np.errstate(all="ignore"):
         return [*index.search(x, k, nprobe=nprobe, ids=ids), *index.range_search(x, radius, nprobe=nprobe, ids=ids)]
 
@@ -42,7 +42,7 @@ def answers(monkeypatch, name, index, x, k, nprobe, ids, radius):
 def check(index, x, k, nprobe, ids=None):
     """All kernels, all queries at once and one by one, by number and by radius."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("IVFPQ_KERNEL", "reference")
+        patch.setattr(kernels, "active", lambda: "reference")
         distances = index.search(x[:1], k, nprobe=nprobe, ids=ids).distances[0]
         distances = distances[np.isfinite(distances)]
         radius = float(distances[len(distances) // 2]) if len(distances) else 0.0  # one that is met exactly
@@ -155,7 +155,7 @@ def test_the_screen_keeps_its_word(name, monkeypatch):
     """Lower bounds, read off the compiled code, are below the defined distances, and not by much."""
     from ivfpq.kernels import scan
 
-    monkeypatch.setenv("IVFPQ_KERNEL", name)
+    monkeypatch.setattr(kernels, "active", lambda: name)
     rng = np.random.default_rng(2)
     for metric in METRICS:
         index = made(rng, metric, 6, 16, 8, 8, 3000)

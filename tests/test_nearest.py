@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ivfpq import distances
+from ivfpq import distances, kernels
 from ivfpq.distances import Rows, nearest
 from ivfpq.kernels import nearest as compiled
 
@@ -14,7 +14,7 @@ F = np.float32
 
 def by_reference(x, parts, metric):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("IVFPQ_KERNEL", "reference")
+        patch.setattr(kernels, "active", lambda: "reference")
         return nearest(x, parts, metric)
 
 
@@ -69,7 +69,7 @@ def test_where_numbers_leave_float32_every_row_is_doubtful(monkeypatch):
     with np.errstate(all="ignore"):
         assert compiled.nearest(x, [Rows.of(y)], "l2")[1].all()
         assert nearest(x, [Rows.of(y)], "l2").tolist() == [[0]] * 3
-    monkeypatch.setenv("IVFPQ_KERNEL", "reference")
+    monkeypatch.setattr(kernels, "active", lambda: "reference")
     monkeypatch.setattr(
         distances.importlib,
         "import_module",

@@ -1,6 +1,7 @@
 """How candidates are scanned: one answer (`reference` defines it), several speeds.
 
 `IVFPQ_KERNEL` in the environment names the kernel to use; otherwise the fastest is taken that this machine can run.
+The environment is read once, when the kernel is first needed: to do so at every search takes longer than it would seem.
 The compiled kernels (`portable`, `avx512`) are numba's work, which is imported by the first search and not before.
 """
 
@@ -37,8 +38,9 @@ def available() -> tuple[str, ...]:
     return NAMES if all(features.get(name) for name in needed) else NAMES[:2]
 
 
+@functools.cache
 def active() -> str:
-    """The name of the kernel that searches use.
+    """The name of the kernel that searches use, from the first time that it is asked for.
 
     Raises
     ------

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ivfpq.checks import Floats
+from ivfpq.checks import Floats, Ids
 from ivfpq.distances import BLOCK, Doubles, RangeResult, SearchResult, within
 from ivfpq.invlists import Lists
 from ivfpq.kernels import scan
@@ -126,14 +126,13 @@ class Panels(NamedTuple):
 def search(x: Floats, nprobe: int, model: Model, lists: Lists, k: int, *, vbmi: bool) -> SearchResult:
     """See `kernels.search`; with `vbmi`, by AVX-512 VBMI."""
     ready = _ready(model)
-    result = SearchResult(np.empty((len(x), k), np.float32), np.empty((len(x), k), np.int64))
+    distances, ids = np.empty((len(x), k), np.float32), np.empty((len(x), k), np.int64)
 
-    def answer(part: slice) -> None:
-        arguments = _arguments(ready, lists, x[part], nprobe, min(k, lists.ntotal), vbmi)
-        scan.search(*arguments, result.distances[part], result.ids[part])
+    def fill(x: Floats, distances: Floats, ids: Ids) -> None:
+        scan.search(*_arguments(ready, lists, x, nprobe, min(k, lists.ntotal), vbmi), distances, ids)
 
-    _each(answer, len(x), ready)
-    return result
+    _each(fill, ready, x, distances, ids)
+    return SearchResult(distances, ids)
 
 
 def range_search(x: Floats, nprobe: int, model: Model, lists: Lists, radius: float, *, vbmi: bool) -> RangeResult:
@@ -144,12 +143,13 @@ def range_search(x: Floats, nprobe: int, model: Model, lists: Lists, radius: flo
     else:
         limit = radius if model.metric == "l2" else -radius
 
-    def answer(part: slice) -> tuple[Any, Any, Any]:
-        query, value, id = scan.range_search(*_arguments(ready, lists, x[part], nprobe, 0, vbmi), limit)
-        return query + (part.start or 0), value if model.metric == "l2" else -value, id
+    def answer(x: Floats, numbers: Ids) -> tuple[Any, Any, Any]:
+        query, value, id = scan.range_search(*_arguments(ready, lists, x, nprobe, 0, vbmi), limit)
+        return numbers[query], value if model.metric == "l2" else -value, id
 
     none = (np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.int64))
-    query, distance, ids = (np.concatenate(arrays) for arrays in zip(none, *_each(answer, len(x), ready), strict=True))
+    found = _each(answer, ready, x, np.arange(len(x)))
+    query, distance, ids = (np.concatenate(arrays) for arrays in zip(none, *found, strict=True))
     return within(query, distance, ids, len(x), radius, model.metric)
 
 
@@ -166,17 +166,21 @@ def writeable(x: Floats) -> Floats:
     return x if x.flags.writeable else x.copy()
 
 
-def _each(answer: Callable[[slice], Any], nq: int, ready: Ready) -> list[Any]:
-    """What `answer` gives for each chunk of the queries, in order; which are together does not change their answers."""
+def _each(answer: Callable[..., Any], ready: Ready, *arrays: npt.NDArray[Any]) -> list[Any]:
+    """What `answer` gives for each chunk of the arrays, which have a row for each query, in order of the chunks.
+
+    Which queries are together does not change their answers.
+    """
+    nq = len(arrays[0])
     if nq == 1:
-        return [answer(slice(None))]
+        return [answer(*arrays)]
     size = -(-nq // threads())
     size = max(MIN_CHUNK, min(MAX_CHUNK, size + -size % TOGETHER, 4 * BLOCK // (ready.table[0] * ready.table[1])))
-    parts = [slice(start, start + size) for start in range(0, nq, size)]
-    if len(parts) <= 1 or threads() == 1:
-        return [answer(part) for part in parts]
+    chunks = [[array[start : start + size] for start in range(0, nq, size)] for array in arrays]
+    if nq <= size or threads() == 1:
+        return list(map(answer, *chunks))
     with ThreadPoolExecutor(threads()) as pool:
-        return list(pool.map(answer, parts))
+        return list(pool.map(answer, *chunks))
 
 
 def _ready(model: Model) -> Ready:

@@ -79,7 +79,7 @@ class Model:
             codebooks: Floats = self.pq.codebooks  # type: ignore[assignment]
             low, high = np.zeros(len(self.coarse.y)), np.zeros(len(self.coarse.y))
             if self.has_terms:
-                for m, part in enumerate(np.split(self.coarse.shifted.astype(np.float64), self.pq.M, axis=1)):
+                for m, part in enumerate(np.split(self.coarse.shifted().astype(np.float64), self.pq.M, axis=1)):
                     products = 2 * part @ codebooks[m].T.astype(np.float64)
                     low += products.min(axis=1)
                     high += products.max(axis=1)
@@ -98,7 +98,7 @@ class Model:
             part = slice(start, start + size)
             number = list_numbers[part]
             with np.errstate(over="ignore", invalid="ignore"):  # beyond float32 the kernels do not trust the term
-                term = 2 * np.vecdot(self.coarse.shifted[number], self.pq.decode(codes[part]))
+                term = 2 * np.vecdot(self.coarse.shifted(number), self.pq.decode(codes[part]))
                 steps = np.floor((term - low[number]) / step[number])
             stored[part, -1] = np.clip(np.nan_to_num(steps), 0, TOP)
         return stored

@@ -186,7 +186,7 @@ def nearest(x: Floats, parts: Sequence[Rows], metric: Metric) -> tuple[Ids, npt.
         x = np.ascontiguousarray(x)
     numbers, doubtful = np.empty((len(x), len(parts)), np.int32), np.empty((len(x), len(parts)), np.bool_)
     with np.errstate(over="ignore"):
-        panels = np.concatenate([_panels(rows.shifted * F32(-2 if metric == "l2" else -1), 0) for rows in parts])
+        panels = np.concatenate([_panels(rows.shifted() * F32(-2 if metric == "l2" else -1), 0) for rows in parts])
         starts = [_panels((rows.lengths if metric == "l2" else np.zeros(ny, F32))[:, None], np.inf) for rows in parts]
     centre = np.zeros(d, F32) if parts[0].centre is None else parts[0].centre
     arrays: dict[str, Any] = {"x": x, "centre": centre, "panels": panels, "starts": np.concatenate(starts)}
