@@ -186,10 +186,11 @@ def nearest(x: Floats, parts: Sequence[Rows], metric: Metric) -> tuple[Ids, npt.
         x = np.ascontiguousarray(x)
     numbers, doubtful = np.empty((len(x), len(parts)), np.int32), np.empty((len(x), len(parts)), np.bool_)
     with np.errstate(over="ignore"):
-        panels = np.concatenate([_panels(rows.shifted() * F32(-2 if metric == "l2" else -1), 0) for rows in parts])
-        starts = [_panels((rows.lengths if metric == "l2" else np.zeros(ny, F32))[:, None], np.inf) for rows in parts]
+        panels = _panels([rows.shifted() for rows in parts], 0)
+        panels *= F32(-2 if metric == "l2" else -1)
+        lengths = [rows.lengths[:, None] if metric == "l2" else np.zeros((ny, 1), F32) for rows in parts]
     centre = np.zeros(d, F32) if parts[0].centre is None else parts[0].centre
-    arrays: dict[str, Any] = {"x": x, "centre": centre, "panels": panels, "starts": np.concatenate(starts)}
+    arrays: dict[str, Any] = {"x": x, "centre": centre, "panels": panels, "starts": _panels(lengths, np.inf)}
     task = np.zeros(1, TASK)
     for name, value in {
         **{name: array.ctypes.data for name, array in arrays.items()},
@@ -219,9 +220,12 @@ def nearest(x: Floats, parts: Sequence[Rows], metric: Metric) -> tuple[Ids, npt.
 WORTH_A_THREAD = 1 << 25  # multiplications: about a millisecond
 
 
-def _panels(y: Floats, padding: float) -> Floats:
-    """(n, d) -> (panels, d, WIDTH): rows cut into panels, transposed, padded."""
-    n, d = y.shape
-    full = np.full((-(-n // WIDTH) * WIDTH, d), padding, np.float32)
-    full[:n] = y
-    return np.ascontiguousarray(full.reshape(-1, WIDTH, d).transpose(0, 2, 1))
+def _panels(parts: Sequence[Floats], padding: float) -> Floats:
+    """Of each part (n, d), the rows cut into panels, transposed, padded: (parts, panels, d, WIDTH)."""
+    n, d = parts[0].shape
+    rows = np.full((-(-n // WIDTH) * WIDTH, d), padding, np.float32)
+    panels = np.empty((len(parts), len(rows) // WIDTH, d, WIDTH), np.float32)
+    for panel, part in zip(panels, parts, strict=True):
+        rows[:n] = part
+        panel[:] = rows.reshape(-1, WIDTH, d).transpose(0, 2, 1)
+    return panels
