@@ -46,6 +46,7 @@ from ivfpq.checks import IndexFileError
 logger = logging.getLogger(__name__)
 
 COLLECTIONS = Path("collections")
+WARM_UP_AFTER = 4.0  # seconds: the first page that is opened comes before
 MAX_CACHE = 2 * 2**30  # bytes of uploads that are kept
 _WATCH = (Path(__file__).parent / "static" / "watch.js").read_text(encoding="utf-8")
 
@@ -240,6 +241,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _warm_up(engines: Sequence[SearchEngine]) -> None:
     """Loading the network, compiled functions and libraries takes a second; better now than at the first search."""
+    time.sleep(WARM_UP_AFTER)
     for engine in engines:
         grey = np.full((64, 64, 3), 128, np.uint8)
         try:
