@@ -105,7 +105,7 @@ def test_replaced_file_is_shown_as_it_is_now(client, engine, folder):
 
 def test_rebuilt_collection_has_other_addresses(engine):
     before = picture_url(engine, 0, "thumb")
-    engine.store.manifest["created"] = 2
+    engine.store.manifest = {**engine.store.manifest, "created": 2}
     assert picture_url(engine, 0, "thumb") != before
 
 

@@ -108,15 +108,17 @@ element.addEventListener('click', (event) => {
 
 // When to search. Everything that asks for a search ends in `go`, so that there is one listener for it.
 const as_you_go = () => document.querySelector('#ris-auto input')?.checked;
-const changed = () => { if (crop() && as_you_go()) trigger('go'); };
-document.addEventListener('ris-go', () => trigger('go'));
+// A moment later: a number that was just typed is handed over when its field is left, which the same click may do.
+const go = () => setTimeout(() => trigger('go'), 20);
+const changed = () => { if (crop() && as_you_go()) go(); };
+document.addEventListener('ris-go', go);
 document.addEventListener('ris-changed', changed);
 let token = crop()?.dataset.token; // tells a new picture from the same one shown again
 new MutationObserver(() => {
   const c = crop();
   if (c?.dataset.token === token) return;
   token = c?.dataset.token;
-  if (c?.dataset.then === 'go') trigger('go');
+  if (c?.dataset.then === 'go') go();
   else if (c?.dataset.then !== 'wait') changed();
 }).observe(element, { childList: true, subtree: true, attributeFilter: ['data-token'] }); // Gradio morphs what is there
 
