@@ -1,7 +1,6 @@
 """How candidates are scanned: one answer (`reference` defines it), several speeds.
 
 `IVFPQ_KERNEL` in the environment names the kernel to use; otherwise the fastest is taken that this machine can run.
-The environment is read once, when a kernel is first needed: reading it is a tenth of a short search.
 The compiled kernels (`portable`, `avx512`) are numba's work, which is imported by the first search and not before.
 """
 
@@ -38,9 +37,8 @@ def available() -> tuple[str, ...]:
     return NAMES if all(features.get(name) for name in needed) else NAMES[:2]
 
 
-@functools.cache
 def active() -> str:
-    """The name of the kernel that searches use, from the first time that it is asked for.
+    """The name of the kernel that searches use.
 
     Raises
     ------
