@@ -437,7 +437,7 @@ def test_weights_file_cannot_run_code(tmp_path, monkeypatch, suffix, kind):
     else:
         torch.save({"fc.bias": _Evil()}, path, _use_new_zipfile_serialization=kind == "zip")
     for name in ("resnet50", "efficientnet-lite0"):
-        with pytest.raises(EncoderError, match="not a file of weights only|its header cannot be read"):
+        with pytest.raises(EncoderError, match=r"not a file of weights only|its header cannot be read"):
             create_encoder(name, weights=path)
     assert not (tmp_path / "was-executed").exists()
 
