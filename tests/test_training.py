@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
+from torch.utils.data._utils import signal_handling
 
 from features.training import HEAD_FACTOR, _Augmented, best_epoch, schedule
 
@@ -20,7 +21,10 @@ def test_schedule_is_flat_then_rises_then_falls_to_nothing():
     assert rates[-1] == 0
 
 
-def test_views_follow_from_seed_epoch_and_place_alone():
+def test_views_follow_from_seed_epoch_and_place_alone(monkeypatch):
+    # A loader with processes installs a signal handler for good; where a later test's process ends while another thread
+    # waits for it, that handler brings down the whole run.
+    monkeypatch.setattr(signal_handling, "_SIGCHLD_handler_set", True)
     images = np.random.default_rng(0).integers(0, 256, (6, 40, 60, 3), dtype=np.uint8)
     views = [_Augmented(images, 32, (0, 1))[place][0] for place in range(6)]
     assert all(view.shape == (3, 32, 32) and view.dtype == torch.uint8 for view in views)
