@@ -12,8 +12,6 @@ pass the k-th distance found. To the errors come those of rounding, as in `dista
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -25,7 +23,7 @@ from numba.core import cgutils
 from ivfpq.checks import Floats, Ids, Metric
 from ivfpq.distances import HUGE, SearchResult, product_error
 from ivfpq.invlists import Lists
-from ivfpq.kernels.compiled import threads, writeable
+from ivfpq.kernels.compiled import spread, writeable
 from ivfpq.kernels.heaps import push_pair, sort_pairs
 from ivfpq.kernels.vectors import (
     LANES,
@@ -33,11 +31,14 @@ from ivfpq.kernels.vectors import (
     entry,
     float32_at,
     float64_at,
+    fold,
     i64,
     intrinsic,
     load_vector,
     part,
     prefetch,
+    put_byte,
+    put_float64,
     sources,
     splat,
     sum_of_products,
@@ -45,6 +46,7 @@ from ivfpq.kernels.vectors import (
 )
 
 F32 = np.float32
+WORTH_A_THREAD = 1 << 22  # multiplications: about half a millisecond
 
 TASK = np.dtype(
     [(name, np.int64) for name in ("A", "b", "n", "d", "rows", "half", "l2", "stride", "sketch", "wide")]
@@ -79,14 +81,7 @@ def _tile(rows: int, columns: int) -> Any:
                         b.store(b.fadd(b.load(sums[r][c]), b.fmul(row, column[c])), sums[r][c])
             for r in range(rows):
                 for c in range(columns):
-                    total, half = b.load(sums[r][c]), LANES // 2
-                    while half:
-                        low, high = (
-                            b.shuffle_vector(total, total, ir.Constant(ir.VectorType(_I32, half), list(numbers)))
-                            for numbers in (range(half), range(half, 2 * half))
-                        )
-                        total, half = b.fadd(low, high), half // 2
-                    total = b.extract_element(total, ir.Constant(_I32, 0))
+                    total = fold(b, b.load(sums[r][c]))
                     at = b.add(shift, i64(4 * c))
                     total = b.fadd(total, b.load(b.inttoptr(at, _F32.as_pointer()), align=4))
                     total = b.fadd(total, ir.Constant(_F32, 0.0))  # no negative zero
@@ -139,7 +134,8 @@ class Transform:
         """float32 (n, d_in) -> float32 (n, d_out)."""
         x = writeable(np.ascontiguousarray(x))
         y = np.empty((len(x), len(self._arrays[1])), np.float32)
-        _spread(lambda first, last: _transform(self._task, x, y, first, last), len(x), x.shape[1] * y.shape[1])
+        count = len(x) * x.shape[1] * y.shape[1] // WORTH_A_THREAD
+        spread(lambda first, last: _transform(self._task, x, y, first, last), len(x), count)
         return y
 
 
@@ -192,38 +188,13 @@ def _sketch_product(typingctx: Any, x: Any, sketch: Any, n: Any) -> Any:
                 at = b.add(i, i64(part * LANES))
                 y = b.sitofp(load_vector(b, b.add(sketch, at), ir.VectorType(_I8, LANES)), _FLOATS)
                 b.store(b.call(fused, [load_vector(b, b.add(x, b.shl(at, i64(2))), _FLOATS), y, b.load(sum_)]), sum_)
-        total, half = functools.reduce(b.fadd, map(b.load, sums)), LANES // 2
-        while half:
-            low, high = (
-                b.shuffle_vector(total, total, ir.Constant(ir.VectorType(_I32, half), list(numbers)))
-                for numbers in (range(half), range(half, 2 * half))
-            )
-            total, half = b.fadd(low, high), half // 2
-        return b.extract_element(total, ir.Constant(_I32, 0))
+        return fold(b, functools.reduce(b.fadd, map(b.load, sums)))
 
     return types.float32(types.int64, types.int64, types.int64), codegen
 
 
 SIZES = 32  # bytes behind it: float64 scale, |y| and |y - y'|, and room for one more
 AHEAD = 4  # candidates whose sketches are on their way while one is looked at
-
-
-def _setter(stored: ir.Type, given: types.Type) -> Any:
-    """A function that writes a number to an address."""
-
-    @intrinsic
-    def store(typingctx: Any, at: Any, value: Any) -> Any:
-        def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-            value = b.trunc(args[1], stored) if stored == _I8 else args[1]
-            b.store(value, b.inttoptr(args[0], stored.as_pointer()), align=1)
-            return context.get_dummy_value()
-
-        return types.void(types.int64, given), codegen
-
-    return store
-
-
-set_byte, set_float64 = _setter(_I8, types.int64), _setter(ir.DoubleType(), types.float64)
 
 
 @entry
@@ -240,12 +211,12 @@ def _sketch(task, first, last):
         for i in range(t.d):
             y = np.float64(float32_at(vector + 4 * i))
             step = np.rint(y * inverse)
-            set_byte(sketch + i, np.int64(step))
+            put_byte(sketch + i, np.int64(step))
             length += y * y
             apart += (y - scale * step) ** 2
-        set_float64(sketch + t.wide, scale)
-        set_float64(sketch + t.wide + 8, np.sqrt(length))
-        set_float64(sketch + t.wide + 16, np.sqrt(apart) * 1.000001)
+        put_float64(sketch + t.wide, scale)
+        put_float64(sketch + t.wide + 8, np.sqrt(length))
+        put_float64(sketch + t.wide + 16, np.sqrt(apart) * 1.000001)
 
 
 @entry
@@ -389,7 +360,7 @@ class Store:
     """
 
     __slots__ = ("_sketches", "_task", "in_order", "lists")
-    _sketches: Any
+    _sketches: npt.NDArray[np.int8]
 
     def __init__(self, lists: Lists, metric: Metric, before: Store | None) -> None:
         self.lists = lists
@@ -402,14 +373,14 @@ class Store:
         if lists.blocks.dtype != np.float32 or _mapped(lists.blocks):
             return
         task["wide"] = wide = -(-d // SKETCH) * SKETCH
-        self._sketches: npt.NDArray[np.int8]
         first = 0
         if before is not None and before.lists.blocks is lists.blocks:
             self._sketches, first = before._sketches, before.lists.ntotal
         else:
             self._sketches = np.zeros((len(lists.blocks), wide + SIZES), np.int8)
         task["sketch"] = self._sketches.ctypes.data
-        _spread(lambda start, end: _sketch(task, first + start, first + end), n - first, d)
+        count = (n - first) * d // WORTH_A_THREAD
+        spread(lambda start, end: _sketch(task, first + start, first + end), n - first, count)
 
     def rerank(self, x: Floats, rows: Ids, ids: Ids, k: int) -> SearchResult | None:
         """The k best candidates of each query, ties to the smaller id, missing ones padded; None if a row is not there.
@@ -430,7 +401,7 @@ class Store:
             there: bool = _rerank(self._task, x, rows, ids, first, last, distances, found, room, *heaps)
             return there
 
-        there = _spread(work, len(x), width * d)
+        there = spread(work, len(x), len(x) * width * d // WORTH_A_THREAD)
         return SearchResult(distances, found) if all(there) else None
 
 
@@ -439,18 +410,3 @@ def _mapped(array: Any) -> bool:
     while array is not None and not isinstance(array, np.memmap):
         array = getattr(array, "base", None)
     return array is not None
-
-
-WORTH_A_THREAD = 1 << 22  # multiplications: about half a millisecond
-
-
-def _spread(work: Callable[[int, int], Any], n: int, cost: int) -> list[Any]:
-    """What work(first, last) gives, on as many threads as n steps of such a cost are worth."""
-    count = n * cost // WORTH_A_THREAD
-    if count > 1:
-        count = min(count, threads())
-    if count <= 1:
-        return [work(0, n)]
-    ends = np.linspace(0, n, count + 1).astype(int).tolist()
-    with ThreadPoolExecutor(count) as pool:
-        return list(pool.map(work, ends[:-1], ends[1:]))

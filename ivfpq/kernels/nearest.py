@@ -10,7 +10,6 @@ where it is not, a few rows in ten thousand, the row is reported as doubtful, fo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from numba.core import cgutils
 
 from ivfpq.checks import Floats, Ids, Metric
 from ivfpq.distances import HUGE, Rows, product_error
-from ivfpq.kernels.compiled import threads
+from ivfpq.kernels.compiled import spread
 from ivfpq.kernels.vectors import (
     LANES,
     address,
@@ -205,15 +204,7 @@ def nearest(x: Floats, parts: Sequence[Rows], metric: Metric) -> tuple[Ids, npt.
         a, state = np.empty((rows, d), F32), np.empty((rows, 3, LANES), F32)
         _nearest(task, longest, first, last, a, state, numbers, doubtful)
 
-    count = len(x) * len(parts) * ny * d // WORTH_A_THREAD
-    if count > 1:
-        count = min(count, threads())
-    if count <= 1:
-        fill(0, len(x))
-    else:
-        ends = np.linspace(0, len(x), count + 1).astype(int).tolist()
-        with ThreadPoolExecutor(count) as pool:
-            list(pool.map(fill, ends[:-1], ends[1:]))
+    spread(fill, len(x), len(x) * len(parts) * ny * d // WORTH_A_THREAD)
     return numbers.astype(np.int64), doubtful
 
 
