@@ -83,12 +83,9 @@ def extract(
         A store, or the beginning of one, is there already and is of another encoder, dtype or dataset; or no image of
         the dataset can be read.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    check_counts(batch_size, limit)
     if dtype not in ("float16", "float32"):
         raise ValueError(f"dtype must be float16 or float32, got {dtype!r}")
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit must be at least 1, got {limit}")
     folder = Path(folder).expanduser().resolve()
     items = dataset.items[:limit]
     if not items:
@@ -119,6 +116,14 @@ def extract(
     for path, error in store.damaged():
         logger.warning("skipped %s: %s", path, error)
     return store
+
+
+def check_counts(batch_size: int, limit: int | None) -> None:
+    """Raise ValueError unless both are at least 1, or there is no limit."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1, got {limit}")
 
 
 def encode_items(
@@ -199,8 +204,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--weights", metavar="PATH", help="weights file for the encoder (.safetensors or .pth)")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: collections/<name of the dataset>")
     parser.add_argument("--dtype", choices=("float16", "float32"), help="default: float16; with --sync, as it is")
-    parser.add_argument("--batch-size", type=_positive, default=32, metavar="N")
-    parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N images")
+    parser.add_argument("--batch-size", type=positive, default=32, metavar="N")
+    parser.add_argument("--limit", type=positive, metavar="N", help="only the first N images")
     parser.add_argument(
         "--sync",
         action="store_true",
@@ -256,10 +261,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A command line's number of at least 1."""
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
     return number
 
 

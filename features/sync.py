@@ -25,7 +25,7 @@ from tqdm import tqdm
 from features.changes import Changes, find_changes
 from features.checksum import sha256_of
 from features.datasets import Dataset, Item
-from features.extract import encode_items
+from features.extract import check_counts, encode_items
 from features.store import (
     CATALOG,
     FEATURES,
@@ -127,10 +127,7 @@ def sync(
         The collection is of another encoder or dataset, damaged, being synced by another process, or nothing usable
         would be left of it. The collection is as it was.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit must be at least 1, got {limit}")
+    check_counts(batch_size, limit)
     folder = Path(folder).expanduser().resolve()
     read_manifest(folder)  # nothing is written where there is no collection
     with _Stage.locked(folder / STAGE) as stage:

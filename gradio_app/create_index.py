@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from features.datasets import Dataset, DatasetError, open_dataset, reopen_dataset
 from features.encoders import Encoder, EncoderError, create_encoder, encoder_for
-from features.extract import extract
+from features.extract import extract, positive
 from features.store import MANIFEST, FeatureStore, StoreError, numbered, read_manifest, sha256_of
 from features.sync import Progress, SyncReport, sync
 from gradio_app.engine import DEFAULT_NPROBE, INDEX_FILES, EngineError, add_rows, read_index
@@ -347,17 +347,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         action="store_true",
         help="bring an existing collection up to date with added, edited, renamed and removed images",
     )
-    parser.add_argument("--limit", type=_positive, metavar="N", help="take only N images")
+    parser.add_argument("--limit", type=positive, metavar="N", help="take only N images")
     parser.add_argument("--collections", type=Path, default=Path("collections"), metavar="DIR", help="(%(default)s)")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     return parser.parse_args(arguments)
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -250,9 +250,10 @@ def test_open_collection_goes_on_with_what_it_was(root, synced):
 
 
 KILLED = """
-import os, shutil, signal, sys
+import os, shutil, sys
 from pathlib import Path
 sys.path[:0] = {paths!r}
+from killing import kill_before
 from test_extract import FakeEncoder
 from features.datasets import ImageFolder
 from gradio_app.create_index import sync_collection
@@ -262,16 +263,7 @@ for step in range(1, 200):
     copy = shutil.copytree(folder, copies / str(step))
     child = os.fork()
     if child == 0:
-        left = step
-
-        def count(event, arguments):
-            global left
-            if event in ("open", "os.rename", "os.remove", "sqlite3.connect") and str(copy) in str(arguments[0]):
-                left -= 1
-                if left == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        sys.addaudithook(count)
+        kill_before(step, copy)
         sync_collection(copy, dataset=ImageFolder(root), encoder=FakeEncoder(), progress=False)
         os._exit(0)
     status = os.waitpid(child, 0)[1]

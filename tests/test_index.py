@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracles import same
 
 from ivfpq import IndexFlat, IndexIVFPQ, IndexPQ, NotTrainedError
 from ivfpq.distances import normalised
@@ -43,10 +44,6 @@ def index(request, trained):
     made = copy_of(trained[request.param])
     made.add(vectors(400, 1))
     return made
-
-
-def same(one, two):
-    return all(a.tobytes() == b.tobytes() and a.shape == b.shape for a, b in zip(one, two, strict=True))
 
 
 def test_probe_names_the_lists_that_a_search_looks_into_nearest_first(index):

@@ -4,6 +4,7 @@ import threading
 
 import numpy as np
 import pytest
+from oracles import same
 
 from ivfpq import IndexFlat, IndexIVFPQ, IndexRefine, NotTrainedError, index_factory, load, save
 from ivfpq.metrics import knn_recall_at_k
@@ -46,10 +47,6 @@ def exact(metric, n=300):
     flat = IndexFlat(D, metric=metric)
     flat.add(vectors(n, 1))
     return flat
-
-
-def same(one, two):
-    return all(a.tobytes() == b.tobytes() and a.shape == b.shape for a, b in zip(one, two, strict=True))
 
 
 def test_with_all_vectors_as_candidates_it_is_the_exact_index(index):

@@ -5,7 +5,7 @@ import itertools
 import faiss
 import numpy as np
 import pytest
-from oracles import slow_sum
+from oracles import same, slow_sum
 
 from ivfpq import IndexFlat, IndexIVFPQ, IndexIVFRQ, NotTrainedError, index_factory
 from ivfpq.distances import normalised
@@ -133,10 +133,6 @@ def index(request, trained):
     made = IndexIVFRQ.from_state(*trained[request.param].state())
     made.add(vectors(300, 1))
     return made
-
-
-def same(one, two):
-    return all(a.tobytes() == b.tobytes() and a.shape == b.shape for a, b in zip(one, two, strict=True))
 
 
 def test_every_distance_is_the_defined_one(index):

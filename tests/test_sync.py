@@ -331,25 +331,17 @@ def test_what_else_the_catalog_holds_is_kept(root, folder):
 
 
 KILLED = """
-import os, signal, sys
+import sys
 from pathlib import Path
 sys.path[:0] = {paths!r}
+from killing import kill_before
 from test_extract import FakeEncoder
 from features.datasets import ImageFolder
 from features.sync import sync
 
 root, folder, step = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-left = step
-
-def count(event, arguments):
-    global left
-    if event in ("open", "os.rename", "os.remove", "sqlite3.connect") and str(folder) in str(arguments[0]):
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-
 dataset, encoder = ImageFolder(root), FakeEncoder()
-sys.addaudithook(count)
+kill_before(step, folder)
 sync(dataset, encoder, folder, progress=False, batch_size=1)
 """
 

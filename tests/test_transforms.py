@@ -3,6 +3,7 @@
 import faiss
 import numpy as np
 import pytest
+from oracles import same
 
 from ivfpq import IndexFlat, IndexIVFPQ, IndexPreTransform, NotTrainedError, index_factory
 from ivfpq.distances import normalised
@@ -162,10 +163,6 @@ def index(trained):
     made = IndexPreTransform.from_state(*trained.state())
     made.add(vectors(300, seed=1))
     return made
-
-
-def same(one, two):
-    return all(a.tobytes() == b.tobytes() and a.shape == b.shape for a, b in zip(one, two, strict=True))
 
 
 def by_hand(index, x):
