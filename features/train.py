@@ -14,9 +14,10 @@ import logging
 import math
 import os
 import shutil
+import sqlite3
 import sys
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,7 @@ from features.datasets import Dataset, Item, open_dataset
 from features.encoders import EncoderError, create_encoder
 from features.encoders.weights import Training, read_training, read_weights, write_training
 from features.evaluate import indicators, leave_one_out
-from features.images import ImageError, decode_image
+from features.extract import encode_items
 from features.split import split
 from features.training import BEST, ENCODERS, INITIAL, Recipe, TrainingError, TrainingRun, best_epoch, score
 
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _JUDGED = 64
-"""Images decoded at a time when the features are judged."""
+"""Images encoded at a time when the features are judged."""
 
 
 def train(
@@ -73,15 +74,39 @@ def train(
     Raises
     ------
     TrainingError, DatasetError
-        The data cannot be trained on, or `out` exists, or another training was begun there.
+        The data cannot be trained on, or `out` exists, or another training was begun there or is at work on it.
     EncoderError
         The weights to begin with, or the device, cannot be used.
     """
     out = Path(out).expanduser().resolve()
     if out.suffix != ".safetensors":
         raise TrainingError(f"out must be named <something>.safetensors, got {out.name}")
-    if out.exists():
-        raise TrainingError(f"{out} exists: remove it or choose another name")
+    with _locked(out):
+        if out.exists():
+            raise TrainingError(f"{out} exists: remove it or choose another name")
+        return _train(dataset, recipe, out, device, checkpoint_seconds, progress)
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """No other process trains to this file meanwhile; the lock goes with the process, however it ends."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    path = out.with_name(f".{out.name}.lock")
+    with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as connection:
+        try:
+            connection.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError as error:
+            raise TrainingError(f"another process is training to {out} ({error})") from error
+        try:
+            yield
+        finally:
+            with suppress(PermissionError):  # where open files cannot be deleted it stays
+                path.unlink()
+
+
+def _train(
+    dataset: Dataset, recipe: Recipe, out: Path, device: str | None, checkpoint_seconds: float, progress: bool
+) -> Training:
     folder = out.with_name(f".{out.name}.partial")
     items = dataset.items
     unlabelled = sum(not item.labels for item in items)
@@ -150,24 +175,19 @@ def _encode(
     features = [np.empty((0, encoder.dim), np.float32)]
     labels: list[tuple[str, ...]] = []
     with (
-        ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode") as pool,
+        closing(encode_items(items, encoder, _JUDGED)) as batches,
         tqdm(total=len(items), unit="image", desc=title, disable=not (progress and items)) as bar,
     ):
-        for start in range(0, len(items), _JUDGED):
-            some = items[start : start + _JUDGED]
-            images = list(pool.map(_decoded, some))
-            features.append(encoder.encode([image for image in images if image is not None]))
-            labels.extend(item.labels for item, image in zip(some, images, strict=True) if image is not None)
-            bar.update(len(some))
+        for start, (rows, facts) in zip(range(0, len(items), _JUDGED), batches, strict=True):
+            good = [error is None for *_, error in facts]
+            features.append(rows[good])
+            for item, (*_, error) in zip(items[start : start + _JUDGED], facts, strict=True):
+                if error is None:
+                    labels.append(item.labels)
+                else:
+                    logger.warning("left out: %s: %s", item.path, error)
+            bar.update(len(facts))
     return np.concatenate(features), labels
-
-
-def _decoded(item: Item) -> np.ndarray | None:
-    try:
-        return decode_image(item.path)
-    except ImageError as error:
-        logger.warning("left out: %s", error)
-        return None
 
 
 def write_log(log: Sequence[dict[str, float]], path: Path) -> None:

@@ -25,7 +25,7 @@ from features.encoders.weights import read_training, write_training
 from features.extract import main as extract
 from features.images import decode_image
 from features.store import FeatureStore, StoreError
-from features.train import main, train
+from features.train import _locked, main, train
 from features.training import CHECKPOINT, Recipe, TrainingError
 
 ROOT = Path(__file__).parent.parent
@@ -93,6 +93,13 @@ def test_log_and_plot_lie_beside_the_weights(trained):
     with Image.open(out.with_suffix(".png")) as plot:
         assert plot.format == "PNG"
     assert sorted(path.name for path in out.parent.iterdir()) == ["lite0.csv", "lite0.png", "lite0.safetensors"]
+
+
+def test_two_trainings_to_one_file_do_not_mix(pictures, tmp_path):
+    out = tmp_path / "twice.safetensors"
+    with _locked(out), pytest.raises(TrainingError, match=r"another process is training to .*twice\.safetensors"):
+        train(ImageFolder(pictures), TINY, out, device="cpu", progress=False)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_first_epochs_leave_the_trunk_alone(trained, tmp_path, pictures):
