@@ -6,6 +6,7 @@ python gradio_app/create_index.py --data caltech|voc|demo|PATH
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import logging
 import re
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from features.datasets import Dataset, DatasetError, open_dataset, reopen_dataset
 from features.encoders import Encoder, EncoderError, create_encoder, encoder_for
 from features.extract import extract, positive
-from features.store import MANIFEST, FeatureStore, StoreError, numbered, read_manifest, sha256_of
+from features.store import MANIFEST, FeatureStore, StoreError, files_of, numbered, read_manifest, sha256_of
 from features.sync import Progress, SyncReport, sync
 from gradio_app.engine import DEFAULT_NPROBE, INDEX_FILES, EngineError, add_rows, read_index
 from ivfpq import IndexFlat, SearchResult, index_factory, save
@@ -96,6 +97,7 @@ def create_index(
 
     Up to 500 vectors (a tenth of a small collection) are held out of training. They query the index before they are
     added to it, so that recall is measured on pictures that the index has never seen; the saved index holds all.
+    Indexes that are there already stay in force until the new ones, all of them, take their place.
 
     Raises
     ------
@@ -251,8 +253,10 @@ def _split(store: FeatureStore, seed: int) -> tuple[NDArray[np.int64], NDArray[n
 
 
 def _save(index: Any, store: FeatureStore, engine: str, factory: str, asked: str, seed: int) -> dict[str, Any]:
-    """Write an index as that of the store's generation; returns the manifest's entry."""
-    path = store.folder / numbered(INDEX_FILES[engine], store.generation)
+    """Write an index of the store's generation, over none that is in force; returns the manifest's entry."""
+    in_force = files_of(read_manifest(store.folder))
+    names = (numbered(INDEX_FILES[engine], number) for number in itertools.count(store.generation))
+    path = store.folder / next(name for name in names if name not in in_force)
     if engine == "ivfpq":
         save(index, path, metadata={"collection": store.folder.name, "encoder": store.manifest["encoder"]["name"]})
     else:

@@ -15,6 +15,7 @@ from test_sync import change_everything, paint
 
 from features.datasets import ImageFolder
 from features.extract import extract
+from features.store import FeatureStore
 from features.sync import sync
 from gradio_app.create_index import collection_name, create_index, main, sync_collection
 from gradio_app.engine import EngineError, SearchEngine, add_rows
@@ -76,11 +77,12 @@ def test_json_reports_what_was_measured(workspace, demo_collection, monkeypatch,
         assert row["us_per_query"] > 0
 
 
-def test_the_same_seed_gives_the_same_bytes(workspace, demo_collection, monkeypatch, capsys):
-    monkeypatch.chdir(workspace)
-    before = (demo_collection / "ivfpq.index").read_bytes()
+def test_the_same_seed_gives_the_same_bytes(workspace, demo_collection, tmp_path, capsys):
+    (tmp_path / "datasets").symlink_to(workspace / "datasets")
+    copy = shutil.copytree(demo_collection, tmp_path / "collections" / "demo")
     report(capsys, "--data", "demo", "--limit", "340", *LITE0)
-    assert (demo_collection / "ivfpq.index").read_bytes() == before
+    made_again = json.loads((copy / "manifest.json").read_text())["indexes"]["ivfpq"]["file"]
+    assert (copy / made_again).read_bytes() == (demo_collection / "ivfpq.index").read_bytes()
 
 
 def test_a_small_folder_gets_a_flat_index_and_is_told(picture_folder, tmp_path, capsys, caplog):
@@ -256,7 +258,8 @@ sys.path[:0] = {paths!r}
 from killing import kill_before
 from test_extract import FakeEncoder
 from features.datasets import ImageFolder
-from gradio_app.create_index import sync_collection
+from features.store import FeatureStore
+from gradio_app.create_index import create_index, sync_collection
 
 root, folder, copies = map(Path, sys.argv[1:])
 for step in range(1, 200):
@@ -264,7 +267,7 @@ for step in range(1, 200):
     child = os.fork()
     if child == 0:
         kill_before(step, copy)
-        sync_collection(copy, dataset=ImageFolder(root), encoder=FakeEncoder(), progress=False)
+        {call}
         os._exit(0)
     status = os.waitpid(child, 0)[1]
     if os.WIFEXITED(status):
@@ -272,18 +275,26 @@ for step in range(1, 200):
 """
 
 
-def test_killed_at_any_step_both_indexes_are_the_old_ones_or_the_new_ones(root, synced, tmp_path):
+def killed_copies(call, root, folder, tmp_path):
+    """Copies of a collection, in each of which the call was killed one step later; in the last it came to its end."""
     script = tmp_path / "killed.py"
-    script.write_text(KILLED.format(paths=[str(ROOT / "tests"), str(ROOT)]))
-    change_everything(root)
+    script.write_text(KILLED.format(paths=[str(ROOT / "tests"), str(ROOT)], call=call))
     done = subprocess.run(
-        [sys.executable, script, root, synced, tmp_path / "copies"],
+        [sys.executable, script, root, folder, tmp_path / "copies"],
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
     copies = sorted((tmp_path / "copies").iterdir(), key=lambda path: int(path.name))
+    assert len(copies) > 15
+    return copies
+
+
+def test_killed_at_any_step_both_indexes_are_the_old_ones_or_the_new_ones(root, synced, tmp_path):
+    change_everything(root)
+    sync = "sync_collection(copy, dataset=ImageFolder(root), encoder=FakeEncoder(), progress=False)"
+    copies = killed_copies(sync, root, synced, tmp_path)
     generations = []
     for copy in copies:
         engine = SearchEngine.open(copy)
@@ -301,9 +312,21 @@ def test_killed_at_any_step_both_indexes_are_the_old_ones_or_the_new_ones(root, 
             "faiss.1.index",
         }
         assert_searches_all_and_nothing_else(copy)
-    assert len(copies) > 15
     assert generations == sorted(generations)
     assert set(generations) == {0, 1}
+
+
+def test_killed_while_indexes_are_made_again_the_old_ones_answer(root, synced, tmp_path):
+    factories = []
+    for copy in killed_copies("create_index(FeatureStore.open(copy), factory='IVF2,PQ4x4')", root, synced, tmp_path):
+        assert_searches_all_and_nothing_else(copy)
+        factories.append({entry["factory"] for entry in FeatureStore.open(copy).manifest["indexes"].values()})
+        create_index(FeatureStore.open(copy), factory="IVF2,PQ4x4")
+        assert_searches_all_and_nothing_else(copy)
+    made_again = factories.index({"IVF2,PQ4x4"})
+    assert made_again > 0
+    assert factories[:made_again] == [{"IVF4,PQ4x4"}] * made_again
+    assert set(map(tuple, factories[made_again:])) == {("IVF2,PQ4x4",)}
 
 
 def test_sync_on_the_command_line(root, tmp_path, capsys):
@@ -321,8 +344,8 @@ def test_sync_on_the_command_line(root, tmp_path, capsys):
     )
     assert out[1].startswith("ivfpq: 1 vectors taken out and 0 put in, quantizers kept (")
     assert len(out) == 3
-    assert main(["--data", str(root), "--sync", "--factory", "IVF2,PQ8x4"]) == 0, "another index is built if asked for"
-    assert "IVF2,PQ8x4" in capsys.readouterr().out
+    assert main(["--data", str(root), "--sync", "--factory", "IVF2,PQ4x4"]) == 0, "another index is built if asked for"
+    assert "IVF2,PQ4x4" in capsys.readouterr().out
     assert SearchEngine.open(tmp_path / "collections/images").nlist == 2
 
 
