@@ -1,8 +1,7 @@
 """What the notebooks share: which collection they open, and pictures that are small enough to commit."""
 
-import importlib.util
+import importlib
 import io
-from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -12,16 +11,12 @@ from PIL import Image
 
 from features.store import StoreError
 
-NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
-
 
 @pytest.fixture
 def common(workspace, demo_collection, monkeypatch):
     """The module, with `workspace` for the project's root."""
-    spec = importlib.util.spec_from_file_location("common", NOTEBOOKS / "common.py")
-    module = importlib.util.module_from_spec(spec)
-    with matplotlib.rc_context():
-        spec.loader.exec_module(module)
+    with matplotlib.rc_context():  # it sets how plots look, in this process too
+        module = importlib.import_module("common")
         monkeypatch.setattr(module, "ROOT", workspace)
         yield module
 
