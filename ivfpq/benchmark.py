@@ -47,6 +47,7 @@ from ivfpq import IndexFlat, IndexIVFPQ, index_factory, io, kernels
 from ivfpq.checks import Floats, as_vectors
 from ivfpq.distances import normalised, pair_distances_at
 from ivfpq.metrics import tie_recall_at_k
+from ivfpq.transforms import PCA
 
 logger = logging.getLogger("ivfpq.benchmark")
 
@@ -192,7 +193,20 @@ def prepare(x: Any, name: str, folder: Path, *, queries: int, k: int, seed: int,
     base, asked = as_vectors(np.delete(x, held_out, axis=0), d), as_vectors(x[held_out], d)
     if unit:
         base, asked = normalised(base), normalised(asked)
-    logger.info("%s: %d x %d; finding the %d true neighbours of %d queries", name, len(base), d, k, queries)
+    return _with_truth(base, asked, name, folder, k, rng)
+
+
+def reduced(data: Data, d: int, folder: Path) -> Data:
+    """The same vectors and queries in the first d principal directions of what is indexed, and their new truth."""
+    base, rng = np.load(data.base), np.random.default_rng(0)
+    pca = PCA(data.d, d)
+    pca.train(base, rng)
+    return _with_truth(pca.apply(base), pca.apply(np.load(data.queries)), f"{data.name} PCA{d}", folder, data.k, rng)
+
+
+def _with_truth(base: Floats, asked: Floats, name: str, folder: Path, k: int, rng: np.random.Generator) -> Data:
+    n, d = base.shape
+    logger.info("%s: %d x %d; finding the %d true neighbours of %d queries", name, n, d, k, len(asked))
     flat = IndexFlat(d)
     flat.add(base)
     truth = flat.search(asked, k).distances
@@ -200,11 +214,11 @@ def prepare(x: Any, name: str, folder: Path, *, queries: int, k: int, seed: int,
     files = {part: folder / f"{part}.npy" for part in ("base", "train", "queries")}
     np.save(files["base"], base)
     np.save(files["queries"], asked)
-    if len(base) > MAX_TRAIN:
-        np.save(files["train"], base[np.sort(rng.choice(len(base), MAX_TRAIN, replace=False))])
+    if n > MAX_TRAIN:
+        np.save(files["train"], base[np.sort(rng.choice(n, MAX_TRAIN, replace=False))])
     else:
         files["train"] = files["base"]
-    return Data(name, len(base), d, k, files["base"], files["train"], files["queries"], truth)
+    return Data(name, n, d, k, files["base"], files["train"], files["queries"], truth)
 
 
 # --- engines --------------------------------------------------------------------------------------------------------
@@ -295,8 +309,10 @@ class Engine:
         """The same for one query, (1, d), in the way the library does that best."""
         return self.search(xq, k)
 
-    def scanned(self, xq: Floats) -> float | None:
-        """How many codes are in the lists that a query looks into, in the mean; None if that is not known."""
+    def scanned(self, xq: Floats, k: int) -> float | None:
+        """How many vectors (codes) a query is compared with, in the mean: what the lists hold that it looks into, or
+        what a tree does not leave out (its centres, if it has some, count too). None if that is not known.
+        """
         return None
 
     def save(self, path: Path) -> None:
@@ -350,7 +366,7 @@ class Ivfpq(_Factory):
     def search(self, xq: Floats, k: int) -> Any:
         return self.index.search(xq, k, nprobe=self.query.get("nprobe")).ids
 
-    def scanned(self, xq: Floats) -> float | None:
+    def scanned(self, xq: Floats, k: int) -> float | None:
         if not isinstance(self.index, IndexIVFPQ):
             return None
         coarse = IndexFlat(self.d)
@@ -384,7 +400,15 @@ class Faiss(_Factory):
         quantized: Any = faiss.downcast_index(self.index if lists is None else lists)
         if subject.variant != "polysemous" and hasattr(quantized, "do_polysemous_training"):
             quantized.do_polysemous_training = False
-        for part in (quantized, quantized.pq) if hasattr(quantized, "pq") else ():
+        parts = [quantized, *(getattr(quantized, codec) for codec in ("pq", "rq") if hasattr(quantized, codec))]
+        if isinstance(self.index, faiss.IndexPreTransform):
+            chain: Any = self.index.chain
+            for opq in map(faiss.downcast_VectorTransform, map(chain.at, range(chain.size()))):
+                if isinstance(opq, faiss.OPQMatrix):  # it would train with a quantizer made like this one
+                    self.opq = faiss.ProductQuantizer(opq.d_out, opq.M, 8)
+                    opq.pq = self.opq
+                    parts.append(self.opq)
+        for part in parts:
             if hasattr(part, "cp"):
                 part.cp.min_points_per_centroid = 1  # no warnings: how many points there are is in the report
 
@@ -403,7 +427,7 @@ class Faiss(_Factory):
     def search(self, xq: Floats, k: int) -> Any:
         return self.index.search(xq, k)[1]
 
-    def scanned(self, xq: Floats) -> float | None:
+    def scanned(self, xq: Floats, k: int) -> float | None:
         if not isinstance(self.index, self.faiss.IndexIVF):
             return None
         lists: Any = self.index.invlists
@@ -490,21 +514,65 @@ class Annoy(Engine):
         return answer + [-1] * (k - len(answer))
 
 
-class Sklearn(Engine):
-    """scikit-learn's exact search."""
+class Numpy(Engine):
+    """Exact search as one writes it in three lines: a matrix product, and a partial sort of each row."""
 
-    package = "scikit-learn"
+    package = "numpy"
 
     def __init__(self, d: int, subject: Subject, seed: int) -> None:
-        from sklearn.neighbors import NearestNeighbors
+        pass
 
+    def add(self, x: Floats) -> None:
+        self.index = x
+        self.lengths = np.einsum("ij,ij->i", x, x)
+
+    def search(self, xq: Floats, k: int) -> Any:
+        answers = []
+        for start in range(0, len(xq), 64):  # 64 x n distances at a time: 256 MB for a million vectors
+            distances = self.lengths - 2 * (
+                xq[start : start + 64] @ self.index.T
+            )  # but for |q|^2, which orders nothing
+            best = np.argpartition(distances, k - 1, axis=1)[:, :k]
+            order = np.take_along_axis(distances, best, axis=1).argsort(axis=1)
+            answers.append(np.take_along_axis(best, order, axis=1))
+        return np.concatenate(answers)
+
+
+class Sklearn(Engine):
+    """scikit-learn's exact search: all distances, or by a tree (the variant), which keeps the vectors in float64."""
+
+    package = "scikit-learn"
+    variants = ("kd_tree", "ball_tree")
+
+    def __init__(self, d: int, subject: Subject, seed: int) -> None:
+        from sklearn.neighbors import BallTree, KDTree, NearestNeighbors
+
+        self.tree: Any = {"kd_tree": KDTree, "ball_tree": BallTree}.get(subject.variant)
         self.index = NearestNeighbors(algorithm="brute")
 
     def add(self, x: Floats) -> None:
-        self.index.fit(x)
+        if self.tree is None:
+            self.index.fit(x)
+        else:
+            self.index = self.tree(x)
 
     def search(self, xq: Floats, k: int) -> Any:
-        return self.index.kneighbors(xq, k, return_distance=False)
+        if self.tree is None:
+            return self.index.kneighbors(xq, k, return_distance=False)
+        if self.threads == 1 or len(xq) < self.threads:
+            return self.index.query(xq, k, return_distance=False)
+        with ThreadPoolExecutor(self.threads) as pool:  # a tree has no threads of its own; it lets go of Python's lock
+            parts = pool.map(
+                lambda part: self.index.query(part, k, return_distance=False), np.array_split(xq, self.threads)
+            )
+            return np.concatenate(list(parts))
+
+    def scanned(self, xq: Floats, k: int) -> float | None:
+        if self.tree is None:
+            return None
+        self.index.reset_n_calls()
+        self.index.query(xq, k, return_distance=False)
+        return float(self.index.get_n_calls()) / len(xq)
 
 
 class Usearch(Engine):
@@ -586,6 +654,7 @@ ENGINES: dict[str, type[Engine]] = {
     "sklearn": Sklearn,
     "usearch": Usearch,
     "scann": Scann,
+    "numpy": Numpy,
 }
 
 
@@ -647,10 +716,10 @@ class Worker:
         self.engine.search_one(self.queries[:1], k)
         return np.asarray(self.engine.search(self.queries, k)).tolist()
 
-    def scanned(self, arguments: Arguments, threads: int) -> float | None:
-        """Codes that the lists hold which a query looks into, in the mean."""
+    def scanned(self, k: int, arguments: Arguments, threads: int) -> float | None:
+        """How many vectors a query is compared with, in the mean."""
         self._use(threads, arguments)
-        answer: float | None = self.engine.scanned(self.queries)
+        answer: float | None = self.engine.scanned(self.queries, k)
         return answer
 
     def batch(self, k: int, arguments: Arguments, threads: int) -> tuple[float, float]:
@@ -847,7 +916,7 @@ class Case:
     cores: list[float] = field(default_factory=list)
     """Busy in a batch"""
     scanned: float | None = None
-    """Codes that the probed lists hold, in the mean of the queries; None where there are no lists"""
+    """Vectors (codes) a query is compared with, in the mean; None where the engine does not tell"""
 
     @property
     def setting(self) -> str:
@@ -945,8 +1014,8 @@ def measure(
                     not_available(unavailable, case.subject, error)
 
     def warm_up(process: Process, case: Case) -> None:
-        same = {"arguments": case.arguments, "threads": case.threads}
-        case.recall = data.recall(process.ask("answers", k=data.k, **same))
+        same = {"k": data.k, "arguments": case.arguments, "threads": case.threads}
+        case.recall = data.recall(process.ask("answers", **same))
         case.scanned = process.ask("scanned", **same)
 
     def timed(process: Process, case: Case) -> None:

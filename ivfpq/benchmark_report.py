@@ -26,8 +26,10 @@ RECALL_MARGIN = 0.005  # recalls further apart than this are marked beside a rat
 HELD_OUT = "Times are around the library's call alone; recall counts ties."
 
 # An engine has its colour in every figure: Okabe and Ito's, which the colour-blind can tell apart.
-COLOURS = dict(zip(ENGINES, cycle(["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00"])))
-STYLES = ("o-", "s--", "^:", "D-.")  # for its factory strings and variants, one after the other
+COLOURS = dict(
+    zip(ENGINES, cycle(["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00", "#7F7F7F"]))
+)
+STYLES = ("o-", "s--", "^:", "D-.", "v-", "P--", "X:")  # for its factory strings and variants, one after the other
 
 
 # --- machine --------------------------------------------------------------------------------------------------------
@@ -237,6 +239,54 @@ def report(comparison: Comparison, about: Arguments, repeats: int) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def conditions(comparison: Comparison) -> str:
+    """Under what the numbers of a comparison were measured, in a line for below a figure."""
+    data, cases = comparison.data, comparison.cases
+    threads = "/".join(map(str, sorted({case.threads for case in cases})))
+    rounds = max((len(case.batch_us) for case in cases), default=0)
+    return (
+        f"{data.name}: n = {data.n:,}, d = {data.d}, {len(data.truth):,} held-out queries, k = {data.k}; threads: "
+        f"{threads}; median of {rounds} interleaved rounds{' (smallest-largest)' if rounds > 1 else ''}"
+    )
+
+
+def summary(comparison: Comparison) -> str:
+    """One line a setting: recall, speed, what building took and what it takes to keep. With what could not be had."""
+    built = {b.subject: b for b in comparison.built}
+    rows = [
+        [
+            case.subject.label,
+            case.setting,
+            f"{case.recall:.3f}",
+            spread(Spread.of(case.batch_us)),
+            spread(Spread.of(case.single_us)),
+            short(built[case.subject].train_s + built[case.subject].add_s),
+            short(built[case.subject].memory_bytes, comparison.data.n),
+        ]
+        for case in comparison.cases
+    ]
+    header = f"engine|query|recall@{comparison.data.k}|us/query in batches|us, one at a time|build s|bytes/vector"
+    parts = [markdown(header, rows, left=2), conditions(comparison)]
+    return "\n\n".join([*parts, *(f"Not measured: {label}: {why}" for label, why in comparison.unavailable.items())])
+
+
+def fastest(comparison: Comparison, recalls: Sequence[float]) -> str:
+    """Who answers quickest of those that reach a recall, in batches and one at a time; one line a recall."""
+    ways: list[Callable[[Case], float]] = [
+        lambda case: statistics.median(case.batch_us),
+        lambda case: statistics.median(case.single_us),
+    ]
+    rows = []
+    for recall in recalls:
+        row = [f"{recall:g}"]
+        for us in ways:
+            able = sorted((case for case in comparison.cases if case.recall >= recall), key=us)
+            row += [f"{able[0].subject.label} {able[0].setting}".strip(), short(us(able[0]))] if able else ["none", "-"]
+        rows.append(row)
+    header = f"recall@{comparison.data.k} at least|in batches|us/query|one at a time|us"
+    return "\n\n".join([markdown(header, rows, left=1), conditions(comparison)])
+
+
 def missing(unavailable: dict[str, str]) -> list[str]:
     """The paragraphs that name what was not measured."""
     return (
@@ -293,32 +343,44 @@ def write_json(path: Path, content: Any) -> None:
 # --- figures --------------------------------------------------------------------------------------------------------
 
 
+WAYS: dict[str, Callable[[Case], list[float]]] = {
+    "in batches": lambda case: case.batch_us,
+    "one at a time": lambda case: case.single_us,
+}
+
+
 def pareto(path: Path, comparison: Comparison) -> None:
     """Recall against queries a second (up and to the right is better), in batches and one at a time."""
     plt = pyplot()
     data, threads = comparison.data, sorted({case.threads for case in comparison.cases})
     figure, axes = plt.subplots(len(threads), 2, figsize=(11, 4.2 * len(threads)), sharex=True, squeeze=False)
-    ways: dict[str, Callable[[Case], list[float]]] = {
-        "in batches": lambda case: case.batch_us,
-        "one at a time": lambda case: case.single_us,
-    }
     for row, count in zip(axes, threads, strict=True):
-        for ax, (way, us) in zip(row, ways.items(), strict=True):
-            for subject, style in lines([b.subject for b in comparison.built]).items():
-                cases = [case for case in comparison.cases if case.subject == subject and case.threads == count]
-                cases.sort(key=lambda case: case.recall)
-                recall = [case.recall for case in cases]
-                rate = [1e6 / Spread.of(us(case)).median for case in cases]
-                ax.plot(recall, rate, label=subject.label, **style)
-            ax.set(yscale="log", title=f"{way}, {count} thread{'s' if count > 1 else ''}")
-        row[0].set_ylabel("queries a second")
-    for ax in axes[-1]:
-        ax.set_xlabel(f"recall@{data.k}")
+        draw_pareto(row, comparison, count)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))
     figure.suptitle(f"{data.name}, {data.n:,} × {data.d}")
     figure.savefig(path)
     plt.close(figure)
+
+
+def draw_pareto(axes: Sequence[Any], comparison: Comparison, threads: int) -> None:
+    """Recall against queries a second on two axes, one for each of WAYS; bars from slowest to quickest round."""
+    for ax, (way, us) in zip(axes, WAYS.items(), strict=True):
+        for subject, style in lines([b.subject for b in comparison.built]).items():
+            cases = [case for case in comparison.cases if case.subject == subject and case.threads == threads]
+            cases.sort(key=lambda case: case.recall)
+            rates = [[1e6 / time for time in us(case)] for case in cases]
+            draw_rounds(ax, [case.recall for case in cases], rates, label=subject.label, **style)
+        ax.set(yscale="log", title=f"{way}, {threads} thread{'s' if threads > 1 else ''}")
+        ax.set_xlabel(f"recall@{comparison.data.k}")
+    axes[0].set_ylabel("queries a second")
+
+
+def draw_rounds(ax: Any, values: Sequence[float], rounds: Sequence[Sequence[float]], **style: Any) -> None:
+    """The median of the rounds at each value, and a bar from the smallest to the largest."""
+    spreads = [Spread.of(numbers) for numbers in rounds]
+    ends = [[s.median - s.low for s in spreads], [s.high - s.median for s in spreads]]
+    ax.errorbar(values, [s.median for s in spreads], ends, elinewidth=1, **style)
 
 
 def lines(subjects: Sequence[Subject]) -> dict[Subject, Arguments]:

@@ -17,7 +17,9 @@ MAX_POINTS_PER_CENTROID = 256  # more training points change centroids no more; 
 TOLERANCE = 1e-3  # the training ends when an iteration gains less than this share of the objective
 
 
-def kmeans(x: Floats, k: int, rng: np.random.Generator, *, spherical: bool = False) -> Floats:
+def kmeans(
+    x: Floats, k: int, rng: np.random.Generator, *, spherical: bool = False, tolerance: float | None = TOLERANCE
+) -> Floats:
     """k centroids that make the sum of squared distances to the nearest one small.
 
     Parameters
@@ -29,6 +31,9 @@ def kmeans(x: Floats, k: int, rng: np.random.Generator, *, spherical: bool = Fal
     spherical : bool
         Centroids have length 1 and points belong to the one of the largest inner product (faiss trains the coarse
         quantizer of inner-product indexes so).
+    tolerance : float, optional
+        Stop after an iteration that gains no more than this share of the objective; None: never before ITERATIONS, for
+        comparisons of equal work.
 
     Returns
     -------
@@ -56,7 +61,7 @@ def kmeans(x: Floats, k: int, rng: np.random.Generator, *, spherical: bool = Fal
         centroids = _means(x, nearest, cost, k)
         if spherical:
             centroids = normalised(centroids)
-        if previous - objective <= TOLERANCE * abs(objective):
+        if tolerance is not None and previous - objective <= tolerance * abs(objective):
             break
         previous = objective
     return centroids + mean

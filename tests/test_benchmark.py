@@ -53,7 +53,7 @@ class TestData:
             engine.train(x)
             engine.add(x)
             engine.query = {"nprobe": 16}
-            return engine.scanned(x[:500]) / (len(x) * 16 / 1024)
+            return engine.scanned(x[:500], 10) / (len(x) * 16 / 1024)
 
         assert np.array_equal(benchmark.mixture(70_000, 3, 1), benchmark.mixture(70_000, 3, 1))
         assert 1 <= crowded(benchmark.synthetic) < 1.3
@@ -93,6 +93,16 @@ class TestData:
         _, data = small_data(tmp_path, unit=True)
         for file in (data.base, data.queries):
             assert np.allclose(np.linalg.norm(np.load(file), axis=1), 1, atol=1e-6)
+
+    def test_reduced_data_keeps_rows_and_queries_and_finds_their_neighbours_anew(self, tmp_path):
+        x = np.zeros((60, 5))
+        x[:, 3] = np.random.default_rng(0).permutation(60)  # all there is lies in one direction
+        data = benchmark.prepare(x, "line", tmp_path / "line", queries=10, k=2, seed=0)
+        line = benchmark.reduced(data, 1, tmp_path / "reduced")
+        assert (line.n, line.d, np.load(line.base).shape) == (50, 1, (50, 1))
+        assert np.allclose(line.truth, data.truth, atol=1e-3)
+        order = np.load(data.base)[:, 3].argsort()
+        assert (np.diff(np.load(line.base)[order, 0]) > 0).all() or (np.diff(np.load(line.base)[order, 0]) < 0).all()
 
     def test_a_large_training_set_is_sampled_once_for_all(self, tmp_path, monkeypatch):
         monkeypatch.setattr(benchmark, "MAX_TRAIN", 30)
@@ -302,6 +312,23 @@ class TestReport:
         assert (tmp_path / "out" / "report.md").read_text() == text
         assert (tmp_path / "out" / "pareto.png").read_bytes().startswith(b"\x89PNG")
 
+    def test_a_summary_says_under_what_it_was_measured(self, tmp_path):
+        _, data = small_data(tmp_path)
+        text = benchmark_report.summary(a_comparison(data))
+        assert "small: n = 100, d = 8, 20 held-out queries, k = 3; threads: 1; median of 3 interleaved rounds" in text
+        assert "2.00 (1.00-4.00)" in text
+        assert "Not measured: annoy: not installed" in text
+
+    def test_the_fastest_is_found_for_each_recall(self, tmp_path):
+        _, data = small_data(tmp_path)
+        lines = benchmark_report.fastest(a_comparison(data), [0.3, 0.5, 0.9]).splitlines()[2:5]
+        assert [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines] == [
+            ["0.3", "ivfpq IVF4,PQ4x4 nprobe=8", "2.00", "ivfpq IVF4,PQ4x4 nprobe=8", "5.00"],
+            ["0.5", "ivfpq IVF4,PQ4x4 nprobe=8", "2.00", "ivfpq IVF4,PQ4x4 nprobe=8", "5.00"],
+            ["0.9", "sklearn", "100", "sklearn", "200"],
+        ]
+        assert "none" in benchmark_report.fastest(a_comparison(data), [1.1])
+
     def test_numbers_have_three_digits(self):
         numbers = {1234567: "1,234,567", 123.456: "123", 1.23456: "1.23", 0.0123456: "0.0123", 0: "0", 1e-9: "0"}
         assert {value: benchmark_report.short(value) for value in numbers} == numbers
@@ -316,6 +343,35 @@ class TestReport:
         assert Spread.of_ratios([4.0, 9.0], [2.0, 3.0]) == (2.5, 2, 3)
         with pytest.raises(ValueError, match="longer"):
             Spread.of_ratios([1.0], [1.0, 2.0])
+
+
+class TestExactEngines:
+    @pytest.mark.parametrize(
+        "subject", [Subject("numpy"), *(Subject("sklearn", "", v) for v in ("", "kd_tree", "ball_tree"))]
+    )
+    @pytest.mark.parametrize("threads", [1, 2])
+    def test_they_find_the_true_neighbours(self, tmp_path, subject, threads):
+        _, data = small_data(tmp_path, n=500, k=7)
+        engine = benchmark.ENGINES[subject.engine](8, subject, 0)
+        engine.threads = threads
+        engine.add(np.load(data.base))
+        xq = np.load(data.queries)
+        assert (
+            data.recall(engine.search(xq, 7))
+            == data.recall(np.concatenate([engine.search_one(q[None], 7) for q in xq]))
+            == 1
+        )
+
+    @pytest.mark.parametrize("variant", ["kd_tree", "ball_tree"])
+    def test_trees_leave_out_most_in_two_dimensions_and_nothing_in_many(self, variant):
+        def share(d):
+            x = np.random.default_rng(0).standard_normal((2000, d), np.float32)
+            tree = benchmark.Sklearn(d, Subject("sklearn", "", variant), 0)
+            tree.add(x[20:])
+            return tree.scanned(x[:20], 5) / 1980
+
+        assert share(2) < 0.4  # a ball tree computes the distances to its centres besides
+        assert share(64) > 0.95
 
 
 @pytest.fixture(scope="module")

@@ -48,6 +48,16 @@ def test_the_objective_is_as_low_as_that_of_faiss(k, d):
     assert objective(x, kmeans(x, k, rng())) <= 1.02 * objective(x, theirs.centroids)
 
 
+def test_without_a_tolerance_no_iteration_is_left_out(caplog):
+    x = blobs(300, 4, 3)
+    caplog.set_level("DEBUG", "ivfpq.kmeans")
+    quick, all_of_them = kmeans(x, 4, rng()), kmeans(x, 4, rng(), tolerance=None)
+    counts = [record.args[1] for record in caplog.records]
+    assert counts[-25:] == list(range(25))  # those of the second call
+    assert 0 < len(counts) - 25 < 25
+    assert objective(x, all_of_them) <= objective(x, quick)
+
+
 def test_same_seed_same_bytes_and_the_input_is_left_alone():
     x = blobs(500, 8, 6)
     before = x.copy()
