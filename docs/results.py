@@ -1,8 +1,8 @@
 """Measure everything that the documents say, and write it into them: `make results`.
 
-Measuring and writing are apart. Each part runs the commands that the documents show beside its figures, leaves all they
-write in build/results/PART, and keeps one JSON file of it as docs/measured/PART.json. From those files, and from nothing
-else, docs/RESULTS.md is written, and in the READMEs whatever stands between `<!-- results: NAME -->` and `<!-- end -->`.
+Measuring and writing are apart. Each part runs the command that the documents show beside its figures, leaves all that
+it writes in build/results/PART, and keeps one JSON file of it as docs/measured/PART.json. From those files and nothing
+else docs/RESULTS.md is written, and in the READMEs what stands between `<!-- results: NAME -->` and `<!-- end -->`.
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ def create_command(collection: Path, out: Path) -> Command:
     copy = out / "collections" / collection.name
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(collection, copy)
-    name = json.loads((collection / "manifest.json").read_text())["dataset"]
-    data = {"caltech101": "caltech", "voc2012": "voc"}.get(name, name)
+    made = json.loads((collection / "manifest.json").read_text())
+    data = {"caltech101": "caltech", "voc2012": "voc"}.get(made["dataset"], made["root"])
     where = ["--name", collection.name, "--collections", str(copy.parent)]
     return ["python", "gradio_app/create_index.py", "--data", data, *where, "--json"]
 
@@ -138,7 +138,9 @@ def measure(part: Part, collection: Path, results: Path, measured: Path) -> None
 # --- tables ---------------------------------------------------------------------------------------------------------
 
 
-def with_best(rows: Sequence[Sequence[str]], values: Sequence[Sequence[float | None]], better: Sequence[int]) -> list:
+def with_best(
+    rows: Sequence[Sequence[str]], values: Sequence[Sequence[float | None]], better: Sequence[int]
+) -> list[list[str]]:
     """The rows with the best value of each column in bold.
 
     Parameters
@@ -149,10 +151,10 @@ def with_best(rows: Sequence[Sequence[str]], values: Sequence[Sequence[float | N
     """
     marked = [list(row) for row in rows]
     for column, sign in enumerate(better):
-        known = [sign * row[column] for row in values if row[column] is not None]
-        for cells, row in zip(marked, values, strict=True):
-            if sign and row[column] is not None and sign * row[column] == max(known):
-                cells[column] = f"**{cells[column]}**"
+        known = {i: sign * value for i, row in enumerate(values) if (value := row[column]) is not None}
+        for i, value in known.items():
+            if sign and value == max(known.values()):
+                marked[i][column] = f"**{marked[i][column]}**"
     return marked
 
 
@@ -246,9 +248,11 @@ def peers_tables(content: Content) -> str:
     values = [[None, None, *(row[name] for name in sizes)] for row in built]
     parts += [
         "Building, with as many threads as the most above, once:",
-        markdown("engine|built with|train s|add s|memory MB|file MB", with_best(cells, values, [0, 0, -1, -1, -1, -1]), 2),
-        "`cores`: CPU time divided by wall time, which shows who took more threads than there should be. `memory`: what "
-        "the process holds more than before it built the index.",
+        markdown(
+            "engine|built with|train s|add s|memory MB|file MB", with_best(cells, values, [0, 0, -1, -1, -1, -1]), 2
+        ),
+        "`cores`: CPU time divided by wall time, which shows who took more threads than there should be. `memory`: "
+        "what the process holds more than before it built the index.",
         *missing(content["unavailable"]),
     ]
     return "\n\n".join(parts)
@@ -293,11 +297,10 @@ def shown_first(what: str) -> bool:
 def faiss_header(content: Content) -> str:
     return (
         f"Medians of {content['repeats']} rounds of searches and 3 of training in which the two took turns, and the "
-        "smallest and largest; the better one of a line is bold. The same vectors, training vectors, thread counts, and "
-        "unless a line says otherwise factory string and nprobe; k = 10. faiss trains without polysemous codes, which "
-        "plain search does not use, unless a line says otherwise. `synthetic` and `mixture` are two sets of made "
-        "vectors: the first fills inverted lists evenly, the second does not (see their functions in "
-        "`ivfpq/benchmark.py`)."
+        "smallest and largest; the better one of a line is bold. The same vectors, training vectors, thread counts "
+        "and, unless a line says otherwise, factory string and nprobe; k = 10. faiss trains without polysemous codes, "
+        "which plain search does not use, unless a line says otherwise. `synthetic` and `mixture` are two sets of "
+        "made vectors: the first fills inverted lists evenly, the second does not (see `ivfpq/benchmark.py`)."
     )
 
 
@@ -317,9 +320,9 @@ def scaling_table(content: Content) -> str:
     header = "varied|value|batch us/query, ours|faiss|one query us, ours|faiss"
     return "\n\n".join(
         [
-            f"Fixed unless varied: {content['fixed']}; the codes of other sizes (M) are of fewer vectors in fewer lists, "
-            "as the figure says. Made vectors (`synthetic`), k = 10. Medians of rounds in which the two took turns, and "
-            "the smallest and largest.",
+            f"Fixed unless varied: {content['fixed']}; {content['varied_m']}. Made vectors (`synthetic`), 500 other "
+            f"ones as queries, k = 10. Medians of {content['repeats']} rounds in which the two took turns, and the "
+            "smallest and largest; the figure shades the range.",
             markdown(header, cells, left=1),
             *missing(content["unavailable"]),
         ]
@@ -338,8 +341,8 @@ def codecs_table(content: Content) -> str:
         [
             benchmark_codecs.describe_data(content["data"]),
             benchmark_codecs.recalls(rows, k),
-            f"Each index by itself: recall@{k}; of how many queries the nearest vector is among the first 1, 10 and 100 "
-            "found; training; encoding.",
+            f"Each index by itself: recall@{k}; the share of queries whose nearest vector is among the first 1, 10 and "
+            "100 found; training; encoding.",
             benchmark_codecs.costs(rows),
             *missing(content["unavailable"]),
         ]
@@ -360,8 +363,8 @@ def abilities_table(content: Content) -> str:
     rows = [benchmark_abilities.Found(**row) for row in content["rows"]]
     return "\n\n".join(
         [
-            "Each line is a small program that was run with both; an error is a no. (Not among them: what needs another "
-            "build of faiss, such as its GPU side.)",
+            "Each line is a small program that was run with both; an error is a no. (Not among them: what needs "
+            "another build of faiss, such as its GPU side.)",
             benchmark_abilities.table(rows),
         ]
     )
@@ -377,10 +380,11 @@ def encoders_table(content: Content) -> str:
     return "\n\n".join(
         [
             markdown("encoder|weights|mAP|1-NN|P@5", with_best(cells, values, [0, 0, 1, 1, 1]), left=2),
-            f"{first['queries']:,} queries, each image of {first['dataset']} among the {first['images'] - 1:,} others, by "
-            f"cosine over {first['dim']} dimensions; a hit is right if it shares one of the {first['labels']} labels. "
-            "Exact search, so there is no spread. An encoder that is missing here has no collection of these images: "
-            "`python -m features.extract --data caltech --encoder NAME --out collections/NAME` makes one.",
+            f"{first['queries']:,} queries, each image of {first['dataset']} among the {first['images'] - 1:,} others, "
+            f"by cosine over {first['dim']} dimensions; a hit is right if it shares one of the {first['labels']} "
+            "labels. Exact search, so there is no spread. An encoder that is missing here has no collection of these "
+            "images; one is made by `python -m features.extract --data caltech --encoder resnet50 "
+            "--out collections/resnet50`, for example.",
         ]
     )
 
@@ -391,9 +395,10 @@ def create_table(content: Content) -> str:
     return "\n\n".join(
         [
             format_table([EngineReport(**engine) for engine in printed["engines"]]),
-            f"{printed['images']:,} images, `{printed['encoder']}`, {printed['metric']}, {printed['queries']} of them held "
-            "out of training and asked one at a time before they are added, nprobe 8, all cores, once; times of a query "
-            f"are medians. Recall@10: the share of the ten nearest by exact search among the ten found. {machine(content)}",
+            f"{printed['images']:,} images, `{printed['encoder']}`, {printed['metric']}, {printed['queries']} of them "
+            "held out of training and asked one at a time before they are added, nprobe 8, all cores, once; times of a "
+            "query are medians. Recall@10: the share of the ten nearest by exact search among the ten found. "
+            f"{machine(content)}",
         ]
     )
 
@@ -423,11 +428,29 @@ class Part(NamedTuple):
 
 
 PARTS = (
-    Part("peers", "Real features: ours and its peers", peers_command, "results.json", "pareto.png", peers_tables, peers_short),
-    Part("faiss", "Speed and size beside faiss", faiss_command, "fast-table.json", "", lambda c: f"{faiss_header(c)}\n\n{faiss_table(c)}", faiss_short),
+    Part(
+        "peers",
+        "Real features: ours and its peers",
+        peers_command,
+        "results.json",
+        "pareto.png",
+        peers_tables,
+        peers_short,
+    ),
+    Part(
+        "faiss",
+        "Speed and size beside faiss",
+        faiss_command,
+        "fast-table.json",
+        "",
+        lambda c: f"{faiss_header(c)}\n\n{faiss_table(c)}",
+        faiss_short,
+    ),
     Part("scaling", "How the cost grows", scaling_command, "scaling.json", "scaling.png", scaling_table, scaling_table),
     Part("codecs", "Accuracy in equal bytes", codecs_command, "codecs.json", "codecs.png", codecs_table, codecs_short),
-    Part("abilities", "What each library does", abilities_command, "abilities.json", "", abilities_table, abilities_table),
+    Part(
+        "abilities", "What each library does", abilities_command, "abilities.json", "", abilities_table, abilities_table
+    ),
     Part("encoders", "How well the features retrieve", encoders_command, "", "", encoders_table, encoders_table),
     Part("create", "Making a collection", create_command, "", "", create_table, create_table),
 )
@@ -436,7 +459,7 @@ INTRODUCTION = """\
 # Results
 
 Written by `make results` from what its commands measured ([`docs/measured/`](measured)); nothing here is typed in. One
-part is measured again by `make results ARGS="--only NAME"`, and all is written again, without measuring, by
+part is measured again by `make results ARGS="--only codecs"`, and all is written again, without measuring, by
 `make results ARGS="--render"`.
 
 In all of it: queries are vectors that were held out, so they are neither among the vectors searched nor among those
@@ -502,7 +525,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     names = [part.name for part in PARTS]
     parser = argparse.ArgumentParser(prog="python docs/results.py", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="PART", help=f"of {', '.join(names)}")
+    parser.add_argument(
+        "--only", nargs="+", choices=names, default=names, metavar="PART", help=f"of {', '.join(names)}"
+    )
     parser.add_argument("--collection", type=Path, default=COLLECTION, metavar="DIR", help="(%(default)s)")
     parser.add_argument("--render", action="store_true", help="only write the documents")
     args = parser.parse_args(arguments)

@@ -1053,9 +1053,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument("--repeats", type=_positive, default=5, help="rounds (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--study", choices=STUDIES, help="a set of measurements instead: see benchmark_studies"
-    )
+    parser.add_argument("--study", choices=STUDIES, help="a set of measurements instead: see benchmark_studies")
     parser.add_argument("--out", type=Path, default=Path("build/benchmark"), metavar="DIR", help="(%(default)s)")
     return parser.parse_args(arguments)
 

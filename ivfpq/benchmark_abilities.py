@@ -323,9 +323,7 @@ ABILITIES: tuple[Ability, ...] = (
     Ability(
         "a search among given ids",
         lambda: _filtered(_ours().search(_vectors()[:1], 2, nprobe=8, ids=[3, 5])),
-        lambda: _filtered(
-            _search_theirs(_theirs(), _vectors()[:1], 2, nprobe=8, sel=_faiss().IDSelectorBatch([3, 5]))
-        ),
+        lambda: _filtered(_search_theirs(_theirs(), _vectors()[:1], 2, nprobe=8, sel=_faiss().IDSelectorBatch([3, 5]))),
     ),
     Ability(
         "`nprobe` at a call, the index left as it is",

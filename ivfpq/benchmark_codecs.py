@@ -48,9 +48,9 @@ class Codec(NamedTuple):
     transform: str
     code: str
     largest: int = BYTES[-1]
-    """More bytes than these take minutes to train"""
-    listed: bool = True
-    """Whether it is measured with inverted lists as well"""
+    """More bytes than these would take minutes to train ..."""
+    largest_in_lists: int = BYTES[-1]
+    """... and so many in an inverted file; 0 for none"""
 
     def factory(self, m: int, lists: int) -> str:
         """The string for m bytes: with so many inverted lists, or 0 for none."""
@@ -62,14 +62,14 @@ class Codec(NamedTuple):
 CODECS = (
     Codec("PQ", "ivfpq", "", "PQ{m}"),
     Codec("PCA + PQ", "ivfpq", "PCA{d}", "PQ{m}"),
-    Codec("OPQ + PQ", "ivfpq", "OPQ{m}_{d}", "PQ{m}"),
-    Codec("RQ", "ivfpq", "", "RQ{m}x8"),
-    Codec("PCA + RQ", "ivfpq", "PCA{d}", "RQ{m}x8"),
+    Codec("OPQ + PQ", "ivfpq", "OPQ{m}_{d}", "PQ{m}", largest_in_lists=0),
+    Codec("RQ", "ivfpq", "", "RQ{m}x8", largest=4, largest_in_lists=0),
+    Codec("PCA + RQ", "ivfpq", "PCA{d}", "RQ{m}x8", largest=16, largest_in_lists=8),
     Codec("PQ", "faiss", "", "PQ{m}"),
     Codec("PCA + PQ", "faiss", "PCA{d}", "PQ{m}"),
-    Codec("PCA + RQ", "faiss", "PCA{d}", "RQ{m}x8"),
-    Codec("PCA + LSQ", "faiss", "PCA{d}", "LSQ{m}x8", 8, False),
-    Codec("PCA + PRQ", "faiss", "PCA{d}", "PRQ2x{half}x8"),
+    Codec("PCA + RQ", "faiss", "PCA{d}", "RQ{m}x8", largest=16, largest_in_lists=0),
+    Codec("PCA + LSQ", "faiss", "PCA{d}", "LSQ{m}x8", largest=8, largest_in_lists=0),
+    Codec("PCA + PRQ", "faiss", "PCA{d}", "PRQ2x{half}x8", largest=16, largest_in_lists=0),
     Codec("PCA + PQ4fs", "faiss", "PCA{d}", "PQ{twice}x4fs"),
     Codec("PCA + SQ8", "faiss", "PCA{m}", "SQ8"),
     Codec("PCA + SQ4", "faiss", "PCA{twice}", "SQ4"),
@@ -108,6 +108,8 @@ def codecs(args: argparse.Namespace, command: Sequence[str], folder: Path, start
         own = [codec for codec in CODECS if codec.engine == engine]
         with Process(Subject(engine, own[0].factory(BYTES[0], 0)), data, args.seed) as process:
             for codec, lists, m in product(own, (0, max(1, min(NLIST, data.n // 40))), BYTES):
+                if m > (codec.largest_in_lists if lists else codec.largest):
+                    continue
                 subject = Subject(engine, codec.factory(m, lists))
                 logger.info("%d bytes: %s", m, subject.label)
                 try:
@@ -162,9 +164,9 @@ def describe_data(fixed: Arguments) -> str:
     scaled = " scaled to length 1" if fixed["unit"] else ""
     return (
         f"{fixed['n']:,} vectors of {fixed['d']} dimensions ({fixed['name']}){scaled}, {fixed['queries']} others as "
-        f"queries, {fixed['threads']} threads, each trained and measured once. Bytes are those of a code alone: beside it "
-        f"ours keeps an id of 3 bytes and, for squared distances, one byte more; faiss an id of 8. With inverted lists "
-        f"{fixed['nprobe']} are probed."
+        f"queries, {fixed['threads']} threads, each trained and measured once. Bytes are those of a code alone: beside "
+        "it ours keeps an id of 3 bytes and, for squared distances, one byte more; faiss an id of 8. With inverted "
+        f"lists {fixed['nprobe']} are probed. What is missing would take minutes to train."
     )
 
 
@@ -223,7 +225,9 @@ def draw(path: Path, rows: Sequence[Encoded], fixed: Arguments) -> None:
                 markersize=6,
                 label=f"{engine} {codec}",
             )
-        ax.set(xscale="log", xlabel="bytes a code", title=f"IVF{lists}, nprobe {fixed['nprobe']}" if lists else "one list")
+        ax.set(
+            xscale="log", xlabel="bytes a code", title=f"IVF{lists}, nprobe {fixed['nprobe']}" if lists else "one list"
+        )
         ax.set_xticks(BYTES, [str(m) for m in BYTES])
         ax.minorticks_off()
     axes[0, 0].set_ylabel(f"recall@{fixed['k']}")

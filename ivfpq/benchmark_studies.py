@@ -579,7 +579,14 @@ def scaling(args: argparse.Namespace, command: Sequence[str], folder: Path, star
         ]
     )
     (args.out / "scaling.md").write_text(text + "\n", encoding="utf-8")
-    content = {"environment": about, "fixed": fixed, "points": [asdict(p) for p in points], "unavailable": unavailable}
+    content = {
+        "environment": about,
+        "fixed": fixed,
+        "varied_m": varied_m,
+        "repeats": args.repeats,
+        "points": [asdict(point) for point in points],
+        "unavailable": unavailable,
+    }
     write_json(args.out / "scaling.json", content)
     draw_scaling(args.out / "scaling.png", points, f"Fixed unless varied: {fixed}\n{varied_m}; {about['cpu']}")
     return text + "\n"
