@@ -26,6 +26,7 @@ LITTLE = {
     "codecs": ["--queries", "40"],
     "abilities": [],
 }
+PEERS = ["--engines", "ivfpq,faiss,sklearn", "--factory", "IVF100,PQ8", "--threads", "1", "--repeats", "2"]
 results = script("docs/results.py")
 
 
@@ -56,7 +57,7 @@ def little(monkeypatch, tmp_path, quick):  # noqa: F811
         if program is benchmark:
             arguments = [str(tmp_path / "x.npy") if word.endswith("features.npy") else word for word in arguments]
             study = dict(itertools.pairwise(arguments)).get("--study")
-            arguments += LITTLE[study] if study else ["--engines", "ivfpq,faiss,sklearn", "--threads", "1"]
+            arguments += LITTLE[study] if study else PEERS
         with contextlib.redirect_stdout(io.StringIO()) as printed:
             assert program.main(arguments) == 0
         return printed.getvalue()
@@ -75,9 +76,7 @@ def collection(tmp_path, picture_folder):
 
 
 def test_every_part_is_measured_and_written(root, little, collection):
-    import time
     for part in results.PARTS:
-        print(part.name, time.time())
         results.measure(part, collection, root / "build", root / "docs" / "measured")
     results.render(root)
     page = (root / "docs" / "RESULTS.md").read_text()
