@@ -8,7 +8,7 @@ DEMO := collections/demo/manifest.json
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: app pytest index bench notebooks lint format typecheck clean help
+.PHONY: app pytest index bench results notebooks lint format typecheck clean help
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ index: $(STAMP) ## make a collection: ARGS="--data caltech|voc|demo|PATH"
 
 bench: $(VENV)/.installed-bench ## measure the index against its peers
 	$(RUN) -m ivfpq.benchmark $(ARGS)
+
+results: $(VENV)/.installed-bench ## measure all that the documents say and write it into them
+	$(RUN) docs/results.py $(ARGS)
 
 notebooks: $(DEMO) ## run the notebooks
 	$(RUN) -m pytest --nbmake notebooks $(ARGS)

@@ -1,11 +1,21 @@
-"""How well labelled features retrieve and how well probabilities classify."""
+"""How well labelled features retrieve and how well probabilities classify.
+
+python -m features.evaluate COLLECTION ...
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from features.store import FeatureStore, StoreError
 
 _BLOCK = 512
 """Queries ranked at a time: the similarities of a block against all images are in memory at once."""
@@ -94,3 +104,58 @@ def indicators(labels: Sequence[tuple[str, ...]], names: Sequence[str]) -> np.nd
     for row, several in enumerate(labels):
         shown[row, [place[label] for label in several if label in place]] = 1
     return shown
+
+
+def evaluate_store(folder: Path) -> dict[str, Any]:
+    """Leave-one-out retrieval over a collection's usable images, and whose vectors they are.
+
+    Raises
+    ------
+    StoreError
+        There is no collection, or its parts do not belong together.
+    """
+    store = FeatureStore.open(folder)
+    encoder = store.manifest["encoder"]
+    items = store.items
+    found = leave_one_out(store.features[store.ids].astype(np.float32), [items[id].labels for id in store.ids.tolist()])
+    return {
+        "collection": folder.name,
+        "dataset": store.manifest["dataset"],
+        "encoder": encoder["name"],
+        "weights": (encoder.get("weights") or {}).get("source"),
+        "dim": store.features.shape[1],
+        "images": int(store.ids.size),
+        "labels": len(store.labels()),
+        **asdict(found),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m features.evaluate",
+        description="Search with each image of a collection among all its others, by cosine; a hit is right if it "
+        "shares a label with the query.",
+    )
+    parser.add_argument("collections", nargs="+", type=Path, metavar="COLLECTION", help="a folder with a manifest.json")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    options = parser.parse_args(arguments)
+    try:
+        rows = [evaluate_store(folder) for folder in options.collections]
+    except (StoreError, OSError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    if options.json:
+        sys.stdout.write(json.dumps(rows, indent=1) + "\n")
+        return 0
+    for row in rows:
+        sys.stdout.write(
+            f"{row['collection']}: {row['encoder']}, {row['queries']} queries among {row['images']} images, "
+            f"{row['labels']} labels: mAP {row['mean_average_precision']:.4f}, 1-NN {row['nearest_neighbor']:.4f}, "
+            f"P@5 {row['precision_at_5']:.4f}\n"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

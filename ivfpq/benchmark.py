@@ -61,6 +61,7 @@ SINGLE_SECONDS = 1.0  # ... fewer where those take longer
 WARM = 3  # queries before them fetch into the caches what the engine before had put out
 SETTLE_SECONDS = 0.03  # before a turn: idle threads of the one before (OpenMP's, BLAS's) spin a while before they sleep
 RECALL_MARGIN = 0.005  # ratios between recalls further apart are marked
+STUDIES = ("fast-table", "scaling", "codecs", "abilities")
 
 
 class EngineError(RuntimeError):
@@ -163,14 +164,18 @@ class Data(NamedTuple):
     truth: Floats
     """Distances of the k true neighbours, float32 (nq, k)"""
 
-    def recall(self, ids: Any) -> float:
-        """Recall@k, ties counted, of answers (nq, k)."""
+    def distances(self, ids: Any) -> Floats:
+        """How far answers (nq, any number) are from their queries; +inf where there is no such vector."""
         found = np.asarray(ids, np.int64)
         x, y = np.load(self.queries), np.load(self.base, mmap_mode="r")
         distances = np.full(found.shape, np.inf, np.float32)
         query, place = np.nonzero((found >= 0) & (found < self.n))
         distances[query, place] = pair_distances_at(x, query, y, found[query, place], "l2")
-        return tie_recall_at_k(found, distances, self.truth, self.k)
+        return distances
+
+    def recall(self, ids: Any) -> float:
+        """Recall@k, ties counted, of answers (nq, k)."""
+        return tie_recall_at_k(ids, self.distances(ids), self.truth, self.k)
 
 
 def prepare(x: Any, name: str, folder: Path, *, queries: int, k: int, seed: int, unit: bool = False) -> Data:
@@ -396,8 +401,10 @@ class Faiss(_Factory):
 
         self.faiss: Any = faiss
         self.index = faiss.index_factory(d, re.sub(r"\bRefine\b(?!\()", "RFlat", subject.factory))
-        lists = faiss.try_extract_index_ivf(self.index)
-        quantized: Any = faiss.downcast_index(self.index if lists is None else lists)
+        quantized: Any = self.index
+        while isinstance(quantized, faiss.IndexPreTransform | faiss.IndexRefine):
+            quantized = quantized.index if isinstance(quantized, faiss.IndexPreTransform) else quantized.base_index
+            quantized = faiss.downcast_index(quantized)
         if subject.variant != "polysemous" and hasattr(quantized, "do_polysemous_training"):
             quantized.do_polysemous_training = False
         parts = [quantized, *(getattr(quantized, codec) for codec in ("pq", "rq") if hasattr(quantized, codec))]
@@ -1115,9 +1122,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument("--repeats", type=_positive, default=5, help="rounds (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--study", choices=["fast-table", "scaling"], help="a set of measurements instead: see benchmark_studies"
-    )
+    parser.add_argument("--study", choices=STUDIES, help="a set of measurements instead: see benchmark_studies")
     parser.add_argument("--out", type=Path, default=Path("build/benchmark"), metavar="DIR", help="(%(default)s)")
     return parser.parse_args(arguments)
 
@@ -1160,11 +1165,11 @@ def run(args: argparse.Namespace, command: Sequence[str]) -> str:
 
 
 def features_of(args: argparse.Namespace) -> tuple[Any, str]:
-    """The vectors that --features names, and what to call them."""
+    """The vectors that --features names, and what to call them: the features.npy of a collection, by its folder."""
     if args.features == "synthetic":
         return synthetic(args.n or 100_000, args.d or 128, args.seed), "synthetic"
     path = Path(args.features)
-    return load_features(path), path.stem
+    return load_features(path), path.parent.resolve().name if path.stem == "features" else path.stem
 
 
 if __name__ == "__main__":

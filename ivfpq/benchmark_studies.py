@@ -3,7 +3,7 @@
 ``fast-table`` measures, in one run, every figure of speed and size that this project has set itself, against faiss.
 ``scaling`` shows how the time of a query grows with the vectors, the lists probed, the length of codes and the threads.
 Both take vectors by --features (fast-table: those of 2048 dimensions, synthetic ones if none are given), and --n and
---d for the large synthetic set that they make.
+--d for the large synthetic set that they make. ``codecs`` and ``abilities`` have modules of their own.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import numpy as np
 
 from ivfpq.benchmark import (
     MAX_TRAIN,
+    STUDIES,
     Arguments,
     Case,
     Comparison,
@@ -37,7 +38,7 @@ from ivfpq.benchmark import (
     Subject,
     compare,
     cores,
-    load_features,
+    features_of,
     measure,
     mixture,
     not_available,
@@ -86,7 +87,10 @@ def run(args: argparse.Namespace, command: Sequence[str]) -> str:
     started = time.perf_counter()
     args.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        study = fast_table if args.study == "fast-table" else scaling
+        from ivfpq.benchmark_abilities import abilities
+        from ivfpq.benchmark_codecs import codecs
+
+        study = dict(zip(STUDIES, (fast_table, scaling, codecs, abilities), strict=True))[args.study]
         return study(args, command, Path(folder), started)
 
 
@@ -199,7 +203,7 @@ def fast_table(args: argparse.Namespace, command: Sequence[str], folder: Path, s
     if args.features == "synthetic":
         x, name = synthetic(10_000, 2048, args.seed), "synthetic"
     else:
-        x, name = load_features(Path(args.features)), Path(args.features).stem
+        x, name = features_of(args)
     features = prepare(x, name, folder / "features", queries=args.queries, k=args.k, seed=args.seed)
     unit = prepare(x, name, folder / "unit", queries=args.queries, k=args.k, seed=args.seed, unit=True)
     for group, data in (
@@ -575,7 +579,14 @@ def scaling(args: argparse.Namespace, command: Sequence[str], folder: Path, star
         ]
     )
     (args.out / "scaling.md").write_text(text + "\n", encoding="utf-8")
-    content = {"environment": about, "fixed": fixed, "points": [asdict(p) for p in points], "unavailable": unavailable}
+    content = {
+        "environment": about,
+        "fixed": fixed,
+        "varied_m": varied_m,
+        "repeats": args.repeats,
+        "points": [asdict(point) for point in points],
+        "unavailable": unavailable,
+    }
     write_json(args.out / "scaling.json", content)
     draw_scaling(args.out / "scaling.png", points, f"Fixed unless varied: {fixed}\n{varied_m}; {about['cpu']}")
     return text + "\n"

@@ -1,11 +1,15 @@
 """Retrieval and class scores against plain loops and scikit-learn."""
 
+import json
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
 from features import evaluate
 from features.evaluate import class_mean_average_precision, indicators, leave_one_out
+from features.store import FeatureStore
 
 
 def labelled_vectors(n=70, seed=0):
@@ -56,3 +60,20 @@ def test_class_average_precision_is_scikit_learns():
 
 def test_indicators():
     assert indicators([("b",), (), ("a", "c", "x")], ["a", "b", "c"]).tolist() == [[0, 1, 0], [0, 0, 0], [1, 0, 1]]
+
+
+def test_the_command_says_what_leave_one_out_gives(demo_collection, capsys):
+    store = FeatureStore.open(demo_collection)
+    vectors = store.features[store.ids].astype(np.float32)
+    expected = leave_one_out(vectors, [store.items[id].labels for id in store.ids.tolist()])
+    assert evaluate.main([str(demo_collection), "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row.items() >= asdict(expected).items()
+    assert (row["encoder"], row["dim"], row["images"]) == ("efficientnet-lite0", 2048, len(vectors))
+    assert evaluate.main([str(demo_collection)]) == 0
+    assert f"mAP {expected.mean_average_precision:.4f}" in capsys.readouterr().out
+
+
+def test_a_folder_that_is_no_collection_is_refused(tmp_path, capsys):
+    assert evaluate.main([str(tmp_path)]) == 1
+    assert str(tmp_path) in capsys.readouterr().err

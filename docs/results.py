@@ -1,0 +1,558 @@
+"""Measure everything that the documents say, and write it into them: `make results`.
+
+Measuring and writing are apart. Each part runs the command that the documents show beside its figures, leaves all that
+it writes in build/results/PART, and keeps one JSON file of it as docs/measured/PART.json. From those files and nothing
+else docs/RESULTS.md is written, and in the READMEs what stands between `<!-- results: NAME -->` and `<!-- end -->`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from gradio_app.create_index import EngineReport, format_table  # noqa: E402
+from ivfpq import benchmark_abilities, benchmark_codecs  # noqa: E402
+from ivfpq.benchmark import Spread, Subject  # noqa: E402
+from ivfpq.benchmark_report import describe, environment, markdown, missing, short, spread  # noqa: E402
+
+logger = logging.getLogger("results")
+
+Content = dict[str, Any]
+Command = list[str]
+
+COLLECTION = Path("collections/caltech101")
+GET = './data_download.sh caltech && make index ARGS="--data caltech"'
+DOCUMENTS = ("README.md", "ivfpq/README.md", "features/README.md")
+MARKED = re.compile(r"(<!-- results: ([a-z]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+RECALL = 0.9
+"""What an engine has to reach in the short table, if it can"""
+
+PEERS = ("Flat", "IVF100,PQ8", "PCA128,IVF100,PQ8,Refine")
+ENGINES = "ivfpq,faiss,hnswlib,annoy,sklearn,usearch,scann"
+
+
+# --- measuring ------------------------------------------------------------------------------------------------------
+
+
+def benchmark_command(collection: Path, out: Path, *more: str) -> Command:
+    """The benchmark over the collection's vectors."""
+    features = ["--features", str(collection / "features.npy")]
+    return ["python", "-m", "ivfpq.benchmark", *features, *more, "--out", str(out)]
+
+
+def peers_command(collection: Path, out: Path) -> Command:
+    """All engines, by cosine."""
+    what = ["--metric", "cosine", "--factory", *PEERS, "--engines", ENGINES, "--nprobe", "1,8,32"]
+    return benchmark_command(collection, out, *what, "--threads", "1,2", "--queries", "500", "--repeats", "3")
+
+
+def faiss_command(collection: Path, out: Path) -> Command:
+    """Ours beside faiss, on these vectors and on a million made ones."""
+    return benchmark_command(collection, out, "--study", "fast-table", "--repeats", "2")
+
+
+def scaling_command(collection: Path, out: Path) -> Command:
+    """A million made vectors."""
+    return ["python", "-m", "ivfpq.benchmark", "--study", "scaling", "--repeats", "3", "--out", str(out)]
+
+
+def codecs_command(collection: Path, out: Path) -> Command:
+    """Codes of equal size, by cosine."""
+    return benchmark_command(collection, out, "--study", "codecs", "--metric", "cosine", "--queries", "500")
+
+
+def abilities_command(collection: Path, out: Path) -> Command:
+    """What each library does."""
+    return ["python", "-m", "ivfpq.benchmark", "--study", "abilities", "--out", str(out)]
+
+
+def encoders_command(collection: Path, out: Path) -> Command:
+    """Every collection there is of the same images."""
+    made = json.loads((collection / "manifest.json").read_text())
+    same = [
+        folder.parent
+        for folder in sorted(collection.parent.glob("*/manifest.json"))
+        if all(json.loads(folder.read_text())[fact] == made[fact] for fact in ("dataset", "count"))
+    ]
+    return ["python", "-m", "features.evaluate", *map(str, same), "--json"]
+
+
+def create_command(collection: Path, out: Path) -> Command:
+    """The command that makes a collection, over a copy: the indexes of the one in use may be others."""
+    copy = out / "collections" / collection.name
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(collection, copy)
+    made = json.loads((collection / "manifest.json").read_text())
+    data = {"caltech101": "caltech", "voc2012": "voc"}.get(made["dataset"], made["root"])
+    where = ["--name", collection.name, "--collections", str(copy.parent)]
+    return ["python", "gradio_app/create_index.py", "--data", data, *where, "--json"]
+
+
+def run(command: Command, out: Path) -> str:
+    """Standard output of a command; what it says meanwhile goes to standard error.
+
+    Raises
+    ------
+    subprocess.CalledProcessError
+    """
+    logger.info("%s", shlex.join(command))
+    done = subprocess.run([sys.executable, *command[1:]], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    (out / "output.txt").write_text(done.stdout, encoding="utf-8")
+    return done.stdout
+
+
+def measure(part: Part, collection: Path, results: Path, measured: Path) -> None:
+    """Run a part's command; its JSON goes to `measured`, its figure, if it draws one, beside that folder."""
+    out = results / part.name
+    out.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    command = part.command(collection, out)
+    printed = run(command, out)
+    if part.written:
+        content = json.loads((out / part.written).read_text(encoding="utf-8"))
+        content["environment"]["command"] = shlex.join(command)
+    else:
+        content = {"environment": environment(0, command), "printed": json.loads(printed)}
+    content["environment"]["seconds"] = round(time.perf_counter() - started)
+    measured.mkdir(parents=True, exist_ok=True)
+    new = measured / f"{part.name}.json.new"
+    new.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    if part.figure:
+        shutil.copy(out / part.figure, measured.parent / f"{part.name}.png")
+    new.replace(measured / f"{part.name}.json")
+
+
+# --- tables ---------------------------------------------------------------------------------------------------------
+
+
+def with_best(
+    rows: Sequence[Sequence[str]], values: Sequence[Sequence[float | None]], better: Sequence[int]
+) -> list[list[str]]:
+    """The rows with the best value of each column in bold.
+
+    Parameters
+    ----------
+    rows : the cells
+    values : for each row, what the cells of the columns stand for, None where that is unknown
+    better : for each column 1 if more is better, -1 if less is, 0 if neither
+    """
+    marked = [list(row) for row in rows]
+    for column, sign in enumerate(better):
+        known = {i: sign * value for i, row in enumerate(values) if (value := row[column]) is not None}
+        for i, value in known.items():
+            if sign and value == max(known.values()):
+                marked[i][column] = f"**{marked[i][column]}**"
+    return marked
+
+
+def label(row: Content) -> str:
+    return Subject(row["engine"], row["factory"], row["variant"]).label
+
+
+def peers_header(content: Content) -> str:
+    """What the figures of `peers` have in common."""
+    data = content["data"]
+    return (
+        f"{data['n']:,} vectors of {data['d']} dimensions ({data['name']}, cosine), {data['queries']} other ones as "
+        f"queries, k = {data['k']}. Medians of {content['repeats']} rounds in which the engines took turns, and the "
+        "smallest and largest; the best of each column is bold."
+    )
+
+
+def peers_short(content: Content) -> str:
+    """One line an index: its quickest setting that reaches RECALL, or the one that finds most."""
+    best: dict[str, Content] = {}
+    for row in content["results"]:
+        if row["threads"] == 1:
+            rank = (row["recall"] >= RECALL, -row["single_p50_us"] if row["recall"] >= RECALL else row["recall"])
+            if label(row) not in best or rank > best[label(row)]["rank"]:
+                best[label(row)] = {**row, "rank": rank}
+    rows = list(best.values())
+    names = ("recall", "single_p50_us", "batch_us", "memory_bytes")
+    values = [[None, None, *(row[name] for name in names), row["train_s"] + row["add_s"]] for row in rows]
+    cells = [
+        [
+            label(row),
+            row["query"],
+            f"{row['recall']:.3f}",
+            short(row["single_p50_us"]),
+            short(row["batch_us"]),
+            short(row["memory_bytes"], 1e6),
+            short(row["train_s"] + row["add_s"]),
+        ]
+        for row in rows
+    ]
+    k = content["data"]["k"]
+    header = f"index|asked with|recall@{k}|us, one query|us/query in a batch|memory MB|build s"
+    return "\n\n".join(
+        [
+            markdown(header, with_best(cells, values, [0, 0, 1, -1, -1, -1, -1]), left=2),
+            f"{peers_header(content)} One thread; of each index the quickest setting that reaches recall {RECALL}, or "
+            f"the best one of those that do not. {machine(content)}",
+        ]
+    )
+
+
+def peers_tables(content: Content) -> str:
+    """Every setting, and what building took."""
+    parts = [peers_header(content)]
+    header = f"engine|query|recall@{content['data']['k']}|one query, p50 us|p95|p99|batch us/query|queries/s|cores"
+    names = ("recall", "single_p50_us", "single_p95_us", "single_p99_us", "batch_us", "batch_queries_per_s")
+    for threads in sorted({row["threads"] for row in content["results"]}):
+        rows = [row for row in content["results"] if row["threads"] == threads]
+        cells = [
+            [
+                label(row),
+                row["query"],
+                f"{row['recall']:.4f}",
+                ranged(row, "single_p50_us"),
+                short(row["single_p95_us"]),
+                short(row["single_p99_us"]),
+                ranged(row, "batch_us"),
+                short(row["batch_queries_per_s"]),
+                f"{row['cores_in_batch']:.2f}",
+            ]
+            for row in rows
+        ]
+        values = [[None, None, *(row[name] for name in names), None] for row in rows]
+        parts += [
+            f"{threads} thread{'s' if threads > 1 else ''}:",
+            markdown(header, with_best(cells, values, [0, 0, 1, -1, -1, -1, -1, 1, 0]), left=2),
+        ]
+    built = list({label(row): row for row in content["results"]}.values())
+    sizes = ("train_s", "add_s", "memory_bytes", "file_bytes")
+    cells = [
+        [
+            label(row),
+            row["build"],
+            short(row["train_s"]),
+            short(row["add_s"]),
+            short(row["memory_bytes"], 1e6),
+            short(row["file_bytes"], 1e6),
+        ]
+        for row in built
+    ]
+    values = [[None, None, *(row[name] for name in sizes)] for row in built]
+    parts += [
+        "Building, with as many threads as the most above, once:",
+        markdown(
+            "engine|built with|train s|add s|memory MB|file MB", with_best(cells, values, [0, 0, -1, -1, -1, -1]), 2
+        ),
+        "`cores`: CPU time divided by wall time, which shows who took more threads than there should be. `memory`: "
+        "what the process holds more than before it built the index.",
+        *missing(content["unavailable"]),
+    ]
+    return "\n\n".join(parts)
+
+
+def ranged(row: Content, name: str) -> str:
+    return spread(Spread(row[name], row[f"{name}_low"], row[f"{name}_high"]))
+
+
+def faiss_table(content: Content, wanted: Callable[[str], bool] = lambda what: True) -> str:
+    """Ours beside faiss: the better one of each line is bold."""
+    rows = [row for row in content["rows"] if wanted(row["what"])]
+    notes = list(dict.fromkeys(row["note"] for row in rows if row["note"]))
+    cells = []
+    for row in rows:
+        unit = f" {row['unit']}" if row["unit"] else ""
+        pair = [Spread(*row[side]) if row[side] else None for side in ("theirs", "ours")]
+        texts = [spread(value, unit) if value else "-" for value in pair]
+        if pair[0] and pair[1]:
+            lower = row["limit"] != "at least"
+            winner = (pair[0].median > pair[1].median) if lower else (pair[0].median < pair[1].median)
+            texts[winner] = f"**{texts[winner]}**"
+        recalls = [f"{recall:.3f}" for recall in (row["their_recall"], row["our_recall"]) if recall is not None]
+        cells.append(
+            [
+                row["what"] + (f" [{notes.index(row['note']) + 1}]" if row["note"] else ""),
+                *texts,
+                spread(Spread(*row["ratio"]), "x") if row["ratio"] else "-",
+                " / ".join(recalls) or "-",
+            ]
+        )
+    listed = "\n".join(f"[{number}] {note}  " for number, note in enumerate(notes, 1))
+    return "\n\n".join(filter(None, [markdown("what|faiss|ours|faiss / ours|recall faiss / ours", cells, 1), listed]))
+
+
+def shown_first(what: str) -> bool:
+    """Whether a line of faiss_table is one of the few for a README."""
+    fast_scan = "x4fs" in what
+    return "2 threads" not in what and (not fast_scan or ("batch" in what and "nprobe 16," in what))
+
+
+def faiss_header(content: Content) -> str:
+    return (
+        f"Medians of {content['repeats']} rounds of searches and 3 of training in which the two took turns, and the "
+        "smallest and largest; the better one of a line is bold. The same vectors, training vectors, thread counts "
+        "and, unless a line says otherwise, factory string and nprobe; k = 10. faiss trains without polysemous codes, "
+        "which plain search does not use, unless a line says otherwise. `synthetic` and `mixture` are two sets of "
+        "made vectors: the first fills inverted lists evenly, the second does not (see `ivfpq/benchmark.py`)."
+    )
+
+
+def faiss_short(content: Content) -> str:
+    return "\n\n".join([faiss_table(content, shown_first), f"{faiss_header(content)} {machine(content)}"])
+
+
+def scaling_table(content: Content) -> str:
+    """What a query takes, by what is varied."""
+    points = {(p["curve"], p["value"], p["engine"]): p for p in content["points"]}
+    lines = list(dict.fromkeys((curve, value) for curve, value, _ in points))
+    cells = []
+    for curve, value in lines:
+        both = [points.get((curve, value, engine)) for engine in ("ivfpq", "faiss")]
+        pairs = [(p and Spread(*p["batch_us"]), p and Spread(*p["single_us"])) for p in both]
+        cells.append([curve, f"{value:,}", *(spread(s) if s else "-" for way in zip(*pairs, strict=True) for s in way)])
+    header = "varied|value|batch us/query, ours|faiss|one query us, ours|faiss"
+    return "\n\n".join(
+        [
+            f"Fixed unless varied: {content['fixed']}; {content['varied_m']}. Made vectors (`synthetic`), 500 other "
+            f"ones as queries, k = 10. Medians of {content['repeats']} rounds in which the two took turns, and the "
+            "smallest and largest; the figure shades the range.",
+            markdown(header, cells, left=1),
+            *missing(content["unavailable"]),
+        ]
+    )
+
+
+def encoded(content: Content) -> list[benchmark_codecs.Encoded]:
+    return [benchmark_codecs.Encoded(**row) for row in content["rows"]]
+
+
+def codecs_table(content: Content) -> str:
+    """Recall in equal bytes, then all that was measured."""
+    rows = encoded(content)
+    k = content["data"]["k"]
+    return "\n\n".join(
+        [
+            benchmark_codecs.describe_data(content["data"]),
+            benchmark_codecs.recalls(rows, k),
+            f"Each index by itself: recall@{k}; the share of queries whose nearest vector is among the first 1, 10 and "
+            "100 found; training; encoding.",
+            benchmark_codecs.costs(rows),
+            *missing(content["unavailable"]),
+        ]
+    )
+
+
+def codecs_short(content: Content) -> str:
+    return "\n\n".join(
+        [
+            benchmark_codecs.recalls(encoded(content), content["data"]["k"]),
+            f"{benchmark_codecs.describe_data(content['data'])} {machine(content)}",
+        ]
+    )
+
+
+def abilities_table(content: Content) -> str:
+    """What each does."""
+    rows = [benchmark_abilities.Found(**row) for row in content["rows"]]
+    return "\n\n".join(
+        [
+            "Each line is a small program that was run with both; an error is a no. (Not among them: what needs "
+            "another build of faiss, such as its GPU side.)",
+            benchmark_abilities.table(rows),
+        ]
+    )
+
+
+def encoders_table(content: Content) -> str:
+    """How well the features retrieve."""
+    rows = content["printed"]
+    names = ("mean_average_precision", "nearest_neighbor", "precision_at_5")
+    cells = [[f"`{row['encoder']}`", row["weights"] or "", *(f"{row[name]:.3f}" for name in names)] for row in rows]
+    values = [[None, None, *(round(row[name], 3) for name in names)] for row in rows]
+    first = rows[0]
+    return "\n\n".join(
+        [
+            markdown("encoder|weights|mAP|1-NN|P@5", with_best(cells, values, [0, 0, 1, 1, 1]), left=2),
+            f"{first['queries']:,} queries, each image of {first['dataset']} among the {first['images'] - 1:,} others, "
+            f"by cosine over {first['dim']} dimensions; a hit is right if it shares one of the {first['labels']} "
+            "labels. Exact search, so there is no spread. An encoder that is missing here has no collection of these "
+            "images; one is made by `python -m features.extract --data caltech --encoder resnet50 "
+            "--out collections/resnet50`, for example.",
+        ]
+    )
+
+
+def create_table(content: Content) -> str:
+    """What create_index prints."""
+    printed = content["printed"]
+    return "\n\n".join(
+        [
+            format_table([EngineReport(**engine) for engine in printed["engines"]]),
+            f"{printed['images']:,} images, `{printed['encoder']}`, {printed['metric']}, {printed['queries']} of them "
+            "held out of training and asked one at a time before they are added, nprobe 8, all cores, once; times of a "
+            "query are medians. Recall@10: the share of the ten nearest by exact search among the ten found. "
+            f"{machine(content)}",
+        ]
+    )
+
+
+def machine(content: Content) -> str:
+    """A line on where it was measured."""
+    about = content["environment"]
+    return f"{about['cpu']}, {about['cores']} cores, {about['date'][:10]}: `{about['command']}`"
+
+
+# --- documents ------------------------------------------------------------------------------------------------------
+
+
+class Part(NamedTuple):
+    """What is measured by one command."""
+
+    name: str
+    title: str
+    command: Callable[[Path, Path], Command]
+    written: str
+    """The JSON file that the command writes; empty if it prints it"""
+    figure: str
+    """The figure that it draws, if any"""
+    table: Callable[[Content], str]
+    short: Callable[[Content], str]
+    """What READMEs show"""
+
+
+PARTS = (
+    Part(
+        "peers",
+        "Real features: ours and its peers",
+        peers_command,
+        "results.json",
+        "pareto.png",
+        peers_tables,
+        peers_short,
+    ),
+    Part(
+        "faiss",
+        "Speed and size beside faiss",
+        faiss_command,
+        "fast-table.json",
+        "",
+        lambda c: f"{faiss_header(c)}\n\n{faiss_table(c)}",
+        faiss_short,
+    ),
+    Part("scaling", "How the cost grows", scaling_command, "scaling.json", "scaling.png", scaling_table, scaling_table),
+    Part("codecs", "Accuracy in equal bytes", codecs_command, "codecs.json", "codecs.png", codecs_table, codecs_short),
+    Part(
+        "abilities", "What each library does", abilities_command, "abilities.json", "", abilities_table, abilities_table
+    ),
+    Part("encoders", "How well the features retrieve", encoders_command, "", "", encoders_table, encoders_table),
+    Part("create", "Making a collection", create_command, "", "", create_table, create_table),
+)
+
+INTRODUCTION = """\
+# Results
+
+Written by `make results` from what its commands measured ([`docs/measured/`](measured)); nothing here is typed in. One
+part is measured again by `make results ARGS="--only codecs"`, and all is written again, without measuring, by
+`make results ARGS="--render"`.
+
+In all of it: queries are vectors that were held out, so they are neither among the vectors searched nor among those
+that anything was trained on, and no query finds itself (the encoders' table searches with each image and leaves it out
+of its own answer). True neighbours are those of exact search. Recall counts ties: an answer as near as the k-th true
+neighbour is right, whichever of several equally near vectors it is; distances are computed again from the vectors and
+not taken from the engine. Engines are asked in turns, each in a process of its own, with equal thread counts, after
+every one has answered all queries once; compiling is in no time but where a line says so."""
+
+
+def load(measured: Path) -> dict[str, Content]:
+    """What has been measured, by part."""
+    files = {part.name: measured / f"{part.name}.json" for part in PARTS}
+    return {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items() if file.is_file()}
+
+
+def results_page(contents: dict[str, Content]) -> str:
+    """docs/RESULTS.md."""
+    sections = [INTRODUCTION]
+    for part in PARTS:
+        sections.append(f"## {part.title}")
+        if (content := contents.get(part.name)) is None:
+            sections.append(f'Not measured yet: `make results ARGS="--only {part.name}"`.')
+            continue
+        figure = [f"![{part.title}]({part.name}.png)"] if part.figure else []
+        seconds = content["environment"]["seconds"]
+        sections += [*figure, part.table(content), f"Measured in {seconds} s on:", describe(content["environment"])]
+    return "\n\n".join(sections) + "\n"
+
+
+def filled(text: str, contents: dict[str, Content]) -> str:
+    """A document with its marked tables written anew; those that were never measured stay.
+
+    Raises
+    ------
+    ValueError
+        If a mark names no part.
+    """
+    by_name = {part.name: part for part in PARTS}
+
+    def table(match: re.Match[str]) -> str:
+        if match[2] not in by_name:
+            raise ValueError(f"<!-- results: {match[2]} --> is none of {', '.join(by_name)}")
+        content = contents.get(match[2])
+        return match[0] if content is None else f"{match[1]}\n{by_name[match[2]].short(content)}\n\n{match[3]}"
+
+    return MARKED.sub(table, text)
+
+
+def render(root: Path) -> None:
+    """Write docs/RESULTS.md and the tables of the READMEs of a project."""
+    contents = load(root / "docs" / "measured")
+    pages = {"docs/RESULTS.md": results_page(contents)}
+    pages |= {name: filled((root / name).read_text(encoding="utf-8"), contents) for name in DOCUMENTS}
+    for name, text in pages.items():
+        (root / name).write_text(text, encoding="utf-8")
+
+
+# --- command line ---------------------------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    names = [part.name for part in PARTS]
+    parser = argparse.ArgumentParser(prog="python docs/results.py", description=__doc__.split("\n\n")[0])
+    parser.add_argument(
+        "--only", nargs="+", choices=names, default=names, metavar="PART", help=f"of {', '.join(names)}"
+    )
+    parser.add_argument("--collection", type=Path, default=COLLECTION, metavar="DIR", help="(%(default)s)")
+    parser.add_argument("--render", action="store_true", help="only write the documents")
+    args = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    failed = [] if args.render else list(measured_parts(args.only, args.collection))
+    if failed == args.only:
+        return 2
+    render(ROOT)
+    return 1 if failed else 0
+
+
+def measured_parts(names: Iterable[str], collection: Path) -> Iterable[str]:
+    """Measure parts, and name those that failed; what they were before stays."""
+    if not (ROOT / collection / "manifest.json").is_file():
+        sys.stderr.write(f"error: there is no collection in {collection}; to make one: {GET}\n")
+        yield from names
+        return
+    for part in PARTS:
+        if part.name in names:
+            try:
+                measure(part, collection, Path("build/results"), ROOT / "docs" / "measured")
+            except (subprocess.CalledProcessError, OSError, ValueError) as error:
+                logger.error("%s: %s", part.name, error)
+                yield part.name
+
+
+if __name__ == "__main__":
+    sys.exit(main())

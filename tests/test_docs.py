@@ -1,0 +1,335 @@
+"""What the documents tell people to type is typed here: every command and every piece of Python in them.
+
+A command is a line of a `sh` block, or a piece of inline code that begins as one (see STARTS). Each must be one of
+WAYS, which run it, on tiny data, or, where it takes minutes or a network, hand its words to the parser that would read
+them. A command of no way fails: add one.
+"""
+
+import argparse
+import functools
+import importlib
+import importlib.util
+import io
+import json
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+import tarfile
+import time
+import tomllib
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from packaging.requirements import Requirement
+from PIL import Image
+from test_data_download import Server
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("notebooks/*.ipynb")])
+STARTS = ("make", "python", "python3", "pip", "./data_download.sh")
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
+LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
+
+
+def text_of(path):
+    """A Markdown file, or the Markdown of a notebook."""
+    if path.suffix != ".ipynb":
+        return path.read_text(encoding="utf-8")
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+
+
+def pieces(text):
+    """What there is to run, in order: ("python", code) or ("sh", one command)."""
+    found = [(match.start(), match[1], match[2]) for match in FENCED.finditer(text)]
+    rest = FENCED.sub(lambda match: " " * len(match[0]), text)
+    for match in INLINE.finditer(rest):
+        words = match[1].split()
+        if words[0] in STARTS and (len(words) > 1 or "/" in words[0]):
+            found.append((match.start(), "sh", match[1].replace("\n", " ")))
+    for _, language, content in sorted(found):
+        if language == "python":
+            yield "python", content
+        elif language == "sh":
+            for line in content.replace("\\\n", " ").splitlines():
+                words = shlex.split(line, comments=True)
+                while words:
+                    end = words.index("&&") if "&&" in words else len(words)
+                    yield "sh", shlex.join(words[:end])
+                    words = words[end + 1 :]
+
+
+# --- the ways -------------------------------------------------------------------------------------------------------
+
+
+class Parsed(Exception):  # noqa: N818 (it is no error)
+    """A command line was understood."""
+
+
+def module_of(words):
+    """The module that `python -m NAME ...` or `python FILE ...` runs, and its arguments."""
+    if words[1] == "-m":
+        return importlib.import_module(words[2]), words[3:]
+    if words[1].startswith("docs/"):
+        return script(words[1]), words[2:]
+    return importlib.import_module(words[1].removesuffix(".py").replace("/", ".")), words[2:]
+
+
+@functools.cache
+def script(path):
+    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def parses(words, project):
+    """Its own parser reads it, and that is all. Named without any argument, it is asked for help."""
+    module, arguments = module_of(words)
+    parse = argparse.ArgumentParser.parse_args
+
+    def stop_then(self, given=None, namespace=None):
+        parse(self, given, namespace)
+        raise Parsed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(argparse.ArgumentParser, "parse_args", stop_then)
+        with pytest.raises((Parsed, SystemExit)) as stopped:
+            module.main(arguments or ["--help"])
+    asked_for_help = arguments in ([], ["--help"])
+    assert stopped.type is Parsed or (asked_for_help and stopped.value.code == 0), "its own parser refuses it"
+
+
+def runs(words, project):
+    """The program itself, in this process, from the project's folder."""
+    module, arguments = module_of(words)
+    assert module.main([os.path.expanduser(word) for word in arguments]) == 0  # noqa: PTH111
+
+
+def serves(words, project):
+    """The app, as it is started, until it answers."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, str(ROOT / words[1]), *words[2:], "--port", str(port)]
+    server = subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        for _ in range(600):
+            assert server.poll() is None, server.stdout.read()
+            try:
+                page = httpx.get(f"http://127.0.0.1:{port}/", timeout=10, trust_env=False)
+                break
+            except httpx.TransportError:
+                time.sleep(0.1)
+        assert page.status_code == 200
+        assert "gradio" in page.text
+    finally:
+        server.kill()
+        server.communicate()
+
+
+def downloads(words, project):
+    """The script, with a server on this machine in place of the official ones."""
+    server = Server({"/caltech": caltech_archive(), "/voc": voc_archive()})
+    try:
+        urls = {"CALTECH101_URL": server.url("/caltech"), "VOC2012_URL": server.url("/voc")}
+        subprocess.run([str(project / words[0]), *words[1:]], env={**os.environ, **urls}, check=True, timeout=60)
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def collects(words, project):
+    """pytest finds the tests and stops there: they are being run already."""
+    command = [sys.executable, *words[1:], "--collect-only", "-q", "-p", "no:cacheprovider"]
+    subprocess.run([*command, *([] if words[3:] else ["tests/test_checks.py"])], cwd=ROOT, check=True, timeout=60)
+
+
+def lints(words, project):
+    """ruff takes a moment."""
+    subprocess.run([sys.executable, *words[1:]], cwd=ROOT, check=True, timeout=60)
+
+
+def is_run_by_ci(words, project):
+    """mypy takes a minute; the script that CI runs has it."""
+    assert "make typecheck" in (ROOT / ".ci" / "run").read_text().splitlines()
+
+
+def installs(words, project):
+    """Nothing is fetched here; the package is an extra that the project names."""
+    assert words[1] == "install"
+    named = {Requirement(word).name for word in words[2:]}
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"].values()
+    pinned = {Requirement(line).name for lines in extras for line in lines}
+    assert named <= pinned
+
+
+def makes(words, project):
+    """What make would do, which it says itself, is run in one of these ways."""
+    installed = ["-o", ".venv/.installed", "-o", ".venv/.installed-bench", "-o", "collections/demo/manifest.json"]
+    done = subprocess.run(["make", "-n", *installed, *words[1:]], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    recipe = [line.split("||")[-1].strip() for line in done.stdout.splitlines()]  # `ls collections/... || make demo`
+    assert recipe or "help" in words
+    for line in recipe:
+        if not line.startswith(("awk", "echo", "rm ", "find ", "make: ")):
+            type_in(line.replace(".venv/bin/python", "python", 1), project)
+
+
+WAYS = (
+    (r"make( |$)", makes),
+    (r"\./data_download\.sh (caltech|voc|all)$", downloads),
+    (r"pip install ", installs),
+    (r"python gradio_app/app\.py$", serves),
+    (r"python gradio_app/create_index\.py --data (~/Pictures|caltech|voc)( --sync)?$", runs),
+    (r"python -m features\.extract --data ~/Pictures( --sync)?$", runs),
+    (r"python -m features\.evaluate collections/(demo|Pictures)$", runs),
+    (r"python gradio_app/(app|create_index)\.py", parses),
+    (r"python -m features\.(extract|evaluate|train)", parses),  # other encoders, weights, minutes of training
+    (r"python -m gradio_app\.load_test", parses),
+    (r"python -m ivfpq\.benchmark", parses),  # minutes; test_benchmark runs each study on little
+    (r"python docs/results\.py", parses),  # half an hour; test_results runs each part on little
+    (r"python -m pytest", collects),
+    (r"python -m ruff", lints),
+    (r"python -m mypy", is_run_by_ci),
+)
+
+
+def type_in(command, project):
+    """Run a command in the first way that fits, each only once."""
+    way = next((way for pattern, way in WAYS if re.match(pattern, command)), None)
+    if way is None:
+        pytest.fail(f"no way is known to run {command!r}: add one to WAYS")
+    if (command, project) not in DONE:
+        DONE.add((command, project))
+        try:
+            way(shlex.split(command), project)
+        except Exception as error:
+            raise AssertionError(f"{command!r} does not do: {error}") from error
+
+
+DONE = set()
+
+
+# --- a project to type into -----------------------------------------------------------------------------------------
+
+
+def jpeg(seed):
+    out = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 256, (48, 64, 3), np.uint8)
+    Image.fromarray(pixels).save(out, "JPEG")
+    return out.getvalue()
+
+
+def archive(files):
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return out.getvalue()
+
+
+def caltech_archive():
+    names = [f"101_ObjectCategories/{label}/image_{i:04}.jpg" for label in ("ant", "bee") for i in range(1, 7)]
+    return archive({name: jpeg(seed) for seed, name in enumerate(names)})
+
+
+def voc_archive():
+    files = {}
+    for i in range(6):
+        objects = f"<object><name>{'cat' if i % 2 else 'dog'}</name></object>"
+        files[f"VOCdevkit/VOC2012/JPEGImages/2007_{i:06}.jpg"] = jpeg(100 + i)
+        files[f"VOCdevkit/VOC2012/Annotations/2007_{i:06}.xml"] = f"<annotation>{objects}</annotation>".encode()
+    return archive(files)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory, demo_collection, picture_folder):
+    """A folder as the project's own is, with a demo collection, a picture, and pictures at home."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "datasets").mkdir()
+    (folder / "collections").mkdir()
+    (folder / "collections" / "demo").symlink_to(demo_collection)
+    (folder / "data_download.sh").write_bytes((ROOT / "data_download.sh").read_bytes())
+    (folder / "data_download.sh").chmod(0o755)
+    (folder / "photo.jpg").write_bytes(jpeg(7))
+    (folder / "home").mkdir()
+    (folder / "home" / "Pictures").symlink_to(picture_folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("HOME", str(folder / "home"))
+        yield folder
+
+
+# --- tests ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+class TestEveryDocument:
+    def test_what_it_says_to_type_can_be_typed(self, path, project):
+        rng = np.random.default_rng(0)
+        names = {"x": rng.standard_normal((512, 2048)), "queries": rng.standard_normal((2, 2048))}
+        for language, piece in pieces(text_of(path)):
+            if language == "python":
+                exec(compile(piece, str(path), "exec"), dict(names))
+            else:
+                type_in(piece, project)
+
+    def test_what_it_links_to_is_there(self, path):
+        targets = [target for target in LINK.findall(text_of(path)) if "://" not in target]
+        assert [target for target in targets if not (path.parent / target).exists()] == []
+
+
+def test_commands_are_found_wherever_they_stand():
+    text = "\n".join(
+        [
+            "Type `make app`, or `make index",
+            'ARGS="--data demo"`; `make` alone and `index.add` are no commands.',
+            "```sh",
+            "pip install a  # why",
+            "./data_download.sh caltech && python -m x \\",
+            "  --y 'a b'",
+            "```",
+            "```python",
+            "D, I = 1, 2",
+            "```",
+            "```mermaid",
+            "make nothing of this",
+            "```",
+        ]
+    )
+    assert list(pieces(text)) == [
+        ("sh", "make app"),
+        ("sh", "make index 'ARGS=--data demo'"),
+        ("sh", "pip install a"),
+        ("sh", "./data_download.sh caltech"),
+        ("sh", "python -m x --y 'a b'"),
+        ("python", "D, I = 1, 2\n"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "make coffee",
+        'make index ARGS="--dataset demo"',
+        "python -m features.train --data caltech",
+        "python -m ivfpq.benchmark --study everything",
+        "pip install a-package-of-no-use-here",
+        "curl something",
+    ],
+)
+def test_a_command_that_cannot_be_typed_is_noticed(command, project, capfd):
+    with pytest.raises((AssertionError, pytest.fail.Exception)):
+        type_in(command, project)
