@@ -155,10 +155,9 @@ def range_search(x: Floats, nprobe: int, model: Model, lists: Lists, radius: flo
 
 def _arguments(ready: Ready, lists: Lists, x: Floats, nprobe: int, k: int, vbmi: bool) -> tuple[Any, ...]:
     """What both searches take first."""
-    M, wide = ready.table
     kernel = (True, None) if vbmi and ready.bytes_fit else (None, True)
-    work = np.empty((len(x), k + M * (wide // 2 + 32)))
-    return *kernel, ready.record, lists.places, writeable(x), nprobe, k, np.empty(len(x), scan.QUERY), work
+    work = np.empty(len(x), scan.QUERY), np.empty(1, scan.ROOM)
+    return *kernel, ready.record, lists.places, writeable(x), nprobe, k, *work
 
 
 def writeable(x: Floats) -> Floats:

@@ -258,8 +258,8 @@ def _rerank(task, x, rows, ids, first, last, distances, found, room, lower, cand
             if i + 1 < count:
                 prefetch(t.rows + t.stride * rows[q, candidates[i + 1]], t.stride)
             value = _defined(t, at, t.rows + t.stride * rows[q, candidates[i]], room)
-            n = push_pair(values, numbers, n, np.float64(value), ids[q, candidates[i]])
-        sort_pairs(values, numbers, n)
+            n = push_pair(address(values), address(numbers), k, n, np.float64(value), ids[q, candidates[i]])
+        sort_pairs(address(values), address(numbers), n)
         sign = F32(1.0) if t.l2 else F32(-1.0)
         for rank in range(k):
             if rank < n:
@@ -316,13 +316,13 @@ def _screened(t, x, rows, q, room, uppers, spare, lower, candidates, count):
         if not known:
             value, off = 0.0, np.inf
         lower[i] = value - off
-        held = push_pair(uppers, spare, held, value + off, 0)
+        held = push_pair(address(uppers), address(spare), len(uppers), held, value + off, 0)
     theta = uppers[0] if held == len(uppers) else np.inf
     n = 0
     for i in range(count):
         if lower[i] <= theta:
-            n = push_pair(lower, candidates, n, lower[i], candidates[i])
-    sort_pairs(lower, candidates, n)
+            n = push_pair(address(lower), address(candidates), len(lower), n, lower[i], candidates[i])
+    sort_pairs(address(lower), address(candidates), n)
     return n
 
 

@@ -153,7 +153,28 @@ byte_at, word_at, eight_bytes_at = (_loader(stored, types.uint64) for stored in 
 int32_at, int64_at = _loader(_I32, types.int64), _loader(_I64, types.int64)
 float32_at, float64_at = _loader(_F32, types.float32), _loader(ir.DoubleType(), types.float64)
 put_byte, put_int64 = _writer(_I8, types.int64), _writer(_I64, types.int64)
-put_float64 = _writer(ir.DoubleType(), types.float64)
+put_float32, put_float64 = _writer(_F32, types.float32), _writer(ir.DoubleType(), types.float64)
+
+
+@intrinsic
+def memory(typingctx: Any, n: Any) -> Any:
+    """Address of n bytes to write to, until they are given back by `free`. Raises MemoryError if there are none."""
+
+    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        return b.ptrtoint(context.nrt.allocate(b, args[0]), _I64)
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def free(typingctx: Any, at: Any) -> Any:
+    """Give back what `memory` gave."""
+
+    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        context.nrt.free(b, b.inttoptr(args[0], _I8.as_pointer()))
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
 
 
 @intrinsic
