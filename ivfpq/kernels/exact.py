@@ -33,9 +33,9 @@ from ivfpq.kernels.vectors import (
     float64_at,
     fold,
     i64,
+    inner,
     intrinsic,
     load_vector,
-    part,
     prefetch,
     put_byte,
     put_float64,
@@ -269,7 +269,7 @@ def _rerank(task, x, rows, ids, first, last, distances, found, room, lower, cand
     return True
 
 
-@part
+@inner
 def _screened(t, x, rows, q, room, uppers, spare, lower, candidates, count):
     """Put those candidates first that may be among the k best, in order of their lower bounds; returns how many.
 
@@ -326,7 +326,7 @@ def _screened(t, x, rows, q, room, uppers, spare, lower, candidates, count):
     return n
 
 
-@part
+@inner
 def _defined(t, x, y, room):
     """The defined distance of the query and the stored vector at these addresses, the sign turned for ip."""
     if t.half:

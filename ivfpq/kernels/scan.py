@@ -76,7 +76,6 @@ from ivfpq.kernels.vectors import (
     ones,
     panel_products,
     panel_products_together,
-    part,
     prefetch,
     put_float32,
     put_float64,
@@ -174,7 +173,7 @@ def range_search(vbmi, plain, model, lists, x, nprobe, kept, queries, rooms, the
     return asking, values, ids
 
 
-@part
+@inner
 def _scan(vbmi, plain, model, lists, x, nprobe, kept, theta, queries, room):
     """Find the candidates of the queries at address x: no vector that is not among them can be in the answer.
 
@@ -207,7 +206,9 @@ def _furnish(room, model, nq, nprobe, kept, start):
     room.a = room.scores + 4 * TOGETHER * ((model.nlist + 63) & ~63)  # float32 (TOGETHER, d): see `_products`
     room.ends = room.a + 4 * TOGETHER * model.d  # float32 (M, 2), for `quantise`
     room.tables = (room.ends + 8 * model.M + 63) & ~63  # for each query what its record has the addresses of
-    room.end = room.tables + nq * _table_bytes(model, kept) + 64  # more, as `tables` may be rounded up by less elsewhere
+    room.end = (
+        room.tables + nq * _table_bytes(model, kept) + 64
+    )  # more, as `tables` may be rounded up by less elsewhere
 
 
 @inner
@@ -216,7 +217,7 @@ def _table_bytes(model, kept):
     return 256 * model.M + 4 * model.M * model.wide + ((8 * kept + 63) & ~63)
 
 
-@part
+@inner
 def _scan_nearest(vbmi, plain, model, lists, x, nprobe, kept, theta, queries, room):
     """Fill queries, probes and base, and find the candidates of the nearest lists."""
     nq, start, stride = len(queries), 0, _table_bytes(model, kept)
@@ -247,7 +248,7 @@ def _scan_nearest(vbmi, plain, model, lists, x, nprobe, kept, theta, queries, ro
         start += count
 
 
-@part
+@inner
 def _scan_others(vbmi, plain, model, lists, nprobe, queries, room):
     """Find the candidates of all other lists, in order of the lists."""
     count = len(queries) * (nprobe - 1)
@@ -268,7 +269,7 @@ def _scan_others(vbmi, plain, model, lists, nprobe, queries, room):
         run = end
 
 
-@part
+@inner
 def _tile(vbmi, plain, model, lists, query, q, number, first, near, following, room):
     """Find candidates of query q among up to TILE vectors of a list, from the first-th.
 
@@ -377,7 +378,7 @@ def _choose(model, room, scores, shift, error, x, first, nprobe):
     probes, base = room.probes + 8 * first, room.base + 4 * first
     for p in range(nprobe):
         number = int64_at(numbers + 8 * p)
-        score = F32(float32_at(scores + 4 * number) + shift)
+        score = float32_at(scores + 4 * number) + shift
         put_int64(probes + 8 * p, number)
         put_float32(base + 4 * p, score)
         if score < float32_at(base):

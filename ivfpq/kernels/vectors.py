@@ -15,6 +15,10 @@ from typing import Any
 from llvmlite import ir
 from numba import extending, njit, types
 from numba.core import cgutils
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.compiler_machinery import FunctionPass, register_pass
+from numba.core.untyped_passes import IRProcessing
 
 LANES = 16
 
@@ -24,7 +28,6 @@ _I8, _I16, _I32, _I64, _F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.
 _FLOATS, _WORDS = ir.VectorType(_F32, LANES), ir.VectorType(_I32, LANES)
 
 _LEAN: dict[str, Any] = {"no_cfunc_wrapper": True}  # nobody calls these from C
-_INNER: dict[str, Any] = {"no_cpython_wrapper": True}
 
 
 def entry(function: Callable[..., Any]) -> Any:
@@ -38,14 +41,61 @@ def entry(function: Callable[..., Any]) -> Any:
         return njit(nogil=True, error_model="numpy", **_LEAN)(function)
 
 
+class _Linked(JITCodeLibrary):
+    """Code that is linked into its callers as it is, to be optimised and made machine code there.
+
+    numba would do both with each function by itself too, and again with each of those that it is a part of.
+    """
+
+    @property
+    def codegen(self) -> _Linked:
+        """What is asked to announce the environment of a function that Python can call: nobody, see `set_env`."""
+        return self
+
+    def set_env(self, *_: Any) -> None:
+        """Do nothing: without machine code there is no place that could be told of an environment."""
+
+    def get_pointer_to_function(self, name: str) -> int:
+        """0: there is no machine code."""
+        return 0
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+    def _finalize_final_module(self) -> None:
+        self._finalized = True
+
+
+@register_pass(mutates_CFG=False, analysis_only=True)
+class _Link(FunctionPass):
+    """The compiler pass that makes the code of a function a `_Linked` one."""
+
+    _name = "link"
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def run_pass(self, state: Any) -> bool:
+        state.library = _Linked(state.targetctx.codegen(), state.func_id.func_qualname)
+        return False
+
+
+class _InnerCompiler(CompilerBase):
+    """numba's compiler, with that pass."""
+
+    def define_pipelines(self) -> list[Any]:
+        passes = DefaultPassBuilder.define_nopython_pipeline(self.state)
+        passes.add_pass_after(_Link, IRProcessing)
+        passes.finalize()
+        return [passes]
+
+
+_INNER: dict[str, Any] = {"no_cpython_wrapper": True, "pipeline_class": _InnerCompiler}
+
+
 def inner(function: Callable[..., Any]) -> Any:
-    """Compile a function that compiled functions call: without a way in from Python, which takes time to compile."""
+    """Compile a function that compiled functions call, as a part of those: see `_Linked`."""
     return njit(nogil=True, error_model="numpy", **_LEAN, **_INNER)(function)
-
-
-def part(function: Callable[..., Any]) -> Any:
-    """Compile a part of one function only: numba puts its lines where it is called, so it is compiled once."""
-    return njit(nogil=True, error_model="numpy", inline="always")(function)
 
 
 def i64(value: int) -> ir.Constant:
