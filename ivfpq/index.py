@@ -9,13 +9,14 @@ import numpy as np
 
 from ivfpq import kernels
 from ivfpq.checks import Floats, Ids, Metric, NotTrainedError, as_ids, as_metric, as_vectors, positive_int
-from ivfpq.distances import RangeResult, SearchResult, best_k, choose, normalised, pair_distances_at
+from ivfpq.distances import RangeResult, SearchResult, best_k, choose, finder, normalised, pair_distances_at
 from ivfpq.invlists import InvertedLists, Lists
 from ivfpq.kernels.model import Model, coarse_rows, has_terms
 from ivfpq.kmeans import MAX_POINTS_PER_CENTROID, kmeans
 from ivfpq.pq import Codes, ProductQuantizer, Quantizer
+from ivfpq.threads import spread
 
-ADD_BLOCK = 1 << 23  # numbers of the vectors encoded at a time: 32 MiB
+ADD_BLOCK = 1 << 18  # numbers of the vectors encoded at a time: 1 MiB, which stays in the caches
 
 
 class IndexIVFPQ:
@@ -72,7 +73,7 @@ class IndexIVFPQ:
         self._metric = as_metric(metric)
         nlist = positive_int(nlist, "nlist")
         width = self.pq.M + has_terms(self.pq, nlist, self._metric)
-        self.lists = InvertedLists(nlist, width, np.uint8 if self.pq.nbits <= 8 else np.uint16)
+        self.lists = InvertedLists(nlist, width, self.pq.dtype)
         self.nprobe = nprobe
         self.seed = int(seed)
         self._model: Model | None = None
@@ -403,13 +404,17 @@ class IndexIVFPQ:
     def _encoded(self, x: Floats, trained: Model) -> tuple[Ids, Codes]:
         """The list (n,) and the code (n, M) of each vector."""
         list_numbers, codes = np.empty(len(x), np.int64), np.empty((len(x), self.M), self.lists.dtype)
+        find, encode = finder([trained.coarse], trained.space), self.pq.encoder()
         step = max(1, ADD_BLOCK // self.d)
-        for start in range(0, len(x), step):
-            block = x[start : start + step]
-            part = slice(start, start + len(block))
-            list_numbers[part] = choose(block, trained.coarse, 1, trained.space)[:, 0]
-            residual = trained.coarse.y[list_numbers[part]]
-            codes[part] = self.pq.encode(np.subtract(block, residual, out=residual))
+
+        def work(first: int, last: int) -> None:
+            for start in range(first, last, step):
+                part = slice(start, min(start + step, last))
+                list_numbers[part] = find(x[part])[:, 0]
+                residual = trained.coarse.y.take(list_numbers[part], axis=0)
+                codes[part] = encode(np.subtract(x[part], residual, out=residual))
+
+        spread(work, len(x), len(x) // 2 // step)
         return list_numbers, codes
 
     def _vectors(self, x: Any, name: str) -> Floats:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from ivfpq.kernels import scan
 from ivfpq.kernels.avx512 import M_MAX
 from ivfpq.kernels.model import Model
 from ivfpq.kernels.vectors import TOGETHER, sources
+from ivfpq.threads import threads
 
 MIN_CHUNK = 16  # queries searched together: so many are worth a thread,
 MAX_CHUNK = 256  # and so many still have room in the caches. Each list they share is read once for all of them
@@ -187,22 +187,3 @@ def _ready(model: Model) -> Ready:
         model.ready = Ready(model)  # two threads may both make it, which costs time only
     ready: Ready = model.ready
     return ready
-
-
-def threads() -> int:
-    """How many threads a search of many queries takes: OMP_NUM_THREADS, or one for each processor that it may use."""
-    wanted = os.environ.get("OMP_NUM_THREADS", "")
-    if wanted.isdigit():
-        return max(1, int(wanted))
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def spread(work: Callable[[int, int], Any], n: int, count: int) -> list[Any]:
-    """What work(first, last) gives for n steps, cut into a piece for each of `count` threads, or of `threads()`."""
-    if count > 1:
-        count = min(count, threads())
-    if count <= 1:
-        return [work(0, n)]
-    ends = np.linspace(0, n, count + 1).astype(int).tolist()
-    with ThreadPoolExecutor(count) as pool:
-        return list(pool.map(work, ends[:-1], ends[1:]))

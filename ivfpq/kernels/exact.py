@@ -23,7 +23,7 @@ from numba.core import cgutils
 from ivfpq.checks import Floats, Ids, Metric
 from ivfpq.distances import HUGE, SearchResult, product_error
 from ivfpq.invlists import Lists
-from ivfpq.kernels.compiled import spread, writeable
+from ivfpq.kernels.compiled import writeable
 from ivfpq.kernels.heaps import push_pair, sort_pairs
 from ivfpq.kernels.vectors import (
     LANES,
@@ -44,6 +44,7 @@ from ivfpq.kernels.vectors import (
     sum_of_products,
     sum_of_squares,
 )
+from ivfpq.threads import spread
 
 F32 = np.float32
 WORTH_A_THREAD = 1 << 22  # multiplications: about half a millisecond

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from ivfpq.checks import Floats, Ids, Metric
 from ivfpq.distances import SMALL_BLOCK, Doubles, Rows
 from ivfpq.pq import Codes, ProductQuantizer, Quantizer
+from ivfpq.threads import spread
 
 TOP = 255  # terms are kept in steps of 1 / 255 of what they range over
 
@@ -94,11 +95,15 @@ class Model:
         stored = np.empty((len(codes), self.pq.M + 1), codes.dtype)
         stored[:, :-1] = codes
         size = max(1, SMALL_BLOCK // self.pq.d)
-        for start in range(0, len(codes), size):
-            part = slice(start, start + size)
-            number = list_numbers[part]
-            with np.errstate(over="ignore", invalid="ignore"):  # beyond float32 the kernels do not trust the term
-                term = 2 * np.vecdot(self.coarse.shifted(number), self.pq.decode(codes[part]))
-                steps = np.floor((term - low[number]) / step[number])
-            stored[part, -1] = np.clip(np.nan_to_num(steps), 0, TOP)
+
+        def work(first: int, last: int) -> None:
+            for start in range(first, last, size):
+                part = slice(start, min(start + size, last))
+                number = list_numbers[part]
+                with np.errstate(over="ignore", invalid="ignore"):  # beyond float32 the kernels do not trust the term
+                    term = 2 * np.vecdot(self.coarse.shifted(number), self.pq.decode(codes[part]))
+                    steps = np.floor((term - low[number]) / step[number])
+                stored[part, -1] = np.clip(np.nan_to_num(steps), 0, TOP)
+
+        spread(work, len(codes), len(codes) // 16 // size)
         return stored
