@@ -18,9 +18,9 @@ g_l = c_l - centre (the centre is the mean of the centroids for l2, the origin f
     the longest g_l and the square root of the sum over m of the largest |y_m|^2, and R = A + G + Y.
 
     - base has d products of a and g_l, whose magnitudes add up to at most 2 A G, and t has d of g_l and y: 2 G Y.
-    - T[m, j] has d / M products, and M of them are added; the defined sum of |x - c_l - y|^2 has d / (16 M) + 4 + M
-      additions in a row, and |a|^2 and, for ip, the defined <x, c_l> have d / 16 + 4. The magnitudes in each of them
-      add up to at most R^2, because |x - c_l| <= A + G.
+    - T[m, j] has dsub = d / M products, and M of them are added; the defined sum of |x - c_l - y|^2 has
+      d / (16 M) + 4 + M additions in a row, and |a|^2 and, for ip, the defined <x, c_l> have d / 16 + 4. The magnitudes
+      in each of them add up to at most R^2, because |x - c_l| <= A + G.
     - Differences, squares, centring, the byte of the term, and lengths add some roundings, fewer than 48, each of
       something that is at most R^2.
 
@@ -30,12 +30,15 @@ g_l = c_l - centre (the centre is the mean of the centroids for l2, the origin f
 
     So what is computed from tables and the defined distance differ by at most
 
-        E = gamma (2.1 d G (A + Y) + (1.1 d / M + 2 M + d / 8 + 64) R^2) + 2.1 A (C + D) + 8 d tiny
+        E = gamma (2.1 d G (A + Y) + (1.1 dsub + 2 M + d / 8 + 64) R^2) + 2.1 A (C + D) + 8 d tiny
 
     with gamma = u / (1 - (2.1 d + 64) u). For cosine, whose 1 - distance / 2 is rounded once more, and may so tie, E
     grows by 2^-22 (1 + R^2). Where R^2 > 1e36, numbers may leave float32: E is infinite and every comparison lets pass
     (they are written so that NaN passes too). Coarse distances are off by the same with Y = D = 0 and no sum over m.
-2.  *Terms.* low_l + step_l u_i <= t_i < low_l + step_l (u_i + 1): see `model`.
+    *Residual quantizers.* T[m, j] = -2 <a, w_m[j]> for l2, and t = |y|^2 + 2 <g_l, y>: see `model`. Lengths of whole
+    codewords add up, so that Y is the sum over m of the longest |w_m|, and D that of the largest |w_m - w'_m|. dsub is
+    d. The M - 1 roundings of y = w_1 + ... + w_M take the place of those of the sum over m in the defined distance.
+2.  *Terms.* low_l + step_l u_i <= t_i < low_l + step_l (u_i + 1), or u_i + v_i / 256 and 1 / 256: see `model`.
 3.  *8-bit tables.* step * sum of t8 + sum of low_m <= sum of T + step: see `avx512`. So a code may be left out if
 
         sum of t8 + floor(u_i * scale / 256)  >  (theta - base - low_l - sum of low_m + E) / step + 1
@@ -60,6 +63,7 @@ from ivfpq.kernels.heaps import push, push_pair, sort_pairs
 from ivfpq.kernels.portable import near_bytes, near_words
 from ivfpq.kernels.vectors import (
     TOGETHER,
+    add_vectors,
     address,
     byte_at,
     centred,
@@ -109,7 +113,7 @@ CANDIDATE_BYTES = 32
 
 ROOM = np.dtype(
     [(name, np.int64) for name in ("probes", "order", "places", "values", "numbers", "counts", "base", "scores", "a")]
-    + [(name, np.int64) for name in ("ends", "tables", "end", "found", "size", "n")]
+    + [(name, np.int64) for name in ("ends", "y", "tables", "end", "found", "size", "n")]
 )
 """Addresses of what a search works with (see `_furnish`), `end` being that of what is behind; of the candidates, which
 may move (see `_make_room`), with how many there is room for, and how many there are."""
@@ -166,7 +170,7 @@ def range_search(vbmi, plain, model, lists, x, nprobe, kept, queries, rooms, the
     for c in range(n):
         row, number, q = _whose(room.found + CANDIDATE_BYTES * c)
         asking[c] = q
-        values[c] = _defined(model_, lists_, address(x) + 4 * q * model_.d, number, row)
+        values[c] = _defined(model_, lists_, room, address(x) + 4 * q * model_.d, number, row)
         ids[c] = _id(lists_, row)
     free(room.found)
     free(room.probes)
@@ -205,7 +209,8 @@ def _furnish(room, model, nq, nprobe, kept, start):
     room.scores = room.base + 4 * pairs  # float32 (TOGETHER, nlist in whole panels): those of all lists
     room.a = room.scores + 4 * TOGETHER * ((model.nlist + 63) & ~63)  # float32 (TOGETHER, d): see `_products`
     room.ends = room.a + 4 * TOGETHER * model.d  # float32 (M, 2), for `quantise`
-    room.tables = (room.ends + 8 * model.M + 63) & ~63  # for each query what its record has the addresses of
+    room.y = room.ends + 8 * model.M  # float32 (d,), for `_defined`
+    room.tables = (room.y + 4 * model.d + 63) & ~63  # for each query what its record has the addresses of
     room.end = (
         room.tables + nq * _table_bytes(model, kept) + 64
     )  # more, as `tables` may be rounded up by less elsewhere
@@ -309,7 +314,7 @@ def _products(model, x, count, a, scores, scores_stride, tables, tables_stride):
         panel, start = model.centroid_panels + 2 * d * first, model.centroid_squares + 4 * first
         _panel(count, a, d, panel, F32(model.centroid_scale), start, scores + 4 * first, scores_stride)
     for first in range(0, M * wide, 64):
-        part_of_a = a + 4 * count * dsub * (first // wide)
+        part_of_a = a + 4 * count * model.part * (first // wide)
         panel, start = model.codebook_panels + 2 * dsub * first, model.codebook_squares + 4 * first
         _panel(count, part_of_a, dsub, panel, F32(model.codebook_scale), start, tables + 4 * first, tables_stride)
 
@@ -335,7 +340,7 @@ def _errors(model, square):
     few = d / 8.0 + 64.0
     floor = 8.0 * d * 1.2e-38
     coarse_error = gamma * (2.1 * d * centroid * length + few * coarse) + 2.1 * length * model.centroid_loss + floor
-    few += 1.1 * d / model.M + 2.0 * model.M
+    few += 1.1 * np.float64(model.dsub) + 2.0 * model.M
     loss = 2.1 * length * (model.centroid_loss + model.codebook_loss)
     error = gamma * (2.1 * d * centroid * (length + code) + few * reach) + loss + floor
     if model.metric == COSINE:
@@ -498,14 +503,15 @@ def _block(lists, row):
 @inner
 def _scan_floats(model, lists, query, q, number, base, spread, start, size, found, n):
     """Look through rows start ... start + size - 1 for query q by float32 sums; returns the number of candidates."""
+    finer = F32(spread / 256.0)
     for first in range(0, size, 64):
         block = _block(lists, start + first)
         bound = query.theta + query.error - base
         limit = F32(bound + abs(bound) * 2.0**-22)
         if lists.code_bytes == 1:
-            mask = near_bytes(query.floats, model.M, model.wide, block, limit)
+            mask = near_bytes(query.floats, model.M, model.wide, model.terms, finer, block, limit)
         else:
-            mask = near_words(query.floats, model.M, model.wide, block, limit)
+            mask = near_words(query.floats, model.M, model.wide, model.terms, finer, block, limit)
         while mask != 0:
             lane = np.int64(trailing_zeros(mask))
             mask &= mask - np.uint64(1)
@@ -528,7 +534,7 @@ def _scan_bytes(model, lists, query, q, number, base, spread, start, size, then,
     for first in range(0, size, 128):
         stride = block_bytes if first + 64 < size else 0
         ahead = block + PREFETCH if block + PREFETCH < end else then + (block + PREFETCH - end)
-        masks = scan_blocks(block, stride, ahead, query.bytes, model.M, scale, limit)
+        masks = scan_blocks(block, stride, ahead, query.bytes, model.M, model.terms, scale, limit)
         for half in range(2 if stride else 1):
             mask = masks[half]
             while mask != 0:
@@ -542,7 +548,7 @@ def _scan_bytes(model, lists, query, q, number, base, spread, start, size, then,
                 if query.theta < theta:
                     limit = sum_limit((query.theta + offset) / query.step + 1.0)
                     if ones(mask) > CROWD:
-                        masks = scan_blocks(block, stride, ahead, query.bytes, model.M, scale, limit)
+                        masks = scan_blocks(block, stride, ahead, query.bytes, model.M, model.terms, scale, limit)
                         mask &= masks[half]
         block += 2 * block_bytes
     return n
@@ -557,10 +563,10 @@ def _first_theta(model, lists, query, base, spread, scale, block):
     block_bytes = 64 * lists.width
     low, high = 0, 255 * model.M + np.int64(scale)
     high = high if high < 65535 else 65535
-    masks = scan_blocks(block, block_bytes, block, query.bytes, model.M, scale, np.uint16(high))
+    masks = scan_blocks(block, block_bytes, block, query.bytes, model.M, model.terms, scale, np.uint16(high))
     for _ in range(8):
         limit = (low + high) >> 1
-        tried = scan_blocks(block, block_bytes, block, query.bytes, model.M, scale, np.uint16(limit))
+        tried = scan_blocks(block, block_bytes, block, query.bytes, model.M, model.terms, scale, np.uint16(limit))
         count = np.int64(ones(tried[0]) + ones(tried[1]))
         if count < query.k:
             low = limit
@@ -574,7 +580,7 @@ def _first_theta(model, lists, query, base, spread, scale, block):
             lane = lane_of(np.int64(trailing_zeros(mask)))
             mask &= mask - np.uint64(1)
             lower = _lower(model, lists, query, base, spread, block + half * block_bytes, lane)
-            query.held = push(query.uppers, query.k, query.held, _upper(query, lower, spread))
+            query.held = push(query.uppers, query.k, query.held, _upper(model, query, lower, spread))
     query.theta, query.held = float64_at(query.uppers), 0
 
 
@@ -587,13 +593,15 @@ def _lower(model, lists, query, base, spread, block, lane):
     lower = base - query.error + np.float64(total)
     if model.terms:
         lower += spread * np.float64(_number(lists, block, model.M, lane))
+    if model.terms == 2:
+        lower += spread / 256.0 * np.float64(_number(lists, block, model.M + 1, lane))
     return lower
 
 
 @inner
-def _upper(query, lower, spread):
+def _upper(model, query, lower, spread):
     """The upper bound that belongs to a lower bound."""
-    return lower + spread + 2.0 * query.error
+    return lower + (spread / 256.0 if model.terms == 2 else spread) + 2.0 * query.error
 
 
 @inner
@@ -607,7 +615,7 @@ def _weigh(model, lists, query, q, number, base, spread, block, row, found, n):
     put_int64(at + 8, row)
     put_int64(at + 16, number)
     put_int64(at + 24, q)
-    upper = _upper(query, lower, spread)
+    upper = _upper(model, query, lower, spread)
     if upper < query.theta and query.k > 0:
         query.held = push(query.uppers, query.k, query.held, upper)
         if query.held == query.k:
@@ -675,33 +683,44 @@ def _best(model, lists, room, x, order, first, last, k):
         if n == k and float64_at(lower + 8 * i) > float64_at(room.values):
             break
         row, number, _ = _whose(int64_at(candidates + 8 * i))
-        value = np.float64(_defined(model, lists, x, number, row))
+        value = np.float64(_defined(model, lists, room, x, number, row))
         n = push_pair(room.values, room.numbers, k, n, value, _id(lists, row))
     sort_pairs(room.values, room.numbers, n)
     return n
 
 
 @inner
-def _defined(model, lists, x, number, row):
+def _defined(model, lists, room, x, number, row):
     """The defined distance (`reference.adc`) of the query at address x, the sign turned for ip and cosine."""
-    M, dsub = model.M, model.dsub
+    dsub = model.dsub
     block = _block(lists, row)
     centroid = model.centroids + 4 * model.d * number
     total = F32(0.0)
     if model.metric == IP:
         total = sum_of_products(x, centroid, model.d)
-    for m in range(M):
-        offset = 4 * m * dsub
-        j = np.int64(_number(lists, block, m, row & 63))
-        codeword = model.codebooks + 4 * dsub * (m * model.ksub + j)
+    for m in range(model.M):
+        codeword = _codeword(model, lists, block, m, row & 63)
+        if model.part == 0:  # of whole vectors, whose sum is compared as one part
+            for other in range(1, model.M):
+                add_vectors(codeword, _codeword(model, lists, block, other, row & 63), dsub, room.y)
+                codeword = room.y
+        offset = 4 * m * model.part
         if model.metric == IP:
             total = F32(total + sum_of_products(x + offset, codeword, dsub))
         else:
             total = F32(total + sum_of_residual_squares(x + offset, centroid + offset, codeword, dsub))
+        if model.part == 0:
+            break
     if model.metric == COSINE:
         total = F32(F32(1.0) - total / F32(2.0))
     total = F32(total + F32(0.0))  # no negative zero
     return total if model.metric == L2 else -total
+
+
+@inner
+def _codeword(model, lists, block, m, lane):
+    """Address of the m-th codeword of a code."""
+    return model.codebooks + 4 * model.dsub * (m * model.ksub + np.int64(_number(lists, block, m, lane)))
 
 
 @inner

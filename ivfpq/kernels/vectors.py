@@ -266,6 +266,23 @@ def sum_of_residual_squares(typingctx: Any, x: Any, c: Any, y: Any, n: Any) -> A
 
 
 @intrinsic
+def add_vectors(typingctx: Any, x: Any, y: Any, n: Any, out: Any) -> Any:
+    """out[i] = x[i] + y[i] for n float32 at these addresses; out may be x."""
+
+    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        x, y, n, out = args
+        whole = b.and_(n, i64(-LANES))
+        for first, end, kind in ((i64(0), whole, _FLOATS), (whole, n, ir.VectorType(_F32, 1))):
+            with cgutils.for_range_slice(b, first, end, i64(kind.count), _I64, inc=True) as (i, _):
+                at = b.shl(i, i64(2))
+                total = b.fadd(load_vector(b, b.add(x, at), kind), load_vector(b, b.add(y, at), kind))
+                b.store(total, b.inttoptr(b.add(out, at), kind.as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 4), codegen
+
+
+@intrinsic
 def trailing_zeros(typingctx: Any, mask: Any) -> Any:
     """The number of the lowest bit that is set in a mask that is not 0."""
 
