@@ -16,19 +16,21 @@ gamma(n) = n u / (1 - n u) and u = 2**-24.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ivfpq.checks import Floats, Ids, Metric
+from ivfpq.threads import spread
 
 Doubles = npt.NDArray[np.float64]
 
 LANES = 16  # one AVX-512 register of float32: the order below is one that a vector processor follows at full speed
 BLOCK = 1 << 22  # numbers in a temporary matrix of a product: 16 MiB of float32
 FEW = 64  # rows up to which summing costs more in calls than in additions
+WORTH_A_THREAD = 1 << 25  # multiplications: about a millisecond
 SMALL_BLOCK = 1 << 17  # numbers in temporaries of elementwise work, which is fast only inside the caches
 
 _TINY = float(np.finfo(np.float32).tiny)
@@ -310,16 +312,20 @@ def nearest(x: Floats, parts: Sequence[Rows], metric: Metric) -> Ids:
     -------
     int64 array, shape (n, M)
     """
-    d = x.shape[1] // len(parts)
-    kernel = importlib.import_module("ivfpq.kernels")  # which imports this module
-    if kernel.active() == "reference":
-        found = [_nearest(x[:, m * d : (m + 1) * d], rows, metric) for m, rows in enumerate(parts)]
-        return np.stack(found, axis=1)
-    numbers, doubtful = importlib.import_module("ivfpq.kernels.nearest").nearest(x, parts, metric)
-    for m in np.flatnonzero(doubtful.any(axis=0)).tolist():
-        i = np.flatnonzero(doubtful[:, m])
-        numbers[i, m] = _nearest(x[i, m * d : (m + 1) * d], parts[m], metric)
-    return numbers
+    find, size = finder(parts, metric), x.shape[1] * len(parts[0].y)
+    found = spread(lambda first, last: find(x[first:last]), len(x), len(x) * size // WORTH_A_THREAD)
+    return np.concatenate(found)
+
+
+def finder(parts: Sequence[Rows], metric: Metric) -> Callable[[Floats], Ids]:
+    """`nearest` for many calls with the same parts, each in the calling thread: x (n, M * d) -> int64 (n, M)."""
+    if importlib.import_module("ivfpq.kernels").active() == "reference":  # a module that imports this one
+        d = parts[0].y.shape[1]
+        return lambda x: np.stack(
+            [_nearest(x[:, m * d : (m + 1) * d], rows, metric) for m, rows in enumerate(parts)], axis=1
+        )
+    compiled = importlib.import_module("ivfpq.kernels.nearest").Nearest(parts, metric)
+    return lambda x: compiled(x)[0]
 
 
 def _nearest(x: Floats, rows: Rows, metric: Metric) -> Ids:

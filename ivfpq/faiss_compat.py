@@ -87,7 +87,9 @@ def _body(index: Any, ids: Any) -> Any:
         return _with_lists(index, renamed)
     lists = index.lists.view
     rows = lists.rows()
-    codes = lists.codes(rows[np.argsort(renamed(lists.ids(rows)))])
+    codes = lists.codes(rows[np.argsort(renamed(lists.ids(rows)))])[
+        :, : None if isinstance(index, IndexFlat) else index.M
+    ]
     if isinstance(index, IndexFlat):
         flat = faiss.IndexFlat(index.d, faiss.METRIC_L2 if index.metric == "l2" else faiss.METRIC_INNER_PRODUCT)
         flat.add(codes)

@@ -9,13 +9,14 @@ import numpy as np
 
 from ivfpq import kernels
 from ivfpq.checks import Floats, Ids, Metric, NotTrainedError, as_ids, as_metric, as_vectors, positive_int
-from ivfpq.distances import RangeResult, SearchResult, best_k, choose, normalised, pair_distances_at
+from ivfpq.distances import RangeResult, SearchResult, best_k, choose, finder, normalised, pair_distances_at
 from ivfpq.invlists import InvertedLists, Lists
-from ivfpq.kernels.model import Model, coarse_rows, has_terms
+from ivfpq.kernels.model import Model, coarse_rows, term_rows
 from ivfpq.kmeans import MAX_POINTS_PER_CENTROID, kmeans
 from ivfpq.pq import Codes, ProductQuantizer, Quantizer
+from ivfpq.threads import spread
 
-ADD_BLOCK = 1 << 23  # numbers of the vectors encoded at a time: 32 MiB
+ADD_BLOCK = 1 << 18  # numbers of the vectors encoded at a time: 1 MiB, which stays in the caches
 
 
 class IndexIVFPQ:
@@ -71,8 +72,8 @@ class IndexIVFPQ:
         self.pq = self._quantizer(d, M, nbits)
         self._metric = as_metric(metric)
         nlist = positive_int(nlist, "nlist")
-        width = self.pq.M + has_terms(self.pq, nlist, self._metric)
-        self.lists = InvertedLists(nlist, width, np.uint8 if self.pq.nbits <= 8 else np.uint16)
+        width = self.pq.M + term_rows(self.pq, nlist, self._metric)
+        self.lists = InvertedLists(nlist, width, self.pq.dtype)
         self.nprobe = nprobe
         self.seed = int(seed)
         self._model: Model | None = None
@@ -138,7 +139,7 @@ class IndexIVFPQ:
 
     @property
     def bytes_per_vector(self) -> int:
-        """Bytes of a stored vector in memory: a byte (above 8 bits two) for each number, the term's, and its id."""
+        """Bytes of a stored vector in memory: a byte (above 8 bits two) for each number, its term's too, and its id."""
         return self.lists.view.bytes_per_vector
 
     @property
@@ -354,14 +355,22 @@ class IndexIVFPQ:
         if np.shape(arrays["sizes"]) != (nlist,):  # before nlist is believed
             raise ValueError(f"sizes must have shape ({nlist},), got {np.shape(arrays['sizes'])}")
         index = cls(**parameters)
-        lists = index.lists.restored(arrays["sizes"], arrays["ids"], arrays["codes"])
+        # Version 2 of the file had no terms with residual quantizers: they are computed.
+        bare = index.lists.width == index.M + 2 and np.shape(arrays["codes"])[1:2] == (index.M,)
+        stored = InvertedLists(nlist, index.M, index.lists.dtype) if bare else index.lists
+        lists = stored.restored(arrays["sizes"], arrays["ids"], arrays["codes"])
         if "centroids" in arrays:
             index.install(arrays["centroids"], arrays["codebooks"])
         elif lists.ntotal:
             raise ValueError(f"{lists.ntotal} vectors are stored in an index that was never trained")
         if index.pq.nbits not in (8, 16) and (lists.blocks[:, : index.M] >= index.pq.ksub).any():
             raise ValueError(f"codes must be below 2**nbits = {index.pq.ksub}")
-        index.lists.publish(lists)
+        if bare and lists.ntotal:
+            rows = lists.rows()
+            index.add_codes(lists.list_numbers(), lists.codes(rows), lists.ids(rows))
+            index.lists.settled()
+        elif not bare:
+            index.lists.publish(lists)
         return index
 
     def install(self, centroids: Any, codebooks: Any) -> None:
@@ -403,13 +412,17 @@ class IndexIVFPQ:
     def _encoded(self, x: Floats, trained: Model) -> tuple[Ids, Codes]:
         """The list (n,) and the code (n, M) of each vector."""
         list_numbers, codes = np.empty(len(x), np.int64), np.empty((len(x), self.M), self.lists.dtype)
+        find, encode = finder([trained.coarse], trained.space), self.pq.encoder()
         step = max(1, ADD_BLOCK // self.d)
-        for start in range(0, len(x), step):
-            block = x[start : start + step]
-            part = slice(start, start + len(block))
-            list_numbers[part] = choose(block, trained.coarse, 1, trained.space)[:, 0]
-            residual = trained.coarse.y[list_numbers[part]]
-            codes[part] = self.pq.encode(np.subtract(block, residual, out=residual))
+
+        def work(first: int, last: int) -> None:
+            for start in range(first, last, step):
+                part = slice(start, min(start + step, last))
+                list_numbers[part] = find(x[part])[:, 0]
+                residual = trained.coarse.y.take(list_numbers[part], axis=0)
+                codes[part] = encode(np.subtract(x[part], residual, out=residual))
+
+        spread(work, len(x), len(x) // 2 // step)
         return list_numbers, codes
 
     def _vectors(self, x: Any, name: str) -> Floats:

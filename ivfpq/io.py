@@ -3,7 +3,7 @@
     8 bytes    length of the header, little-endian
     header     JSON: name, type, shape and place of each array, and under "__metadata__":
                    format     "ivfpq"
-                   version    of this layout, "2"
+                   version    of this layout, "3"; "2" is read too
                    kind       the class, e.g. "IndexIVFPQ"
                    parameters JSON: the arguments of its constructor; in place of an index or a transform among them,
                               {"kind": ..., "parameters": ...}
@@ -21,8 +21,9 @@ What each kind keeps (`state`), n vectors in all:
                        number and uint16 above, the numbers of a code one below the other; once trained, centroids
                        float32 (nlist, d) and codebooks float32 (M, ksub, d / M). width is M, or M + 1 where vectors
                        have terms (see `kernels.model`)
-    IndexIVFRQ         the same without terms, with codebooks float32 (M, ksub, d)
-    IndexPQ, IndexRQ   the same as these two with one list, whose centroid is the origin, and without terms
+    IndexIVFRQ         the same with codebooks float32 (M, ksub, d) and terms of two numbers, so that width is M, for
+                       inner products, or M + 2 (in version 2 always M)
+    IndexPQ, IndexRQ   the same as these two with one list, whose centroid is the origin; IndexPQ has no terms
     IndexPreTransform  of trained linear transform i, transformi.A float32 (d_out, d_in) and transformi.b (d_out,); what
                        the index inside keeps, each name with "index." before it
     IndexRefine        ids (n, b), vectors float32 or float16 (n, d); what the base keeps, "index." before its names
@@ -51,7 +52,8 @@ from ivfpq.factory import Index
 from ivfpq.pretransform import INNER, IndexPreTransform
 from ivfpq.refine import IndexRefine
 
-VERSION = "2"
+VERSION = "3"
+READ = ("2", VERSION)
 ALIGNMENT = 64
 HEADER_MAX = 100_000_000  # as the safetensors package
 CHUNK = 1 << 24
@@ -155,9 +157,10 @@ def load(path: str | os.PathLike[str], *, mmap: bool = False) -> Index:
 def _load(file: BinaryIO, mmap: bool) -> Index:
     entries, start, size = _header(file)
     about = entries.pop("__metadata__")
-    if about["version"] != VERSION:
+    if about["version"] not in READ:
         raise IndexFileError(
-            f"written in version {about['version']} of the format, this program reads {VERSION}: build it again"
+            f"written in version {about['version']} of the format, this program reads {' and '.join(READ)}: "
+            "build it again"
         )
     kind = KINDS.get(about["kind"])
     if kind is None:

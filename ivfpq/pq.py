@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ivfpq.checks import Floats, NotTrainedError, positive_int
-from ivfpq.distances import Rows, nearest
+from ivfpq.distances import Rows, finder, nearest
 from ivfpq.kmeans import kmeans
 
 Codes = npt.NDArray[Any]  # uint8 up to 8 bits, uint16 above
@@ -46,11 +47,20 @@ class Quantizer:
 
     def encode(self, x: Floats) -> Codes:
         """float32 (n, d) -> codes (n, M)."""
+        return self.encoder()(x)
+
+    def encoder(self) -> Callable[[Floats], Codes]:
+        """`encode` for many calls, each in the calling thread, with what they have in common made ready."""
         raise NotImplementedError
 
     def decode(self, codes: Codes) -> Floats:
         """Codes (n, M) -> float32 (n, d)."""
         raise NotImplementedError
+
+    @property
+    def dtype(self) -> type[np.uint8 | np.uint16]:
+        """The type of a number of a code."""
+        return np.uint8 if self.nbits <= 8 else np.uint16
 
     def pack(self, codes: Codes) -> Packed:
         """Codes (n, M) -> uint8 (n, code_size): number after number, lowest bit first (as faiss stores them)."""
@@ -69,7 +79,7 @@ class Quantizer:
             return np.ascontiguousarray(packed).view("<u2")
         bits = np.unpackbits(packed, axis=1, count=self.M * self.nbits, bitorder="little")
         codes = bits.reshape(len(packed), self.M, self.nbits) @ (2 ** np.arange(self.nbits, dtype=np.uint16))
-        return codes.astype(np.uint8 if self.nbits <= 8 else np.uint16)
+        return codes.astype(self.dtype)
 
     def _trained(self) -> Floats:
         if self.codebooks is None:
@@ -129,15 +139,21 @@ class ProductQuantizer(Quantizer):
 
     def encode(self, x: Floats) -> Codes:
         """float32 (n, d) -> codes (n, M). Of two codewords at the same distance the smaller number is taken."""
-        codebooks = self._trained()
-        codes = nearest(x, [Rows.of(codewords) for codewords in codebooks], "l2")
-        return codes.astype(np.uint8 if self.nbits <= 8 else np.uint16)
+        return nearest(x, self._parts(), "l2").astype(self.dtype)
+
+    def encoder(self) -> Callable[[Floats], Codes]:
+        """See `Quantizer.encoder`."""
+        find = finder(self._parts(), "l2")
+        return lambda x: find(x).astype(self.dtype)
 
     def decode(self, codes: Codes) -> Floats:
         """Codes (n, M) -> float32 (n, d)."""
         codebooks = self._trained()
         numbers = codes + np.arange(0, self.M * self.ksub, self.ksub)
         return codebooks.reshape(-1, self.dsub).take(numbers, axis=0).reshape(len(codes), self.d)
+
+    def _parts(self) -> list[Rows]:
+        return [Rows.of(codewords) for codewords in self._trained()]
 
     def _part(self, x: Floats, m: int) -> Floats:
         return np.ascontiguousarray(x[:, m * self.dsub : (m + 1) * self.dsub])

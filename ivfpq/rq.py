@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -101,15 +102,15 @@ class ResidualQuantizer(Quantizer):
             logger.debug("RQ refit: error %.6g", np.square(x - _sum(codes, codebooks)).sum(axis=1).mean())
         self.codebooks = codebooks @ basis.T
 
-    def encode(self, x: Floats) -> Codes:
-        """float32 (n, d) -> codes (n, M)."""
+    def encoder(self) -> Callable[[Floats], Codes]:
+        """See `Quantizer.encoder`."""
         codebooks = self._trained()
         known = self._tables
         if known is None or known[0] is not codebooks:
             known = (codebooks, _Tables(codebooks))
             self._tables = known
-        codes = _beam_search(x, known[1], BEAM)[:, 0]
-        return codes.astype(np.uint8 if self.nbits <= 8 else np.uint16)
+        tables = known[1]
+        return lambda x: _beam_search(x, tables, BEAM)[:, 0].astype(self.dtype)
 
     def decode(self, codes: Codes) -> Floats:
         """Codes (n, M) -> float32 (n, d)."""

@@ -50,7 +50,7 @@ def test_neither_threads_nor_chunks_nor_layout_change_an_answer(monkeypatch):
     wide[:, :40] = x
     np.testing.assert_array_equal(nearest(wide[:, :40], parts, "l2"), whole)
     np.testing.assert_array_equal(nearest(np.asfortranarray(x), parts, "l2"), whole)
-    monkeypatch.setattr(compiled, "WORTH_A_THREAD", 1)
+    monkeypatch.setattr(distances, "WORTH_A_THREAD", 1)
     monkeypatch.setattr(compiled, "CHUNK", 7)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     np.testing.assert_array_equal(nearest(x, parts, "l2"), whole)
@@ -60,14 +60,14 @@ def test_few_rows_of_clustered_vectors_are_doubtful():
     rng = np.random.default_rng(0)
     y = rng.normal(size=(100, 256)).astype(F)
     x = y[rng.integers(0, 100, 5000)] + rng.normal(size=(5000, 256)).astype(F) / 2
-    numbers, doubtful = compiled.nearest(x, [Rows.of(y, y.mean(axis=0))], "l2")
-    assert numbers.shape == doubtful.shape == (5000, 1) and doubtful.mean() < 0.01
+    numbers, settled = compiled.Nearest([Rows.of(y, y.mean(axis=0))], "l2")(x)
+    assert numbers.shape == (5000, 1) and settled < 50
 
 
 def test_where_numbers_leave_float32_every_row_is_doubtful(monkeypatch):
     x, y = np.full((3, 4), 3e38, F), np.array([[3e38] * 4, [-3e38] * 4, [0] * 4], F)
     with np.errstate(all="ignore"):
-        assert compiled.nearest(x, [Rows.of(y)], "l2")[1].all()
+        assert compiled.Nearest([Rows.of(y)], "l2")(x)[1] == 3
         assert nearest(x, [Rows.of(y)], "l2").tolist() == [[0]] * 3
     monkeypatch.setattr(kernels, "active", lambda: "reference")
     monkeypatch.setattr(

@@ -17,7 +17,6 @@ from ivfpq.distances import RangeResult, SearchResult, choose
 from ivfpq.invlists import Lists
 from ivfpq.kernels import reference
 from ivfpq.kernels.model import Model
-from ivfpq.pq import ProductQuantizer
 
 NAMES = ("reference", "portable", "avx512")  # fastest last
 
@@ -51,11 +50,6 @@ def active() -> str:
     return name
 
 
-def _able(model: Model) -> str:
-    """The active kernel if it reads the model's codes; the compiled ones know those of product quantizers only."""
-    return active() if isinstance(model.pq, ProductQuantizer) else NAMES[0]
-
-
 @functools.cache
 def _compiled() -> Any:
     """The module, imported when it is first needed: numba takes its time."""
@@ -64,7 +58,7 @@ def _compiled() -> Any:
 
 def search(x: Floats, nprobe: int, model: Model, lists: Lists, k: int) -> SearchResult:
     """The k best of each query (nq, d) in the `nprobe` lists nearest to it, as `reference` defines them."""
-    name = _able(model)
+    name = active()
     if name == "reference":
         probes = choose(x, model.coarse, nprobe, model.space)
         return reference.search(x, probes, model.coarse.y, model.pq, lists, k, model.metric)
@@ -74,7 +68,7 @@ def search(x: Floats, nprobe: int, model: Model, lists: Lists, k: int) -> Search
 
 def range_search(x: Floats, nprobe: int, model: Model, lists: Lists, radius: float) -> RangeResult:
     """All in the `nprobe` lists nearest to each query that `reference` puts strictly inside the radius."""
-    name = _able(model)
+    name = active()
     if name == "reference":
         probes = choose(x, model.coarse, nprobe, model.space)
         return reference.range_search(x, probes, model.coarse.y, model.pq, lists, radius, model.metric)

@@ -8,8 +8,8 @@ but for the roundings of M <= 256 entries, which together are less than one step
 bound a lower bound, whatever the step: it is half of what the widest table asks for, because a code with an entry so
 far out is hardly ever among the nearest, and the others gain a bit.
 
-Terms (see `model`) are added in 8-bit steps of their own, scaled by floor(256 step_l / step) / 256, which is again from
-below. Sums of 16 bits do not overflow: M * 255 < 65536, and the term is added saturating.
+Terms (see `model`) are added in steps of their own, of 8 bits or 16, scaled by floor(256 step_l / step) / 256, which is
+again from below. Sums of 16 bits do not overflow: M * 255 < 65536, and the term is added saturating.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ GROUP = 2  # blocks scanned together: each load of a table then serves 128 codes
 
 @intrinsic
 def scan_blocks(
-    typingctx: Any, block: Any, stride: Any, ahead: Any, tables: Any, M: Any, scale: Any, limit: Any
+    typingctx: Any, block: Any, stride: Any, ahead: Any, tables: Any, M: Any, terms: Any, scale: Any, limit: Any
 ) -> Any:
     """Which of 2 x 64 codes have a quantised distance not above a limit.
 
     With the tables t (M, 256) and a block of codes j (M, 64), followed by a row of terms u (64,) that counts only if
-    scale > 0, lane i of the block passes if
+    scale > 0, and maybe by another, v, lane i of the block passes if
 
-        sum over m of t[m, j[m, i]] + floor(u[i] * scale / 256) <= limit     (saturating at 65535)
+        sum over m of t[m, j[m, i]] + floor((u[i] + v[i] / 256) * scale / 256) <= limit     (saturating at 65535)
 
     A table of 256 bytes is four registers. vpermi2b looks up 64 codes in two of them, by the low 7 bits of each code;
     the two halves are joined by the codes' high bits. Sums are kept in 16-bit lanes: `both` adds entries in pairs as
@@ -80,6 +80,8 @@ def scan_blocks(
         Address of the uint8 (M, 256) tables.
     M : uintp
         At most 256.
+    terms : uintp
+        Rows of terms: 2 for u and v.
     scale, limit : uint16
 
     Returns
@@ -88,10 +90,10 @@ def scan_blocks(
         One for each block. Bit i < 32 stands for code 2 i of the block, bit 32 + i for code 2 i + 1: see `lane_of`.
     """
     masks = types.UniTuple(types.uint64, GROUP)
-    signature = masks(*[types.int64] * 5, types.uint16, types.uint16)
+    signature = masks(*[types.int64] * 6, types.uint16, types.uint16)
 
     def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        block, stride, ahead, tables, M, scale, limit = args
+        block, stride, ahead, tables, M, terms, scale, limit = args
         permute = b.module.declare_intrinsic(
             "llvm.x86.avx512.vpermi2var.qi.512", (), ir.FunctionType(_BYTES, [_BYTES] * 3)
         )
@@ -126,11 +128,17 @@ def scan_blocks(
         kept = [[cgutils.alloca_once_value(b, v) for v in pair] for pair in sums]
         with b.if_then(b.icmp_unsigned(">", scale, ir.Constant(_I16, 0))):
             scales = splat(b, scale, _WORDS)
+            upper = ir.Constant(_WORDS, [0xFF00] * 32)
             for g, start in enumerate(blocks):
-                u = b.bitcast(load_vector(b, b.add(start, b.shl(M, i64(6))), _BYTES), _WORDS)
-                parts = [b.shl(u, eight), b.and_(u, ir.Constant(_WORDS, [0xFF00] * 32))]
+                at = b.add(start, b.shl(M, i64(6)))
+                u = b.bitcast(load_vector(b, at, _BYTES), _WORDS)
+                parts = [cgutils.alloca_once_value(b, v) for v in (b.shl(u, eight), b.and_(u, upper))]
+                with b.if_then(b.icmp_signed(">", terms, i64(1))):
+                    v = b.bitcast(load_vector(b, b.add(at, i64(64)), _BYTES), _WORDS)
+                    for part, finer in zip(parts, (b.lshr(b.shl(v, eight), eight), b.lshr(v, eight)), strict=True):
+                        b.store(b.or_(b.load(part), finer), part)
                 for side, part in enumerate(parts):
-                    term = b.call(high_product, [part, scales])  # (256 u * scale) >> 16
+                    term = b.call(high_product, [b.load(part), scales])  # ((256 u + v) * scale) >> 16
                     b.store(b.call(saturating, [b.load(kept[g][side]), term]), kept[g][side])
         near = []
         for pair in kept:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -17,20 +16,23 @@ from ivfpq.kernels import scan
 from ivfpq.kernels.avx512 import M_MAX
 from ivfpq.kernels.model import Model
 from ivfpq.kernels.vectors import TOGETHER, sources
+from ivfpq.pq import ProductQuantizer
+from ivfpq.threads import threads
 
 MIN_CHUNK = 16  # queries searched together: so many are worth a thread,
 MAX_CHUNK = 256  # and so many still have room in the caches. Each list they share is read once for all of them
 
 
 MODEL = np.dtype(
-    [(name, np.int64) for name in ("metric", "d", "M", "ksub", "wide", "dsub", "nlist", "terms")]
+    [(name, np.int64) for name in ("metric", "d", "M", "ksub", "wide", "dsub", "part", "nlist", "terms")]
     + [(name, np.float64) for name in ("longest_centroid", "longest_code")]
     + [(name, np.float64) for name in ("centroid_scale", "codebook_scale", "centroid_loss", "codebook_loss")]
     + [(name, np.int64) for name in ("centre", "centroids", "codebooks", "low", "step")]
     + [(name, np.int64) for name in ("centroid_panels", "centroid_squares", "codebook_panels", "codebook_squares")]
     + [(f"sources_{sources('scan', 'avx512', 'portable', 'heaps', 'vectors')}", np.int8)]
 )
-"""Numbers and, from `centre` on, addresses of arrays (see `Ready`); last, in a name, which sources are compiled."""
+"""Numbers and, from `centre` on, addresses of arrays (see `Ready`); last, in a name, which sources are compiled. From
+one codebook's part of the vector to the next one's are `part` numbers: dsub, or 0 where codewords are whole vectors."""
 
 
 class Ready:
@@ -65,17 +67,21 @@ class Ready:
             "codebook_panels": codebooks_.words,
         }
         squares = {"centroid_squares": centroids_.squares, "codebook_squares": codebooks_.squares}
+        longest, losses = np.sqrt(codebooks_.squares.max(axis=1)), codebooks_.losses
+        parts = isinstance(pq, ProductQuantizer)  # of lengths, those of parts are at right angles, others add up
+        if not parts:
+            squares["codebook_squares"] = np.zeros(self.table)  # what takes their place is in the terms: see `Model`
         with np.errstate(over="ignore"):  # then the error is infinite
             self._arrays |= {name: (a * (model.space == "l2")).astype(np.float32) for name, a in squares.items()}
         self.record = np.zeros(1, MODEL)
         numbers: dict[str, Any] = {
             "metric": {"ip": scan.IP, "l2": scan.L2, "cosine": scan.COSINE}[model.metric],
             **{"d": pq.d, "M": pq.M, "ksub": pq.ksub, "wide": self.table[1], "dsub": pq.dsub},
-            **{"nlist": len(y), "terms": model.has_terms},
+            **{"part": pq.dsub * parts, "nlist": len(y), "terms": model.term_rows},
             "longest_centroid": np.sqrt(centroids_.squares.max()),
-            "longest_code": np.sqrt(codebooks_.squares.max(axis=1).sum()),
-            **{"centroid_scale": centroids_.scale, "centroid_loss": centroids_.loss},
-            **{"codebook_scale": codebooks_.scale, "codebook_loss": codebooks_.loss},
+            "longest_code": np.linalg.norm(longest) if parts else longest.sum(),
+            **{"centroid_scale": centroids_.scale, "centroid_loss": centroids_.losses[0]},
+            **{"codebook_scale": codebooks_.scale, "codebook_loss": np.linalg.norm(losses) if parts else losses.sum()},
         }
         for name, value in {**numbers, **{n: a.ctypes.data for n, a in self._arrays.items()}}.items():
             self.record[name] = value
@@ -94,8 +100,8 @@ class Panels(NamedTuple):
     scale: np.float32
     squares: Doubles
     """Squared lengths of the rows, (count, 64 p)"""
-    loss: float
-    """The root of the sum, over the matrices, of the largest squared distance of a row from what stands for it"""
+    losses: Doubles
+    """The largest distance of a row from what stands for it, of each matrix: (count,)"""
 
     @classmethod
     def of(cls, matrices: Floats, centre: Floats | float = 0.0) -> Panels:
@@ -120,7 +126,7 @@ class Panels(NamedTuple):
             words[:, place] = word.transpose(0, 3, 1, 2)
             squares[:, start : start + 64] = np.square(rows).sum(axis=-1).reshape(count, 64)
             loss = np.maximum(loss, np.square(rows - kept).sum(axis=-1).reshape(count, 64).max(axis=1))
-        return cls(words, scale, squares, float(np.sqrt(loss.sum())))
+        return cls(words, scale, squares, np.sqrt(loss))
 
 
 def search(x: Floats, nprobe: int, model: Model, lists: Lists, k: int, *, vbmi: bool) -> SearchResult:
@@ -155,10 +161,9 @@ def range_search(x: Floats, nprobe: int, model: Model, lists: Lists, radius: flo
 
 def _arguments(ready: Ready, lists: Lists, x: Floats, nprobe: int, k: int, vbmi: bool) -> tuple[Any, ...]:
     """What both searches take first."""
-    M, wide = ready.table
     kernel = (True, None) if vbmi and ready.bytes_fit else (None, True)
-    work = np.empty((len(x), k + M * (wide // 2 + 32)))
-    return *kernel, ready.record, lists.places, writeable(x), nprobe, k, np.empty(len(x), scan.QUERY), work
+    work = np.empty(len(x), scan.QUERY), np.empty(1, scan.ROOM)
+    return *kernel, ready.record, lists.places, writeable(x), nprobe, k, *work
 
 
 def writeable(x: Floats) -> Floats:
@@ -188,22 +193,3 @@ def _ready(model: Model) -> Ready:
         model.ready = Ready(model)  # two threads may both make it, which costs time only
     ready: Ready = model.ready
     return ready
-
-
-def threads() -> int:
-    """How many threads a search of many queries takes: OMP_NUM_THREADS, or one for each processor that it may use."""
-    wanted = os.environ.get("OMP_NUM_THREADS", "")
-    if wanted.isdigit():
-        return max(1, int(wanted))
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def spread(work: Callable[[int, int], Any], n: int, count: int) -> list[Any]:
-    """What work(first, last) gives for n steps, cut into a piece for each of `count` threads, or of `threads()`."""
-    if count > 1:
-        count = min(count, threads())
-    if count <= 1:
-        return [work(0, n)]
-    ends = np.linspace(0, n, count + 1).astype(int).tolist()
-    with ThreadPoolExecutor(count) as pool:
-        return list(pool.map(work, ends[:-1], ends[1:]))

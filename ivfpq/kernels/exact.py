@@ -23,7 +23,7 @@ from numba.core import cgutils
 from ivfpq.checks import Floats, Ids, Metric
 from ivfpq.distances import HUGE, SearchResult, product_error
 from ivfpq.invlists import Lists
-from ivfpq.kernels.compiled import spread, writeable
+from ivfpq.kernels.compiled import writeable
 from ivfpq.kernels.heaps import push_pair, sort_pairs
 from ivfpq.kernels.vectors import (
     LANES,
@@ -33,9 +33,9 @@ from ivfpq.kernels.vectors import (
     float64_at,
     fold,
     i64,
+    inner,
     intrinsic,
     load_vector,
-    part,
     prefetch,
     put_byte,
     put_float64,
@@ -44,6 +44,7 @@ from ivfpq.kernels.vectors import (
     sum_of_products,
     sum_of_squares,
 )
+from ivfpq.threads import spread
 
 F32 = np.float32
 WORTH_A_THREAD = 1 << 22  # multiplications: about half a millisecond
@@ -258,8 +259,8 @@ def _rerank(task, x, rows, ids, first, last, distances, found, room, lower, cand
             if i + 1 < count:
                 prefetch(t.rows + t.stride * rows[q, candidates[i + 1]], t.stride)
             value = _defined(t, at, t.rows + t.stride * rows[q, candidates[i]], room)
-            n = push_pair(values, numbers, n, np.float64(value), ids[q, candidates[i]])
-        sort_pairs(values, numbers, n)
+            n = push_pair(address(values), address(numbers), k, n, np.float64(value), ids[q, candidates[i]])
+        sort_pairs(address(values), address(numbers), n)
         sign = F32(1.0) if t.l2 else F32(-1.0)
         for rank in range(k):
             if rank < n:
@@ -269,7 +270,7 @@ def _rerank(task, x, rows, ids, first, last, distances, found, room, lower, cand
     return True
 
 
-@part
+@inner
 def _screened(t, x, rows, q, room, uppers, spare, lower, candidates, count):
     """Put those candidates first that may be among the k best, in order of their lower bounds; returns how many.
 
@@ -316,17 +317,17 @@ def _screened(t, x, rows, q, room, uppers, spare, lower, candidates, count):
         if not known:
             value, off = 0.0, np.inf
         lower[i] = value - off
-        held = push_pair(uppers, spare, held, value + off, 0)
+        held = push_pair(address(uppers), address(spare), len(uppers), held, value + off, 0)
     theta = uppers[0] if held == len(uppers) else np.inf
     n = 0
     for i in range(count):
         if lower[i] <= theta:
-            n = push_pair(lower, candidates, n, lower[i], candidates[i])
-    sort_pairs(lower, candidates, n)
+            n = push_pair(address(lower), address(candidates), len(lower), n, lower[i], candidates[i])
+    sort_pairs(address(lower), address(candidates), n)
     return n
 
 
-@part
+@inner
 def _defined(t, x, y, room):
     """The defined distance of the query and the stored vector at these addresses, the sign turned for ip."""
     if t.half:

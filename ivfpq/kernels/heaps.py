@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from ivfpq.kernels.vectors import float64_at, inner, put_float64
+import numpy as np
+
+from ivfpq.kernels.vectors import float64_at, inner, int64_at, put_float64, put_int64
 
 
 @inner
 def push(heap, room, size, value):
     """Keep the `room` smallest values in a heap that holds `size` now; returns how many it holds.
 
-    `heap` is the address of its float64: arrays that are passed on are counted, which takes longer than this.
+    `heap` is the address of its float64: arrays that are passed on are counted, which takes longer than this, and code
+    for them takes several times as long to compile.
     """
     if size < room:
         i = size
@@ -41,20 +44,23 @@ def before(value, number, other_value, other_number):
 
 
 @inner
-def push_pair(values, numbers, size, value, number):
-    """Keep the first pairs of the order in a heap that holds `size` now; returns how many it holds."""
-    if size == len(values):
-        if size > 0 and before(value, number, values[0], numbers[0]):
+def push_pair(values, numbers, room, size, value, number):
+    """Keep the first `room` pairs of the order in a heap that holds `size` now; returns how many it holds.
+
+    `values` and `numbers` are the addresses of its float64 and int64.
+    """
+    if size == room:
+        if size > 0 and before(value, number, float64_at(values), int64_at(numbers)):
             _sift(values, numbers, size, value, number)
         return size
     i = size
     while i > 0:
         parent = (i - 1) >> 1
-        if not before(values[parent], numbers[parent], value, number):
+        if not before(float64_at(values + 8 * parent), int64_at(numbers + 8 * parent), value, number):
             break
-        values[i], numbers[i] = values[parent], numbers[parent]
+        _put(values, numbers, i, float64_at(values + 8 * parent), int64_at(numbers + 8 * parent))
         i = parent
-    values[i], numbers[i] = value, number
+    _put(values, numbers, i, value, number)
     return size + 1
 
 
@@ -62,23 +68,32 @@ def push_pair(values, numbers, size, value, number):
 def sort_pairs(values, numbers, size):
     """Put a heap of pairs in order."""
     for last in range(size - 1, 0, -1):
-        value, number = values[last], numbers[last]
-        values[last], numbers[last] = values[0], numbers[0]
+        value, number = float64_at(values + 8 * last), int64_at(numbers + 8 * last)
+        _put(values, numbers, last, float64_at(values), int64_at(numbers))
         _sift(values, numbers, last, value, number)
 
 
 @inner
 def _sift(values, numbers, size, value, number):
     """Put a pair into a heap whose root is free."""
-    i = 0
+    i = np.int64(0)
     while True:
         child = 2 * i + 1
         if child >= size:
             break
-        if child + 1 < size and before(values[child], numbers[child], values[child + 1], numbers[child + 1]):
-            child += 1
-        if not before(value, number, values[child], numbers[child]):
+        other, its_number = float64_at(values + 8 * child), int64_at(numbers + 8 * child)
+        if child + 1 < size:
+            right, right_number = float64_at(values + 8 * child + 8), int64_at(numbers + 8 * child + 8)
+            if before(other, its_number, right, right_number):
+                child, other, its_number = child + 1, right, right_number
+        if not before(value, number, other, its_number):
             break
-        values[i], numbers[i] = values[child], numbers[child]
+        _put(values, numbers, i, other, its_number)
         i = child
-    values[i], numbers[i] = value, number
+    _put(values, numbers, i, value, number)
+
+
+@inner
+def _put(values, numbers, i, value, number):
+    put_float64(values + 8 * i, value)
+    put_int64(numbers + 8 * i, number)

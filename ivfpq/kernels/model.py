@@ -1,4 +1,4 @@
-"""What kernels need to know of a trained index, and the one number a stored vector carries beside its code."""
+"""What kernels need to know of a trained index, and the number that a stored vector carries beside its code."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ import numpy.typing as npt
 from ivfpq.checks import Floats, Ids, Metric
 from ivfpq.distances import SMALL_BLOCK, Doubles, Rows
 from ivfpq.pq import Codes, ProductQuantizer, Quantizer
+from ivfpq.threads import spread
 
-TOP = 255  # terms are kept in steps of 1 / 255 of what they range over
+TOP = 255  # a row of terms holds steps of 1 / 255, two hold steps of 1 / 65535, of what terms range over
 
 
-def has_terms(pq: Quantizer, nlist: int, metric: Metric) -> bool:
-    """Whether stored vectors have terms (see `Model`). A single list is its own centre, so its terms are 0."""
-    return isinstance(pq, ProductQuantizer) and metric != "ip" and nlist > 1
+def term_rows(pq: Quantizer, nlist: int, metric: Metric) -> int:
+    """How many numbers behind a code hold the vector's term (see `Model`)."""
+    if metric == "ip":
+        return 0
+    if isinstance(pq, ProductQuantizer):
+        return int(nlist > 1)  # a single list is its own centre, so its terms are 0
+    return 2
 
 
 def coarse_rows(centroids: Floats, metric: Metric) -> Rows:
@@ -39,12 +44,19 @@ class Model:
     where low_l and step_l follow from the quantizers alone, so that adding never changes what is stored already. The
     byte stands behind the M numbers of the code.
 
+    A residual quantizer's y_i = w_1[j_1] + ... + w_M[j_M] is a sum of whole vectors, so its |y_i|^2 is no sum over m:
+
+        |x - c_l - y_i|^2  =  |x - c_l|^2  +  sum over m of -2 <a, w_m[j_m]>  +  (|y_i|^2 + 2 <g_l, y_i>)
+
+    That term is |g_l + y_i|^2 - |g_l|^2, so that low_l = -|g_l|^2, and the range is wide: (|g_l| + W)^2, W being the
+    sum over m of the longest |w_m|. So it takes two bytes, the second of which counts in steps of step_l / 256.
+
     Parameters
     ----------
     coarse : Rows
         The centroids, as `coarse_rows` makes them.
     pq : Quantizer
-        Trained; only those of a product quantizer have terms.
+        Trained.
     metric : str
 
     Attributes
@@ -66,9 +78,9 @@ class Model:
         self.ready: Any = None
 
     @property
-    def has_terms(self) -> bool:
-        """Whether stored vectors have terms."""
-        return has_terms(self.pq, len(self.coarse.y), self.metric)
+    def term_rows(self) -> int:
+        """How many numbers behind a code hold the vector's term: 0, 1 or 2."""
+        return term_rows(self.pq, len(self.coarse.y), self.metric)
 
     def terms(self) -> tuple[Doubles, Doubles]:
         """low and step of each list, float64 (nlist,); zeros where there are no terms.
@@ -76,29 +88,45 @@ class Model:
         Computed anew elsewhere they may differ in the last place, which the kernels' error bound covers.
         """
         if self._terms is None:
-            codebooks: Floats = self.pq.codebooks  # type: ignore[assignment]
-            low, high = np.zeros(len(self.coarse.y)), np.zeros(len(self.coarse.y))
-            if self.has_terms:
-                for m, part in enumerate(np.split(self.coarse.shifted().astype(np.float64), self.pq.M, axis=1)):
-                    products = 2 * part @ codebooks[m].T.astype(np.float64)
+            codebooks = self.pq.codebooks.astype(np.float64)  # type: ignore[union-attr]
+            g = self.coarse.shifted().astype(np.float64)
+            low, high = np.zeros(len(g)), np.zeros(len(g))
+            if self.term_rows == 1:
+                for part, words in zip(np.split(g, self.pq.M, axis=1), codebooks, strict=True):
+                    products = 2 * part @ words.T
                     low += products.min(axis=1)
                     high += products.max(axis=1)
-            self._terms = low, np.maximum((high - low) / TOP, 1e-30 * self.has_terms)
+            elif self.term_rows == 2:
+                length = np.sqrt(np.vecdot(g, g))
+                longest = np.sqrt(np.vecdot(codebooks, codebooks).max(axis=1)).sum() * (1 + 1e-6)  # y_i is rounded
+                low, high = -(length**2), (length + longest) ** 2 - length**2
+            self._terms = low, np.maximum((high - low) / TOP, 1e-30 * bool(self.term_rows))
         return self._terms
 
     def with_terms(self, list_numbers: Ids, codes: Codes) -> npt.NDArray[Any]:
         """Codes (n, M) of vectors in the given lists, each followed by its term if it has one."""
-        if not self.has_terms:
+        rows, M = self.term_rows, self.pq.M
+        if not rows:
             return codes
         low, step = self.terms()
-        stored = np.empty((len(codes), self.pq.M + 1), codes.dtype)
-        stored[:, :-1] = codes
+        stored = np.empty((len(codes), M + rows), codes.dtype)
+        stored[:, :M] = codes
         size = max(1, SMALL_BLOCK // self.pq.d)
-        for start in range(0, len(codes), size):
-            part = slice(start, start + size)
-            number = list_numbers[part]
-            with np.errstate(over="ignore", invalid="ignore"):  # beyond float32 the kernels do not trust the term
-                term = 2 * np.vecdot(self.coarse.shifted(number), self.pq.decode(codes[part]))
-                steps = np.floor((term - low[number]) / step[number])
-            stored[part, -1] = np.clip(np.nan_to_num(steps), 0, TOP)
+
+        def work(first: int, last: int) -> None:
+            for start in range(first, last, size):
+                part = slice(start, min(start + size, last))
+                number = list_numbers[part]
+                with np.errstate(over="ignore", invalid="ignore"):  # beyond float32 the kernels do not trust the term
+                    g, y = self.coarse.shifted(number), self.pq.decode(codes[part])
+                    if rows == 1:
+                        steps = (2 * np.vecdot(g, y) - low[number]) / step[number]
+                        stored[part, M] = np.clip(np.nan_to_num(np.floor(steps)), 0, TOP)
+                        continue
+                    y = y.astype(np.float64)
+                    steps = (np.vecdot(2 * g + y, y) - low[number]) / step[number] * 256
+                    whole = np.clip(np.nan_to_num(np.floor(steps)), 0, 256 * TOP + 255).astype(np.int64)
+                    stored[part, M], stored[part, M + 1] = whole >> 8, whole & 255
+
+        spread(work, len(codes), len(codes) // 16 // size)
         return stored

@@ -4,7 +4,7 @@ One pass computes the scores of a few rows and a panel of columns in registers a
 the smallest and the second smallest so far: no score is ever written to memory. The score of a column y for a row a is
 |y|^2 - 2 <a, y> (l2; -<a, y> for ip), its products fused or not, with the error bound of `distances.screen`. Where the
 second smallest is further from the smallest than the bound, the smallest is the nearest by the definition as well;
-where it is not, a few rows in ten thousand, the row is reported as doubtful, for `distances` to settle.
+where it is not, a few rows in ten thousand, the defined distances are computed.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
 
 from ivfpq.checks import Floats, Ids, Metric
 from ivfpq.distances import HUGE, Rows, product_error
-from ivfpq.kernels.compiled import spread
 from ivfpq.kernels.vectors import (
     LANES,
     address,
     entry,
     float32_at,
     i64,
+    inner,
     int32_at,
     intrinsic,
     load_vector,
     sources,
     splat,
+    sum_of_products,
     sum_of_squares,
 )
 
@@ -44,11 +44,11 @@ WIDTH = VECTORS * LANES
 CHUNK = 1 << 16  # numbers of the rows that a panel is multiplied with before the next: they stay in the caches
 
 TASK = np.dtype(
-    [(name, np.int64) for name in ("x", "n", "stride", "parts", "d", "ny", "l2", "centre", "panels", "starts")]
+    [(name, np.int64) for name in ("x", "n", "stride", "parts", "d", "ny", "l2", "centre", "y", "panels", "starts")]
     + [("gamma", np.float64), ("floor", np.float64), (f"sources_{sources('nearest', 'vectors')}", np.int8)]
 )
-"""Rows x (n, parts * d), `stride` bytes apart; for each part, ny columns (see `_panels`). Names are addresses of
-arrays where they name arrays: numba then needs no code for each kind of array."""
+"""Rows x (n, parts * d), `stride` bytes apart; for each part, ny rows of y and as many columns (see `_panels`). Names
+are addresses of arrays where they name arrays: numba then needs no code for each kind of array."""
 
 _F32, _I32, _I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 _FLOATS, _NUMBERS = ir.VectorType(_F32, LANES), ir.VectorType(_I32, LANES)
@@ -137,8 +137,8 @@ def _smallest(typingctx: Any, state: Any) -> Any:
 
 
 @entry
-def _nearest(task, longest, first, last, a, state, numbers, doubtful):
-    """Fill rows first to last - 1 of numbers int32 and doubtful bool, both (n, parts).
+def _nearest(task, longest, a, state, numbers):
+    """Fill numbers int64 (n, parts); returns how many were found by the defined distances.
 
     Parameters
     ----------
@@ -149,11 +149,12 @@ def _nearest(task, longest, first, last, a, state, numbers, doubtful):
         Room for rows of a part; a multiple of ROWS.
     state : float32 array, shape (rows, 3, 16)
     """
+    settled = 0
     t = task[0]
     wide = (t.ny + WIDTH - 1) // WIDTH * WIDTH
     size = np.empty(len(a), np.float64)
-    for top in range(first, last, len(a)):
-        count = min(len(a), last - top)
+    for top in range(0, t.n, len(a)):
+        count = min(len(a), t.n - top)
         full = (count + ROWS - 1) // ROWS * ROWS
         for m in range(t.parts):
             for r in range(full):
@@ -175,40 +176,68 @@ def _nearest(task, longest, first, last, a, state, numbers, doubtful):
                 else:
                     magnitude = np.sqrt((size[r] + t.floor) * (longest[m] + t.floor))
                 error = t.gamma * magnitude + t.floor
-                doubtful[top + r, m] = not (known and magnitude < HUGE and second - best > 2.0 * error)
+                if not (known and magnitude < HUGE and second - best > 2.0 * error):
+                    numbers[top + r, m] = _settled(
+                        t, t.x + (top + r) * t.stride + 4 * m * t.d, t.y + 4 * m * t.ny * t.d
+                    )
+                    settled += 1
+    return settled
 
 
-def nearest(x: Floats, parts: Sequence[Rows], metric: Metric) -> tuple[Ids, npt.NDArray[np.bool_]]:
-    """See `distances.nearest`: numbers int64 (n, parts), and which of them are doubtful."""
-    ny, d = parts[0].y.shape
-    if x.strides[1] != x.itemsize:
-        x = np.ascontiguousarray(x)
-    numbers, doubtful = np.empty((len(x), len(parts)), np.int32), np.empty((len(x), len(parts)), np.bool_)
-    with np.errstate(over="ignore"):
-        panels = _panels([rows.shifted() for rows in parts], 0)
-        panels *= F32(-2 if metric == "l2" else -1)
-        lengths = [rows.lengths[:, None] if metric == "l2" else np.zeros((ny, 1), F32) for rows in parts]
-    centre = np.zeros(d, F32) if parts[0].centre is None else parts[0].centre
-    arrays: dict[str, Any] = {"x": x, "centre": centre, "panels": panels, "starts": _panels(lengths, np.inf)}
-    task = np.zeros(1, TASK)
-    for name, value in {
-        **{name: array.ctypes.data for name, array in arrays.items()},
-        **{"n": len(x), "stride": x.strides[0], "parts": len(parts), "d": d, "ny": ny, "l2": metric == "l2"},
-    }.items():
-        task[name] = value
-    task["gamma"], task["floor"] = product_error(d)
-    longest = np.array([rows.lengths.max() for rows in parts], np.float64)
+@inner
+def _settled(t, x, y):
+    """The number of the nearest of the ny rows at address y to the row at address x, by the defined distance."""
+    number, smallest = 0, F32(np.inf)
+    for j in range(t.ny):
+        at = y + 4 * t.d * j
+        distance = sum_of_squares(x, at, t.d) if t.l2 else -sum_of_products(x, at, t.d)
+        if distance < smallest:
+            number, smallest = j, distance
+    return number
 
-    def fill(first: int, last: int) -> None:
-        rows = ROWS * max(1, min(CHUNK // d, last - first + ROWS - 1) // ROWS)
+
+class Nearest:
+    """x -> which row of parts[m] is nearest to the m-th part of each row of x, as `distances.nearest` defines it.
+
+    Parameters
+    ----------
+    parts : sequence of Rows
+    metric : {"l2", "ip"}
+    """
+
+    __slots__ = ("_arrays", "_longest", "_task")
+
+    def __init__(self, parts: Sequence[Rows], metric: Metric) -> None:
+        ny, d = parts[0].y.shape
+        with np.errstate(over="ignore"):
+            panels = _panels([rows.shifted() for rows in parts], 0)
+            panels *= F32(-2 if metric == "l2" else -1)
+            lengths = [rows.lengths[:, None] if metric == "l2" else np.zeros((ny, 1), F32) for rows in parts]
+        centre = np.zeros(d, F32) if parts[0].centre is None else parts[0].centre
+        y = np.stack([rows.y for rows in parts])
+        self._arrays = {"centre": centre, "y": y, "panels": panels, "starts": _panels(lengths, np.inf)}
+        self._longest = np.array([rows.lengths.max() for rows in parts], np.float64)
+        task = self._task = np.zeros(1, TASK)
+        for name, array in self._arrays.items():
+            task[name] = array.ctypes.data
+        for name, value in {"parts": len(parts), "d": d, "ny": ny, "l2": metric == "l2"}.items():
+            task[name] = value
+        task["gamma"], task["floor"] = product_error(d)
+
+    def __call__(self, x: Floats) -> tuple[Ids, int]:
+        """float32 (n, parts * d) -> int64 (n, parts), and how many of these took the defined distances to find.
+
+        In the calling thread. Several may call at the same time.
+        """
+        if x.strides[1] != x.itemsize:
+            x = np.ascontiguousarray(x)
+        task = self._task.copy()
+        task["x"], task["n"], task["stride"] = x.ctypes.data, len(x), x.strides[0]
+        d = int(task["d"][0])
+        rows = ROWS * max(1, min(CHUNK // d, len(x) + ROWS - 1) // ROWS)
+        numbers = np.empty((len(x), len(self._longest)), np.int64)
         a, state = np.empty((rows, d), F32), np.empty((rows, 3, LANES), F32)
-        _nearest(task, longest, first, last, a, state, numbers, doubtful)
-
-    spread(fill, len(x), len(x) * len(parts) * ny * d // WORTH_A_THREAD)
-    return numbers.astype(np.int64), doubtful
-
-
-WORTH_A_THREAD = 1 << 25  # multiplications: about a millisecond
+        return numbers, _nearest(task, self._longest, a, state, numbers)
 
 
 def _panels(parts: Sequence[Floats], padding: float) -> Floats:

@@ -7,25 +7,29 @@ from __future__ import annotations
 
 import numpy as np
 
-from ivfpq.kernels.vectors import eight_bytes_at, float32_at, inner, word_at
+from ivfpq.kernels.vectors import byte_at, eight_bytes_at, float32_at, inner, word_at
 
 F32 = np.float32
 
 
 @inner
-def near_bytes(table, M, wide, block, limit):
+def near_bytes(table, M, wide, terms, step, block, limit):
     """Which of the 64 one-byte codes of a block may have a sum of table entries not above a limit.
 
     Eight codes are one word of memory, and their eight sums, which do not wait for each other, keep the processor
-    busy. The terms are left out, as they only add.
+    busy. Terms of one byte are left out, as they only add; those of two mean too much for that.
 
     Parameters
     ----------
     table : int
         Address of float32 (M, wide).
     M, wide : int
+    terms : int
+        Rows of terms.
+    step : float32
+        What the second of two such rows counts.
     block : int
-        Address of uint8 (M, 64).
+        Address of uint8 (M + terms, 64).
     limit : float32
 
     Returns
@@ -48,6 +52,16 @@ def near_bytes(table, M, wide, block, limit):
             s5 += float32_at(t + 4 * np.int64((w >> np.uint64(40)) & byte))
             s6 += float32_at(t + 4 * np.int64((w >> np.uint64(48)) & byte))
             s7 += float32_at(t + 4 * np.int64(w >> np.uint64(56)))
+        if terms == 2:
+            at = block + 64 * M + 8 * i
+            s0 += step * _term(byte_at(at), byte_at(at + 64))
+            s1 += step * _term(byte_at(at + 1), byte_at(at + 65))
+            s2 += step * _term(byte_at(at + 2), byte_at(at + 66))
+            s3 += step * _term(byte_at(at + 3), byte_at(at + 67))
+            s4 += step * _term(byte_at(at + 4), byte_at(at + 68))
+            s5 += step * _term(byte_at(at + 5), byte_at(at + 69))
+            s6 += step * _term(byte_at(at + 6), byte_at(at + 70))
+            s7 += step * _term(byte_at(at + 7), byte_at(at + 71))
         far = s0 > limit and s1 > limit and s2 > limit and s3 > limit and s4 > limit and s5 > limit
         if not (far and s6 > limit and s7 > limit):
             mask |= byte << np.uint64(8 * i)
@@ -55,8 +69,8 @@ def near_bytes(table, M, wide, block, limit):
 
 
 @inner
-def near_words(table, M, wide, block, limit):
-    """The same for codes of two bytes, four at a time: `block` is the address of uint16 (M, 64)."""
+def near_words(table, M, wide, terms, step, block, limit):
+    """The same for codes of two bytes, four at a time: `block` is the address of uint16 (M + terms, 64)."""
     mask = np.uint64(0)
     for i in range(0, 64, 4):
         s0 = s1 = s2 = s3 = F32(0.0)
@@ -67,6 +81,18 @@ def near_words(table, M, wide, block, limit):
             s1 += float32_at(t + 4 * np.int64(word_at(at + 2)))
             s2 += float32_at(t + 4 * np.int64(word_at(at + 4)))
             s3 += float32_at(t + 4 * np.int64(word_at(at + 6)))
+        if terms == 2:
+            at = block + 2 * (64 * M + i)
+            s0 += step * _term(word_at(at), word_at(at + 128))
+            s1 += step * _term(word_at(at + 2), word_at(at + 130))
+            s2 += step * _term(word_at(at + 4), word_at(at + 132))
+            s3 += step * _term(word_at(at + 6), word_at(at + 134))
         if not (s0 > limit and s1 > limit and s2 > limit and s3 > limit):
             mask |= np.uint64(15) << np.uint64(i)
     return mask
+
+
+@inner
+def _term(first, second):
+    """The number that two rows of terms hold, in steps of the second."""
+    return F32(np.int64(first) << 8 | np.int64(second))

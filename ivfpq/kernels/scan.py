@@ -18,9 +18,9 @@ g_l = c_l - centre (the centre is the mean of the centroids for l2, the origin f
     the longest g_l and the square root of the sum over m of the largest |y_m|^2, and R = A + G + Y.
 
     - base has d products of a and g_l, whose magnitudes add up to at most 2 A G, and t has d of g_l and y: 2 G Y.
-    - T[m, j] has d / M products, and M of them are added; the defined sum of |x - c_l - y|^2 has d / (16 M) + 4 + M
-      additions in a row, and |a|^2 and, for ip, the defined <x, c_l> have d / 16 + 4. The magnitudes in each of them
-      add up to at most R^2, because |x - c_l| <= A + G.
+    - T[m, j] has dsub = d / M products, and M of them are added; the defined sum of |x - c_l - y|^2 has
+      d / (16 M) + 4 + M additions in a row, and |a|^2 and, for ip, the defined <x, c_l> have d / 16 + 4. The magnitudes
+      in each of them add up to at most R^2, because |x - c_l| <= A + G.
     - Differences, squares, centring, the byte of the term, and lengths add some roundings, fewer than 48, each of
       something that is at most R^2.
 
@@ -30,12 +30,15 @@ g_l = c_l - centre (the centre is the mean of the centroids for l2, the origin f
 
     So what is computed from tables and the defined distance differ by at most
 
-        E = gamma (2.1 d G (A + Y) + (1.1 d / M + 2 M + d / 8 + 64) R^2) + 2.1 A (C + D) + 8 d tiny
+        E = gamma (2.1 d G (A + Y) + (1.1 dsub + 2 M + d / 8 + 64) R^2) + 2.1 A (C + D) + 8 d tiny
 
     with gamma = u / (1 - (2.1 d + 64) u). For cosine, whose 1 - distance / 2 is rounded once more, and may so tie, E
     grows by 2^-22 (1 + R^2). Where R^2 > 1e36, numbers may leave float32: E is infinite and every comparison lets pass
     (they are written so that NaN passes too). Coarse distances are off by the same with Y = D = 0 and no sum over m.
-2.  *Terms.* low_l + step_l u_i <= t_i < low_l + step_l (u_i + 1): see `model`.
+    *Residual quantizers.* T[m, j] = -2 <a, w_m[j]> for l2, and t = |y|^2 + 2 <g_l, y>: see `model`. Lengths of whole
+    codewords add up, so that Y is the sum over m of the longest |w_m|, and D that of the largest |w_m - w'_m|. dsub is
+    d. The M - 1 roundings of y = w_1 + ... + w_M take the place of those of the sum over m in the defined distance.
+2.  *Terms.* low_l + step_l u_i <= t_i < low_l + step_l (u_i + 1), or u_i + v_i / 256 and 1 / 256: see `model`.
 3.  *8-bit tables.* step * sum of t8 + sum of low_m <= sum of T + step: see `avx512`. So a code may be left out if
 
         sum of t8 + floor(u_i * scale / 256)  >  (theta - base - low_l - sum of low_m + E) / step + 1
@@ -45,8 +48,10 @@ g_l = c_l - centre (the centre is the mean of the centroids for l2, the origin f
     bounds, and passed over when the lower bound is above the k-th distance found. Ties go to the smaller id.
 
 Arrays of the model and the lists come as addresses (records of `compiled.MODEL` and `Lists.places`): then no type of
-array, read-only or unaligned or of wide codes, asks for a compilation of its own, and a call costs less. What is called
-for each code is handed addresses and records, not arrays: numba counts references to those, one atomic addition each.
+array, read-only or unaligned or of wide codes, asks for a compilation of its own, and a call costs less. Inside there
+are addresses and records only (`ROOM`): numba counts references to arrays, one atomic addition each, and what it makes
+of an array, or of an index into one, takes several times as long to compile. (What a function is called with starts as
+np.int64(0), not 0: numba compiles a function once for that very number too.)
 """
 
 from __future__ import annotations
@@ -58,6 +63,7 @@ from ivfpq.kernels.heaps import push, push_pair, sort_pairs
 from ivfpq.kernels.portable import near_bytes, near_words
 from ivfpq.kernels.vectors import (
     TOGETHER,
+    add_vectors,
     address,
     byte_at,
     centred,
@@ -66,14 +72,16 @@ from ivfpq.kernels.vectors import (
     extent,
     float32_at,
     float64_at,
+    free,
     inner,
     int64_at,
+    memory,
     not_above,
     ones,
     panel_products,
     panel_products_together,
-    part,
     prefetch,
+    put_float32,
     put_float64,
     put_int64,
     sum_of_products,
@@ -100,13 +108,19 @@ QUERY = np.dtype(
 bounds, float64 (k,), of which it holds `held`; theta and E; the step of t8 and the sum of low_m. With k = 0, theta is
 fixed. (wide is ksub, in whole panels of 64.)"""
 
-CANDIDATE = np.dtype([("lower", np.float64), ("row", np.int64), ("list", np.int64), ("query", np.int64)])
-"""A lower bound, and what it is a bound of."""
-CANDIDATE_BYTES = CANDIDATE.itemsize
+CANDIDATE_BYTES = 32
+"""A candidate: a float64 lower bound, and what it is a bound of: int64 row, list and query."""
+
+ROOM = np.dtype(
+    [(name, np.int64) for name in ("probes", "order", "places", "values", "numbers", "counts", "base", "scores", "a")]
+    + [(name, np.int64) for name in ("ends", "y", "tables", "end", "found", "size", "n")]
+)
+"""Addresses of what a search works with (see `_furnish`), `end` being that of what is behind; of the candidates, which
+may move (see `_make_room`), with how many there is room for, and how many there are."""
 
 
 @entry
-def search(vbmi, plain, model, lists, x, nprobe, kept, queries, work, distances, ids):
+def search(vbmi, plain, model, lists, x, nprobe, kept, queries, rooms, distances, ids):
     """Fill distances float32 (nq, k) and ids int64 (nq, k), best first; missing ones as infinity and -1.
 
     Parameters
@@ -119,117 +133,150 @@ def search(vbmi, plain, model, lists, x, nprobe, kept, queries, work, distances,
     nprobe : int
     kept : int
         k, or fewer where fewer vectors are stored.
-    queries : array of type QUERY, shape (nq,)
-        To be filled in, as is `work`; arrays made by Python take no time to compile.
-    work : float64 array, shape (nq, kept + 32 * M + M * wide // 2)
-        Room for what `queries` have the addresses of.
+    queries, rooms : arrays of types QUERY, shape (nq,), and ROOM, shape (1,)
+        To be filled in; arrays made by Python take no time to compile.
     """
-    model_, lists_ = model[0], lists[0]
+    model_, lists_, room, vectors = model[0], lists[0], rooms[0], address(x)
     nq, k = distances.shape
-    found, n = _scan(vbmi, plain, model_, lists_, x, nprobe, kept, np.inf, queries, work)
-    order, ends = _by_query(found, n, nq)
-    values, numbers = np.empty(k, np.float64), np.empty(k, np.int64)
+    _scan(vbmi, plain, model_, lists_, vectors, nprobe, kept, np.inf, queries, room)
+    by_query = memory(8 * (nq + 2) + 24 * room.n)
+    _by_query(room, nq, by_query)
+    order = by_query + 8 * (nq + 2)
     sign = F32(1.0) if model_.metric == L2 else F32(-1.0)
     for q in range(nq):
-        at = address(x) + 4 * q * model_.d
-        size = _best(model_, lists_, at, found, order, ends[q], ends[q + 1], values, numbers)
+        first, last = int64_at(by_query + 8 * q), int64_at(by_query + 8 * q + 8)
+        size = _best(model_, lists_, room, vectors + 4 * q * model_.d, order, first, last, kept)
         for rank in range(k):
             if rank < size:
-                distances[q, rank], ids[q, rank] = sign * F32(values[rank]), numbers[rank]
+                distances[q, rank] = sign * F32(float64_at(room.values + 8 * rank))
+                ids[q, rank] = int64_at(room.numbers + 8 * rank)
             else:
                 distances[q, rank], ids[q, rank] = sign * F32(np.inf), -1
+    free(by_query)
+    free(room.found)
+    free(room.probes)
 
 
 @entry
-def range_search(vbmi, plain, model, lists, x, nprobe, kept, queries, work, theta):
+def range_search(vbmi, plain, model, lists, x, nprobe, kept, queries, rooms, theta):
     """All whose lower bound is not above theta: query numbers, values (smaller is better), and ids.
 
     The others are as for `search`, `kept` being 0.
     """
-    model_, lists_ = model[0], lists[0]
-    found, n = _scan(vbmi, plain, model_, lists_, x, nprobe, kept, theta, queries, work)
+    model_, lists_, room = model[0], lists[0], rooms[0]
+    _scan(vbmi, plain, model_, lists_, address(x), nprobe, kept, theta, queries, room)
+    n = room.n
     asking, values, ids = np.empty(n, np.int64), np.empty(n, np.float32), np.empty(n, np.int64)
     for c in range(n):
-        asking[c] = found[c].query
-        values[c] = _defined(model_, lists_, address(x) + 4 * asking[c] * model_.d, found[c].list, found[c].row)
-        ids[c] = _id(lists_, found[c].row)
+        row, number, q = _whose(room.found + CANDIDATE_BYTES * c)
+        asking[c] = q
+        values[c] = _defined(model_, lists_, room, address(x) + 4 * q * model_.d, number, row)
+        ids[c] = _id(lists_, row)
+    free(room.found)
+    free(room.probes)
     return asking, values, ids
 
 
-@part
-def _scan(vbmi, plain, model, lists, x, nprobe, kept, theta, queries, work):
-    """Candidates of all queries, and how many: no vector that is not among them can be in the answer.
+@inner
+def _scan(vbmi, plain, model, lists, x, nprobe, kept, theta, queries, room):
+    """Find the candidates of the queries at address x: no vector that is not among them can be in the answer.
 
     The nearest list of a query is scanned as soon as its tables are there, which gives it a good limit; the others
     after that, list by list, so that a list is read from memory once for all its queries.
     """
-    probes, base = np.empty(len(x) * nprobe, np.int64), np.empty(len(x) * nprobe, np.float32)
-    found = np.empty(2 * TILE, CANDIDATE)
-    found, n = _scan_nearest(vbmi, plain, model, lists, x, nprobe, kept, theta, queries, work, probes, base, found)
-    found, n = _scan_others(vbmi, plain, model, lists, nprobe, queries, probes, base, found, n)
-    return found, _drop(found, n, queries)
+    nq = len(queries)
+    _furnish(room, model, nq, nprobe, kept, np.int64(0))
+    _furnish(room, model, nq, nprobe, kept, memory(room.end))
+    room.size, room.n = 2 * TILE, 0
+    room.found = memory(CANDIDATE_BYTES * room.size)
+    _scan_nearest(vbmi, plain, model, lists, x, nprobe, kept, theta, queries, room)
+    _scan_others(vbmi, plain, model, lists, nprobe, queries, room)
+    _drop(room, queries)
 
 
-@part
-def _scan_nearest(vbmi, plain, model, lists, x, nprobe, kept, theta, queries, work, probes, base, found):
-    """Fill queries, probes int64 (nq * nprobe,), the nearest list of each query first, and base float32 likewise.
+@inner
+def _furnish(room, model, nq, nprobe, kept, start):
+    """Give everything that does not grow a place in memory, from address `start` on."""
+    pairs = nq * nprobe
+    most = nprobe if nprobe > kept else kept
+    room.probes = start  # int64 (nq * nprobe,): lists to look into, the nearest one of each query first
+    room.order = room.probes + 8 * pairs  # int64 (nq * nprobe,): see `_visits`
+    room.places = room.order + 8 * pairs  # int64 (nlist + 2,), for `_visits`
+    room.values = room.places + 8 * (model.nlist + 2)  # float64 and int64 (most,): a heap of lists, or of neighbours
+    room.numbers = room.values + 8 * most
+    room.counts = room.numbers + 8 * most  # int64 (BINS + 1,), for `_rough_limit`
+    room.base = room.counts + 8 * (BINS + 1)  # float32 (nq * nprobe,): coarse distances of `probes`
+    room.scores = room.base + 4 * pairs  # float32 (TOGETHER, nlist in whole panels): those of all lists
+    room.a = room.scores + 4 * TOGETHER * ((model.nlist + 63) & ~63)  # float32 (TOGETHER, d): see `_products`
+    room.ends = room.a + 4 * TOGETHER * model.d  # float32 (M, 2), for `quantise`
+    room.y = room.ends + 8 * model.M  # float32 (d,), for `_defined`
+    room.tables = (room.y + 4 * model.d + 63) & ~63  # for each query what its record has the addresses of
+    room.end = (
+        room.tables + nq * _table_bytes(model, kept) + 64
+    )  # more, as `tables` may be rounded up by less elsewhere
 
-    Returns the candidates of the nearest lists, and how many.
-    """
-    nq, n, start, stride = len(x), 0, 0, 8 * work.shape[1]
+
+@inner
+def _table_bytes(model, kept):
+    """Bytes of the tables of a query and of its upper bounds, so that tables stay aligned."""
+    return 256 * model.M + 4 * model.M * model.wide + ((8 * kept + 63) & ~63)
+
+
+@inner
+def _scan_nearest(vbmi, plain, model, lists, x, nprobe, kept, theta, queries, room):
+    """Fill queries, probes and base, and find the candidates of the nearest lists."""
+    nq, start, stride = len(queries), 0, _table_bytes(model, kept)
     wide = (model.nlist + 63) & ~63
-    a, ends = np.empty(TOGETHER * model.d, np.float32), np.empty(2 * model.M, np.float32)
-    scores = np.empty(TOGETHER * wide, np.float32)
     while start < nq:
         count = TOGETHER if nq - start >= TOGETHER else 1
         for q in range(start, start + count):
-            queries[q].uppers = address(work) + stride * q
-            queries[q].bytes = queries[q].uppers + 8 * kept
+            queries[q].bytes = room.tables + stride * q
             queries[q].floats = queries[q].bytes + 256 * model.M
-        at = address(x) + 4 * start * model.d
-        _products(model, at, count, address(a), address(scores), 4 * wide, queries[start].floats, stride)
+            queries[q].uppers = queries[q].floats + 4 * model.M * model.wide
+        at = x + 4 * start * model.d
+        _products(model, at, count, room.a, room.scores, 4 * wide, queries[start].floats, stride)
         for q in range(start, start + count):
-            query, vector = queries[q], address(x) + 4 * q * model.d
+            query, vector, first = queries[q], x + 4 * q * model.d, q * nprobe
             square = sum_of_squares(vector, model.centre, model.d)
             coarse_error, query.error = _errors(model, square)
             shift = F32(0.0) if model.metric == IP else square
-            row = address(scores) + 4 * wide * (q - start)
-            _choose(model, row, shift, coarse_error, vector, q * nprobe, nprobe, probes, base)
+            _choose(model, room, room.scores + 4 * wide * (q - start), shift, coarse_error, vector, first, nprobe)
             query.k, query.held, query.theta = kept, 0, theta
-            number = probes[q * nprobe]
+            number = int64_at(room.probes + 8 * first)
             if vbmi is not None:
                 prefetch(_block(lists, int64_at(lists.starts + 8 * number)), PREFETCH)
-                query.step, query.low = quantise(query.floats, model.M, model.wide, query.bytes, address(ends))
-            for first in range(0, int64_at(lists.sizes + 8 * number), TILE):
-                found, n = _with_room(found, n, queries)
-                n = _tile(vbmi, plain, model, lists, query, q, number, first, base[q * nprobe], number, found, n)
+                query.step, query.low = quantise(query.floats, model.M, model.wide, query.bytes, room.ends)
+            near = float32_at(room.base + 4 * first)
+            for tile in range(0, int64_at(lists.sizes + 8 * number), TILE):
+                _make_room(room, queries)
+                _tile(vbmi, plain, model, lists, query, q, number, tile, near, number, room)
         start += count
-    return found, n
 
 
-@part
-def _scan_others(vbmi, plain, model, lists, nprobe, queries, probes, base, found, n):
-    """The same of all other lists, in order of the lists."""
-    order = _visits(probes, nprobe, model.nlist)
-    run = 0
-    while run < len(order):
-        number = probes[order[run]]
+@inner
+def _scan_others(vbmi, plain, model, lists, nprobe, queries, room):
+    """Find the candidates of all other lists, in order of the lists."""
+    count = len(queries) * (nprobe - 1)
+    _visits(room, model.nlist, len(queries), nprobe)
+    run = np.int64(0)
+    while run < count:
+        number = _visited(room, run)
         end = run + 1
-        while end < len(order) and probes[order[end]] == number:
+        while end < count and _visited(room, end) == number:
             end += 1
-        following = probes[order[end]] if end < len(order) else number
-        for first in range(0, int64_at(lists.sizes + 8 * number), TILE):
+        following = _visited(room, end) if end < count else number
+        for tile in range(0, int64_at(lists.sizes + 8 * number), TILE):
             for visit in range(run, end):
-                found, n = _with_room(found, n, queries)
-                q, near = order[visit] // nprobe, base[order[visit]]
-                n = _tile(vbmi, plain, model, lists, queries[q], q, number, first, near, following, found, n)
+                _make_room(room, queries)
+                pair = int64_at(room.order + 8 * visit)
+                q, near = pair // nprobe, float32_at(room.base + 4 * pair)
+                _tile(vbmi, plain, model, lists, queries[q], q, number, tile, near, following, room)
         run = end
-    return found, n
 
 
-@part
-def _tile(vbmi, plain, model, lists, query, q, number, first, near, following, found, n):
-    """Scan up to TILE vectors of a list, from the first-th, for query q; returns the number of candidates.
+@inner
+def _tile(vbmi, plain, model, lists, query, q, number, first, near, following, room):
+    """Find candidates of query q among up to TILE vectors of a list, from the first-th.
 
     `near` is the coarse distance as in base, `following` the list that will be read after this one.
     """
@@ -238,11 +285,10 @@ def _tile(vbmi, plain, model, lists, query, q, number, first, near, following, f
     base = np.float64(near) + float64_at(model.low + 8 * number)
     spread = float64_at(model.step + 8 * number)
     if plain is not None:
-        n = _scan_floats(model, lists, query, q, number, base, spread, start, size, address(found), n)
+        room.n = _scan_floats(model, lists, query, q, number, base, spread, start, size, room.found, room.n)
     if vbmi is not None:
         then = _block(lists, int64_at(lists.starts + 8 * following))
-        n = _scan_bytes(model, lists, query, q, number, base, spread, start, size, then, address(found), n)
-    return n
+        room.n = _scan_bytes(model, lists, query, q, number, base, spread, start, size, then, room.found, room.n)
 
 
 @inner
@@ -268,7 +314,7 @@ def _products(model, x, count, a, scores, scores_stride, tables, tables_stride):
         panel, start = model.centroid_panels + 2 * d * first, model.centroid_squares + 4 * first
         _panel(count, a, d, panel, F32(model.centroid_scale), start, scores + 4 * first, scores_stride)
     for first in range(0, M * wide, 64):
-        part_of_a = a + 4 * count * dsub * (first // wide)
+        part_of_a = a + 4 * count * model.part * (first // wide)
         panel, start = model.codebook_panels + 2 * dsub * first, model.codebook_squares + 4 * first
         _panel(count, part_of_a, dsub, panel, F32(model.codebook_scale), start, tables + 4 * first, tables_stride)
 
@@ -294,7 +340,7 @@ def _errors(model, square):
     few = d / 8.0 + 64.0
     floor = 8.0 * d * 1.2e-38
     coarse_error = gamma * (2.1 * d * centroid * length + few * coarse) + 2.1 * length * model.centroid_loss + floor
-    few += 1.1 * d / model.M + 2.0 * model.M
+    few += 1.1 * np.float64(model.dsub) + 2.0 * model.M
     loss = 2.1 * length * (model.centroid_loss + model.codebook_loss)
     error = gamma * (2.1 * d * centroid * (length + code) + few * reach) + loss + floor
     if model.metric == COSINE:
@@ -303,7 +349,7 @@ def _errors(model, square):
 
 
 @inner
-def _choose(model, scores, shift, error, x, first, nprobe, probes, base):
+def _choose(model, room, scores, shift, error, x, first, nprobe):
     """The nprobe lists nearest to the query at address x by the defined coarse distance, ties to the smaller number.
 
     The scores at the address `scores`, with `shift` added, are off by at most `error`. So a list is among the nearest
@@ -311,36 +357,40 @@ def _choose(model, scores, shift, error, x, first, nprobe, probes, base):
     is not if its score is above that plus 2 error. Between these, the defined distances decide. The nearest by score
     comes first in probes[first:first + nprobe], the others in no order, and their scores in base.
     """
-    distances, numbers = np.empty(nprobe, np.float64), np.empty(nprobe, np.int64)
-    limit = _rough_limit(scores, model.nlist, nprobe)
-    n = 0
+    values, numbers = room.values, room.numbers
+    limit = _rough_limit(room.counts, room.ends, scores, model.nlist, nprobe)
+    n = np.int64(0)
     for start in range(0, model.nlist, 64):
         mask = _lists_below(model, scores, start, limit)
         while mask != 0:
             near = start + np.int64(trailing_zeros(mask))
             mask &= mask - np.uint64(1)
-            n = push_pair(distances, numbers, n, np.float64(float32_at(scores + 4 * near)), near)
-    sure, doubt = distances[0] - 2.0 * error, distances[0] + 2.0 * error
+            n = push_pair(values, numbers, nprobe, n, np.float64(float32_at(scores + 4 * near)), near)
+    sure, doubt = float64_at(values) - 2.0 * error, float64_at(values) + 2.0 * error
     limit = F32(doubt + abs(doubt) * 2.0**-22)
     maybe = np.uint64(0)
     for start in range(0, model.nlist, 64):
         maybe += ones(_lists_below(model, scores, start, limit))
     if maybe > np.uint64(nprobe):
-        n = 0
+        n = np.int64(0)
         for number in range(model.nlist):
             score = np.float64(float32_at(scores + 4 * number))
             if score < sure:
-                n = push_pair(distances, numbers, n, -np.inf, number)
+                n = push_pair(values, numbers, nprobe, n, -np.inf, number)
             elif not score > doubt:
-                n = push_pair(distances, numbers, n, np.float64(_coarse_distance(model, x, number)), number)
-    best = first
+                value = np.float64(_coarse_distance(model, x, number))
+                n = push_pair(values, numbers, nprobe, n, value, number)
+    probes, base = room.probes + 8 * first, room.base + 4 * first
     for p in range(nprobe):
-        probes[first + p] = numbers[p]
-        base[first + p] = float32_at(scores + 4 * numbers[p]) + shift
-        if base[first + p] < base[best]:
-            best = first + p
-    probes[first], probes[best] = probes[best], probes[first]
-    base[first], base[best] = base[best], base[first]
+        number = int64_at(numbers + 8 * p)
+        score = float32_at(scores + 4 * number) + shift
+        put_int64(probes + 8 * p, number)
+        put_float32(base + 4 * p, score)
+        if score < float32_at(base):
+            put_int64(probes + 8 * p, int64_at(probes))
+            put_float32(base + 4 * p, float32_at(base))
+            put_int64(probes, number)
+            put_float32(base, score)
 
 
 @inner
@@ -352,28 +402,29 @@ def _lists_below(model, scores, start, limit):
 
 
 @inner
-def _rough_limit(scores, n, wanted):
+def _rough_limit(counts, ends, scores, n, wanted):
     """A limit that `wanted` of the n numbers at the address `scores`, or a few more, do not exceed: the end of a bin.
 
-    What is behind the n-th number, up to the next multiple of 64, repeats it.
+    What is behind the n-th number, up to the next multiple of 64, repeats it. `counts` and `ends` are addresses of
+    int64 (BINS + 1,) and float32 (2,), to work in.
     """
     if n < MANY or wanted >= n:
         return F32(np.inf)
-    ends = np.empty(2, np.float32)
-    extent(scores, (n + 63) & ~63, address(ends))
-    low, width = ends[0], (ends[1] - ends[0]) / F32(BINS - 1)
+    extent(scores, (n + 63) & ~63, ends)
+    low, width = float32_at(ends), (float32_at(ends + 4) - float32_at(ends)) / F32(BINS - 1)
     if not (width > F32(0.0) and width < F32(np.inf)):
         return F32(np.inf)
-    counts = np.empty(BINS + 1, np.int64)  # rounding may put the highest one bin up
-    for i in range(BINS + 1):
-        counts[i] = 0
+    for i in range(BINS + 1):  # rounding may put the highest one bin up
+        put_int64(counts + 8 * i, 0)
     inverse = F32(1.0) / width
     for i in range(n):
-        counts[np.int64((float32_at(scores + 4 * i) - low) * inverse)] += 1
-    number, below = 0, counts[0]
+        place = np.int64((float32_at(scores + 4 * i) - low) * inverse)
+        at = counts + 8 * (place if 0 <= place <= BINS else BINS)  # NaN may be any number
+        put_int64(at, int64_at(at) + 1)
+    number, below = 0, int64_at(counts)
     while below < wanted:
         number += 1
-        below += counts[number]
+        below += int64_at(counts + 8 * number)
     return F32(low + F32(number + 2) * width)
 
 
@@ -387,46 +438,60 @@ def _coarse_distance(model, x, number):
 
 
 @inner
-def _visits(probes, nprobe, nlist):
-    """Places in `probes` but those of the nearest lists, in order of the lists."""
-    order = np.empty(len(probes) - len(probes) // nprobe, np.int64)
-    place = np.empty(nlist + 2, np.int64)
+def _visits(room, nlist, nq, nprobe):
+    """Put into `order` the places in `probes` but those of the nearest lists, in order of the lists."""
+    places = room.places
     for i in range(nlist + 2):
-        place[i] = 0
-    for pair in range(len(probes)):
+        put_int64(places + 8 * i, 0)
+    for pair in range(nq * nprobe):
         if pair % nprobe:
-            place[probes[pair] + 2] += 1
+            place = places + 8 * int64_at(room.probes + 8 * pair) + 16
+            put_int64(place, int64_at(place) + 1)
     for i in range(nlist):
-        place[i + 2] += place[i + 1]
-    for pair in range(len(probes)):
+        put_int64(places + 8 * i + 16, int64_at(places + 8 * i + 16) + int64_at(places + 8 * i + 8))
+    for pair in range(nq * nprobe):
         if pair % nprobe:
-            order[place[probes[pair] + 1]] = pair
-            place[probes[pair] + 1] += 1
-    return order
+            place = places + 8 * int64_at(room.probes + 8 * pair) + 8
+            put_int64(room.order + 8 * int64_at(place), pair)
+            put_int64(place, int64_at(place) + 1)
 
 
 @inner
-def _with_room(found, n, queries):
-    """The candidates, in an array with room for those of another tile, and how many."""
-    if n + TILE > len(found):
-        n = _drop(found, n, queries)
-        if n + TILE > len(found) // 2:
-            more = np.empty(2 * len(found), CANDIDATE)
-            for c in range(n):
-                more[c] = found[c]
-            return more, n
-    return found, n
+def _visited(room, visit):
+    """The list of a visit."""
+    return int64_at(room.probes + 8 * int64_at(room.order + 8 * visit))
 
 
 @inner
-def _drop(found, n, queries):
-    """Forget candidates that theta has meanwhile left out; returns how many remain."""
-    kept = 0
-    for c in range(n):
-        if not found[c].lower > queries[found[c].query].theta:
-            found[kept] = found[c]
-            kept += 1
-    return kept
+def _make_room(room, queries):
+    """See to it that there is room for the candidates of another tile."""
+    if room.n + TILE > room.size:
+        _drop(room, queries)
+        if room.n + TILE > room.size // 2:
+            more = memory(2 * CANDIDATE_BYTES * room.size)
+            for i in range(0, CANDIDATE_BYTES * room.n, 8):
+                put_int64(more + i, int64_at(room.found + i))
+            free(room.found)
+            room.found, room.size = more, 2 * room.size
+
+
+@inner
+def _drop(room, queries):
+    """Forget candidates that theta has meanwhile left out."""
+    kept = room.found
+    for c in range(room.n):
+        candidate = room.found + CANDIDATE_BYTES * c
+        if not float64_at(candidate) > queries[int64_at(candidate + 24)].theta:
+            for i in range(0, CANDIDATE_BYTES, 8):
+                put_int64(kept + i, int64_at(candidate + i))
+            kept += CANDIDATE_BYTES
+    room.n = (kept - room.found) // CANDIDATE_BYTES
+
+
+@inner
+def _whose(candidate):
+    """Row, list and query of the candidate at an address."""
+    return int64_at(candidate + 8), int64_at(candidate + 16), int64_at(candidate + 24)
 
 
 @inner
@@ -438,14 +503,15 @@ def _block(lists, row):
 @inner
 def _scan_floats(model, lists, query, q, number, base, spread, start, size, found, n):
     """Look through rows start ... start + size - 1 for query q by float32 sums; returns the number of candidates."""
+    finer = F32(spread / 256.0)
     for first in range(0, size, 64):
         block = _block(lists, start + first)
         bound = query.theta + query.error - base
         limit = F32(bound + abs(bound) * 2.0**-22)
         if lists.code_bytes == 1:
-            mask = near_bytes(query.floats, model.M, model.wide, block, limit)
+            mask = near_bytes(query.floats, model.M, model.wide, model.terms, finer, block, limit)
         else:
-            mask = near_words(query.floats, model.M, model.wide, block, limit)
+            mask = near_words(query.floats, model.M, model.wide, model.terms, finer, block, limit)
         while mask != 0:
             lane = np.int64(trailing_zeros(mask))
             mask &= mask - np.uint64(1)
@@ -468,7 +534,7 @@ def _scan_bytes(model, lists, query, q, number, base, spread, start, size, then,
     for first in range(0, size, 128):
         stride = block_bytes if first + 64 < size else 0
         ahead = block + PREFETCH if block + PREFETCH < end else then + (block + PREFETCH - end)
-        masks = scan_blocks(block, stride, ahead, query.bytes, model.M, scale, limit)
+        masks = scan_blocks(block, stride, ahead, query.bytes, model.M, model.terms, scale, limit)
         for half in range(2 if stride else 1):
             mask = masks[half]
             while mask != 0:
@@ -482,7 +548,7 @@ def _scan_bytes(model, lists, query, q, number, base, spread, start, size, then,
                 if query.theta < theta:
                     limit = sum_limit((query.theta + offset) / query.step + 1.0)
                     if ones(mask) > CROWD:
-                        masks = scan_blocks(block, stride, ahead, query.bytes, model.M, scale, limit)
+                        masks = scan_blocks(block, stride, ahead, query.bytes, model.M, model.terms, scale, limit)
                         mask &= masks[half]
         block += 2 * block_bytes
     return n
@@ -495,11 +561,12 @@ def _first_theta(model, lists, query, base, spread, scale, block):
     Without it, all of them would be weighed. The codes are met again in the scan: the heap is left empty.
     """
     block_bytes = 64 * lists.width
-    low, high = 0, min(255 * model.M + np.int64(scale), 65535)
-    masks = scan_blocks(block, block_bytes, block, query.bytes, model.M, scale, np.uint16(high))
+    low, high = 0, 255 * model.M + np.int64(scale)
+    high = high if high < 65535 else 65535
+    masks = scan_blocks(block, block_bytes, block, query.bytes, model.M, model.terms, scale, np.uint16(high))
     for _ in range(8):
         limit = (low + high) >> 1
-        tried = scan_blocks(block, block_bytes, block, query.bytes, model.M, scale, np.uint16(limit))
+        tried = scan_blocks(block, block_bytes, block, query.bytes, model.M, model.terms, scale, np.uint16(limit))
         count = np.int64(ones(tried[0]) + ones(tried[1]))
         if count < query.k:
             low = limit
@@ -513,7 +580,7 @@ def _first_theta(model, lists, query, base, spread, scale, block):
             lane = lane_of(np.int64(trailing_zeros(mask)))
             mask &= mask - np.uint64(1)
             lower = _lower(model, lists, query, base, spread, block + half * block_bytes, lane)
-            query.held = push(query.uppers, query.k, query.held, _upper(query, lower, spread))
+            query.held = push(query.uppers, query.k, query.held, _upper(model, query, lower, spread))
     query.theta, query.held = float64_at(query.uppers), 0
 
 
@@ -526,13 +593,15 @@ def _lower(model, lists, query, base, spread, block, lane):
     lower = base - query.error + np.float64(total)
     if model.terms:
         lower += spread * np.float64(_number(lists, block, model.M, lane))
+    if model.terms == 2:
+        lower += spread / 256.0 * np.float64(_number(lists, block, model.M + 1, lane))
     return lower
 
 
 @inner
-def _upper(query, lower, spread):
+def _upper(model, query, lower, spread):
     """The upper bound that belongs to a lower bound."""
-    return lower + spread + 2.0 * query.error
+    return lower + (spread / 256.0 if model.terms == 2 else spread) + 2.0 * query.error
 
 
 @inner
@@ -546,7 +615,7 @@ def _weigh(model, lists, query, q, number, base, spread, block, row, found, n):
     put_int64(at + 8, row)
     put_int64(at + 16, number)
     put_int64(at + 24, q)
-    upper = _upper(query, lower, spread)
+    upper = _upper(model, query, lower, spread)
     if upper < query.theta and query.k > 0:
         query.held = push(query.uppers, query.k, query.held, upper)
         if query.held == query.k:
@@ -563,82 +632,95 @@ def _number(lists, block, m, lane):
 
 
 @inner
-def _by_query(found, n, nq):
-    """The candidates' numbers, query by query, and where those of each query end: query q's are ends[q]:ends[q + 1]."""
-    ends = np.empty(nq + 2, np.int64)
+def _by_query(room, nq, ends):
+    """Put the candidates' numbers in order of the queries.
+
+    `ends` is the address of int64 (nq + 2,) and, behind it, (n,) for the order: the numbers of query q's candidates are
+    at ends[q] to ends[q + 1] - 1 there.
+    """
+    order = ends + 8 * (nq + 2)
     for i in range(nq + 2):
-        ends[i] = 0
-    for c in range(n):
-        ends[found[c].query + 2] += 1
+        put_int64(ends + 8 * i, 0)
+    for c in range(room.n):
+        place = ends + 8 * int64_at(room.found + CANDIDATE_BYTES * c + 24) + 16
+        put_int64(place, int64_at(place) + 1)
     for q in range(nq):
-        ends[q + 2] += ends[q + 1]
-    order = np.empty(n, np.int64)
-    for c in range(n):
-        q = found[c].query
-        order[ends[q + 1]] = c
-        ends[q + 1] += 1
-    return order, ends
+        put_int64(ends + 8 * q + 16, int64_at(ends + 8 * q + 16) + int64_at(ends + 8 * q + 8))
+    for c in range(room.n):
+        place = ends + 8 * int64_at(room.found + CANDIDATE_BYTES * c + 24) + 8
+        put_int64(order + 8 * int64_at(place), c)
+        put_int64(place, int64_at(place) + 1)
 
 
 @inner
-def _best(model, lists, x, found, order, first, last, values, ids):
+def _best(model, lists, room, x, order, first, last, k):
     """The k best of one query's candidates, in order of their lower bounds until those pass the k-th value.
 
     Parameters
     ----------
     x : int
         Address of the query.
-    order : int64 array
-        The query's candidates are at order[first:last] in `found`.
-    values, ids : float64 and int64 arrays, shape (k,)
-        Filled with what is found, best first.
+    order : int
+        Address of int64 (n,), the query's candidates at `first` to `last` - 1, with room for two such arrays behind.
 
     Returns
     -------
     int
-        How many were found.
+        How many were found: the heap in `room` has them, best first.
     """
+    lower, candidates = order + 8 * room.n, order + 16 * room.n
     count = last - first
-    lower, candidates = np.empty(count, np.float64), np.empty(count, np.int64)
-    size = 0
-    for i in range(count):
-        bound = found[order[first + i]].lower
+    size = np.int64(0)
+    for i in range(first, last):
+        candidate = room.found + CANDIDATE_BYTES * int64_at(order + 8 * i)
+        bound = float64_at(candidate)
         if model.metric == COSINE:  # as values are: -(1 - distance / 2)
             bound = 0.5 * bound - 1.0
-        size = push_pair(lower, candidates, size, bound, order[first + i])
+        size = push_pair(lower, candidates, count, size, bound, candidate)
     sort_pairs(lower, candidates, size)
-    n = 0
+    n = np.int64(0)
     for i in range(count):
-        if n == len(values) and lower[i] > values[0]:
+        if n == k and float64_at(lower + 8 * i) > float64_at(room.values):
             break
-        candidate = found[candidates[i]]
-        value = np.float64(_defined(model, lists, x, candidate.list, candidate.row))
-        n = push_pair(values, ids, n, value, _id(lists, candidate.row))
-    sort_pairs(values, ids, n)
+        row, number, _ = _whose(int64_at(candidates + 8 * i))
+        value = np.float64(_defined(model, lists, room, x, number, row))
+        n = push_pair(room.values, room.numbers, k, n, value, _id(lists, row))
+    sort_pairs(room.values, room.numbers, n)
     return n
 
 
 @inner
-def _defined(model, lists, x, number, row):
+def _defined(model, lists, room, x, number, row):
     """The defined distance (`reference.adc`) of the query at address x, the sign turned for ip and cosine."""
-    M, dsub = model.M, model.dsub
+    dsub = model.dsub
     block = _block(lists, row)
     centroid = model.centroids + 4 * model.d * number
     total = F32(0.0)
     if model.metric == IP:
         total = sum_of_products(x, centroid, model.d)
-    for m in range(M):
-        offset = 4 * m * dsub
-        j = np.int64(_number(lists, block, m, row & 63))
-        codeword = model.codebooks + 4 * dsub * (m * model.ksub + j)
+    for m in range(model.M):
+        codeword = _codeword(model, lists, block, m, row & 63)
+        if model.part == 0:  # of whole vectors, whose sum is compared as one part
+            for other in range(1, model.M):
+                add_vectors(codeword, _codeword(model, lists, block, other, row & 63), dsub, room.y)
+                codeword = room.y
+        offset = 4 * m * model.part
         if model.metric == IP:
             total = F32(total + sum_of_products(x + offset, codeword, dsub))
         else:
             total = F32(total + sum_of_residual_squares(x + offset, centroid + offset, codeword, dsub))
+        if model.part == 0:
+            break
     if model.metric == COSINE:
         total = F32(F32(1.0) - total / F32(2.0))
     total = F32(total + F32(0.0))  # no negative zero
     return total if model.metric == L2 else -total
+
+
+@inner
+def _codeword(model, lists, block, m, lane):
+    """Address of the m-th codeword of a code."""
+    return model.codebooks + 4 * model.dsub * (m * model.ksub + np.int64(_number(lists, block, m, lane)))
 
 
 @inner

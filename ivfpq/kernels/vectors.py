@@ -15,6 +15,10 @@ from typing import Any
 from llvmlite import ir
 from numba import extending, njit, types
 from numba.core import cgutils
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.compiler_machinery import FunctionPass, register_pass
+from numba.core.untyped_passes import IRProcessing
 
 LANES = 16
 
@@ -24,7 +28,6 @@ _I8, _I16, _I32, _I64, _F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.
 _FLOATS, _WORDS = ir.VectorType(_F32, LANES), ir.VectorType(_I32, LANES)
 
 _LEAN: dict[str, Any] = {"no_cfunc_wrapper": True}  # nobody calls these from C
-_INNER: dict[str, Any] = {"no_cpython_wrapper": True}
 
 
 def entry(function: Callable[..., Any]) -> Any:
@@ -38,14 +41,61 @@ def entry(function: Callable[..., Any]) -> Any:
         return njit(nogil=True, error_model="numpy", **_LEAN)(function)
 
 
+class _Linked(JITCodeLibrary):
+    """Code that is linked into its callers as it is, to be optimised and made machine code there.
+
+    numba would do both with each function by itself too, and again with each of those that it is a part of.
+    """
+
+    @property
+    def codegen(self) -> _Linked:
+        """What is asked to announce the environment of a function that Python can call: nobody, see `set_env`."""
+        return self
+
+    def set_env(self, *_: Any) -> None:
+        """Do nothing: without machine code there is no place that could be told of an environment."""
+
+    def get_pointer_to_function(self, name: str) -> int:
+        """0: there is no machine code."""
+        return 0
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+    def _finalize_final_module(self) -> None:
+        self._finalized = True
+
+
+@register_pass(mutates_CFG=False, analysis_only=True)
+class _Link(FunctionPass):
+    """The compiler pass that makes the code of a function a `_Linked` one."""
+
+    _name = "link"
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def run_pass(self, state: Any) -> bool:
+        state.library = _Linked(state.targetctx.codegen(), state.func_id.func_qualname)
+        return False
+
+
+class _InnerCompiler(CompilerBase):
+    """numba's compiler, with that pass."""
+
+    def define_pipelines(self) -> list[Any]:
+        passes = DefaultPassBuilder.define_nopython_pipeline(self.state)
+        passes.add_pass_after(_Link, IRProcessing)
+        passes.finalize()
+        return [passes]
+
+
+_INNER: dict[str, Any] = {"no_cpython_wrapper": True, "pipeline_class": _InnerCompiler}
+
+
 def inner(function: Callable[..., Any]) -> Any:
-    """Compile a function that compiled functions call: without a way in from Python, which takes time to compile."""
+    """Compile a function that compiled functions call, as a part of those: see `_Linked`."""
     return njit(nogil=True, error_model="numpy", **_LEAN, **_INNER)(function)
-
-
-def part(function: Callable[..., Any]) -> Any:
-    """Compile a part of one function only: numba puts its lines where it is called, so it is compiled once."""
-    return njit(nogil=True, error_model="numpy", inline="always")(function)
 
 
 def i64(value: int) -> ir.Constant:
@@ -153,7 +203,28 @@ byte_at, word_at, eight_bytes_at = (_loader(stored, types.uint64) for stored in 
 int32_at, int64_at = _loader(_I32, types.int64), _loader(_I64, types.int64)
 float32_at, float64_at = _loader(_F32, types.float32), _loader(ir.DoubleType(), types.float64)
 put_byte, put_int64 = _writer(_I8, types.int64), _writer(_I64, types.int64)
-put_float64 = _writer(ir.DoubleType(), types.float64)
+put_float32, put_float64 = _writer(_F32, types.float32), _writer(ir.DoubleType(), types.float64)
+
+
+@intrinsic
+def memory(typingctx: Any, n: Any) -> Any:
+    """Address of n bytes to write to, until they are given back by `free`. Raises MemoryError if there are none."""
+
+    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        return b.ptrtoint(context.nrt.allocate(b, args[0]), _I64)
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def free(typingctx: Any, at: Any) -> Any:
+    """Give back what `memory` gave."""
+
+    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        context.nrt.free(b, b.inttoptr(args[0], _I8.as_pointer()))
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
 
 
 @intrinsic
@@ -192,6 +263,23 @@ def sum_of_residual_squares(typingctx: Any, x: Any, c: Any, y: Any, n: Any) -> A
         return _ordered(b, list(args[:3]), args[3], term)
 
     return types.float32(types.int64, types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def add_vectors(typingctx: Any, x: Any, y: Any, n: Any, out: Any) -> Any:
+    """out[i] = x[i] + y[i] for n float32 at these addresses; out may be x."""
+
+    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        x, y, n, out = args
+        whole = b.and_(n, i64(-LANES))
+        for first, end, kind in ((i64(0), whole, _FLOATS), (whole, n, ir.VectorType(_F32, 1))):
+            with cgutils.for_range_slice(b, first, end, i64(kind.count), _I64, inc=True) as (i, _):
+                at = b.shl(i, i64(2))
+                total = b.fadd(load_vector(b, b.add(x, at), kind), load_vector(b, b.add(y, at), kind))
+                b.store(total, b.inttoptr(b.add(out, at), kind.as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 4), codegen
 
 
 @intrinsic

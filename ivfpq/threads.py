@@ -1,0 +1,29 @@
+"""How work is shared out among threads. Compiled code and numpy's larger operations run in them at the same time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+
+def threads() -> int:
+    """How many threads to take at most: OMP_NUM_THREADS, or one for each processor that this process may use."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    if wanted.isdigit():
+        return max(1, int(wanted))
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def spread(work: Callable[[int, int], Any], n: int, count: int) -> list[Any]:
+    """What work(first, last) gives for n steps, cut into a piece for each of `count` threads, or of `threads()`."""
+    if count > 1:
+        count = min(count, threads())
+    if count <= 1:
+        return [work(0, n)]
+    ends = np.linspace(0, n, count + 1).astype(int).tolist()
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(work, ends[:-1], ends[1:]))
