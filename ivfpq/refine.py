@@ -188,7 +188,8 @@ class IndexRefine:
 
         def candidates() -> Ids:
             wanted = min(k * self.k_factor, max(k, self.ntotal))
-            return self.base.search(xq, wanted, nprobe=nprobe, ids=ids).ids
+            found: Ids = self.base.candidates(xq, wanted, nprobe=nprobe, ids=ids)
+            return found
 
         found, lists = self._consistent(candidates)
         x = self._scaled(xq)

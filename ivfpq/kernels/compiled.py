@@ -20,6 +20,7 @@ from ivfpq.kernels.vectors import TOGETHER, sources
 
 MIN_CHUNK = 16  # queries searched together: so many are worth a thread,
 MAX_CHUNK = 256  # and so many still have room in the caches. Each list they share is read once for all of them
+MAX_WANTED = 1 << 13  # neighbours of all queries of a chunk: their candidates should stay in the second-level cache
 
 
 MODEL = np.dtype(
@@ -123,15 +124,17 @@ class Panels(NamedTuple):
         return cls(words, scale, squares, float(np.sqrt(loss.sum())))
 
 
-def search(x: Floats, nprobe: int, model: Model, lists: Lists, k: int, *, vbmi: bool) -> SearchResult:
-    """See `kernels.search`; with `vbmi`, by AVX-512 VBMI."""
+def search(
+    x: Floats, nprobe: int, model: Model, lists: Lists, k: int, *, vbmi: bool, ordered: bool = True
+) -> SearchResult:
+    """See `kernels.search`, or, with `ordered` false and no distances, `kernels.candidates`; `vbmi`: by AVX-512 VBMI."""
     ready = _ready(model)
-    distances, ids = np.empty((len(x), k), np.float32), np.empty((len(x), k), np.int64)
+    distances, ids = np.empty((len(x), k if ordered else 0), np.float32), np.empty((len(x), k), np.int64)
 
     def fill(x: Floats, distances: Floats, ids: Ids) -> None:
         scan.search(*_arguments(ready, lists, x, nprobe, min(k, lists.ntotal), vbmi), distances, ids)
 
-    _each(fill, ready, x, distances, ids)
+    _each(fill, ready, k, x, distances, ids)
     return SearchResult(distances, ids)
 
 
@@ -148,7 +151,7 @@ def range_search(x: Floats, nprobe: int, model: Model, lists: Lists, radius: flo
         return numbers[query], value if model.metric == "l2" else -value, id
 
     none = (np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.int64))
-    found = _each(answer, ready, x, np.arange(len(x)))
+    found = _each(answer, ready, 1, x, np.arange(len(x)))
     query, distance, ids = (np.concatenate(arrays) for arrays in zip(none, *found, strict=True))
     return within(query, distance, ids, len(x), radius, model.metric)
 
@@ -157,7 +160,7 @@ def _arguments(ready: Ready, lists: Lists, x: Floats, nprobe: int, k: int, vbmi:
     """What both searches take first."""
     M, wide = ready.table
     kernel = (True, None) if vbmi and ready.bytes_fit else (None, True)
-    work = np.empty((len(x), k + M * (wide // 2 + 32)))
+    work = np.empty((len(x), k + 32 + M * (wide // 2 + 32)))
     return *kernel, ready.record, lists.places, writeable(x), nprobe, k, np.empty(len(x), scan.QUERY), work
 
 
@@ -166,7 +169,7 @@ def writeable(x: Floats) -> Floats:
     return x if x.flags.writeable else x.copy()
 
 
-def _each(answer: Callable[..., Any], ready: Ready, *arrays: npt.NDArray[Any]) -> list[Any]:
+def _each(answer: Callable[..., Any], ready: Ready, k: int, *arrays: npt.NDArray[Any]) -> list[Any]:
     """What `answer` gives for each chunk of the arrays, which have a row for each query, in order of the chunks.
 
     Which queries are together does not change their answers.
@@ -175,7 +178,8 @@ def _each(answer: Callable[..., Any], ready: Ready, *arrays: npt.NDArray[Any]) -
     if nq == 1:
         return [answer(*arrays)]
     size = -(-nq // threads())
-    size = max(MIN_CHUNK, min(MAX_CHUNK, size + -size % TOGETHER, 4 * BLOCK // (ready.table[0] * ready.table[1])))
+    most = min(MAX_CHUNK, MAX_WANTED // k, 4 * BLOCK // (ready.table[0] * ready.table[1]))
+    size = max(MIN_CHUNK, min(size + -size % TOGETHER, most - most % TOGETHER))
     chunks = [[array[start : start + size] for start in range(0, nq, size)] for array in arrays]
     if nq <= size or threads() == 1:
         return list(map(answer, *chunks))

@@ -74,6 +74,7 @@ from ivfpq.kernels.vectors import (
     panel_products_together,
     part,
     prefetch,
+    put_float32,
     put_float64,
     put_int64,
     sum_of_products,
@@ -89,16 +90,19 @@ TILE = 4096  # vectors that are scanned for all their queries before the next on
 MANY = 256  # so many lists are worth a histogram in `_choose`,
 BINS = 512  # of so many bins
 CROWD = 8  # so many codes left to weigh in a block are worth scanning it again when theta has shrunk
-FIRST = 64  # so many neighbours wanted, or fewer, are worth looking for among the first 128 codes
+FIRST = (
+    64  # so many neighbours wanted, or fewer, are worth looking for among the first 128 codes, and keeping in a heap
+)
+HALVINGS = 12  # of what the upper bounds range over, to find theta without one
 
 
 QUERY = np.dtype(
     [(name, np.int64) for name in ("floats", "bytes", "uppers", "k", "held")]
     + [(name, np.float64) for name in ("theta", "error", "step", "low")]
 )
-"""A query: addresses of its tables T, float32 (M, wide), and t8, uint8 (M, 256), and of a heap of its k smallest upper
-bounds, float64 (k,), of which it holds `held`; theta and E; the step of t8 and the sum of low_m. With k = 0, theta is
-fixed. (wide is ksub, in whole panels of 64.)"""
+"""A query: addresses of its tables T, float32 (M, wide), and t8, uint8 (M, 256), and of `held` of its smallest upper
+bounds, which for k <= FIRST are a heap, float64 (k,), and else float32, see `_shrink`; theta and E; the step of t8 and
+the sum of low_m. With k = 0, theta is fixed. (wide is ksub, in whole panels of 64.)"""
 
 CANDIDATE = np.dtype([("lower", np.float64), ("row", np.int64), ("list", np.int64), ("query", np.int64)])
 """A lower bound, and what it is a bound of."""
@@ -108,6 +112,8 @@ CANDIDATE_BYTES = CANDIDATE.itemsize
 @entry
 def search(vbmi, plain, model, lists, x, nprobe, kept, queries, work, distances, ids):
     """Fill distances float32 (nq, k) and ids int64 (nq, k), best first; missing ones as infinity and -1.
+
+    With distances (nq, 0), ids are those of the k best in no order: most are known without their defined distances.
 
     Parameters
     ----------
@@ -121,17 +127,22 @@ def search(vbmi, plain, model, lists, x, nprobe, kept, queries, work, distances,
         k, or fewer where fewer vectors are stored.
     queries : array of type QUERY, shape (nq,)
         To be filled in, as is `work`; arrays made by Python take no time to compile.
-    work : float64 array, shape (nq, kept + 32 * M + M * wide // 2)
+    work : float64 array, shape (nq, kept + 32 + 32 * M + M * wide // 2)
         Room for what `queries` have the addresses of.
     """
     model_, lists_ = model[0], lists[0]
-    nq, k = distances.shape
+    nq, k = ids.shape
     found, n = _scan(vbmi, plain, model_, lists_, x, nprobe, kept, np.inf, queries, work)
     order, ends = _by_query(found, n, nq)
     values, numbers = np.empty(k, np.float64), np.empty(k, np.int64)
     sign = F32(1.0) if model_.metric == L2 else F32(-1.0)
     for q in range(nq):
         at = address(x) + 4 * q * model_.d
+        if distances.shape[1] == 0:
+            size = _members(model_, lists_, queries[q], at, found, order, ends[q], ends[q + 1], values, numbers)
+            for i in range(k):
+                ids[q, i] = numbers[i] if i < size else -1
+            continue
         size = _best(model_, lists_, at, found, order, ends[q], ends[q + 1], values, numbers)
         for rank in range(k):
             if rank < size:
@@ -167,6 +178,9 @@ def _scan(vbmi, plain, model, lists, x, nprobe, kept, theta, queries, work):
     found = np.empty(2 * TILE, CANDIDATE)
     found, n = _scan_nearest(vbmi, plain, model, lists, x, nprobe, kept, theta, queries, work, probes, base, found)
     found, n = _scan_others(vbmi, plain, model, lists, nprobe, queries, probes, base, found, n)
+    if kept > FIRST:
+        for q in range(len(x)):
+            _shrink(queries[q])
     return found, _drop(found, n, queries)
 
 
@@ -184,7 +198,7 @@ def _scan_nearest(vbmi, plain, model, lists, x, nprobe, kept, theta, queries, wo
         count = TOGETHER if nq - start >= TOGETHER else 1
         for q in range(start, start + count):
             queries[q].uppers = address(work) + stride * q
-            queries[q].bytes = queries[q].uppers + 8 * kept
+            queries[q].bytes = queries[q].uppers + 8 * (kept + 32)
             queries[q].floats = queries[q].bytes + 256 * model.M
         at = address(x) + 4 * start * model.d
         _products(model, at, count, address(a), address(scores), 4 * wide, queries[start].floats, stride)
@@ -548,10 +562,48 @@ def _weigh(model, lists, query, q, number, base, spread, block, row, found, n):
     put_int64(at + 24, q)
     upper = _upper(query, lower, spread)
     if upper < query.theta and query.k > 0:
-        query.held = push(query.uppers, query.k, query.held, upper)
-        if query.held == query.k:
-            query.theta = float64_at(query.uppers)
+        if query.k <= FIRST:
+            query.held = push(query.uppers, query.k, query.held, upper)
+            if query.held == query.k:
+                query.theta = float64_at(query.uppers)
+        else:
+            put_float32(query.uppers + 4 * query.held, F32(upper + abs(upper) * 2.0**-22))
+            query.held += 1
+            if query.held >= query.k + query.k // 2 and query.held & 63 == 0:
+                _shrink(query)
     return n + 1
+
+
+@inner
+def _shrink(query):
+    """Set theta to the k-th smallest of the upper bounds, or a little above, and keep k that do not exceed it.
+
+    In a heap of many, each bound would cost a walk through it.
+    """
+    if query.held < query.k:
+        return
+    low, high = float32_at(query.uppers), float32_at(query.uppers)
+    for i in range(query.held):
+        value = float32_at(query.uppers + 4 * i)
+        low, high = min(low, value), max(high, value)
+    for i in range(query.held, (query.held + 63) & ~63):
+        put_float32(query.uppers + 4 * i, F32(np.inf))
+    for _ in range(HALVINGS):
+        middle = F32(0.5) * low + F32(0.5) * high
+        count = np.uint64(0)
+        for first in range(0, query.held, 64):
+            count += ones(not_above(query.uppers + 4 * first, middle))
+        if count < np.uint64(query.k):
+            low = middle
+        else:
+            high = middle
+    held = 0
+    for i in range(query.held):
+        value = float32_at(query.uppers + 4 * i)
+        if value <= high and held < query.k:
+            put_float32(query.uppers + 4 * held, value)
+            held += 1
+    query.held, query.theta = held, min(query.theta, np.float64(high))
 
 
 @inner
@@ -615,6 +667,32 @@ def _best(model, lists, x, found, order, first, last, values, ids):
         value = np.float64(_defined(model, lists, x, candidate.list, candidate.row))
         n = push_pair(values, ids, n, value, _id(lists, candidate.row))
     sort_pairs(values, ids, n)
+    return n
+
+
+@inner
+def _members(model, lists, query, x, found, order, first, last, values, ids):
+    """The ids of the k best of one query's candidates, in no order; parameters and what is returned as for `_best`.
+
+    An upper bound below the (k + 1)-th smallest lower bound says that fewer than k others can be as near.
+    """
+    count, k, n, held, doubtful = last - first, len(ids), 0, 0, first
+    far = np.empty(max(count - k, 1), np.float64)  # a heap of the count - k largest lower bounds, the sign turned
+    far[0] = -np.inf
+    if count > k:
+        for i in range(first, last):
+            lower = found[order[i]].lower
+            held = push(address(far), count - k, held, -lower if lower > -np.inf else np.inf)  # NaN says nothing
+    for i in range(first, last):
+        candidate = found[order[i]]
+        if _upper(query, candidate.lower, float64_at(model.step + 8 * candidate.list)) < -far[0] or count <= k:
+            ids[n] = _id(lists, candidate.row)
+            n += 1
+        else:
+            order[doubtful] = order[i]
+            doubtful += 1
+    if n < k:
+        n += _best(model, lists, x, found, order, first, doubtful, values[n:], ids[n:])
     return n
 
 

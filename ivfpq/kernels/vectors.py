@@ -153,7 +153,7 @@ byte_at, word_at, eight_bytes_at = (_loader(stored, types.uint64) for stored in 
 int32_at, int64_at = _loader(_I32, types.int64), _loader(_I64, types.int64)
 float32_at, float64_at = _loader(_F32, types.float32), _loader(ir.DoubleType(), types.float64)
 put_byte, put_int64 = _writer(_I8, types.int64), _writer(_I64, types.int64)
-put_float64 = _writer(ir.DoubleType(), types.float64)
+put_float32, put_float64 = _writer(_F32, types.float32), _writer(ir.DoubleType(), types.float64)
 
 
 @intrinsic
