@@ -166,9 +166,12 @@ class IndexPreTransform:
         found: SearchResult = self.index.search(self._transformed(xq, "xq"), k, nprobe=nprobe, ids=ids)
         return found if self._metric != "cosine" else SearchResult(_similarity(found.distances), found.ids)
 
-    def candidates(self, xq: Any, k: int, *, nprobe: int | None = None, ids: Any = None) -> Ids:
-        """The ids that `search` gives, in no order. See `IndexIVFPQ.candidates`."""
-        found: Ids = self.index.candidates(self._transformed(xq, "xq"), k, nprobe=nprobe, ids=ids)
+    def candidates(self, x: Floats, k: int, nprobe: int | None, ids: Any, kernel: str) -> Ids:
+        """The ids that `search` gives, in no order, for float32 (nq, d) that is known to be finite."""
+        x = normalised(x) if self._metric == "cosine" else x
+        for transform in self.transforms:
+            x = transform.apply(x, kernel)
+        found: Ids = self.index.candidates(x, k, nprobe, ids, kernel)
         return found
 
     def range_search(self, xq: Any, radius: float, *, nprobe: int | None = None, ids: Any = None) -> RangeResult:

@@ -12,7 +12,7 @@ import importlib.util
 import os
 from typing import Any
 
-from ivfpq.checks import Floats
+from ivfpq.checks import Floats, Ids
 from ivfpq.distances import RangeResult, SearchResult, choose
 from ivfpq.invlists import Lists
 from ivfpq.kernels import reference
@@ -53,9 +53,9 @@ def active() -> str:
     return name
 
 
-def _able(model: Model) -> str:
+def _able(model: Model, kernel: str | None = None) -> str:
     """The active kernel if it reads the model's codes; the compiled ones know those of product quantizers only."""
-    return active() if isinstance(model.pq, ProductQuantizer) else NAMES[0]
+    return kernel or active() if isinstance(model.pq, ProductQuantizer) else NAMES[0]
 
 
 @functools.cache
@@ -74,9 +74,9 @@ def search(x: Floats, nprobe: int, model: Model, lists: Lists, k: int) -> Search
     return result
 
 
-def candidates(x: Floats, nprobe: int, model: Model, lists: Lists, k: int) -> Ids:
+def candidates(x: Floats, nprobe: int, model: Model, lists: Lists, k: int, kernel: str) -> Ids:
     """The ids that `search` gives, int64 (nq, k), in no order: less work for who wants no distances."""
-    name = _able(model)
+    name = _able(model, kernel)
     if name == "reference":
         return search(x, nprobe, model, lists, k).ids
     result: SearchResult = _compiled().search(x, nprobe, model, lists, k, vbmi=name == "avx512", ordered=False)

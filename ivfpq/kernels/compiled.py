@@ -127,14 +127,17 @@ class Panels(NamedTuple):
 def search(
     x: Floats, nprobe: int, model: Model, lists: Lists, k: int, *, vbmi: bool, ordered: bool = True
 ) -> SearchResult:
-    """See `kernels.search`, or, with `ordered` false and no distances, `kernels.candidates`; `vbmi`: by AVX-512 VBMI."""
-    ready = _ready(model)
+    """See `kernels.search`; with `vbmi`, by AVX-512 VBMI. If not `ordered`, `kernels.candidates`: no distances."""
+    ready, kept = _ready(model), min(k, lists.ntotal)
     distances, ids = np.empty((len(x), k if ordered else 0), np.float32), np.empty((len(x), k), np.int64)
 
     def fill(x: Floats, distances: Floats, ids: Ids) -> None:
-        scan.search(*_arguments(ready, lists, x, nprobe, min(k, lists.ntotal), vbmi), distances, ids)
+        scan.search(*_arguments(ready, lists, x, nprobe, kept, vbmi), distances, ids)
 
-    _each(fill, ready, k, x, distances, ids)
+    if len(x) == 1:
+        fill(x, distances, ids)
+    else:
+        _each(fill, ready, k, x, distances, ids)
     return SearchResult(distances, ids)
 
 

@@ -96,7 +96,8 @@ def _tile(rows: int, columns: int) -> Any:
 
 
 COLUMNS = 4
-_two_rows, _one_row = _tile(2, COLUMNS), _tile(1, COLUMNS)
+ROWS = 4
+_rows, _one_row = _tile(ROWS, COLUMNS), _tile(1, COLUMNS)
 
 
 @entry
@@ -107,11 +108,11 @@ def _transform(task, x, y, first, last):
     whole = d_out // COLUMNS * COLUMNS if d % LANES == 0 else 0
     i = first
     while i < last:
-        rows = 2 if i + 1 < last else 1
+        rows = ROWS if i + ROWS <= last else 1
         at, out = address(x) + 4 * i * d, address(y) + 4 * i * d_out
         for j in range(0, whole, COLUMNS):
-            if rows == 2:
-                _two_rows(at, t.A + 4 * j * d, d, t.b + 4 * j, out + 4 * j, d_out)
+            if rows == ROWS:
+                _rows(at, t.A + 4 * j * d, d, t.b + 4 * j, out + 4 * j, d_out)
             else:
                 _one_row(at, t.A + 4 * j * d, d, t.b + 4 * j, out + 4 * j, d_out)
         for r in range(rows):
@@ -134,9 +135,12 @@ class Transform:
     def __call__(self, x: Floats) -> Floats:
         """float32 (n, d_in) -> float32 (n, d_out)."""
         x = writeable(np.ascontiguousarray(x))
-        y = np.empty((len(x), len(self._arrays[1])), np.float32)
-        count = x.size * y.shape[1] // WORTH_A_THREAD
-        spread(lambda first, last: _transform(self._task, x, y, first, last), len(x), count)
+        nq, y = len(x), np.empty((len(x), len(self._arrays[1])), np.float32)
+        if nq == 1:
+            _transform(self._task, x, y, 0, 1)
+        else:
+            count = x.size * y.shape[1] // WORTH_A_THREAD
+            spread(lambda first, last: _transform(self._task, x, y, first, last), nq, count)
         return y
 
 
@@ -445,7 +449,7 @@ class Store:
             there: bool = _rerank(self._task, x, rows, ids, order, first, last, distances, found, *room)
             return there
 
-        there = spread(work, nq, nq * width * d // WORTH_A_THREAD)
+        there = [work(0, 1)] if nq == 1 else spread(work, nq, nq * width * d // WORTH_A_THREAD)
         return SearchResult(distances, found) if all(there) else None
 
 
