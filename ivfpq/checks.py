@@ -13,6 +13,7 @@ Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
 Metric = Literal["l2", "ip", "cosine"]
 METRICS: tuple[str, ...] = get_args(Metric)
+_FLOAT = np.dtype(np.float32)
 
 
 class NotTrainedError(RuntimeError):
@@ -51,11 +52,12 @@ def as_vectors(x: Any, d: int, name: str = "x") -> Floats:
         raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
     if array.ndim != 2 or array.shape[1] != d:
         raise ValueError(f"{name} must have shape (n, {d}), got {array.shape}")
-    if array.dtype != np.float32 or not array.flags.c_contiguous:
+    if array.dtype != _FLOAT or not array.flags.c_contiguous:
         with np.errstate(over="ignore"):  # what overflows becomes infinite and is refused below
             array = np.ascontiguousarray(array, dtype=np.float32)
     # A finite sum of squares is the cheap proof; numbers beyond 1e19 need the other.
-    if math.isfinite(np.vdot(array, array)) or np.logical_and.reduce(np.isfinite(array), axis=None):
+    flat = array.reshape(-1)
+    if math.isfinite(flat.dot(flat)) or np.logical_and.reduce(np.isfinite(array), axis=None):
         return array
     finite = np.isfinite(array).all(axis=1)
     raise ValueError(

@@ -124,6 +124,10 @@ class IndexFlat:
         query, row, distance = self._candidates(x, lists, Shortlist(len(x), k))
         return best_k(query, distance, lists.ids(row), len(x), k, self.metric)
 
+    def candidates(self, x: Floats, k: int, nprobe: int | None, ids: Any, kernel: str) -> Ids:
+        """The ids that `search` gives. See `IndexIVFPQ.candidates`."""
+        return self.search(x, k, nprobe=nprobe, ids=ids).ids
+
     def range_search(self, xq: Any, radius: float, *, nprobe: int | None = None, ids: Any = None) -> RangeResult:
         """All vectors nearer than `radius` (more similar, for ip and cosine). See `IndexIVFPQ.range_search`."""
         x, lists = self._prepared(xq, nprobe, ids)

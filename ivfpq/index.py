@@ -252,6 +252,10 @@ class IndexIVFPQ:
         k = positive_int(k, "k")
         return kernels.search(*self._prepared(xq, nprobe, ids), k)
 
+    def candidates(self, x: Floats, k: int, nprobe: int | None, ids: Any, kernel: str) -> Ids:
+        """The ids that `search` gives, int64 (nq, k), in no order: for `IndexRefine`, which knows the active kernel."""
+        return kernels.candidates(*self._prepared(x, nprobe, ids), k, kernel)
+
     def range_search(self, xq: Any, radius: float, *, nprobe: int | None = None, ids: Any = None) -> RangeResult:
         """All vectors of the probed lists nearer than `radius` (for ip and cosine: more similar than it).
 

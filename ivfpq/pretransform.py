@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ivfpq.checks import Floats, Metric, as_metric, as_vectors
+from ivfpq.checks import Floats, Ids, Metric, as_metric, as_vectors
 from ivfpq.distances import RangeResult, SearchResult, normalised
 from ivfpq.flat import IndexFlat
 from ivfpq.index import IndexIVFPQ, IndexPQ
@@ -165,6 +165,14 @@ class IndexPreTransform:
         """The k nearest of each query (nq, d), among `ids` if given. See `IndexIVFPQ.search`."""
         found: SearchResult = self.index.search(self._transformed(xq, "xq"), k, nprobe=nprobe, ids=ids)
         return found if self._metric != "cosine" else SearchResult(_similarity(found.distances), found.ids)
+
+    def candidates(self, x: Floats, k: int, nprobe: int | None, ids: Any, kernel: str) -> Ids:
+        """The ids that `search` gives, in no order, for float32 (nq, d) that is known to be finite."""
+        x = normalised(x) if self._metric == "cosine" else x
+        for transform in self.transforms:
+            x = transform.apply(x, kernel)
+        found: Ids = self.index.candidates(x, k, nprobe, ids, kernel)
+        return found
 
     def range_search(self, xq: Any, radius: float, *, nprobe: int | None = None, ids: Any = None) -> RangeResult:
         """All vectors nearer than `radius` (more similar, for ip and cosine). See `IndexIVFPQ.range_search`."""

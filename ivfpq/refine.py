@@ -184,15 +184,16 @@ class IndexRefine:
 
     def search(self, xq: Any, k: int, *, nprobe: int | None = None, ids: Any = None) -> SearchResult:
         """The k nearest of the base's k * k_factor candidates of each query (nq, d). See `IndexIVFPQ.search`."""
-        xq, k = as_vectors(xq, self.d, "xq"), positive_int(k, "k")
+        xq, k, kernel = as_vectors(xq, self.d, "xq"), positive_int(k, "k"), kernels.active()
 
         def candidates() -> Ids:
-            wanted = min(k * self.k_factor, max(k, self.ntotal))
-            return self.base.search(xq, wanted, nprobe=nprobe, ids=ids).ids
+            wanted = min(k * self._k_factor, max(k, self.ntotal))
+            found: Ids = self.base.candidates(xq, wanted, nprobe, ids, kernel)
+            return found
 
         found, lists = self._consistent(candidates)
         x = self._scaled(xq)
-        if kernels.active() == "reference":
+        if kernel == "reference":
             return self._ranked(x, lists, self._rows(lists, found), found, k)
         store = self._compiled
         if store is None or store.lists is not lists:

@@ -95,11 +95,11 @@ class LinearTransform:
         self.A, self.b = A, b
         self._compiled = None
 
-    def apply(self, x: Floats) -> Floats:
-        """float32 (n, d_in) -> float32 (n, d_out), as the module defines it."""
+    def apply(self, x: Floats, kernel: str | None = None) -> Floats:
+        """float32 (n, d_in) -> float32 (n, d_out), as the module defines it. `kernel`: the active one, if known."""
         if self.A is None or self.b is None:
             raise NotTrainedError("the transform is not trained: call train first")
-        if kernels.active() != "reference":
+        if (kernel or kernels.active()) != "reference":
             if self._compiled is None:
                 self._compiled = importlib.import_module("ivfpq.kernels.exact").Transform(self.A, self.b)
             y: Floats = self._compiled(x)
@@ -247,7 +247,7 @@ class L2Norm:
     def train(self, x: Floats, rng: np.random.Generator, *, centred: bool = True) -> None:
         """Nothing to learn."""
 
-    def apply(self, x: Floats) -> Floats:
+    def apply(self, x: Floats, kernel: str | None = None) -> Floats:
         """float32 (n, d) -> float32 (n, d)."""
         return normalised(x)
 

@@ -21,6 +21,7 @@ from ivfpq.threads import threads
 
 MIN_CHUNK = 16  # queries searched together: so many are worth a thread,
 MAX_CHUNK = 256  # and so many still have room in the caches. Each list they share is read once for all of them
+MAX_WANTED = 1 << 13  # neighbours of all queries of a chunk: their candidates should stay in the second-level cache
 
 
 MODEL = np.dtype(
@@ -129,15 +130,20 @@ class Panels(NamedTuple):
         return cls(words, scale, squares, np.sqrt(loss))
 
 
-def search(x: Floats, nprobe: int, model: Model, lists: Lists, k: int, *, vbmi: bool) -> SearchResult:
-    """See `kernels.search`; with `vbmi`, by AVX-512 VBMI."""
-    ready = _ready(model)
-    distances, ids = np.empty((len(x), k), np.float32), np.empty((len(x), k), np.int64)
+def search(
+    x: Floats, nprobe: int, model: Model, lists: Lists, k: int, *, vbmi: bool, ordered: bool = True
+) -> SearchResult:
+    """See `kernels.search`; with `vbmi`, by AVX-512 VBMI. If not `ordered`, `kernels.candidates`: no distances."""
+    ready, kept = _ready(model), min(k, lists.ntotal)
+    distances, ids = np.empty((len(x), k if ordered else 0), np.float32), np.empty((len(x), k), np.int64)
 
     def fill(x: Floats, distances: Floats, ids: Ids) -> None:
-        scan.search(*_arguments(ready, lists, x, nprobe, min(k, lists.ntotal), vbmi), distances, ids)
+        scan.search(*_arguments(ready, lists, x, nprobe, kept, vbmi), distances, ids)
 
-    _each(fill, ready, x, distances, ids)
+    if len(x) == 1:
+        fill(x, distances, ids)
+    else:
+        _each(fill, ready, k, x, distances, ids)
     return SearchResult(distances, ids)
 
 
@@ -154,7 +160,7 @@ def range_search(x: Floats, nprobe: int, model: Model, lists: Lists, radius: flo
         return numbers[query], value if model.metric == "l2" else -value, id
 
     none = (np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.int64))
-    found = _each(answer, ready, x, np.arange(len(x)))
+    found = _each(answer, ready, 1, x, np.arange(len(x)))
     query, distance, ids = (np.concatenate(arrays) for arrays in zip(none, *found, strict=True))
     return within(query, distance, ids, len(x), radius, model.metric)
 
@@ -171,7 +177,7 @@ def writeable(x: Floats) -> Floats:
     return x if x.flags.writeable else x.copy()
 
 
-def _each(answer: Callable[..., Any], ready: Ready, *arrays: npt.NDArray[Any]) -> list[Any]:
+def _each(answer: Callable[..., Any], ready: Ready, k: int, *arrays: npt.NDArray[Any]) -> list[Any]:
     """What `answer` gives for each chunk of the arrays, which have a row for each query, in order of the chunks.
 
     Which queries are together does not change their answers.
@@ -180,7 +186,8 @@ def _each(answer: Callable[..., Any], ready: Ready, *arrays: npt.NDArray[Any]) -
     if nq == 1:
         return [answer(*arrays)]
     size = -(-nq // threads())
-    size = max(MIN_CHUNK, min(MAX_CHUNK, size + -size % TOGETHER, 4 * BLOCK // (ready.table[0] * ready.table[1])))
+    most = min(MAX_CHUNK, MAX_WANTED // k, 4 * BLOCK // (ready.table[0] * ready.table[1]))
+    size = max(MIN_CHUNK, min(size + -size % TOGETHER, most - most % TOGETHER))
     chunks = [[array[start : start + size] for start in range(0, nq, size)] for array in arrays]
     if nq <= size or threads() == 1:
         return list(map(answer, *chunks))

@@ -29,6 +29,7 @@ from ivfpq.kernels.vectors import (
     LANES,
     address,
     entry,
+    extent,
     float32_at,
     float64_at,
     fold,
@@ -50,7 +51,7 @@ F32 = np.float32
 WORTH_A_THREAD = 1 << 22  # multiplications: about half a millisecond
 
 TASK = np.dtype(
-    [(name, np.int64) for name in ("A", "b", "n", "d", "rows", "half", "l2", "stride", "sketch", "wide")]
+    [(name, np.int64) for name in ("A", "b", "n", "d", "rows", "half", "l2", "stride", "sketch", "wide", "steps")]
     + [("gamma", np.float64), ("floor", np.float64), (f"sources_{sources('exact', 'heaps', 'vectors')}", np.int8)]
 )
 """A transform: addresses of A and b. Re-ranking: addresses of the stored vectors (float32, or float16 if `half`), and
@@ -96,7 +97,8 @@ def _tile(rows: int, columns: int) -> Any:
 
 
 COLUMNS = 4
-_two_rows, _one_row = _tile(2, COLUMNS), _tile(1, COLUMNS)
+ROWS = 4
+_rows, _one_row = _tile(ROWS, COLUMNS), _tile(1, COLUMNS)
 
 
 @entry
@@ -107,11 +109,11 @@ def _transform(task, x, y, first, last):
     whole = d_out // COLUMNS * COLUMNS if d % LANES == 0 else 0
     i = first
     while i < last:
-        rows = 2 if i + 1 < last else 1
+        rows = ROWS if i + ROWS <= last else 1
         at, out = address(x) + 4 * i * d, address(y) + 4 * i * d_out
         for j in range(0, whole, COLUMNS):
-            if rows == 2:
-                _two_rows(at, t.A + 4 * j * d, d, t.b + 4 * j, out + 4 * j, d_out)
+            if rows == ROWS:
+                _rows(at, t.A + 4 * j * d, d, t.b + 4 * j, out + 4 * j, d_out)
             else:
                 _one_row(at, t.A + 4 * j * d, d, t.b + 4 * j, out + 4 * j, d_out)
         for r in range(rows):
@@ -134,9 +136,12 @@ class Transform:
     def __call__(self, x: Floats) -> Floats:
         """float32 (n, d_in) -> float32 (n, d_out)."""
         x = writeable(np.ascontiguousarray(x))
-        y = np.empty((len(x), len(self._arrays[1])), np.float32)
-        count = len(x) * x.shape[1] * y.shape[1] // WORTH_A_THREAD
-        spread(lambda first, last: _transform(self._task, x, y, first, last), len(x), count)
+        nq, y = len(x), np.empty((len(x), len(self._arrays[1])), np.float32)
+        if nq == 1:
+            _transform(self._task, x, y, 0, 1)
+        else:
+            count = x.size * y.shape[1] // WORTH_A_THREAD
+            spread(lambda first, last: _transform(self._task, x, y, first, last), nq, count)
         return y
 
 
@@ -173,25 +178,58 @@ def _widened(typingctx: Any, halves: Any, n: Any, out: Any) -> Any:
     return types.void(types.int64, types.int64, types.int64), codegen
 
 
-SKETCH = 4 * LANES  # bytes of which a sketch is a multiple: four sums that do not wait for each other
+SKETCH = 4 * LANES  # bytes of which a sketch is a multiple
+STEPS = 32767  # what the largest number of a query is when its numbers are cut to 16 bits
+
+
+@intrinsic
+def _cut(typingctx: Any, x: Any, n: Any, factor: Any, out: Any) -> Any:
+    """out[i] = x[i] * factor, cut to int16, for n float32, n a multiple of 16. `out` may be x."""
+
+    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        x, n, factor, out = args
+        words = ir.VectorType(_I16, LANES)
+        with cgutils.for_range_slice(b, i64(0), n, i64(LANES), _I64, inc=True) as (i, _):
+            v = b.fmul(load_vector(b, b.add(x, b.shl(i, i64(2))), _FLOATS), splat(b, factor, _FLOATS))
+            v = b.trunc(b.fptosi(v, _INTS), words)
+            b.store(v, b.inttoptr(b.add(out, b.shl(i, i64(1))), words.as_pointer()), align=2)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.float32, types.int64), codegen
 
 
 @intrinsic
 def _sketch_product(typingctx: Any, x: Any, sketch: Any, n: Any) -> Any:
-    """The sum of x[i] * sketch[i], in some order, fused or not, for n float32 and int8, n a multiple of SKETCH."""
+    """The sum of x[i] * sketch[i] for n int16 and int8, n a multiple of SKETCH. Each of 32 lanes adds n / 32 products.
+
+    Written so that LLVM finds the instruction that multiplies 16-bit numbers and adds neighbours: most processors have
+    one.
+    """
 
     def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
         x, sketch, n = args
-        fused = cgutils.get_or_insert_function(b.module, ir.FunctionType(_FLOATS, [_FLOATS] * 3), "llvm.fmuladd.v16f32")
-        sums = [cgutils.alloca_once_value(b, ir.Constant(_FLOATS, [0.0] * LANES)) for _ in range(SKETCH // LANES)]
+        words, wide = ir.VectorType(_I16, 2 * LANES), ir.VectorType(_I32, 2 * LANES)
+        parts = range(SKETCH // (2 * LANES))
+        sums = [cgutils.alloca_once_value(b, ir.Constant(_INTS, [0] * LANES)) for _ in parts]
         with cgutils.for_range_slice(b, i64(0), n, i64(SKETCH), _I64, inc=True) as (i, _):
-            for part, sum_ in enumerate(sums):
-                at = b.add(i, i64(part * LANES))
-                y = b.sitofp(load_vector(b, b.add(sketch, at), ir.VectorType(_I8, LANES)), _FLOATS)
-                b.store(b.call(fused, [load_vector(b, b.add(x, b.shl(at, i64(2))), _FLOATS), y, b.load(sum_)]), sum_)
-        return fold(b, functools.reduce(b.fadd, map(b.load, sums)))
+            for part, sum_ in zip(parts, sums, strict=True):
+                at = b.add(i, i64(2 * LANES * part))
+                u = b.sext(load_vector(b, b.add(x, b.shl(at, i64(1))), words), wide)
+                v = b.sext(load_vector(b, b.add(sketch, at), ir.VectorType(_I8, 2 * LANES)), wide)
+                products = b.mul(u, v)
+                even, odd = (
+                    b.shuffle_vector(products, products, ir.Constant(_INTS, list(range(side, 2 * LANES, 2))))
+                    for side in (0, 1)
+                )
+                b.store(b.add(b.load(sum_), b.add(even, odd)), sum_)
+        longs = ir.VectorType(_I64, LANES)
+        total = functools.reduce(b.add, [b.sext(b.load(sum_), longs) for sum_ in sums])
+        add_up = cgutils.get_or_insert_function(
+            b.module, ir.FunctionType(_I64, [longs]), "llvm.vector.reduce.add.v16i64"
+        )
+        return b.call(add_up, [total])
 
-    return types.float32(types.int64, types.int64, types.int64), codegen
+    return types.int64(types.int64, types.int64, types.int64), codegen
 
 
 SIZES = 32  # bytes behind it: float64 scale, |y| and |y - y'|, and room for one more
@@ -221,17 +259,18 @@ def _sketch(task, first, last):
 
 
 @entry
-def _rerank(task, x, rows, ids, first, last, distances, found, room, lower, candidates, values, numbers):
-    """Fill queries first to last - 1 of distances float32 and found int64, both (nq, k), as `Store.rerank` gives them.
+def _rerank(task, x, rows, ids, order, first, last, distances, found, room, floats, integers):
+    """Fill queries order[first:last] of distances float32 and found int64, both (nq, k), as `Store.rerank` gives them.
 
     Parameters
     ----------
     task : record array of type TASK, shape (1,)
     x : float32 array, shape (nq, d)
     rows, ids : int64 arrays, shape (nq, candidates)
+    order : int64 array, shape (nq,)
     room : float32 array, shape (d + SKETCH,)
         For a vector, with as many zeros behind it as a sketch has, or with 16 numbers of any value.
-    lower, candidates, values, numbers : float64 and int64 arrays, shapes (candidates,) and (k,), two of each
+    floats, integers : float64 and int64 arrays, shape (k + candidates,)
         Room, from Python: arrays made here take time to compile.
 
     Returns
@@ -240,8 +279,10 @@ def _rerank(task, x, rows, ids, first, last, distances, found, room, lower, cand
         False, and nothing else, if there is no such row.
     """
     t = task[0]
-    width, k = rows.shape[1], len(values)
-    for q in range(first, last):
+    width, k = rows.shape[1], found.shape[1]
+    values, numbers, lower, candidates = floats[:k], integers[:k], floats[k:], integers[k:]
+    for place in range(first, last):
+        q = order[place]
         at = address(x) + 4 * q * t.d
         count = 0
         for c in range(width):
@@ -251,7 +292,7 @@ def _rerank(task, x, rows, ids, first, last, distances, found, room, lower, cand
                 lower[count], candidates[count] = -np.inf, c
                 count += 1
         if t.sketch and count > k:
-            count = _screened(t, at, rows, q, room, values, numbers, lower, candidates, count)
+            count = _screened(t, x, rows, q, room, values, numbers, lower, candidates, count)
         n = 0
         for i in range(count):
             if n == k and lower[i] > values[0]:
@@ -274,23 +315,33 @@ def _rerank(task, x, rows, ids, first, last, distances, found, room, lower, cand
 def _screened(t, x, rows, q, room, uppers, spare, lower, candidates, count):
     """Put those candidates first that may be among the k best, in order of their lower bounds; returns how many.
 
+    The query is x' = unit * w with 16-bit numbers w, which the sketch is multiplied by without any rounding, and
+
+        |<x, y> - <x', y'>|  <=  |x| |y - y'| + |x - x'| |y'|,    |x - x'| < 1.01 unit sqrt(d)
+
     Parameters
     ----------
-    x : int
-        Address of the query.
+    x : float32 array, shape (nq, d)
+    q : int
+        The query's number.
     room : float32 array, shape (wide,) or more
-        For the query, with zeros behind it.
     uppers, spare : float64 and int64 arrays, shape (k,)
         Room for the smallest upper bounds.
     lower, candidates : float64 and int64 arrays
         Their first `count` numbers are changed.
     """
     for i in range(t.d):
-        room[i] = float32_at(x + 4 * i)
+        room[i] = x[q, i]
     for i in range(t.d, t.wide):
         room[i] = F32(0.0)
-    square = np.float64(sum_of_products(x, x, t.d))
+    query, at = address(room), address(x) + 4 * t.d * q
+    extent(query, t.wide, address(uppers))
+    largest = np.float64(max(-float32_at(address(uppers)), float32_at(address(uppers) + 4)))
+    unit = max(largest / t.steps, 1e-30)
+    _cut(query, t.wide, F32(1.0 / unit), query)
+    square = np.float64(sum_of_products(at, at, t.d))
     length = 1.001 * np.sqrt(square + t.floor)
+    rest = 1.01 * unit * np.sqrt(np.float64(t.d))
     held, step = 0, t.wide + SIZES
     for i in range(min(AHEAD, count)):
         prefetch(t.sketch + step * rows[q, candidates[i]], step)
@@ -298,23 +349,17 @@ def _screened(t, x, rows, q, room, uppers, spare, lower, candidates, count):
         if i + AHEAD < count:
             prefetch(t.sketch + step * rows[q, candidates[i + AHEAD]], step)
         sketch = t.sketch + step * rows[q, candidates[i]]
-        product = np.float64(_sketch_product(address(room), sketch, t.wide))
-        scale, reach, apart = (
-            float64_at(sketch + t.wide),
-            float64_at(sketch + t.wide + 8),
-            float64_at(sketch + t.wide + 16),
-        )
-        product *= scale
-        size = length * (reach + apart)
-        known = size < HUGE and size < HUGE * scale
+        sizes = sketch + t.wide
+        scale, reach, apart = float64_at(sizes), float64_at(sizes + 8), float64_at(sizes + 16)
+        product = np.float64(_sketch_product(query, sketch, t.wide)) * unit * scale
+        size, off = length * reach, length * apart + rest * (reach + apart)
         if t.l2:
-            size = 2.0 * (square + (reach + apart) ** 2)
-            known = known and size < HUGE
-            value, off = square + reach * reach - 2.0 * product, 2.0 * length * apart
+            size = 2.0 * (square + reach * reach)
+            value, off = square + reach * reach - 2.0 * product, 2.0 * off
         else:
-            value, off = -product, length * apart
-        off = 1.001 * off + t.gamma * size + 2.0 * t.floor * (1.0 + scale)
-        if not known:
+            value = -product
+        off = 1.001 * off + t.gamma * size + 2.0 * t.floor
+        if not size < HUGE:
             value, off = 0.0, np.inf
         lower[i] = value - off
         held = push_pair(address(uppers), address(spare), len(uppers), held, value + off, 0)
@@ -374,6 +419,7 @@ class Store:
         if lists.blocks.dtype != np.float32 or _mapped(lists.blocks):
             return
         task["wide"] = wide = -(-d // SKETCH) * SKETCH
+        task["steps"] = min(STEPS, (2**31 - 1) // (127 * wide // 32))  # sums of 32 bits must not overflow
         first = 0
         if before is not None and before.lists.blocks is lists.blocks:
             self._sketches, first = before._sketches, before.lists.ntotal
@@ -393,17 +439,22 @@ class Store:
             Rows of the store, -1 for no candidate.
         """
         x = writeable(x)
-        d, width = x.shape[1], rows.shape[1]
-        distances, found = np.empty((len(x), k), np.float32), np.empty((len(x), k), np.int64)
+        nq, d, width = *x.shape, rows.shape[1]
+        distances, found = np.empty((nq, k), np.float32), np.empty((nq, k), np.int64)
+        # Queries with the same largest row have many in common, by chance or not (min-wise hashing, Broder 1997), and
+        # those are still in a cache for the second one.
+        order = rows.max(axis=1, initial=-1).argsort(kind="stable") if nq > 1 else _FIRST
 
         def work(first: int, last: int) -> bool:
-            room = np.empty(d + SKETCH, F32)
-            heaps = np.empty(width), np.empty(width, np.int64), np.empty(k), np.empty(k, np.int64)
-            there: bool = _rerank(self._task, x, rows, ids, first, last, distances, found, room, *heaps)
+            room = np.empty(d + SKETCH, np.float32), np.empty(k + width), np.empty(k + width, np.int64)
+            there: bool = _rerank(self._task, x, rows, ids, order, first, last, distances, found, *room)
             return there
 
-        there = spread(work, len(x), len(x) * width * d // WORTH_A_THREAD)
+        there = [work(0, 1)] if nq == 1 else spread(work, nq, nq * width * d // WORTH_A_THREAD)
         return SearchResult(distances, found) if all(there) else None
+
+
+_FIRST = np.zeros(1, np.int64)
 
 
 def _mapped(array: Any) -> bool:

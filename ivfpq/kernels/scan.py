@@ -97,16 +97,17 @@ TILE = 4096  # vectors that are scanned for all their queries before the next on
 MANY = 256  # so many lists are worth a histogram in `_choose`,
 BINS = 512  # of so many bins
 CROWD = 8  # so many codes left to weigh in a block are worth scanning it again when theta has shrunk
-FIRST = 64  # so many neighbours wanted, or fewer, are worth looking for among the first 128 codes
+FIRST = 64  # so many neighbours, or fewer, are worth looking for among the first 128 codes, and keeping in a heap
+HALVINGS = 12  # of what the upper bounds range over, to find theta without one
 
 
 QUERY = np.dtype(
     [(name, np.int64) for name in ("floats", "bytes", "uppers", "k", "held")]
     + [(name, np.float64) for name in ("theta", "error", "step", "low")]
 )
-"""A query: addresses of its tables T, float32 (M, wide), and t8, uint8 (M, 256), and of a heap of its k smallest upper
-bounds, float64 (k,), of which it holds `held`; theta and E; the step of t8 and the sum of low_m. With k = 0, theta is
-fixed. (wide is ksub, in whole panels of 64.)"""
+"""A query: addresses of its tables T, float32 (M, wide), and t8, uint8 (M, 256), and of `held` of its smallest upper
+bounds, which for k <= FIRST are a heap, float64 (k,), and else float32, see `_shrink`; theta and E; the step of t8 and
+the sum of low_m. With k = 0, theta is fixed. (wide is ksub, in whole panels of 64.)"""
 
 CANDIDATE_BYTES = 32
 """A candidate: a float64 lower bound, and what it is a bound of: int64 row, list and query."""
@@ -123,6 +124,8 @@ may move (see `_make_room`), with how many there is room for, and how many there
 def search(vbmi, plain, model, lists, x, nprobe, kept, queries, rooms, distances, ids):
     """Fill distances float32 (nq, k) and ids int64 (nq, k), best first; missing ones as infinity and -1.
 
+    With distances (nq, 0), ids are those of the k best in no order: most are known without their defined distances.
+
     Parameters
     ----------
     vbmi, plain : True and None, or None and True
@@ -137,7 +140,7 @@ def search(vbmi, plain, model, lists, x, nprobe, kept, queries, rooms, distances
         To be filled in; arrays made by Python take no time to compile.
     """
     model_, lists_, room, vectors = model[0], lists[0], rooms[0], address(x)
-    nq, k = distances.shape
+    nq, k = ids.shape
     _scan(vbmi, plain, model_, lists_, vectors, nprobe, kept, np.inf, queries, room)
     by_query = memory(8 * (nq + 2) + 24 * room.n)
     _by_query(room, nq, by_query)
@@ -145,6 +148,11 @@ def search(vbmi, plain, model, lists, x, nprobe, kept, queries, rooms, distances
     sign = F32(1.0) if model_.metric == L2 else F32(-1.0)
     for q in range(nq):
         first, last = int64_at(by_query + 8 * q), int64_at(by_query + 8 * q + 8)
+        if distances.shape[1] == 0:
+            at, to = vectors + 4 * q * model_.d, address(ids) + 8 * q * k
+            for i in range(_members(model_, lists_, room, queries[q], at, order, first, last, kept, to), k):
+                ids[q, i] = -1
+            continue
         size = _best(model_, lists_, room, vectors + 4 * q * model_.d, order, first, last, kept)
         for rank in range(k):
             if rank < size:
@@ -191,6 +199,9 @@ def _scan(vbmi, plain, model, lists, x, nprobe, kept, theta, queries, room):
     room.found = memory(CANDIDATE_BYTES * room.size)
     _scan_nearest(vbmi, plain, model, lists, x, nprobe, kept, theta, queries, room)
     _scan_others(vbmi, plain, model, lists, nprobe, queries, room)
+    if kept > FIRST:
+        for q in range(nq):
+            _shrink(queries[q])
     _drop(room, queries)
 
 
@@ -211,15 +222,14 @@ def _furnish(room, model, nq, nprobe, kept, start):
     room.ends = room.a + 4 * TOGETHER * model.d  # float32 (M, 2), for `quantise`
     room.y = room.ends + 8 * model.M  # float32 (d,), for `_defined`
     room.tables = (room.y + 4 * model.d + 63) & ~63  # for each query what its record has the addresses of
-    room.end = (
-        room.tables + nq * _table_bytes(model, kept) + 64
-    )  # more, as `tables` may be rounded up by less elsewhere
+    # 64 more, as `tables` may be rounded up by less elsewhere.
+    room.end = room.tables + nq * _table_bytes(model, kept) + 64
 
 
 @inner
 def _table_bytes(model, kept):
     """Bytes of the tables of a query and of its upper bounds, so that tables stay aligned."""
-    return 256 * model.M + 4 * model.M * model.wide + ((8 * kept + 63) & ~63)
+    return 256 * model.M + 4 * model.M * model.wide + ((8 * (kept + 32) + 63) & ~63)
 
 
 @inner
@@ -617,10 +627,48 @@ def _weigh(model, lists, query, q, number, base, spread, block, row, found, n):
     put_int64(at + 24, q)
     upper = _upper(model, query, lower, spread)
     if upper < query.theta and query.k > 0:
-        query.held = push(query.uppers, query.k, query.held, upper)
-        if query.held == query.k:
-            query.theta = float64_at(query.uppers)
+        if query.k <= FIRST:
+            query.held = push(query.uppers, query.k, query.held, upper)
+            if query.held == query.k:
+                query.theta = float64_at(query.uppers)
+        else:
+            put_float32(query.uppers + 4 * query.held, F32(upper + abs(upper) * 2.0**-22))
+            query.held += 1
+            if query.held >= query.k + query.k // 2 and query.held & 63 == 0:
+                _shrink(query)
     return n + 1
+
+
+@inner
+def _shrink(query):
+    """Set theta to the k-th smallest of the upper bounds, or a little above, and keep k that do not exceed it.
+
+    In a heap of many, each bound would cost a walk through it.
+    """
+    if query.held < query.k:
+        return
+    low, high = float32_at(query.uppers), float32_at(query.uppers)
+    for i in range(query.held):
+        value = float32_at(query.uppers + 4 * i)
+        low, high = min(low, value), max(high, value)
+    for i in range(query.held, (query.held + 63) & ~63):
+        put_float32(query.uppers + 4 * i, F32(np.inf))
+    for _ in range(HALVINGS):
+        middle = F32(0.5) * low + F32(0.5) * high
+        count = np.uint64(0)
+        for first in range(0, query.held, 64):
+            count += ones(not_above(query.uppers + 4 * first, middle))
+        if count < np.uint64(query.k):
+            low = middle
+        else:
+            high = middle
+    held = 0
+    for i in range(query.held):
+        value = float32_at(query.uppers + 4 * i)
+        if value <= high and held < query.k:
+            put_float32(query.uppers + 4 * held, value)
+            held += 1
+    query.held, query.theta = held, min(query.theta, np.float64(high))
 
 
 @inner
@@ -687,6 +735,36 @@ def _best(model, lists, room, x, order, first, last, k):
         n = push_pair(room.values, room.numbers, k, n, value, _id(lists, row))
     sort_pairs(room.values, room.numbers, n)
     return n
+
+
+@inner
+def _members(model, lists, room, query, x, order, first, last, k, ids):
+    """Put the ids of the k best of one query's candidates, in no order, at address ids; returns how many there are.
+
+    The other parameters are as for `_best`. An upper bound below the (k + 1)-th smallest lower bound says that fewer
+    than k others can be as near.
+    """
+    count, far = last - first, order + 8 * room.n
+    held, n, doubtful = np.int64(0), np.int64(0), first
+    limit = np.inf
+    if count > k:  # a heap of the count - k largest lower bounds, the sign turned
+        for i in range(first, last):
+            lower = float64_at(room.found + CANDIDATE_BYTES * int64_at(order + 8 * i))
+            held = push(far, count - k, held, -lower if lower > -np.inf else np.inf)  # NaN says nothing
+        limit = -float64_at(far)
+    for i in range(first, last):
+        candidate = room.found + CANDIDATE_BYTES * int64_at(order + 8 * i)
+        row, number, _ = _whose(candidate)
+        if count <= k or _upper(model, query, float64_at(candidate), float64_at(model.step + 8 * number)) < limit:
+            put_int64(ids + 8 * n, _id(lists, row))
+            n += 1
+        else:
+            put_int64(order + 8 * doubtful, int64_at(order + 8 * i))
+            doubtful += 1
+    best = _best(model, lists, room, x, order, first, doubtful, k - n) if n < k else np.int64(0)
+    for i in range(best):
+        put_int64(ids + 8 * (n + i), int64_at(room.numbers + 8 * i))
+    return n + best
 
 
 @inner
