@@ -206,3 +206,16 @@ def test_a_query_along_what_the_panels_lose_finds_its_neighbour():
     x = (direction / np.sqrt(d)).astype(F)[None]
     assert index.search(x, 1).ids.tolist() == [[199]]
     check(index, x, 1, 1)
+
+
+def test_a_query_along_what_the_panels_lose_of_centroids_probes_the_nearest_list():
+    """One centroid is lost in the panels' rounding, another, half as near, is kept exactly."""
+    d = 256
+    step, direction = 1 / 32766, np.where(np.arange(d) % 3, 1, -1)
+    lost, kept, far = 0.49 * step * direction, step * direction * (np.arange(d) % 4 == 0), np.eye(d)[0]
+    index = IndexIVFPQ(d, 6, 1, 1)  # `far` gives the panels their step, and opposites keep the centre at the origin
+    index.install([lost, -lost, kept, -kept, far, -far], np.zeros((1, 2, d)))
+    index.add_codes(np.arange(6), np.zeros((6, 1), np.uint8), np.arange(6))
+    x = (direction / np.sqrt(d)).astype(F)[None]
+    assert index.search(x, 1, nprobe=1).ids.tolist() == [[0]]
+    check(index, x, 1, 1)

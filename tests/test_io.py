@@ -247,6 +247,19 @@ def test_no_bytes_whatever_crash_the_reader(data, saved_files, tmp_path_factory)
         load(path)
 
 
+def test_a_file_of_version_2_is_read(tmp_path, monkeypatch):
+    """It had no terms with residual quantizers."""
+    index, path = ivfrq("l2"), tmp_path / "a.index"
+    described, arrays = index.state()
+    bare = {**arrays, "codes": np.ascontiguousarray(arrays["codes"][:, : index.M])}
+    with monkeypatch.context() as patch:
+        patch.setattr("ivfpq.io.VERSION", "2")
+        patch.setattr(IndexIVFRQ, "state", lambda self: (described, bare))
+        save(index, path)
+    for name, array in load(path, mmap=True).state()[1].items():
+        np.testing.assert_array_equal(array, arrays[name])
+
+
 def forged(path, change, *, data=None):
     """The file with its header changed by `change(entries)` and both sums made right again: a liar, not an accident."""
     raw = path.read_bytes()
@@ -279,7 +292,7 @@ def shape(name, value):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda e: e["__metadata__"].update(version="1"), "version 1 .* reads 2: build it again"),
+        (lambda e: e["__metadata__"].update(version="1"), "version 1 .* reads 2 and 3: build it again"),
         (lambda e: e["__metadata__"].update(kind="IndexHNSW"), "unknown kind 'IndexHNSW'"),
         (lambda e: e["__metadata__"].update(format="other"), "not an index file"),
         (lambda e: e["__metadata__"].update(parameters="[]"), "do not fit together"),

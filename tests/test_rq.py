@@ -142,7 +142,7 @@ def test_every_distance_is_the_defined_one(index):
     found = index.search(q, 300, nprobe=NLIST)
     for x, distances, ids in zip(asked, *found, strict=True):
         rows = index.lists.find(view, ids)
-        codes = view.codes(rows)
+        codes = view.codes(rows)[:, : index.M]
         for distance, number, y in zip(distances, view.list_numbers(rows), index.pq.decode(codes), strict=True):
             c = index.centroids[number]
             if index.metric == "ip":
@@ -189,6 +189,14 @@ def test_update_is_remove_and_add(index):
     with pytest.raises(ValueError, match="distinct"):
         index.update([1, 1], x[:2])
     assert same(index.search(q, 300, nprobe=NLIST), other.search(q, 300, nprobe=NLIST))
+
+
+def test_codes_without_terms_as_in_files_of_version_2_get_theirs(index):
+    parameters, arrays = index.state()
+    bare = {**arrays, "codes": np.ascontiguousarray(arrays["codes"][:, : index.M])}
+    for name, array in IndexIVFRQ.from_state(parameters, bare).state()[1].items():
+        np.testing.assert_array_equal(array, arrays[name])
+    assert index.lists.width == index.M + 2 * (index.metric != "ip")
 
 
 def test_merging_needs_the_same_kind_and_training(trained):
