@@ -142,7 +142,7 @@ def keep_for_docs(figure: Figure, file: str, store: FeatureStore) -> None:
 
 def show_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Show a table; columns that begin with a number are set to the right."""
-    sides = [" ---: " if str(cell)[:1].isdigit() else " --- " for cell in rows[0]]
+    sides = ["---:" if str(cell)[:1].isdigit() else "---" for cell in rows[0]]
     lines = [header, sides, *([_text(cell) for cell in row] for row in rows)]
     display(Markdown("\n".join(f"| {' | '.join(line)} |" for line in lines)))
 
