@@ -68,7 +68,7 @@ def open_encoder(kind: str, store: FeatureStore, folder: Path) -> Encoder:
     """
     if kind in ("resnet50", "efficientnet-lite0"):
         if kind == "resnet50":
-            _need_imagenet("")
+            _need_imagenet("its weights are ")
         return create_encoder(kind)
     path = trained_file(kind, store, folder)
     if not path.is_file():
@@ -164,7 +164,7 @@ def _need_imagenet(what: str) -> None:
     from features.encoders.resnet50 import cached_weights
 
     if cached_weights() is None:
-        raise EncoderError(f"{what}not on this machine; python -m features.extract --encoder resnet50 downloads them")
+        raise EncoderError(f"{what}not on this machine; --encoder resnet50 on a command line downloads them")
 
 
 def _training(kind: str, store: FeatureStore, path: Path) -> Training:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ sys.path.insert(0, str(ROOT))  # Jupyter starts a notebook in its own folder, fr
 import matplotlib.pyplot as plt
 import numpy as np
 import PIL.Image
-from IPython.display import Image, display
+from IPython.display import Image, Markdown, display
 from matplotlib.figure import Figure
 
 from features.images import decode_image
@@ -25,6 +26,7 @@ DEMO = "demo"
 COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
 RIGHT, WRONG, PLAIN = COLORS[2], COLORS[1], "#9a9aa2"
 
+warnings.filterwarnings("ignore", message="IProgress not found")  # of tqdm: no notebook shows a progress bar
 plt.rcParams.update(
     {
         "axes.grid": True,
@@ -63,27 +65,28 @@ def open_collection(name: str) -> FeatureStore:
     return store
 
 
-def thumbnail(path: Path, side: int) -> np.ndarray:
-    """A picture no larger than `side` pixels either way, uint8 (h, w, 3)."""
-    picture = PIL.Image.fromarray(decode_image(path, min_side=side))
+def thumbnail(picture: Path | np.ndarray, side: int) -> np.ndarray:
+    """A picture file, or uint8 (h, w, 3), no larger than `side` pixels either way."""
+    pixels = picture if isinstance(picture, np.ndarray) else decode_image(picture, min_side=side)
+    picture = PIL.Image.fromarray(pixels)
     picture.thumbnail((side, side))
     return np.asarray(picture)
 
 
 def picture_rows(
     store: FeatureStore,
-    rows: Sequence[Sequence[int]],
+    rows: Sequence[Sequence[int | np.ndarray]],
     *,
     titles: Sequence[str] = (),
     captions: Sequence[Sequence[str]] = (),
     colors: Sequence[Sequence[str]] = (),
-    side: int = 80,
+    side: int = 72,
 ) -> None:
     """Show pictures of a collection in rows, as one small JPEG.
 
     Parameters
     ----------
-    rows : sequences of ids
+    rows : sequences of ids, or of pictures themselves, uint8 (h, w, 3)
         A negative id leaves its place empty.
     titles : one for each row, at its left
     captions, colors : as `rows`
@@ -99,13 +102,13 @@ def picture_rows(
     figure = Figure(figsize=(size[0] * side / dots, size[1] * side / dots), layout="none")
     axes = figure.add_axes((0, 0, 1, 1))
     axes.axis("off")
-    for row, ids in enumerate(rows):
+    for row, pictures in enumerate(rows):
         if titles:
             axes.text(0.05, row * high + 0.5, titles[row], va="center", fontsize=7.5, wrap=False)
-        for column, id in enumerate(ids):
-            if id < 0:
+        for column, one in enumerate(pictures):
+            if not isinstance(one, np.ndarray) and one < 0:
                 continue
-            picture = thumbnail(store.items[id].path, side)
+            picture = thumbnail(one if isinstance(one, np.ndarray) else store.items[one].path, side)
             h, w = picture.shape[0] / side, picture.shape[1] / side
             x, y = margin + wide * (column + 0.5), high * row + wide / 2
             axes.imshow(picture, extent=(x - w / 2, x + w / 2, y + h / 2, y - h / 2), aspect="auto", zorder=1)
@@ -113,15 +116,20 @@ def picture_rows(
                 frame = plt.Rectangle((x - w / 2, y - h / 2), w, h, fill=False, lw=2.5, ec=colors[row][column])
                 axes.add_patch(frame)
             if captions:
-                axes.text(x, y + 0.56, captions[row][column], ha="center", va="top", fontsize=6.5)
+                axes.text(x, y + 0.56, shorten(captions[row][column]), ha="center", va="top", fontsize=6.5)
     axes.set(xlim=(0, size[0]), ylim=(size[1], 0))  # each picture has moved them
     show_jpeg(figure, dpi=dots)
 
 
-def show_jpeg(figure: Figure, *, dpi: int = 80) -> None:
-    """Show a figure made of photographs as JPEG, in which it takes a fraction of a PNG's bytes."""
+def shorten(text: str) -> str:
+    """A caption that fits below a picture."""
+    return text if len(text) <= 15 else f"{text[:14]}…"
+
+
+def show_jpeg(figure: Figure, *, dpi: int = 90) -> None:
+    """Show a figure of photographs, or of thousands of points, as JPEG: it takes a fraction of a PNG's bytes."""
     data = io.BytesIO()
-    figure.savefig(data, format="jpeg", dpi=dpi, pil_kwargs={"quality": 82, "optimize": True})
+    figure.savefig(data, format="jpeg", dpi=dpi, pil_kwargs={"quality": 75, "optimize": True})
     plt.close(figure)
     display(Image(data.getvalue(), format="jpeg"))
 
@@ -129,4 +137,17 @@ def show_jpeg(figure: Figure, *, dpi: int = 80) -> None:
 def keep_for_docs(figure: Figure, file: str, store: FeatureStore) -> None:
     """Write a figure into ``docs/``, if it is one of Caltech101: the documentation shows no other."""
     if store.manifest["dataset"] == "caltech101":
-        figure.savefig(ROOT / "docs" / file, dpi=110, pil_kwargs={"optimize": True})
+        figure.savefig(ROOT / "docs" / file, dpi=100, pil_kwargs={"optimize": True, "quality": 85})
+
+
+def show_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Show a table; columns that begin with a number are set to the right."""
+    sides = ["---:" if str(cell)[:1].isdigit() else "---" for cell in rows[0]]
+    lines = [header, sides, *([_text(cell) for cell in row] for row in rows)]
+    display(Markdown("\n".join(f"| {' | '.join(line)} |" for line in lines)))
+
+
+def _text(cell: object) -> str:
+    if isinstance(cell, float):
+        return f"{cell:.3f}"
+    return f"{cell:,}" if isinstance(cell, int) else str(cell)

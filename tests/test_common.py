@@ -62,6 +62,28 @@ def test_rows_show_the_pictures_they_name(common, shown):
             np.testing.assert_allclose(found, middle(own, own.shape[0] / 2, own.shape[1] / 2), atol=12)
 
 
+def test_a_row_may_hold_pictures_themselves_with_lines_and_frames(common, shown):
+    store = common.open_collection("demo")
+    red = np.full((30, 60, 3), (200, 0, 0), np.uint8)
+    common.picture_rows(store, [[red, 5]], titles=["row"], captions=[["a" * 40, "b"]], colors=[["#000000", "#00ff00"]])
+    picture = np.asarray(Image.open(io.BytesIO(shown[0])), dtype=int)
+    assert ((picture[:, :, 0] > 150) & (picture[:, :, 1:].max(2) < 60)).sum() > 1000
+    assert ((picture[:, :, 1] > 150) & (picture[:, :, ::2].max(2) < 110)).any()
+    assert len(common.shorten("a" * 40)) == len(common.shorten("a" * 15)) == 15
+
+
+def test_a_table_says_what_it_is_given(common, monkeypatch):
+    tables = []
+    monkeypatch.setattr(common, "display", lambda table: tables.append(table.data))
+    common.show_table(["encoder", "d", "mAP", "zeros"], [("pixels", 3072, 0.12345, "4.1%"), ("other", "", "", "")])
+    assert tables[0].splitlines() == [
+        "| encoder | d | mAP | zeros |",
+        "| --- | ---: | ---: | ---: |",
+        "| pixels | 3,072 | 0.123 | 4.1% |",
+        "| other |  |  |  |",
+    ]
+
+
 def test_docs_show_caltech101_alone(common, workspace):
     store = common.open_collection("demo")
     (workspace / "docs").mkdir(exist_ok=True)

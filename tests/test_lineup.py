@@ -62,7 +62,7 @@ def no_resnet50(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
-        ("resnet50", "^not on this machine; .* --encoder resnet50 downloads them"),
+        ("resnet50", "^its weights are not on this machine; --encoder resnet50"),
         ("resnet50-finetuned", "^training would begin with ImageNet's weights, which are not on this machine"),
         (
             "resnet50-scratch",
