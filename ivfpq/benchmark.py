@@ -15,7 +15,7 @@ How it is measured:
 * What is not installed, does not know a factory string or fails is named with the reason, and the others go on.
 
 To add an engine, derive a class from `Engine` and put it into `ENGINES`. `benchmark_studies` holds measurements that
-are more than one comparison; so do `benchmark_growth`, `benchmark_kmeans` and `benchmark_codes`, for the notebooks.
+are more than one comparison.
 """
 
 from __future__ import annotations
