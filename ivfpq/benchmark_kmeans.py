@@ -11,7 +11,7 @@ import numpy as np
 
 from ivfpq import IndexFlat
 from ivfpq.benchmark import Spread
-from ivfpq.benchmark_report import markdown, short, spread
+from ivfpq.benchmark_report import markdown, spread
 from ivfpq.checks import Floats
 from ivfpq.kmeans import ITERATIONS, MAX_POINTS_PER_CENTROID, kmeans
 
@@ -113,9 +113,8 @@ def kmeans_table(done: list[Clustered]) -> str:
             row.seeding,
             "-".join(map(str, sorted({min(row.iterations), max(row.iterations)}))),
             spread(Spread.of(row.seconds)),
-            short(Spread.of(row.seconds).median / Spread.of(row.iterations).median, 1e-3),
             " - ".join(f"{value:.5f}" for value in (min(row.objective), max(row.objective))),
         ]
         for row in done
     ]
-    return markdown("k-means of|seeds|iterations|seconds|ms/iteration|mean squared distance", rows, left=2)
+    return markdown("k-means of|seeds|iterations|seconds, seeding and all|mean squared distance", rows, left=2)

@@ -29,7 +29,7 @@ HELD_OUT = "Times are around the library's call alone; recall counts ties."
 COLOURS = dict(
     zip(ENGINES, cycle(["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00", "#7F7F7F"]))
 )
-STYLES = ("o-", "s--", "^:", "D-.", "v-", "P--", "X:")  # for its factory strings and variants, one after the other
+STYLES = ("o-", "s--", "^:", "D-.", "v-", "P--", "X:")  # for factory strings and variants, one after the other
 
 
 # --- machine --------------------------------------------------------------------------------------------------------
@@ -384,16 +384,16 @@ def draw_rounds(ax: Any, values: Sequence[float], rounds: Sequence[Sequence[floa
 
 
 def lines(subjects: Sequence[Subject]) -> dict[Subject, Arguments]:
-    """How each is drawn: colour by engine, marks and dashes by what was built; ours stand out."""
+    """How each is drawn: colour by engine, marks and dashes by what it built, equal for all engines; ours stand out."""
+    built = list(dict.fromkeys((subject.factory, subject.variant) for subject in subjects))
     styles: dict[Subject, Arguments] = {}
     for subject in subjects:
-        before = sum(other.engine == subject.engine for other in styles)
-        marker, dashes = STYLES[before % len(STYLES)][0], STYLES[before % len(STYLES)][1:]
+        style = STYLES[built.index((subject.factory, subject.variant)) % len(STYLES)]
         ours = subject.engine == "ivfpq"
         styles[subject] = {
             "color": COLOURS[subject.engine],
-            "marker": marker,
-            "linestyle": dashes,
+            "marker": style[0],
+            "linestyle": style[1:],
             "linewidth": 2.6 if ours else 1.4,
             "markersize": 7 if ours else 5,
             "zorder": 3 if ours else 2,

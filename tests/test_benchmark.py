@@ -329,6 +329,13 @@ class TestReport:
         ]
         assert "none" in benchmark_report.fastest(a_comparison(data), [1.1])
 
+    def test_engines_differ_in_colour_and_factories_in_marks(self):
+        subjects = [Subject(engine, factory) for engine in ("ivfpq", "faiss") for factory in ("Flat", "IVF4,PQ4")]
+        styles = benchmark_report.lines(subjects)
+        looks = [(styles[subject]["color"], styles[subject]["marker"]) for subject in subjects]
+        assert len(set(looks)) == 4
+        assert [mark for _, mark in looks] == [looks[0][1], looks[1][1]] * 2
+
     def test_numbers_have_three_digits(self):
         numbers = {1234567: "1,234,567", 123.456: "123", 1.23456: "1.23", 0.0123456: "0.0123", 0: "0", 1e-9: "0"}
         assert {value: benchmark_report.short(value) for value in numbers} == numbers

@@ -49,5 +49,4 @@ def test_points_that_some_would_leave_out_are_refused():
 def test_the_table_shows_the_spread():
     text = kmeans_table([Clustered("ours", "k-means++", [25, 25, 25], [1.0, 2.0, 4.0], [0.5, 0.25, 0.75])])
     assert "2.00 (1.00-4.00)" in text
-    assert "80.0" in text  # ms an iteration
     assert "0.25000 - 0.75000" in text
