@@ -23,6 +23,9 @@ from typing import Any
 if __package__ in (None, ""):  # started as a script: Python put this folder on the path, the packages lie beside it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from gradio_app import quick_start  # noqa: F401  (imports Gradio, and so comes first)
+
+# isort: split
 import gradio as gr
 import numpy as np
 
@@ -48,6 +51,9 @@ logger = logging.getLogger(__name__)
 COLLECTIONS = Path("collections")
 WARM_UP_AFTER = 4.0  # seconds: the first page that is opened comes before
 MAX_CACHE = 2 * 2**30  # bytes of uploads that are kept
+# Gradio asks matplotlib for its backend at every event: finding out which there are would import all of it. And after
+# every event of its queue it would compute statistics of the last 10,000, with pandas.
+ENVIRONMENT = {"MPLBACKEND": "agg", "GRADIO_ANALYTICS_CACHE_FREQUENCY": str(10**9)}
 _WATCH = (Path(__file__).parent / "static" / "watch.js").read_text(encoding="utf-8")
 
 Engines = Mapping[str, SearchEngine] | Iterable[SearchEngine]
@@ -206,6 +212,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     # Uploads lie in a folder that is this server's own and goes with it, unless the environment names one.
     if "GRADIO_TEMP_DIR" not in os.environ:
         os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="reverse-image-search-")

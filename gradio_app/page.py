@@ -24,7 +24,19 @@ SESSIONS = 500  # visitors whose pictures are remembered at a time; Gradio's own
 
 # How a listener without a progress bar is bound. Private: callable from the page only, and not listed in an API.
 # always_last: of clicks that come faster than answers the last one counts. By default it would be dropped.
-QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "always_last"}
+# No queue: the answer comes with the request itself. Through Gradio's queue it would take a second request that waits
+# for it and a round of bookkeeping, several times the work of a search.
+# No pre- and postprocessing: the values of our components are what the page sends and what it shows, and Gradio would
+# send each of them to another thread and back to find that out. So handlers cannot rely on a value being one of the
+# choices that the page offers.
+QUIET: dict[str, Any] = {
+    "api_visibility": "private",
+    "show_progress": "hidden",
+    "trigger_mode": "always_last",
+    "queue": False,
+    "preprocess": False,
+    "postprocess": False,
+}
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """Many sessions of the page at once: nobody gets what another asked for."""
 
-import asyncio
-
 import pytest
 
 from gradio_app.app import build_app
@@ -22,7 +20,7 @@ def url(engine):
 
 
 def test_fifty_visitors_get_their_own_answers(url, engine):
-    report = asyncio.run(measure(url, [engine], sessions=50, searches=100, crops=0.1, alone=5))
+    report = measure(url, [engine], sessions=50, searches=100, crops=0.1, alone=5)
     assert report.mixed_up == []
     assert len(report.together) == 100
     assert "answers mixed up    0" in str(report)
@@ -34,13 +32,17 @@ def test_a_wrong_answer_would_be_noticed(url, engine, monkeypatch):
         return Question(right.collection, right.image_id, right.box, right.answer[::-1])
 
     monkeypatch.setattr("gradio_app.load_test.ask", swapped)
-    report = asyncio.run(measure(url, [engine], sessions=2, searches=4, crops=0, alone=1))
+    report = measure(url, [engine], sessions=2, searches=4, crops=0, alone=1)
     assert len(report.mixed_up) >= 4
     assert "not (" in str(report)
 
 
 def test_report_says_how_long_they_wait():
-    text = str(Report(10, seconds=2, alone=[10, 10, 10], together=[40] * 99 + [100], memory=[500, 510]))
-    assert "10 visitors, 100 searches in 2 s" in text
-    assert "p95 is 4.0 times one visitor's median" in text
+    report = Report(10, seconds=2, alone=[10, 10, 10], together=[40] * 99 + [100], memory=[500, 510])
+    report.alone_switches, report.switches = [20], [60, 60]
+    text = str(report)
+    assert "10 visitors" in text
+    assert "100 searches in 2 s: 50.0 a second" in text
+    assert "all: median 40.0 ms, p95 40.0 ms, 4.0 times the one's median" in text
+    assert "another collection  one visitor alone: median 20.0 ms" in text
     assert "500 510" in text

@@ -62,7 +62,7 @@ def search_tab(library: Library, shared: Shared) -> SearchTab:
     first = library.first()
     collection, visit = shared.collection, shared.visit
     # What the box on the page is, filled in by the browser as it sends an event (READ_BOX).
-    box = gr.Textbox(visible=False)
+    box = gr.Textbox(visible=False, elem_id="ris-box")
 
     with gr.Row(elem_id="ris-search"):
         with gr.Column(elem_id="ris-query", scale=0, min_width=340):
@@ -197,12 +197,13 @@ def search_tab(library: Library, shared: Shared) -> SearchTab:
             raise sorry("Choose a picture to search with first.")
         engine = engine_of(library, name)
         approximate = engine_key != "exact"
+        shown = min(max(int(k), 1), MAX_RESULTS)
         ask = Ask(
             collection=name,
             engine=engine_key,
-            k=int(k),
-            page=int(k),
-            nprobe=int(lists) if lists is not None and approximate and engine.nlist is not None else None,
+            k=shown,
+            page=shown,
+            nprobe=max(int(lists), 1) if lists is not None and approximate and engine.nlist is not None else None,
             rerank=bool(again) and approximate,
             labels=tuple(wanted or ()),
             cutoff=_number(worst),
@@ -280,8 +281,8 @@ def search_tab(library: Library, shared: Shared) -> SearchTab:
             visible=approximate
         )
 
-    # preprocess=False: the file as it is, same bytes and same content hash. gr.Image would decode and re-encode it.
-    upload.input(on_upload, [visit, upload], [picture, upload], preprocess=False, **QUIET)
+    # QUIET leaves the file as it is, same bytes and same content hash. Preprocessed, gr.Image would re-encode it.
+    upload.input(on_upload, [visit, upload], [picture, upload], **QUIET)
     gr.on(
         [address.submit, fetch.click],
         on_address,
@@ -296,12 +297,7 @@ def search_tab(library: Library, shared: Shared) -> SearchTab:
     picture.remove(on_remove, visit, picture, **QUIET)
 
     # One listener for every way to ask for a search; static/crop.js knows them.
-    searching: Any = {
-        "api_visibility": "private",
-        "show_progress": "minimal",
-        "show_progress_on": status,
-        "trigger_mode": "always_last",
-    }
+    searching: Any = {**QUIET, "show_progress": "minimal", "show_progress_on": status}
     found = [results, status, last_view, recent]
     picture.go(
         on_search,
