@@ -438,7 +438,27 @@ def test_labels_and_names_are_inert(page, odd):
     for use, name in zip(page.locator("#ris-examples .ris-use").all(), HOSTILE_NAMES, strict=True):
         use.click()
         page.wait_for_function("name => document.querySelector('.ris-name').textContent === name", arg=name)
+    for use in reversed(page.locator("#ris-examples .ris-use").all()):  # and as quickly as one can
+        use.click()
+    page.wait_for_function("name => document.querySelector('.ris-name').textContent === name", arg=HOSTILE_NAMES[0])
     assert page.locator(".html-container .error-container").count() == 0
+
+
+def test_the_last_of_quick_clicks_counts(page, server):
+    """All at once, so that every click but the first comes before its answer."""
+    names = [page.locator("#ris-examples .ris-use").nth(i).get_attribute("aria-label") for i in range(5)]
+    page.evaluate("[...document.querySelectorAll('#ris-examples .ris-use')].slice(0, 5).forEach(b => b.click())")
+    page.wait_for_function("label => label.endsWith(document.querySelector('.ris-name')?.textContent)", arg=names[4])
+    page.wait_for_timeout(300)
+    assert names[4].endswith(page.locator(".ris-name").inner_text())
+    search(page)
+    page.evaluate("[...document.querySelectorAll('#ris-results .ris-use')].slice(0, 5).forEach(b => b.click())")
+    wanted = found(page)[4]
+    name = server[1].store.items[wanted].path.name
+    page.wait_for_function("name => document.querySelector('#ris-last')?.textContent.includes(name)", arg=name)
+    page.wait_for_timeout(300)
+    assert page.locator(".ris-name").inner_text() == name
+    assert wanted not in found(page)
 
 
 def test_enlarge_and_download(page, server):
