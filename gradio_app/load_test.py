@@ -134,7 +134,7 @@ class Visitor:
         self.name = name
         self.fields: dict[str, Any] = {}  # what is on the page, where it is no longer as it was opened
         self._connections: list[HTTPConnection] = []
-        self._asked = 0.0
+        self._asked: list[float] = []  # when each of them was last used
 
     def send(self, trigger: str, **extra: Any) -> tuple[float, list[list[Any]]]:
         """What the page sends when something happens, to all who listen at once.
@@ -151,18 +151,21 @@ class Visitor:
             data = [self.fields.get(name, value) for name, value in event.inputs]
             body = {"fn_index": event.index, "data": data, "session_hash": self.name, **extra}
             bodies.append(json.dumps(body).encode())
-        if time.monotonic() - self._asked > KEEP_ALIVE:
-            self.close()
         while len(self._connections) < len(bodies):
             self._connections.append(HTTPConnection(*self.address, timeout=120))
+            self._asked.append(0.0)
         asked = self._connections[: len(bodies)]
+        now = time.monotonic()
+        for connection, at in zip(asked, self._asked, strict=False):
+            if now - at > KEEP_ALIVE:
+                connection.close()  # the request will open it again
+        self._asked[: len(bodies)] = [now] * len(bodies)
         started = time.perf_counter()
         for connection, content in zip(asked, bodies, strict=True):
             connection.request("POST", "/gradio_api/run/predict", content, {"Content-Type": "application/json"})
         replies = [connection.getresponse() for connection in asked]
         contents = [reply.read() for reply in replies]
         took = (time.perf_counter() - started) * 1e3
-        self._asked = time.monotonic()
         for reply, content in zip(replies, contents, strict=True):
             if reply.status != 200:
                 raise RuntimeError(f"{trigger}: {reply.status} {content[:200]!r}")
