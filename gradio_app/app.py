@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import ctypes
 import logging
 import os
 import shutil
@@ -119,8 +120,8 @@ def build_app(engines: Engines, *, manage: Path | None = None) -> SearchPage:
                     manage_tab(library, shared, workshop)
         searching.take(gallery)
 
-        def on_changed(name: str) -> gr.Dropdown:
-            return gr.Dropdown(**_chooser(library, name))
+        def on_changed(name: str) -> dict[str, Any]:
+            return gr.update(**_chooser(library, name))
 
         watch.changed(on_changed, collection, collection, **QUIET)
 
@@ -214,6 +215,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    _share_arenas()
     # Uploads lie in a folder that is this server's own and goes with it, unless the environment names one.
     if "GRADIO_TEMP_DIR" not in os.environ:
         os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="reverse-image-search-")
@@ -245,6 +247,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     sys.stdout.flush()
     page.block_thread()
     return 0
+
+
+def _share_arenas() -> None:
+    """Let all threads share two of glibc's arenas; other systems have none.
+
+    By default each of the server's 40 threads comes to keep the memory of its largest pictures in an arena of its own.
+    """
+    with suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).mallopt(-8, 2)  # M_ARENA_MAX
 
 
 def _warm_up(engines: Sequence[SearchEngine]) -> None:

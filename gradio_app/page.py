@@ -29,6 +29,8 @@ SESSIONS = 500  # visitors whose pictures are remembered at a time; Gradio's own
 # No pre- and postprocessing: the values of our components are what the page sends and what it shows, and Gradio would
 # send each of them to another thread and back to find that out. So handlers cannot rely on a value being one of the
 # choices that the page offers.
+# What a handler changes of a component it says by `gr.update`: of a component that it made itself Gradio would take the
+# arguments only, and make it once more.
 QUIET: dict[str, Any] = {
     "api_visibility": "private",
     "show_progress": "hidden",
@@ -103,6 +105,14 @@ class SearchPage(gr.Blocks):
         if _names_remote_file(inputs):
             raise sorry("Pictures from the web are opened through the address field only.")
         return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
+
+    async def postprocess_data(self, block_fn: Any, predictions: Any, state: Any) -> Any:
+        outputs = await super().postprocess_data(block_fn, predictions, state)
+        # An update replaces the component in the visitor's session by one of a new id, and under that it would be kept
+        # as well when it is next an input: the session would grow with every change of the collection.
+        for block in block_fn.outputs if state else ():
+            state.blocks_config.blocks[block._id]._id = block._id
+        return outputs
 
 
 def sorry(sentence: str) -> gr.Error:

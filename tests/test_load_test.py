@@ -1,10 +1,16 @@
 """Many sessions of the page at once: nobody gets what another asked for."""
 
+import gc
+from collections import Counter
+from pathlib import Path
+
 import pytest
+from gradio.blocks import Block
 
 from gradio_app.app import build_app
 from gradio_app.engine import SearchEngine
 from gradio_app.load_test import Question, Report, ask, measure
+from gradio_app.visit import Query
 
 
 @pytest.fixture(scope="module")
@@ -13,10 +19,16 @@ def engine(demo_collection):
 
 
 @pytest.fixture(scope="module")
-def url(engine):
+def page(engine):
     page = build_app([engine])
-    yield page.launch(prevent_thread_lock=True, quiet=True)[1]
+    page.launch(prevent_thread_lock=True, quiet=True)
+    yield page
     page.close()
+
+
+@pytest.fixture(scope="module")
+def url(page):
+    return page.local_url
 
 
 def test_fifty_visitors_get_their_own_answers(url, engine):
@@ -24,6 +36,19 @@ def test_fifty_visitors_get_their_own_answers(url, engine):
     assert report.mixed_up == []
     assert len(report.together) == 100
     assert "answers mixed up    0" in str(report)
+
+
+def test_searches_leave_nothing_behind(page, url, engine):
+    """Whoever goes the same way a second time leaves no session, component, query or file more than the first time."""
+
+    def left() -> list[int]:
+        measure(url, [engine], sessions=4, searches=40, crops=0.1, alone=1)
+        gc.collect()
+        kept = Counter(type(thing) for thing in gc.get_objects() if issubclass(type(thing), Block | Query))
+        files = [path for path in Path(page.GRADIO_CACHE).rglob("*") if path.is_file()]
+        return [len(page.state_holder.session_data), len(files), *(kept[kind] for kind in sorted(kept, key=repr))]
+
+    assert left() == left()
 
 
 def test_a_wrong_answer_would_be_noticed(url, engine, monkeypatch):

@@ -51,7 +51,7 @@ def manage_tab(library: Library, shared: Shared, workshop: Workshop) -> None:
             raise sorry("Collections are managed from this computer only, or after logging in (--auth).")
 
     def on_source(kind: str) -> Any:
-        return gr.Textbox(visible=kind == "folder"), gr.HTML(visible=kind == "zip")
+        return gr.update(visible=kind == "folder"), gr.update(visible=kind == "zip")
 
     def on_sent(visit: Visit, event: gr.EventData) -> None:
         visit.upload = str(getattr(event, "token", ""))

@@ -163,11 +163,11 @@ def search_tab(library: Library, shared: Shared) -> SearchTab:
 
     def on_pick(visit: Visit, event: gr.EventData) -> Any:
         query = visit.query = _picked(library, event)
-        return _picture(query, then="go"), gr.Tabs(selected="search")
+        return _picture(query, then="go"), gr.update(selected="search")
 
     def on_inside(visit: Visit, event: gr.EventData) -> Any:
         query = visit.query = _picked(library, event).inside()
-        return _picture(query, then="wait"), gr.Tabs(selected="search")
+        return _picture(query, then="wait"), gr.update(selected="search")
 
     def on_recall(visit: Visit, event: gr.EventData) -> str:
         found = [query for query in visit.recent if query.token == getattr(event, "token", None)]
@@ -261,10 +261,10 @@ def search_tab(library: Library, shared: Shared) -> SearchTab:
         engine = library.get(name)
         return (
             _examples(engine),
-            gr.Radio(**_engine_options(engine)),
-            gr.Slider(**_nprobe_options(engine)),
-            gr.Textbox(**_cutoff_options(engine)),
-            gr.Dropdown(**_label_options(engine)),
+            gr.update(**_engine_options(engine)),
+            gr.update(**_nprobe_options(engine)),
+            gr.update(**_cutoff_options(engine)),
+            gr.update(**_label_options(engine)),
             "",
             _hint(),
         )
@@ -277,9 +277,8 @@ def search_tab(library: Library, shared: Shared) -> SearchTab:
 
     def on_engine(name: str, engine_key: str) -> Any:
         approximate = engine_key != "exact"
-        return gr.Slider(visible=(engine_of(library, name).nlist or 1) > 1 and approximate), gr.Checkbox(
-            visible=approximate
-        )
+        has_lists = (engine_of(library, name).nlist or 1) > 1
+        return gr.update(visible=has_lists and approximate), gr.update(visible=approximate)
 
     # QUIET leaves the file as it is, same bytes and same content hash. Preprocessed, gr.Image would re-encode it.
     upload.input(on_upload, [visit, upload], [picture, upload], **QUIET)
