@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import ctypes
 import logging
 import os
 import shutil
@@ -23,6 +24,9 @@ from typing import Any
 if __package__ in (None, ""):  # started as a script: Python put this folder on the path, the packages lie beside it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from gradio_app import quick_start  # noqa: F401  (imports Gradio, and so comes first)
+
+# isort: split
 import gradio as gr
 import numpy as np
 
@@ -48,6 +52,9 @@ logger = logging.getLogger(__name__)
 COLLECTIONS = Path("collections")
 WARM_UP_AFTER = 4.0  # seconds: the first page that is opened comes before
 MAX_CACHE = 2 * 2**30  # bytes of uploads that are kept
+# Gradio asks matplotlib for its backend at every event: finding out which there are would import all of it. And after
+# every event of its queue it would compute statistics of the last 10,000, with pandas.
+ENVIRONMENT = {"MPLBACKEND": "agg", "GRADIO_ANALYTICS_CACHE_FREQUENCY": str(10**9)}
 _WATCH = (Path(__file__).parent / "static" / "watch.js").read_text(encoding="utf-8")
 
 Engines = Mapping[str, SearchEngine] | Iterable[SearchEngine]
@@ -113,8 +120,8 @@ def build_app(engines: Engines, *, manage: Path | None = None) -> SearchPage:
                     manage_tab(library, shared, workshop)
         searching.take(gallery)
 
-        def on_changed(name: str) -> gr.Dropdown:
-            return gr.Dropdown(**_chooser(library, name))
+        def on_changed(name: str) -> dict[str, Any]:
+            return gr.update(**_chooser(library, name))
 
         watch.changed(on_changed, collection, collection, **QUIET)
 
@@ -206,6 +213,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    _share_arenas()
     # Uploads lie in a folder that is this server's own and goes with it, unless the environment names one.
     if "GRADIO_TEMP_DIR" not in os.environ:
         os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="reverse-image-search-")
@@ -237,6 +247,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     sys.stdout.flush()
     page.block_thread()
     return 0
+
+
+def _share_arenas() -> None:
+    """Let all threads share two of glibc's arenas; other systems have none.
+
+    By default each of the server's 40 threads comes to keep the memory of its largest pictures in an arena of its own.
+    """
+    with suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).mallopt(-8, 2)  # M_ARENA_MAX
 
 
 def _warm_up(engines: Sequence[SearchEngine]) -> None:

@@ -10,7 +10,6 @@ says when it is asked directly.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import random
@@ -21,12 +20,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
-
-import httpx
+from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -39,6 +41,7 @@ NPROBE = 8
 WARM_UP = 20  # searches of one visitor before anything is measured
 DIFFERENT = 64  # questions for each collection
 ALONE = 100  # searches of one visitor alone, to compare with
+KEEP_ALIVE = 4.0  # seconds; after 5 the server closes a connection that nobody uses
 TOKEN = re.compile(r'class="ris-crop[^"]*" data-token="(\w+)" data-width="(\d+)" data-height="(\d+)"')
 FOUND = re.compile(r'<figure class="ris-tile" data-collection="([^"]*)" data-id="(\d+)"')
 
@@ -51,6 +54,8 @@ class Report:
     ----------
     alone, together : list of float
         Times of whole requests, from asking to the last byte of the answer: of one visitor, and of all at once.
+    alone_switches, switches : list of float
+        Times until all of a page had followed its visitor to another collection.
     mixed_up : list of str
         Answers that were not the ones asked for.
     memory : list of float
@@ -63,27 +68,36 @@ class Report:
     seconds: float = 0.0
     alone: list[float] = field(default_factory=list)
     together: list[float] = field(default_factory=list)
+    alone_switches: list[float] = field(default_factory=list)
+    switches: list[float] = field(default_factory=list)
     mixed_up: list[str] = field(default_factory=list)
     memory: list[float] = field(default_factory=list)
     cache: float = 0.0
 
     def __str__(self) -> str:
-        single = statistics.median(self.alone)
-        p95 = _percentile(self.together, 95)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        # All visitors ask at once and the cores are shared: so many requests wait for each core.
-        fair = single * self.sessions / cores
+        rate = len(self.together) / self.seconds
         lines = [
-            f"{self.sessions} visitors, {len(self.together):,} searches in {self.seconds:.0f} s, {cores} cores",
-            f"one visitor alone   median {single:6.1f} ms   p95 {_percentile(self.alone, 95):6.1f} ms",
-            f"all at once         median {statistics.median(self.together):6.1f} ms   p95 {p95:6.1f} ms",
-            f"p95 is {p95 / single:.1f} times one visitor's median; with the cores shared out evenly, all at once "
-            f"would take {fair:.0f} ms each",
+            f"{self.sessions} visitors on {cores} cores, {len(self.together):,} searches in {self.seconds:.0f} s: "
+            f"{rate:.1f} a second",
+            _compared("search", self.alone, self.together),
+            _compared("another collection", self.alone_switches, self.switches),
             f"answers mixed up    {len(self.mixed_up)}",
             f"memory in MB        {' '.join(f'{size:.0f}' for size in self.memory) or 'not known here'}",
             f"cache folder in MB  {self.cache:.1f}",
         ]
-        return "\n".join(lines + self.mixed_up[:10])
+        return "\n".join([line for line in lines if line] + self.mixed_up[:10])
+
+
+def _compared(what: str, alone: Sequence[float], together: Sequence[float]) -> str:
+    """A line that compares one visitor's times with those of all; empty where there are none."""
+    if not alone or not together:
+        return ""
+    single, p95 = statistics.median(alone), _percentile(together, 95)
+    return (
+        f"{what:<20}one visitor alone: median {single:.1f} ms, p95 {_percentile(alone, 95):.1f} ms; "
+        f"all: median {statistics.median(together):.1f} ms, p95 {p95:.1f} ms, {p95 / single:.1f} times the one's median"
+    )
 
 
 def _percentile(values: Sequence[float], percent: int) -> float:
@@ -100,45 +114,101 @@ class Question:
     answer: tuple[int, ...]
 
 
-class Visitor:
-    """One session of the page, as a browser would have it."""
+@dataclass(frozen=True)
+class Event:
+    """A listener of the page: what it is sent, in this order, as (`elem_id`, value on the page as it was opened)."""
 
-    def __init__(self, client: httpx.AsyncClient, events: dict[str, int], name: str) -> None:
-        self.client = client
+    index: int
+    inputs: tuple[tuple[str, Any], ...]
+
+
+class Visitor:
+    """One session of the page, as a browser would have it: several requests at once go over connections of their own.
+
+    With `http.client`, because the visitors share the cores with the server: httpx would take as many as the server.
+    """
+
+    def __init__(self, address: tuple[str, int], events: Mapping[str, Sequence[Event]], name: str) -> None:
+        self.address = address
         self.events = events
         self.name = name
+        self.fields: dict[str, Any] = {}  # what is on the page, where it is no longer as it was opened
+        self._connections: list[HTTPConnection] = []
+        self._asked: list[float] = []  # when each of them was last used
 
-    async def send(self, event: str, data: list[Any], **extra: Any) -> list[Any]:
-        body = {"fn_index": self.events[event], "data": data, "session_hash": self.name, **extra}
-        (await self.client.post("gradio_api/queue/join", json=body)).raise_for_status()
-        async with self.client.stream("GET", "gradio_api/queue/data", params={"session_hash": self.name}) as stream:
-            async for line in stream.aiter_lines():
-                if not line.startswith("data:"):
-                    continue
-                message = json.loads(line[5:])
-                if message["msg"] == "process_completed":
-                    if not message["success"]:
-                        raise RuntimeError(f"{event}: {message['output']}")
-                    output: list[Any] = message["output"]["data"]
-                    return output
-        raise RuntimeError(f"{event}: no answer")
+    def send(self, trigger: str, **extra: Any) -> tuple[float, list[list[Any]]]:
+        """What the page sends when something happens, to all who listen at once.
 
-    async def search(self, question: Question) -> tuple[float, str | None]:
+        Returns
+        -------
+        took : float
+            Milliseconds until the last byte of the last answer.
+        answers : list of list
+            What each listener answered.
+        """
+        bodies = []
+        for event in self.events[trigger]:
+            data = [self.fields.get(name, value) for name, value in event.inputs]
+            body = {"fn_index": event.index, "data": data, "session_hash": self.name, **extra}
+            bodies.append(json.dumps(body).encode())
+        while len(self._connections) < len(bodies):
+            self._connections.append(HTTPConnection(*self.address, timeout=120))
+            self._asked.append(0.0)
+        asked = self._connections[: len(bodies)]
+        now = time.monotonic()
+        for connection, at in zip(asked, self._asked, strict=False):
+            if now - at > KEEP_ALIVE:
+                connection.close()  # the request will open it again
+        self._asked[: len(bodies)] = [now] * len(bodies)
+        started = time.perf_counter()
+        for connection, content in zip(asked, bodies, strict=True):
+            connection.request("POST", "/gradio_api/run/predict", content, {"Content-Type": "application/json"})
+        replies = [connection.getresponse() for connection in asked]
+        contents = [reply.read() for reply in replies]
+        took = (time.perf_counter() - started) * 1e3
+        for reply, content in zip(replies, contents, strict=True):
+            if reply.status != 200:
+                raise RuntimeError(f"{trigger}: {reply.status} {content[:200]!r}")
+        return took, [json.loads(content)["data"] for content in contents]
+
+    def close(self) -> None:
+        for connection in self._connections:
+            connection.close()
+
+    def switch(self, collection: str) -> float | None:
+        """Choose a collection; the time in ms until all of the page has followed, None if it is there already."""
+        if self.fields.get("ris-collection") == collection:
+            return None
+        self.fields["ris-collection"] = collection
+        return self.send("ris-collection.change")[0]
+
+    def search(self, question: Question) -> tuple[float, str | None]:
         """Choose a picture and search; the time of the search in ms, and what was wrong with the answer."""
         chosen = {"collection": question.collection, "id": question.image_id}
-        (picture,) = await self.send("ris-examples.pick", [None], event_data=chosen)
+        _, ((picture,),) = self.send("ris-examples.pick", event_data=chosen)
         found = TOKEN.search(picture)
         if found is None:
             return 0.0, f"{self.name} chose {chosen} and was shown no picture"
         token, size = found[1], (int(found[2]), int(found[3]))
-        drawn = f"{token}:{','.join(map(str, question.box or (0, 0, *size)))}"
-        data: list[Any] = [None, drawn, question.collection, K, "ivfpq", NPROBE, False, [], "", "score"]
-        started = time.perf_counter()
-        results, *_ = await self.send("ris-picture.go", data)
-        took = (time.perf_counter() - started) * 1e3
+        self.fields["ris-box"] = f"{token}:{','.join(map(str, question.box or (0, 0, *size)))}"
+        took, ((results, *_),) = self.send("ris-picture.go")
         got = tuple((name, int(i)) for name, i in FOUND.findall(results))
         right = tuple((question.collection, i) for i in question.answer)
         return took, None if got == right else f"{self.name} chose {chosen} and got {got[:3]}, not {right[:3]}"
+
+
+def _events(config: Mapping[str, Any]) -> dict[str, list[Event]]:
+    """The page's listeners that the server answers at once, by ``elem_id.event``."""
+    props = {component["id"]: component["props"] for component in config["components"]}
+    events: dict[str, list[Event]] = {}
+    for listener in config["dependencies"]:
+        if not listener["backend_fn"] or listener["queue"] is not False:
+            continue
+        inputs = tuple((props[i].get("elem_id") or "", props[i].get("value")) for i in listener["inputs"])
+        for target, event in listener["targets"]:
+            name = f"{props.get(target, {}).get('elem_id')}.{event}"
+            events.setdefault(name, []).append(Event(listener["id"], inputs))
+    return events
 
 
 def ask(engine: SearchEngine, image_id: int, crop: bool) -> Question:
@@ -158,7 +228,7 @@ def _ids(hits: Iterable[Hit]) -> tuple[int, ...]:
     return tuple(hit.id for hit in hits)
 
 
-async def measure(
+def measure(
     url: str,
     engines: Sequence[SearchEngine],
     sessions: int,
@@ -186,39 +256,38 @@ async def measure(
     kinds = [rng.random() < crops for _ in range(DIFFERENT)]
     questions = [ask(engine, int(rng.choice(engine.store.ids)), crop) for crop in kinds for engine in engines]
     report = Report(sessions)
-    limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=120, limits=limits) as client:
-        config = (await client.get("config")).json()
-        names = {component["id"]: component["props"].get("elem_id") for component in config["components"]}
-        events = {f"{names.get(t)}.{e}": d["id"] for d in config["dependencies"] for t, e in d["targets"]}
+    where = urlsplit(url)
+    address = where.hostname or "", where.port or 80
+    with urlopen(f"{url}config") as reply:
+        events = _events(json.load(reply))
 
-        async def visit(number: int, turns: int, wait: float, times: list[float]) -> None:
-            rng = random.Random(number)
-            visitor = Visitor(client, events, f"visitor{number}")
+    def visit(number: int, turns: int, wait: float, times: list[float], switches: list[float]) -> None:
+        rng = random.Random(number)
+        with closing(Visitor(address, events, f"visitor{number}")) as visitor:
             for _ in range(turns):
-                await asyncio.sleep(rng.uniform(0, 2 * wait))
-                took, wrong = await visitor.search(rng.choice(questions))
+                time.sleep(rng.uniform(0, 2 * wait))
+                question = rng.choice(questions)
+                if (switching := visitor.switch(question.collection)) is not None:
+                    switches.append(switching)
+                took, wrong = visitor.search(question)
                 times.append(took)
                 if wrong:
                     report.mixed_up.append(wrong)
 
-        await visit(-1, WARM_UP, 0, [])
-        await visit(0, alone, 0, report.alone)
-        done = asyncio.Event()
-
-        async def look_at_memory() -> None:
-            while pid is not None and not done.is_set():
-                if len(report.together) >= len(report.memory) * searches / 10:
-                    report.memory.extend(_memory_of(pid))
-                await asyncio.sleep(0.05)
-
-        looking = asyncio.create_task(look_at_memory())
-        started = time.perf_counter()
-        turns = -(-searches // sessions)
-        await asyncio.gather(*(visit(number + 1, turns, pause, report.together) for number in range(sessions)))
-        report.seconds = time.perf_counter() - started
-        done.set()
-        await looking
+    visit(-1, WARM_UP, 0, [], [])
+    visit(0, alone, 0, report.alone, report.alone_switches)
+    turns = -(-searches // sessions)
+    started = time.perf_counter()
+    with ThreadPoolExecutor(sessions) as crowd:
+        times = report.together, report.switches
+        visits = [crowd.submit(visit, number + 1, turns, pause, *times) for number in range(sessions)]
+        while pid is not None and not all(done.done() for done in visits):
+            if len(report.together) >= len(report.memory) * searches / 10:
+                report.memory.extend(_memory_of(pid))
+            time.sleep(0.05)
+    report.seconds = time.perf_counter() - started
+    for done in visits:
+        done.result()
     return report
 
 
@@ -256,16 +325,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             try:
                 if server.stdout is None or not server.stdout.readline():
                     parser.exit(1, f"the server did not start over {COLLECTIONS}/\n")
-                report = asyncio.run(
-                    measure(
-                        f"http://127.0.0.1:{port}/",
-                        list(engines.values()),
-                        args.sessions,
-                        args.searches,
-                        args.crops,
-                        args.pause,
-                        pid=server.pid,
-                    )
+                report = measure(
+                    f"http://127.0.0.1:{port}/",
+                    list(engines.values()),
+                    args.sessions,
+                    args.searches,
+                    args.crops,
+                    args.pause,
+                    pid=server.pid,
                 )
                 report.cache = sum(path.stat().st_size for path in Path(cache).rglob("*") if path.is_file()) / 1e6
             finally:

@@ -24,7 +24,21 @@ SESSIONS = 500  # visitors whose pictures are remembered at a time; Gradio's own
 
 # How a listener without a progress bar is bound. Private: callable from the page only, and not listed in an API.
 # always_last: of clicks that come faster than answers the last one counts. By default it would be dropped.
-QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "always_last"}
+# No queue: the answer comes with the request itself. Through Gradio's queue it would take a second request that waits
+# for it and a round of bookkeeping, several times the work of a search.
+# No pre- and postprocessing: the values of our components are what the page sends and what it shows, and Gradio would
+# send each of them to another thread and back to find that out. So handlers cannot rely on a value being one of the
+# choices that the page offers.
+# What a handler changes of a component it says by `gr.update`: of a component that it made itself Gradio would take the
+# arguments only, and make it once more.
+QUIET: dict[str, Any] = {
+    "api_visibility": "private",
+    "show_progress": "hidden",
+    "trigger_mode": "always_last",
+    "queue": False,
+    "preprocess": False,
+    "postprocess": False,
+}
 
 
 @dataclass(frozen=True)
@@ -91,6 +105,14 @@ class SearchPage(gr.Blocks):
         if _names_remote_file(inputs):
             raise sorry("Pictures from the web are opened through the address field only.")
         return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
+
+    async def postprocess_data(self, block_fn: Any, predictions: Any, state: Any) -> Any:
+        outputs = await super().postprocess_data(block_fn, predictions, state)
+        # An update replaces the component in the visitor's session by one of a new id, and under that it would be kept
+        # as well when it is next an input: the session would grow with every change of the collection.
+        for block in block_fn.outputs if state else ():
+            state.blocks_config.blocks[block._id]._id = block._id
+        return outputs
 
 
 def sorry(sentence: str) -> gr.Error:

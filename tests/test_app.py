@@ -20,6 +20,7 @@ from gradio.utils import get_upload_folder
 from PIL import Image
 
 from gradio_app.app import build_app, check_port, main
+from gradio_app.tabs.search import MAX_RESULTS
 from gradio_app.thumbs import picture_url
 from gradio_app.visit import Query
 
@@ -217,17 +218,19 @@ def test_upload_is_capped(launched):
 
 
 def call(client: httpx.Client, name: str, data: list, **extra) -> dict:
-    """Send an event as the page does; its last message."""
+    """Send an event as the page does; whether it was a success, and what came back."""
     config = client.get("/config").json()
     components = {c["id"]: c["props"].get("elem_id") for c in config["components"]}
-    index = next(
-        d["id"]
+    index, queued = next(
+        (d["id"], d["queue"] is not False)
         for d in config["dependencies"]
         if any((components.get(t), e) == tuple(name.split(".")) for t, e in d["targets"])
     )
-    client.post(
-        "/gradio_api/queue/join", json={"fn_index": index, "data": data, "session_hash": "s", **extra}
-    ).raise_for_status()
+    body = {"fn_index": index, "data": data, "session_hash": "s", **extra}
+    if not queued:
+        reply = client.post("/gradio_api/run/predict", json=body)
+        return {"success": reply.status_code == 200, "output": reply.json()}
+    client.post("/gradio_api/queue/join", json=body).raise_for_status()
     with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": "s"}) as stream:
         for line in stream.iter_lines():
             if line.startswith("data:") and (message := json.loads(line[5:]))["msg"] == "process_completed":
@@ -302,6 +305,20 @@ def test_pick_gives_the_picture(launched):
 def test_forged_page_number_gives_a_page(launched, page):
     message = call(launched(), "ris-gallery.turn", ["reds"], event_data={"page": page})
     assert message["success"] is True
+
+
+@pytest.mark.parametrize(
+    ("place", "value"), [(2, "nope"), (2, None), (3, 10**9), (3, -1), (5, 10**9), (5, -1), (8, "nope"), (9, "nope")]
+)
+def test_forged_settings_are_put_right_or_refused_in_words(launched, engine, place, value):
+    """Nothing looks at them before the handler does: the page's events skip Gradio's preprocessing."""
+    client = launched()
+    call(client, "ris-examples.pick", [None], event_data={"collection": "reds", "id": 3})
+    sent = [None, "", "reds", 5, "ivfpq", 1, False, [], "", "score"]
+    sent[place] = value
+    message = call(client, "ris-picture.go", sent)
+    assert message["success"] or "nope" in message["output"]["error"] or "None" in message["output"]["error"]
+    assert all(1 <= k <= MAX_RESULTS + 1 and nprobe >= 1 for _, k, nprobe, _ in engine.asked)
 
 
 def test_search_without_a_picture_says_so(launched):

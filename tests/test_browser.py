@@ -191,6 +191,24 @@ def toast(page) -> str:
     return page.locator(".toast-body").first.inner_text()
 
 
+def outside(page) -> list[str]:
+    """What sticks out of the window sideways, unless it is in something that can be scrolled."""
+    return page.evaluate(
+        """() => {
+          const room = document.documentElement.clientWidth;
+          const scrolls = (e) => e && (/auto|scroll/.test(getComputedStyle(e).overflowX) || scrolls(e.parentElement));
+          const out = [...document.querySelectorAll('.gradio-container *')].filter((e) => {
+            const r = e.getBoundingClientRect();
+            if (r.width <= 1 || r.height <= 1 || (r.right <= room + 1 && r.left >= -1)) return false;
+            return e.checkVisibility() && !scrolls(e.parentElement);
+          });
+          const width = document.documentElement.scrollWidth;
+          const wide = width > room ? [`the page is ${width} wide`] : [];
+          return [...wide, ...out.slice(0, 5).map((e) => `${e.tagName}#${e.id}.${e.className}`)];
+        }"""
+    )
+
+
 def test_first_look(page, server):
     _, engine = server
     assert page.title() == "Reverse image search"
@@ -438,7 +456,27 @@ def test_labels_and_names_are_inert(page, odd):
     for use, name in zip(page.locator("#ris-examples .ris-use").all(), HOSTILE_NAMES, strict=True):
         use.click()
         page.wait_for_function("name => document.querySelector('.ris-name').textContent === name", arg=name)
+    for use in reversed(page.locator("#ris-examples .ris-use").all()):  # and as quickly as one can
+        use.click()
+    page.wait_for_function("name => document.querySelector('.ris-name').textContent === name", arg=HOSTILE_NAMES[0])
     assert page.locator(".html-container .error-container").count() == 0
+
+
+def test_the_last_of_quick_clicks_counts(page, server):
+    """All at once, so that every click but the first comes before its answer."""
+    names = [page.locator("#ris-examples .ris-use").nth(i).get_attribute("aria-label") for i in range(5)]
+    page.evaluate("[...document.querySelectorAll('#ris-examples .ris-use')].slice(0, 5).forEach(b => b.click())")
+    page.wait_for_function("label => label.endsWith(document.querySelector('.ris-name')?.textContent)", arg=names[4])
+    page.wait_for_timeout(300)
+    assert names[4].endswith(page.locator(".ris-name").inner_text())
+    search(page)
+    page.evaluate("[...document.querySelectorAll('#ris-results .ris-use')].slice(0, 5).forEach(b => b.click())")
+    wanted = found(page)[4]
+    name = server[1].store.items[wanted].path.name
+    page.wait_for_function("name => document.querySelector('#ris-last')?.textContent.includes(name)", arg=name)
+    page.wait_for_timeout(300)
+    assert page.locator(".ris-name").inner_text() == name
+    assert wanted not in found(page)
 
 
 def test_enlarge_and_download(page, server):
@@ -603,7 +641,9 @@ def test_gallery_pages_and_gives_a_query(page, server):
     assert 305 not in found(page)
 
 
-def test_collections_are_made_and_deleted(open_page, picture_folder, tmp_path):
+def test_collections_are_made_brought_up_to_date_and_deleted(open_page, picture_folder, tmp_path):
+    folder = tmp_path / "mine"
+    shutil.copytree(picture_folder, folder)
     page, other = open_page(), open_page()
     page.get_by_role("tab", name="Manage").click()
     assert page.locator(".ris-shelf-item").count() == 2
@@ -612,7 +652,7 @@ def test_collections_are_made_and_deleted(open_page, picture_folder, tmp_path):
     page.click("#ris-create")
     assert "Name the folder" in toast(page)
     page.get_by_role("textbox", name="Name", exact=True).fill("pictures of mine")
-    page.locator("#ris-new-folder input").fill(str(picture_folder))
+    page.locator("#ris-new-folder input").fill(str(folder))
     page.click("#ris-create")
     page.wait_for_selector(".ris-job[data-state=running]")
     # Who searches meanwhile is not kept waiting.
@@ -630,11 +670,32 @@ def test_collections_are_made_and_deleted(open_page, picture_folder, tmp_path):
     choose_collection(other, name)
     assert other.locator("#ris-examples .ris-tile").count() == 12
 
+    # Its folder changes, and a button takes that in; who has chosen it need not reload the page.
     item = page.locator(f".ris-shelf-item[data-name={name}]")
+    assert "12 pictures" in item.inner_text()
+    (folder / "warm" / "0.png").unlink()
+    for i in range(3):
+        Image.new("RGB", (48, 64), (20 * i, 200, 60)).save(folder / "cold" / f"green{i}.png")
+    item.locator(".ris-sync").click()
+    page.wait_for_function("document.querySelector('#ris-job')?.textContent.includes('3 added')", timeout=60_000)
+    assert "1 removed" in page.locator("#ris-job").inner_text()
+    page.wait_for_function("document.querySelector('#ris-shelf').textContent.includes('14 pictures')")
+    for width in (390, 820, 1280):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert outside(page) == []
+    other.wait_for_function(
+        "document.querySelector('#ris-collection input').value.includes('14 pictures')", timeout=15_000
+    )
+    other.get_by_role("tab", name="Browse the collection").click()
+    names = other.locator("#ris-gallery .ris-file").all_inner_texts()
+    assert {"green0.png", "green1.png", "green2.png"} <= set(names)
+    assert len(names) == 14
+    other.get_by_role("tab", name="Search").click()
+
     item.locator(".ris-delete").click()
     dialog = page.locator("dialog.ris-confirm")
     assert f"“{name}”" in dialog.locator("h2").inner_text()
-    assert str(picture_folder) in dialog.locator("p").inner_text()
+    assert str(folder) in dialog.locator("p").inner_text()
     dialog.get_by_text("Keep it").click()
     assert item.is_visible()
     item.locator(".ris-delete").click()

@@ -2,7 +2,12 @@
 // `element`, which stays; the tiles in it come and go. Needs the one <dialog> that the first grid of the page makes.
 // A button with data-act triggers that event for the picture: 'pick' (search with it), 'inside' (search a part of it),
 // 'explain' (why it was found).
-const act = (name, tile) => trigger(name, { collection: tile.dataset.collection, id: Number(tile.dataset.id) });
+//
+// Of clicks that come faster than answers Gradio sends the first one, and when that is answered the first one again
+// (6.31). All of one kind therefore share one object, which says what the last of them wants.
+const wanted = {};
+const ask = (name, detail) => trigger(name, Object.assign((wanted[name] ??= {}), detail));
+const act = (name, tile) => ask(name, { collection: tile.dataset.collection, id: Number(tile.dataset.id) });
 
 function viewer() {
   let dialog = document.querySelector('dialog.ris-viewer');
@@ -54,11 +59,11 @@ element.addEventListener('click', (event) => {
   if (tile && button) act(button.dataset.act, tile);
   else if (tile && event.target.closest('.ris-open')) viewer().show_tile(tile, act);
   const turn = event.target.closest('[data-page]');
-  if (turn) trigger('turn', { page: Number(turn.dataset.page) });
+  if (turn) ask('turn', { page: Number(turn.dataset.page) });
   if (event.target.closest('.ris-more')) trigger('more');
   const recent = event.target.closest('[data-recent]');
-  if (recent) trigger('recall', { token: recent.dataset.recent });
+  if (recent) ask('recall', { token: recent.dataset.recent });
 });
 element.addEventListener('change', (event) => {
-  if (event.target.matches('.ris-page')) trigger('turn', { page: event.target.valueAsNumber || 1 });
+  if (event.target.matches('.ris-page')) ask('turn', { page: event.target.valueAsNumber || 1 });
 });

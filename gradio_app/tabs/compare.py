@@ -71,11 +71,11 @@ def compare_tab(library: Library, shared: Shared, tab: gr.Tab, box: gr.Textbox, 
         if engine is not library.get(name) or key not in engine.engines or not is_image(engine, id):
             raise sorry("The collection has changed. Compare again.")
         desk.asked = Question(engine, query, Settings(key, int(k), int(nprobe), bool(rerank)), id)
-        return gr.Tabs(selected="explain")
+        return gr.update(selected="explain")
 
     def on_collection(name: str, desk: Desk) -> Any:
         desk.compared = None
-        return gr.Slider(**nprobe_slider(library.get(name))), about(None), ""
+        return gr.update(**nprobe_slider(library.get(name))), about(None), ""
 
     def on_changed(name: str, desk: Desk) -> Any:
         if desk.compared is None or desk.compared[0] is library.get(name):

@@ -57,7 +57,7 @@ def evaluate_tab(library: Library, shared: Shared) -> None:
         if not chosen:
             raise sorry("Choose at least one engine to evaluate.")
         made: dict[str, tuple[Evaluation, float]] = {}
-        yield gr.Button(interactive=False), gr.Button(interactive=True), _report(engine, chosen, made)
+        yield gr.update(interactive=False), gr.update(interactive=True), _report(engine, chosen, made)
         told = time.perf_counter()
         try:
             for key in chosen:
@@ -70,21 +70,21 @@ def evaluate_tab(library: Library, shared: Shared) -> None:
                         yield gr.skip(), gr.skip(), _report(engine, chosen, made)
         except EngineError as error:
             yield (
-                gr.Button(interactive=True),
-                gr.Button(interactive=False),
+                gr.update(interactive=True),
+                gr.update(interactive=False),
                 f'<p class="ris-note">{escape(str(error))}</p>',
             )
             return
-        yield gr.Button(interactive=True), gr.Button(interactive=False), _report(engine, chosen, made)
+        yield gr.update(interactive=True), gr.update(interactive=False), _report(engine, chosen, made)
 
     def on_stop() -> Any:
-        return gr.Button(interactive=True), gr.Button(interactive=False)
+        return gr.update(interactive=True), gr.update(interactive=False)
 
     def on_collection(name: str) -> Any:
         engine = library.get(name)
         return (
-            gr.CheckboxGroup(**_engine_boxes(engine)),
-            gr.Slider(**nprobe_slider(engine)),
+            gr.update(**_engine_boxes(engine)),
+            gr.update(**nprobe_slider(engine)),
             *on_stop(),
             f'<p class="ris-note">{_MEASURES}</p>',
         )

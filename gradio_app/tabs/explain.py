@@ -90,7 +90,7 @@ def explain_tab(
     def answer(name: str, desk: Desk, question: Question | None, method: str) -> Any:
         desk.shown = None
         if question is None:
-            return about(None), "", "", gr.Column(visible=False), None
+            return about(None), "", "", gr.update(visible=False), None
         engine, settings = question.engine, question.settings
         if engine is not library.get(name):  # its ids may be other pictures by now
             raise sorry("The collection has changed. Search again.")
@@ -99,14 +99,14 @@ def explain_tab(
         id = question.id if question.id is not None else next((hit.id for hit in (*hits, *lost)), None)
         desk.shown = replace(question, id=id)
         if id is None:
-            return about(question.query), _nothing(), "", gr.Column(visible=False), None
+            return about(question.query), _nothing(), "", gr.update(visible=False), None
         explanation = explain(engine, vector, own_id, id, settings)
         cells = cell_map(engine, vector, settings, method=method)
         return (
             about(question.query),
             _strip(engine, hits, lost, id, settings),
             _detail(engine, question.query, vector, explanation),
-            gr.Column(visible=cells is not None),
+            gr.update(visible=cells is not None),
             None if cells is None else _figure(cells, explanation),
         )
 
@@ -143,14 +143,14 @@ def explain_tab(
             raise sorry("This picture is no longer among the results. Search again.")
         desk.answer = visit.answer
         desk.asked = replace(_asked(visit.answer, int(nprobe)), id=id)
-        return gr.Tabs(selected="explain")
+        return gr.update(selected="explain")
 
     def on_collection(name: str, desk: Desk) -> Any:
         desk.asked = desk.answer = None
         engine = library.get(name)
         return (
-            gr.Radio(**_engine_radio(engine)),
-            gr.Slider(**nprobe_slider(engine)),
+            gr.update(**_engine_radio(engine)),
+            gr.update(**nprobe_slider(engine)),
             *answer(name, desk, None, "pca"),
         )
 

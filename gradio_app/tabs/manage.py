@@ -51,7 +51,7 @@ def manage_tab(library: Library, shared: Shared, workshop: Workshop) -> None:
             raise sorry("Collections are managed from this computer only, or after logging in (--auth).")
 
     def on_source(kind: str) -> Any:
-        return gr.Textbox(visible=kind == "folder"), gr.HTML(visible=kind == "zip")
+        return gr.update(visible=kind == "folder"), gr.update(visible=kind == "zip")
 
     def on_sent(visit: Visit, event: gr.EventData) -> None:
         visit.upload = str(getattr(event, "token", ""))
@@ -102,7 +102,7 @@ def manage_tab(library: Library, shared: Shared, workshop: Workshop) -> None:
         yield _job(workshop.job), _shelf(library, workshop)
 
     # A queue of its own: visitors who watch a job take no place of those who search.
-    managing: Any = {**QUIET, "concurrency_id": "manage", "concurrency_limit": 64}
+    managing: Any = {**QUIET, "queue": True, "concurrency_id": "manage", "concurrency_limit": 64}
     shown = [job_view, shelf]
     source.input(on_source, source, [folder, packed], **QUIET)
     packed.sent(on_sent, shared.visit, None, **managing)

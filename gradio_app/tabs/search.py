@@ -62,7 +62,7 @@ def search_tab(library: Library, shared: Shared) -> SearchTab:
     first = library.first()
     collection, visit = shared.collection, shared.visit
     # What the box on the page is, filled in by the browser as it sends an event (READ_BOX).
-    box = gr.Textbox(visible=False)
+    box = gr.Textbox(visible=False, elem_id="ris-box")
 
     with gr.Row(elem_id="ris-search"):
         with gr.Column(elem_id="ris-query", scale=0, min_width=340):
@@ -163,11 +163,11 @@ def search_tab(library: Library, shared: Shared) -> SearchTab:
 
     def on_pick(visit: Visit, event: gr.EventData) -> Any:
         query = visit.query = _picked(library, event)
-        return _picture(query, then="go"), gr.Tabs(selected="search")
+        return _picture(query, then="go"), gr.update(selected="search")
 
     def on_inside(visit: Visit, event: gr.EventData) -> Any:
         query = visit.query = _picked(library, event).inside()
-        return _picture(query, then="wait"), gr.Tabs(selected="search")
+        return _picture(query, then="wait"), gr.update(selected="search")
 
     def on_recall(visit: Visit, event: gr.EventData) -> str:
         found = [query for query in visit.recent if query.token == getattr(event, "token", None)]
@@ -197,12 +197,13 @@ def search_tab(library: Library, shared: Shared) -> SearchTab:
             raise sorry("Choose a picture to search with first.")
         engine = engine_of(library, name)
         approximate = engine_key != "exact"
+        shown = min(max(int(k), 1), MAX_RESULTS)
         ask = Ask(
             collection=name,
             engine=engine_key,
-            k=int(k),
-            page=int(k),
-            nprobe=int(lists) if lists is not None and approximate and engine.nlist is not None else None,
+            k=shown,
+            page=shown,
+            nprobe=max(int(lists), 1) if lists is not None and approximate and engine.nlist is not None else None,
             rerank=bool(again) and approximate,
             labels=tuple(wanted or ()),
             cutoff=_number(worst),
@@ -260,10 +261,10 @@ def search_tab(library: Library, shared: Shared) -> SearchTab:
         engine = library.get(name)
         return (
             _examples(engine),
-            gr.Radio(**_engine_options(engine)),
-            gr.Slider(**_nprobe_options(engine)),
-            gr.Textbox(**_cutoff_options(engine)),
-            gr.Dropdown(**_label_options(engine)),
+            gr.update(**_engine_options(engine)),
+            gr.update(**_nprobe_options(engine)),
+            gr.update(**_cutoff_options(engine)),
+            gr.update(**_label_options(engine)),
             "",
             _hint(),
         )
@@ -276,12 +277,11 @@ def search_tab(library: Library, shared: Shared) -> SearchTab:
 
     def on_engine(name: str, engine_key: str) -> Any:
         approximate = engine_key != "exact"
-        return gr.Slider(visible=(engine_of(library, name).nlist or 1) > 1 and approximate), gr.Checkbox(
-            visible=approximate
-        )
+        has_lists = (engine_of(library, name).nlist or 1) > 1
+        return gr.update(visible=has_lists and approximate), gr.update(visible=approximate)
 
-    # preprocess=False: the file as it is, same bytes and same content hash. gr.Image would decode and re-encode it.
-    upload.input(on_upload, [visit, upload], [picture, upload], preprocess=False, **QUIET)
+    # QUIET leaves the file as it is, same bytes and same content hash. Preprocessed, gr.Image would re-encode it.
+    upload.input(on_upload, [visit, upload], [picture, upload], **QUIET)
     gr.on(
         [address.submit, fetch.click],
         on_address,
@@ -296,12 +296,7 @@ def search_tab(library: Library, shared: Shared) -> SearchTab:
     picture.remove(on_remove, visit, picture, **QUIET)
 
     # One listener for every way to ask for a search; static/crop.js knows them.
-    searching: Any = {
-        "api_visibility": "private",
-        "show_progress": "minimal",
-        "show_progress_on": status,
-        "trigger_mode": "always_last",
-    }
+    searching: Any = {**QUIET, "show_progress": "minimal", "show_progress_on": status}
     found = [results, status, last_view, recent]
     picture.go(
         on_search,

@@ -20,8 +20,8 @@ NO_PICTURE = "Choose a picture on the Search tab first, then come back."
 # Sent with every event whose last input is `SearchTab.box`.
 SEND_BOX = f"(...values) => [...values.slice(0, -1), {READ_BOX}]"
 
-# How a listener that takes a moment is bound; see `page.QUIET`.
-BUSY: dict[str, Any] = {**QUIET, "show_progress": "minimal"}
+# How a listener that takes a moment is bound; see `page.QUIET`. These may wait for one another.
+BUSY: dict[str, Any] = {**QUIET, "show_progress": "minimal", "queue": True, "postprocess": True}
 
 
 @dataclass(frozen=True)
