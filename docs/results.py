@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import re
 import shlex
 import shutil
@@ -295,10 +296,12 @@ def shown_first(what: str) -> bool:
 
 
 def faiss_header(content: Content) -> str:
+    sets = [f"{data['n']:,} x {data['d']} (`{data['name']}`, {data['queries']} queries)" for data in content["data"]]
     return (
+        f"Vectors: {', '.join(sets)}; queries are other ones, k = {content['k']}. "
         f"Medians of {content['repeats']} rounds of searches and 3 of training in which the two took turns, and the "
         "smallest and largest; the better one of a line is bold. The same vectors, training vectors, thread counts "
-        "and, unless a line says otherwise, factory string and nprobe; k = 10. faiss trains without polysemous codes, "
+        "and, unless a line says otherwise, factory string and nprobe. faiss trains without polysemous codes, "
         "which plain search does not use, unless a line says otherwise. `synthetic` and `mixture` are two sets of "
         "made vectors: the first fills inverted lists evenly, the second does not (see `ivfpq/benchmark.py`)."
     )
@@ -320,9 +323,9 @@ def scaling_table(content: Content) -> str:
     header = "varied|value|batch us/query, ours|faiss|one query us, ours|faiss"
     return "\n\n".join(
         [
-            f"Fixed unless varied: {content['fixed']}; {content['varied_m']}. Made vectors (`synthetic`), 500 other "
-            f"ones as queries, k = 10. Medians of {content['repeats']} rounds in which the two took turns, and the "
-            "smallest and largest; the figure shades the range.",
+            f"Fixed unless varied: {content['fixed']}; {content['varied_m']}. Made vectors (`synthetic`), "
+            f"{content['queries']} other ones as queries, k = {content['k']}. Medians of {content['repeats']} rounds "
+            "in which the two took turns, and the smallest and largest; the figure shades the range.",
             markdown(header, cells, left=1),
             *missing(content["unavailable"]),
         ]
@@ -397,8 +400,8 @@ def create_table(content: Content) -> str:
             format_table([EngineReport(**engine) for engine in printed["engines"]]),
             f"{printed['images']:,} images, `{printed['encoder']}`, {printed['metric']}, {printed['queries']} of them "
             "held out of training and asked one at a time before they are added, nprobe 8, all cores, once; times of a "
-            "query are medians. Recall@10: the share of the ten nearest by exact search among the ten found. "
-            f"{machine(content)}",
+            "query are medians. Recall@10: the share of the ten nearest by exact search among the ten found, ties "
+            f"counted. {machine(content)}",
         ]
     )
 
@@ -532,6 +535,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--render", action="store_true", help="only write the documents")
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    os.chdir(ROOT)
     failed = [] if args.render else list(measured_parts(args.only, args.collection))
     if failed == args.only:
         return 2
