@@ -160,7 +160,8 @@ def with_best(
 
 
 def label(row: Content) -> str:
-    return Subject(row["engine"], row["factory"], row["variant"]).label
+    """As people write it; ours by that word."""
+    return re.sub("^ivfpq", "ours", Subject(row["engine"], row["factory"], row["variant"]).label)
 
 
 def peers_header(content: Content) -> str:
@@ -202,7 +203,7 @@ def peers_short(content: Content) -> str:
         [
             markdown(header, with_best(cells, values, [0, 0, 1, -1, -1, -1, -1]), left=2),
             f"{peers_header(content)} One thread; of each index the quickest setting that reaches recall {RECALL}, or "
-            f"the best one of those that do not. {machine(content)}",
+            "the best one of those that do not.",
         ]
     )
 
@@ -307,8 +308,12 @@ def faiss_header(content: Content) -> str:
     )
 
 
+def faiss_tables(content: Content) -> str:
+    return "\n\n".join([faiss_header(content), faiss_table(content)])
+
+
 def faiss_short(content: Content) -> str:
-    return "\n\n".join([faiss_table(content, shown_first), f"{faiss_header(content)} {machine(content)}"])
+    return "\n\n".join([faiss_table(content, shown_first), faiss_header(content)])
 
 
 def scaling_table(content: Content) -> str:
@@ -356,7 +361,7 @@ def codecs_short(content: Content) -> str:
     return "\n\n".join(
         [
             benchmark_codecs.recalls(encoded(content), content["data"]["k"]),
-            f"{benchmark_codecs.describe_data(content['data'])} {machine(content)}",
+            benchmark_codecs.describe_data(content["data"]),
         ]
     )
 
@@ -401,15 +406,18 @@ def create_table(content: Content) -> str:
             f"{printed['images']:,} images, `{printed['encoder']}`, {printed['metric']}, {printed['queries']} of them "
             "held out of training and asked one at a time before they are added, nprobe 8, all cores, once; times of a "
             "query are medians. Recall@10: the share of the ten nearest by exact search among the ten found, ties "
-            f"counted. {machine(content)}",
+            "counted.",
         ]
     )
 
 
 def machine(content: Content) -> str:
-    """A line on where it was measured."""
+    """A line on where it was measured, for a README."""
     about = content["environment"]
-    return f"{about['cpu']}, {about['cores']} cores, {about['date'][:10]}: `{about['command']}`"
+    return (
+        f"{about['cpu']}, {about['cores']} cores, {about['date'][:10]}; the command, versions and seed are in "
+        "`docs/RESULTS.md`."
+    )
 
 
 # --- documents ------------------------------------------------------------------------------------------------------
@@ -426,36 +434,18 @@ class Part(NamedTuple):
     figure: str
     """The figure that it draws, if any"""
     table: Callable[[Content], str]
-    short: Callable[[Content], str]
-    """What READMEs show"""
+    short: Callable[[Content], str] | None = None
+    """What READMEs show, where that is less"""
 
 
 PARTS = (
-    Part(
-        "peers",
-        "Real features: ours and its peers",
-        peers_command,
-        "results.json",
-        "pareto.png",
-        peers_tables,
-        peers_short,
-    ),
-    Part(
-        "faiss",
-        "Speed and size beside faiss",
-        faiss_command,
-        "fast-table.json",
-        "",
-        lambda c: f"{faiss_header(c)}\n\n{faiss_table(c)}",
-        faiss_short,
-    ),
-    Part("scaling", "How the cost grows", scaling_command, "scaling.json", "scaling.png", scaling_table, scaling_table),
+    Part("peers", "Ours and its peers", peers_command, "results.json", "pareto.png", peers_tables, peers_short),
+    Part("faiss", "Speed and size beside faiss", faiss_command, "fast-table.json", "", faiss_tables, faiss_short),
+    Part("scaling", "How the cost grows", scaling_command, "scaling.json", "scaling.png", scaling_table),
     Part("codecs", "Accuracy in equal bytes", codecs_command, "codecs.json", "codecs.png", codecs_table, codecs_short),
-    Part(
-        "abilities", "What each library does", abilities_command, "abilities.json", "", abilities_table, abilities_table
-    ),
-    Part("encoders", "How well the features retrieve", encoders_command, "", "", encoders_table, encoders_table),
-    Part("create", "Making a collection", create_command, "", "", create_table, create_table),
+    Part("abilities", "What each library does", abilities_command, "abilities.json", "", abilities_table),
+    Part("encoders", "How well the features retrieve", encoders_command, "", "", encoders_table),
+    Part("create", "Making a collection", create_command, "", "", create_table),
 )
 
 INTRODUCTION = """\
@@ -506,8 +496,10 @@ def filled(text: str, contents: dict[str, Content]) -> str:
     def table(match: re.Match[str]) -> str:
         if match[2] not in by_name:
             raise ValueError(f"<!-- results: {match[2]} --> is none of {', '.join(by_name)}")
-        content = contents.get(match[2])
-        return match[0] if content is None else f"{match[1]}\n{by_name[match[2]].short(content)}\n\n{match[3]}"
+        part, content = by_name[match[2]], contents.get(match[2])
+        if content is None:
+            return match[0]
+        return f"{match[1]}\n{(part.short or part.table)(content)} {machine(content)}\n\n{match[3]}"
 
     return MARKED.sub(table, text)
 

@@ -599,7 +599,11 @@ def scaling(args: argparse.Namespace, command: Sequence[str], folder: Path, star
         "unavailable": unavailable,
     }
     write_json(args.out / "scaling.json", content)
-    draw_scaling(args.out / "scaling.png", points, f"Fixed unless varied: {fixed}\n{varied_m}; {about['cpu']}")
+    rounds = f"medians of {args.repeats} rounds, shaded from the smallest to the largest"
+    title = (
+        f"Fixed unless varied: {fixed}\n{varied_m}; k = {data.k}, {len(data.truth)} queries; {rounds}; {about['cpu']}"
+    )
+    draw_scaling(args.out / "scaling.png", points, title)
     return text + "\n"
 
 
