@@ -81,13 +81,16 @@ def abilities_command(collection: Path, out: Path) -> Command:
 
 
 def encoders_command(collection: Path, out: Path) -> Command:
-    """Every collection there is of the same images."""
+    """Every collection there is of the same images, but for those whose weights come from a file: that may be one which
+    was trained on these very images.
+    """
     made = json.loads((collection / "manifest.json").read_text())
-    same = [
-        folder.parent
-        for folder in sorted(collection.parent.glob("*/manifest.json"))
-        if all(json.loads(folder.read_text())[fact] == made[fact] for fact in ("dataset", "count"))
-    ]
+    same = []
+    for path in sorted(collection.parent.glob("*/manifest.json")):
+        other = json.loads(path.read_text())
+        weights = (other["encoder"].get("weights") or {}).get("argument") or ""
+        if all(other[fact] == made[fact] for fact in ("dataset", "count")) and not Path(weights).suffix:
+            same.append(path.parent)
     return ["python", "-m", "features.evaluate", *map(str, same), "--json"]
 
 
@@ -251,7 +254,7 @@ def peers_tables(content: Content) -> str:
     parts += [
         "Building, with as many threads as the most above, once:",
         markdown(
-            "engine|built with|train s|add s|memory MB|file MB", with_best(cells, values, [0, 0, -1, -1, -1, -1]), 2
+            "engine|built with|train s|add s|memory MB|file MB", with_best(cells, values, [0, 0, 0, 0, -1, -1]), 2
         ),
         "`cores`: CPU time divided by wall time, which shows who took more threads than there should be. `memory`: "
         "what the process holds more than before it built the index.",

@@ -169,3 +169,21 @@ def test_a_command_is_run_as_it_is_shown(tmp_path):
     printed = results.run(["python", "-c", "import os; print(os.getcwd())"], tmp_path)
     assert os.path.samefile(printed.strip(), ROOT)  # noqa: PTH121
     assert re.fullmatch(r".+\n", (tmp_path / "output.txt").read_text())
+
+
+def test_only_encoders_that_never_saw_the_images_are_lined_up(tmp_path):
+    def make(name, count, argument):
+        weights = {"argument": argument, "source": "x"}
+        manifest = {"dataset": "d", "count": count, "encoder": {"name": "e", "weights": weights}}
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "manifest.json").write_text(json.dumps(manifest))
+
+    for name, count, argument in (
+        ("a", 9, None),
+        ("b", 9, "IMAGENET1K_V2"),
+        ("few", 3, None),
+        ("tuned", 9, "weights/tuned.safetensors"),
+    ):
+        make(name, count, argument)
+    command = results.encoders_command(tmp_path / "a", tmp_path)
+    assert command[3:] == [str(tmp_path / "a"), str(tmp_path / "b"), "--json"]
