@@ -319,6 +319,14 @@ def faiss_short(content: Content) -> str:
     return "\n\n".join([faiss_table(content, shown_first), faiss_header(content)])
 
 
+def scaling_header(content: Content) -> str:
+    return (
+        f"Fixed unless varied: {content['fixed']}; {content['varied_m']}. Made vectors (`synthetic`), "
+        f"{content['queries']} other ones as queries, k = {content['k']}. Medians of {content['repeats']} rounds "
+        "in which the two took turns, and the smallest and largest; the figure shades the range."
+    )
+
+
 def scaling_table(content: Content) -> str:
     """What a query takes, by what is varied."""
     points = {(p["curve"], p["value"], p["engine"]): p for p in content["points"]}
@@ -331,13 +339,17 @@ def scaling_table(content: Content) -> str:
     header = "varied|value|batch us/query, ours|faiss|one query us, ours|faiss"
     return "\n\n".join(
         [
-            f"Fixed unless varied: {content['fixed']}; {content['varied_m']}. Made vectors (`synthetic`), "
-            f"{content['queries']} other ones as queries, k = {content['k']}. Medians of {content['repeats']} rounds "
-            "in which the two took turns, and the smallest and largest; the figure shades the range.",
+            scaling_header(content),
             markdown(header, cells, left=1),
             *missing(content["unavailable"]),
         ]
     )
+
+
+def scaling_short(content: Content) -> str:
+    """The figure, for a README that lies in a folder."""
+    figure = "![Microseconds a query against vectors, lists probed, threads and bytes of a code](../docs/scaling.png)"
+    return f"{figure}\n\n{scaling_header(content)}"
 
 
 def encoded(content: Content) -> list[benchmark_codecs.Encoded]:
@@ -444,7 +456,7 @@ class Part(NamedTuple):
 PARTS = (
     Part("peers", "Ours and its peers", peers_command, "results.json", "pareto.png", peers_tables, peers_short),
     Part("faiss", "Speed and size beside faiss", faiss_command, "fast-table.json", "", faiss_tables, faiss_short),
-    Part("scaling", "How the cost grows", scaling_command, "scaling.json", "scaling.png", scaling_table),
+    Part("scaling", "How the cost grows", scaling_command, "scaling.json", "scaling.png", scaling_table, scaling_short),
     Part("codecs", "Accuracy in equal bytes", codecs_command, "codecs.json", "codecs.png", codecs_table, codecs_short),
     Part("abilities", "What each library does", abilities_command, "abilities.json", "", abilities_table),
     Part("encoders", "How well the features retrieve", encoders_command, "", "", encoders_table),
