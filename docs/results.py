@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import re
 import shlex
 import shutil
@@ -80,13 +81,16 @@ def abilities_command(collection: Path, out: Path) -> Command:
 
 
 def encoders_command(collection: Path, out: Path) -> Command:
-    """Every collection there is of the same images."""
+    """Every collection there is of the same images, but for those whose weights come from a file: that may be one which
+    was trained on these very images.
+    """
     made = json.loads((collection / "manifest.json").read_text())
-    same = [
-        folder.parent
-        for folder in sorted(collection.parent.glob("*/manifest.json"))
-        if all(json.loads(folder.read_text())[fact] == made[fact] for fact in ("dataset", "count"))
-    ]
+    same = []
+    for path in sorted(collection.parent.glob("*/manifest.json")):
+        other = json.loads(path.read_text())
+        weights = (other["encoder"].get("weights") or {}).get("argument") or ""
+        if all(other[fact] == made[fact] for fact in ("dataset", "count")) and not Path(weights).suffix:
+            same.append(path.parent)
     return ["python", "-m", "features.evaluate", *map(str, same), "--json"]
 
 
@@ -159,7 +163,8 @@ def with_best(
 
 
 def label(row: Content) -> str:
-    return Subject(row["engine"], row["factory"], row["variant"]).label
+    """As people write it; ours by that word."""
+    return re.sub("^ivfpq", "ours", Subject(row["engine"], row["factory"], row["variant"]).label)
 
 
 def peers_header(content: Content) -> str:
@@ -201,7 +206,7 @@ def peers_short(content: Content) -> str:
         [
             markdown(header, with_best(cells, values, [0, 0, 1, -1, -1, -1, -1]), left=2),
             f"{peers_header(content)} One thread; of each index the quickest setting that reaches recall {RECALL}, or "
-            f"the best one of those that do not. {machine(content)}",
+            "the best one of those that do not.",
         ]
     )
 
@@ -249,7 +254,7 @@ def peers_tables(content: Content) -> str:
     parts += [
         "Building, with as many threads as the most above, once:",
         markdown(
-            "engine|built with|train s|add s|memory MB|file MB", with_best(cells, values, [0, 0, -1, -1, -1, -1]), 2
+            "engine|built with|train s|add s|memory MB|file MB", with_best(cells, values, [0, 0, 0, 0, -1, -1]), 2
         ),
         "`cores`: CPU time divided by wall time, which shows who took more threads than there should be. `memory`: "
         "what the process holds more than before it built the index.",
@@ -295,17 +300,31 @@ def shown_first(what: str) -> bool:
 
 
 def faiss_header(content: Content) -> str:
+    sets = [f"{data['n']:,} x {data['d']} (`{data['name']}`, {data['queries']} queries)" for data in content["data"]]
     return (
+        f"Vectors: {', '.join(sets)}; queries are other ones, k = {content['k']}. "
         f"Medians of {content['repeats']} rounds of searches and 3 of training in which the two took turns, and the "
         "smallest and largest; the better one of a line is bold. The same vectors, training vectors, thread counts "
-        "and, unless a line says otherwise, factory string and nprobe; k = 10. faiss trains without polysemous codes, "
+        "and, unless a line says otherwise, factory string and nprobe. faiss trains without polysemous codes, "
         "which plain search does not use, unless a line says otherwise. `synthetic` and `mixture` are two sets of "
         "made vectors: the first fills inverted lists evenly, the second does not (see `ivfpq/benchmark.py`)."
     )
 
 
+def faiss_tables(content: Content) -> str:
+    return "\n\n".join([faiss_header(content), faiss_table(content)])
+
+
 def faiss_short(content: Content) -> str:
-    return "\n\n".join([faiss_table(content, shown_first), f"{faiss_header(content)} {machine(content)}"])
+    return "\n\n".join([faiss_table(content, shown_first), faiss_header(content)])
+
+
+def scaling_header(content: Content) -> str:
+    return (
+        f"Fixed unless varied: {content['fixed']}; {content['varied_m']}. Made vectors (`synthetic`), "
+        f"{content['queries']} other ones as queries, k = {content['k']}. Medians of {content['repeats']} rounds "
+        "in which the two took turns, and the smallest and largest; the figure shades the range."
+    )
 
 
 def scaling_table(content: Content) -> str:
@@ -320,13 +339,17 @@ def scaling_table(content: Content) -> str:
     header = "varied|value|batch us/query, ours|faiss|one query us, ours|faiss"
     return "\n\n".join(
         [
-            f"Fixed unless varied: {content['fixed']}; {content['varied_m']}. Made vectors (`synthetic`), 500 other "
-            f"ones as queries, k = 10. Medians of {content['repeats']} rounds in which the two took turns, and the "
-            "smallest and largest; the figure shades the range.",
+            scaling_header(content),
             markdown(header, cells, left=1),
             *missing(content["unavailable"]),
         ]
     )
+
+
+def scaling_short(content: Content) -> str:
+    """The figure, for a README that lies in a folder."""
+    figure = "![Microseconds a query against vectors, lists probed, threads and bytes of a code](../docs/scaling.png)"
+    return f"{figure}\n\n{scaling_header(content)}"
 
 
 def encoded(content: Content) -> list[benchmark_codecs.Encoded]:
@@ -353,7 +376,7 @@ def codecs_short(content: Content) -> str:
     return "\n\n".join(
         [
             benchmark_codecs.recalls(encoded(content), content["data"]["k"]),
-            f"{benchmark_codecs.describe_data(content['data'])} {machine(content)}",
+            benchmark_codecs.describe_data(content["data"]),
         ]
     )
 
@@ -397,16 +420,19 @@ def create_table(content: Content) -> str:
             format_table([EngineReport(**engine) for engine in printed["engines"]]),
             f"{printed['images']:,} images, `{printed['encoder']}`, {printed['metric']}, {printed['queries']} of them "
             "held out of training and asked one at a time before they are added, nprobe 8, all cores, once; times of a "
-            "query are medians. Recall@10: the share of the ten nearest by exact search among the ten found. "
-            f"{machine(content)}",
+            "query are medians. Recall@10: the share of the ten nearest by exact search among the ten found, ties "
+            "counted.",
         ]
     )
 
 
 def machine(content: Content) -> str:
-    """A line on where it was measured."""
+    """A line on where it was measured, for a README."""
     about = content["environment"]
-    return f"{about['cpu']}, {about['cores']} cores, {about['date'][:10]}: `{about['command']}`"
+    return (
+        f"{about['cpu']}, {about['cores']} cores, {about['date'][:10]}; the command, versions and seed are in "
+        "`docs/RESULTS.md`."
+    )
 
 
 # --- documents ------------------------------------------------------------------------------------------------------
@@ -423,36 +449,18 @@ class Part(NamedTuple):
     figure: str
     """The figure that it draws, if any"""
     table: Callable[[Content], str]
-    short: Callable[[Content], str]
-    """What READMEs show"""
+    short: Callable[[Content], str] | None = None
+    """What READMEs show, where that is less"""
 
 
 PARTS = (
-    Part(
-        "peers",
-        "Real features: ours and its peers",
-        peers_command,
-        "results.json",
-        "pareto.png",
-        peers_tables,
-        peers_short,
-    ),
-    Part(
-        "faiss",
-        "Speed and size beside faiss",
-        faiss_command,
-        "fast-table.json",
-        "",
-        lambda c: f"{faiss_header(c)}\n\n{faiss_table(c)}",
-        faiss_short,
-    ),
-    Part("scaling", "How the cost grows", scaling_command, "scaling.json", "scaling.png", scaling_table, scaling_table),
+    Part("peers", "Ours and its peers", peers_command, "results.json", "pareto.png", peers_tables, peers_short),
+    Part("faiss", "Speed and size beside faiss", faiss_command, "fast-table.json", "", faiss_tables, faiss_short),
+    Part("scaling", "How the cost grows", scaling_command, "scaling.json", "scaling.png", scaling_table, scaling_short),
     Part("codecs", "Accuracy in equal bytes", codecs_command, "codecs.json", "codecs.png", codecs_table, codecs_short),
-    Part(
-        "abilities", "What each library does", abilities_command, "abilities.json", "", abilities_table, abilities_table
-    ),
-    Part("encoders", "How well the features retrieve", encoders_command, "", "", encoders_table, encoders_table),
-    Part("create", "Making a collection", create_command, "", "", create_table, create_table),
+    Part("abilities", "What each library does", abilities_command, "abilities.json", "", abilities_table),
+    Part("encoders", "How well the features retrieve", encoders_command, "", "", encoders_table),
+    Part("create", "Making a collection", create_command, "", "", create_table),
 )
 
 INTRODUCTION = """\
@@ -503,8 +511,10 @@ def filled(text: str, contents: dict[str, Content]) -> str:
     def table(match: re.Match[str]) -> str:
         if match[2] not in by_name:
             raise ValueError(f"<!-- results: {match[2]} --> is none of {', '.join(by_name)}")
-        content = contents.get(match[2])
-        return match[0] if content is None else f"{match[1]}\n{by_name[match[2]].short(content)}\n\n{match[3]}"
+        part, content = by_name[match[2]], contents.get(match[2])
+        if content is None:
+            return match[0]
+        return f"{match[1]}\n{(part.short or part.table)(content)} {machine(content)}\n\n{match[3]}"
 
     return MARKED.sub(table, text)
 
@@ -532,6 +542,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--render", action="store_true", help="only write the documents")
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    os.chdir(ROOT)
     failed = [] if args.render else list(measured_parts(args.only, args.collection))
     if failed == args.only:
         return 2

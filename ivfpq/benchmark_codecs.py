@@ -233,6 +233,10 @@ def draw(path: Path, rows: Sequence[Encoded], fixed: Arguments) -> None:
     axes[0, 0].set_ylabel(f"recall@{fixed['k']}")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4)
-    figure.suptitle(f"{fixed['name']}, {fixed['n']:,} × {fixed['d']}, {fixed['queries']} queries", fontsize="medium")
+    figure.suptitle(
+        f"{fixed['name']}: n = {fixed['n']:,}, d = {fixed['d']}, k = {fixed['k']}, {fixed['queries']} queries, each "
+        "trained once",
+        fontsize="medium",
+    )
     figure.savefig(path, dpi=100)
     plt.close(figure)

@@ -358,7 +358,10 @@ def pareto(path: Path, comparison: Comparison) -> None:
         draw_pareto(row, comparison, count)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))
-    figure.suptitle(f"{data.name}, {data.n:,} × {data.d}")
+    figure.suptitle(
+        f"{data.name}: n = {data.n:,}, d = {data.d}, k = {data.k}, {len(data.truth)} queries, medians of "
+        f"{max(len(case.batch_us) for case in comparison.cases)} rounds"
+    )
     figure.savefig(path)
     plt.close(figure)
 

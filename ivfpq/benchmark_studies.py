@@ -230,8 +230,17 @@ def fast_table(args: argparse.Namespace, command: Sequence[str], folder: Path, s
         ]
     )
     (args.out / "fast-table.md").write_text(text + "\n", encoding="utf-8")
-    content = [{**asdict(row), "verdict": row.verdict} for row in rows]
-    write_json(args.out / "fast-table.json", {"environment": about, "repeats": args.repeats, "rows": content})
+    content = {
+        "environment": about,
+        "data": [
+            {"name": data.name, "n": data.n, "d": data.d, "queries": len(data.truth)}
+            for data in (large, uneven, features)
+        ],
+        "k": args.k,
+        "repeats": args.repeats,
+        "rows": [{**asdict(row), "verdict": row.verdict} for row in rows],
+    }
+    write_json(args.out / "fast-table.json", content)
     return text + "\n"
 
 
@@ -583,12 +592,18 @@ def scaling(args: argparse.Namespace, command: Sequence[str], folder: Path, star
         "environment": about,
         "fixed": fixed,
         "varied_m": varied_m,
+        "queries": len(data.truth),
+        "k": data.k,
         "repeats": args.repeats,
         "points": [asdict(point) for point in points],
         "unavailable": unavailable,
     }
     write_json(args.out / "scaling.json", content)
-    draw_scaling(args.out / "scaling.png", points, f"Fixed unless varied: {fixed}\n{varied_m}; {about['cpu']}")
+    rounds = f"medians of {args.repeats} rounds, shaded from the smallest to the largest"
+    title = (
+        f"Fixed unless varied: {fixed}\n{varied_m}; k = {data.k}, {len(data.truth)} queries; {rounds}; {about['cpu']}"
+    )
+    draw_scaling(args.out / "scaling.png", points, title)
     return text + "\n"
 
 

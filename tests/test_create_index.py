@@ -7,6 +7,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,9 +18,9 @@ from features.datasets import ImageFolder
 from features.extract import extract
 from features.store import FeatureStore
 from features.sync import sync
-from gradio_app.create_index import collection_name, create_index, main, sync_collection
+from gradio_app.create_index import _recall, collection_name, create_index, main, sync_collection
 from gradio_app.engine import EngineError, SearchEngine, add_rows
-from ivfpq import load
+from ivfpq import IndexFlat, load
 from ivfpq.faiss_compat import FaissIndex
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -429,3 +430,17 @@ def test_the_real_caltech101_all_the_way(testdata, tmp_path, capsys):
         assert own.id not in [hit.id for hit in hits]
         right += sum(hit.labels == own.labels for hit in hits)
     assert right >= 0.8 * 10 * len(leopards[::20])
+
+
+@pytest.mark.parametrize("metric", ["l2", "ip", "cosine"])
+def test_recall_counts_ties(metric):
+    """Of two copies of a picture either is right; a picture farther away, or none, is not."""
+    vectors = np.array([[3, 0], [3, 0], [2, 1], [-1, 2]], np.float32)
+    store = SimpleNamespace(features=vectors)
+    flat = IndexFlat(2, metric=metric)
+    flat.add(vectors)
+    query = np.array([[3, 0.1]], np.float32)
+    truth = flat.search(query, 1)
+    assert truth.ids.tolist() == [[0]]
+    for found, recall in ((0, 1), (1, 1), (2, 0), (3, 0), (-1, 0)):
+        assert _recall(store, query, np.array([[found]]), truth, metric) == recall
