@@ -129,7 +129,7 @@ def shorten(text: str) -> str:
 def show_jpeg(figure: Figure, *, dpi: int = 90) -> None:
     """Show a figure of photographs, or of thousands of points, as JPEG: it takes a fraction of a PNG's bytes."""
     data = io.BytesIO()
-    figure.savefig(data, format="jpeg", dpi=dpi, pil_kwargs={"quality": 75, "optimize": True})
+    figure.savefig(data, format="jpeg", dpi=dpi, pil_kwargs={"quality": 65, "optimize": True})
     plt.close(figure)
     display(Image(data.getvalue(), format="jpeg"))
 

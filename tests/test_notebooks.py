@@ -41,4 +41,4 @@ def test_no_path_of_the_machine_in_the_outputs(code):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_small(path):
-    assert path.stat().st_size < 700_000
+    assert path.stat().st_size < 750_000
