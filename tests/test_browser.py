@@ -188,7 +188,7 @@ def box(page) -> list[int]:
 
 
 def toast(page) -> str:
-    return page.locator(".toast-body").first.inner_text()
+    return page.locator(".toast-body, .ris-toast").first.inner_text()
 
 
 def outside(page) -> list[str]:

@@ -14,3 +14,26 @@ async function look() {
 look();
 setInterval(look, 4000);
 document.addEventListener('visibilitychange', look);
+
+// Gradio shows what went wrong with an event of its queue, and of others nothing (6.31): here it is shown for those.
+function say(html) {
+  document.querySelector('.ris-toast')?.remove();
+  const toast = document.createElement('div');
+  toast.className = 'ris-toast';
+  toast.setAttribute('role', 'alert');
+  const text = document.createElement('textarea'); // the server escapes for Gradio, which would show it as HTML
+  text.innerHTML = html;
+  toast.textContent = text.value;
+  toast.addEventListener('click', () => toast.remove());
+  setTimeout(() => toast.remove(), 10000);
+  document.body.append(toast);
+}
+const plain_fetch = window.fetch;
+window.fetch = async (...request) => {
+  const reply = await plain_fetch(...request);
+  if (reply.status === 500 && String(request[0]).includes('/run/predict')) {
+    const { error } = await reply.clone().json().catch(() => ({}));
+    say(error || 'That did not work. Please try again.');
+  }
+  return reply;
+};
