@@ -51,7 +51,13 @@ def check(index, x, k, nprobe, ids=None):
         for name in COMPILED:
             for got, wanted in zip(answers(patch, name, index, x, k, nprobe, ids, radius), want, strict=True):
                 assert got.dtype == wanted.dtype and got.tobytes() == wanted.tobytes(), name
+            some = index.candidates(x, k, nprobe, ids, name)
+            assert some.dtype == want[1].dtype and np.sort(some).tobytes() == np.sort(want[1]).tobytes(), name
             for i in range(min(len(x), 3)):
+                assert (
+                    np.sort(index.candidates(x[i : i + 1], k, nprobe, ids, name)).tobytes()
+                    == np.sort(some[i]).tobytes()
+                )
                 one = index.search(x[i : i + 1], k, nprobe=nprobe, ids=ids)
                 assert one.ids.tobytes() == want[1][i : i + 1].tobytes(), name
                 assert one.distances.tobytes() == want[0][i : i + 1].tobytes(), name
@@ -177,19 +183,35 @@ def test_the_screen_keeps_its_word(name, kind, monkeypatch):
 
 
 @pytest.mark.parametrize("scale", [1e-40, 1e-21, 1.0, 1e19])
-def test_panels_stand_for_their_rows_within_their_loss(scale):
+@pytest.mark.parametrize("width", [5, 6])
+def test_panels_stand_for_their_rows_within_their_loss(scale, width):
     rng = np.random.default_rng(4)
-    y, centre = (rng.standard_normal((3, 70, 5)) * scale).astype(F), (rng.standard_normal(5) * scale).astype(F)
+    y = (rng.standard_normal((3, 70, 2 * width)) * scale).astype(F)
     y[1] *= F(0.01)
-    panels = compiled.Panels.of(y, centre)
-    words = panels.words.transpose(0, 1, 3, 4, 2)  # (3, 2, 2, 16, 5)
-    kept = np.stack([words << 16, words], axis=3).reshape(3, 128, 5).astype(F) * np.float64(panels.scale)
-    rows = np.pad(y, ((0, 0), (0, 58), (0, 0)), mode="edge") - centre.astype(np.float64)
+    even = compiled._even(y, width)
+    assert even.shape == (3, 70, 12) and (width == 6 or not even[..., [5, 11]].any())
+    panels = compiled.Panels.of(even, 40000.0)
+    words = panels.words.transpose(0, 1, 3, 2, 4).reshape(3, 128, 12).astype(np.float64)
+    assert np.sqrt(np.square(words).sum(axis=2)).max() < 40000 + 4
+    rows = np.pad(even, ((0, 0), (0, 58), (0, 0)), mode="edge").astype(np.float64)
     np.testing.assert_allclose(panels.squares, np.square(rows).sum(axis=2), rtol=1e-12)
-    off = np.square(rows - kept).sum(axis=2)
+    off = np.square(rows - words * np.float64(panels.scale)).sum(axis=2)
     np.testing.assert_allclose(panels.losses, np.sqrt(off.max(axis=1)), rtol=1e-12)
     if scale > 1e-30:
-        assert panels.losses.max() < 1e-4 * np.abs(rows).max()
+        assert panels.losses.max() < 2e-4 * np.abs(rows).max()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("dsub", [129, 256, 300])
+def test_products_of_many_numbers_do_not_overflow(metric, dsub):
+    """The largest integers everywhere, all of one sign: sums of 32 bits hold a stretch of them and no more."""
+    rng = np.random.default_rng(8)
+    index = made(rng, metric, 5, 3, dsub, 4, 0)
+    index.install(
+        np.full((5, 3 * dsub), 7) * np.arange(1, 6)[:, None], np.full((3, 16, dsub), 3) * rng.random((3, 16, 1))
+    )
+    index.add_codes(rng.integers(0, 5, 900), rng.integers(0, 16, (900, 3)).astype(np.uint8), np.arange(900))
+    check(index, np.full((5, index.d), 9, F) * rng.random((5, 1), F), 100, 3)
 
 
 def test_a_query_along_what_the_panels_lose_finds_its_neighbour():

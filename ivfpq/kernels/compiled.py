@@ -15,7 +15,7 @@ from ivfpq.invlists import Lists
 from ivfpq.kernels import scan
 from ivfpq.kernels.avx512 import M_MAX
 from ivfpq.kernels.model import Model
-from ivfpq.kernels.vectors import TOGETHER, sources
+from ivfpq.kernels.vectors import STRETCH, TOGETHER, sources
 from ivfpq.pq import ProductQuantizer
 from ivfpq.threads import threads
 
@@ -27,7 +27,7 @@ MAX_WANTED = 1 << 13  # neighbours of all queries of a chunk: their candidates s
 MODEL = np.dtype(
     [(name, np.int64) for name in ("metric", "d", "M", "ksub", "wide", "dsub", "part", "nlist", "terms")]
     + [(name, np.float64) for name in ("longest_centroid", "longest_code")]
-    + [(name, np.float64) for name in ("centroid_scale", "codebook_scale", "centroid_loss", "codebook_loss")]
+    + [(name, np.float64) for name in ("centroid_scale", "codebook_scale", "centroid_loss", "codebook_loss", "reach")]
     + [(name, np.int64) for name in ("centre", "centroids", "codebooks", "low", "step")]
     + [(name, np.int64) for name in ("centroid_panels", "centroid_squares", "codebook_panels", "codebook_squares")]
     + [(f"sources_{sources('scan', 'avx512', 'portable', 'heaps', 'vectors')}", np.int8)]
@@ -56,7 +56,9 @@ class Ready:
         if centre is None:
             centre = np.zeros(pq.d, np.float32)
         self.bytes_fit = pq.ksub <= 256 and pq.M <= M_MAX
-        centroids_, codebooks_ = Panels.of(y[None], centre), Panels.of(codebooks)
+        reach = 46340.0 - np.sqrt(2 * STRETCH)
+        centroids_ = Panels.of(_even(y - centre, pq.dsub)[None], reach)
+        codebooks_ = Panels.of(_even(codebooks, pq.dsub), reach)
         self.table = codebooks_.squares.shape
         self._arrays: dict[str, Any] = {
             "centre": centre,
@@ -83,50 +85,60 @@ class Ready:
             "longest_code": np.linalg.norm(longest) if parts else longest.sum(),
             **{"centroid_scale": centroids_.scale, "centroid_loss": centroids_.losses[0]},
             **{"codebook_scale": codebooks_.scale, "codebook_loss": np.linalg.norm(losses) if parts else losses.sum()},
+            "reach": reach,
         }
         for name, value in {**numbers, **{n: a.ctypes.data for n, a in self._arrays.items()}}.items():
             self.record[name] = value
 
 
+def _even(x: Floats, width: int) -> Floats:
+    """Vectors (..., parts of that width), a zero behind each part if the width is odd."""
+    if width % 2 == 0:
+        return x
+    parts = x.reshape(*x.shape[:-1], -1, width)
+    return np.pad(parts, [(0, 0)] * (parts.ndim - 1) + [(0, 1)]).reshape(*x.shape[:-1], -1)
+
+
 class Panels(NamedTuple):
     """Matrices for `vectors.panel_products`: half the bits of float32, in panels of 64 rows.
 
-    A panel is transposed. Rows 32 h + i and 32 h + 16 + i share its words (., h, i), signed numbers of 32 bits. The
-    word itself, times the scale, stands for the latter row; its lower half, shifted up by 16 bits, for the former. So
-    the upper half is chosen for what is below it.
+    A panel is transposed, and pairs of numbers stay together: numbers 2 i and 2 i + 1 of row j are words (., i, j, :).
     """
 
-    words: npt.NDArray[np.int32]
-    """(count, p, d, 2, 16), where p = n / 64, rounded up; the last row is repeated to fill the panels"""
+    words: npt.NDArray[np.int16]
+    """(count, p, d / 2, 64, 2), where p = n / 64, rounded up; the last row is repeated to fill the panels"""
     scale: np.float32
+    """What 1 stands for"""
     squares: Doubles
     """Squared lengths of the rows, (count, 64 p)"""
     losses: Doubles
     """The largest distance of a row from what stands for it, of each matrix: (count,)"""
 
     @classmethod
-    def of(cls, matrices: Floats, centre: Floats | float = 0.0) -> Panels:
-        """Of float32 matrices (count, n, d) less the centre (d,), a panel at a time: there may be many."""
+    def of(cls, matrices: Floats, reach: float) -> Panels:
+        """Of float32 matrices (count, n, d), d even, a panel at a time: there may be many. No stretch of a row, as
+        `panel_products` adds them up, is longer than `reach`.
+        """
         count, n, d = matrices.shape
         starts = range(0, n, 64)
 
         def rows_from(start: int) -> Doubles:
-            rows = matrices[:, np.minimum(np.arange(start, start + 64), n - 1)].astype(np.float64) - centre
-            return rows.reshape(count, 2, 2, 16, d)
+            return matrices[:, np.minimum(np.arange(start, start + 64), n - 1)].astype(np.float64)
 
-        scale = np.float32(max(np.abs(rows_from(start)).max() for start in starts) / (32766 << 16))
-        words = np.empty((count, len(starts), d, 2, 16), np.int32)
-        squares, loss = np.empty((count, 64 * len(starts))), np.zeros(count)
+        words = np.empty((count, len(starts), d // 2, 64, 2), np.int16)
+        squares, loss, largest, longest = np.empty((count, 64 * len(starts))), np.zeros(count), 0.0, 0.0
+        for start in starts:
+            rows = rows_from(start)
+            stretches = np.add.reduceat(np.square(rows), np.arange(0, d, 2 * STRETCH), axis=-1)
+            squares[:, start : start + 64] = stretches.sum(axis=-1)
+            largest, longest = max(largest, float(np.abs(rows).max())), max(longest, float(stretches.max()))
+        scale = np.float32(max(largest / 32766, np.sqrt(longest) / reach, 1e-36))  # not a subnormal number
         for place, start in enumerate(starts):
             rows = rows_from(start)
-            target = rows / np.float64(scale or 1)
-            lower = np.rint(target[:, :, 0] / 65536).astype(np.int64)
-            upper = np.rint((target[:, :, 1] - (lower & 0xFFFF)) / 65536).astype(np.int64)
-            word = (upper << 16 | lower & 0xFFFF).astype(np.int32)
-            kept = np.stack([word << 16, word], axis=2).astype(np.float32) * np.float64(scale)
-            words[:, place] = word.transpose(0, 3, 1, 2)
-            squares[:, start : start + 64] = np.square(rows).sum(axis=-1).reshape(count, 64)
-            loss = np.maximum(loss, np.square(rows - kept).sum(axis=-1).reshape(count, 64).max(axis=1))
+            whole = np.rint(rows / np.float64(scale))
+            words[:, place] = whole.reshape(count, 64, d // 2, 2).transpose(0, 2, 1, 3)
+            apart = np.square(rows - whole * np.float64(scale)).sum(axis=-1)
+            loss = np.maximum(loss, apart.max(axis=1))
         return cls(words, scale, squares, np.sqrt(loss))
 
 

@@ -34,10 +34,12 @@ from ivfpq.kernels.vectors import (
     float64_at,
     fold,
     i64,
+    in_pairs,
     inner,
     intrinsic,
     load_vector,
     prefetch,
+    products_of_pairs,
     put_byte,
     put_float64,
     sources,
@@ -183,45 +185,19 @@ STEPS = 32767  # what the largest number of a query is when its numbers are cut 
 
 
 @intrinsic
-def _cut(typingctx: Any, x: Any, n: Any, factor: Any, out: Any) -> Any:
-    """out[i] = x[i] * factor, cut to int16, for n float32, n a multiple of 16. `out` may be x."""
-
-    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        x, n, factor, out = args
-        words = ir.VectorType(_I16, LANES)
-        with cgutils.for_range_slice(b, i64(0), n, i64(LANES), _I64, inc=True) as (i, _):
-            v = b.fmul(load_vector(b, b.add(x, b.shl(i, i64(2))), _FLOATS), splat(b, factor, _FLOATS))
-            v = b.trunc(b.fptosi(v, _INTS), words)
-            b.store(v, b.inttoptr(b.add(out, b.shl(i, i64(1))), words.as_pointer()), align=2)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64, types.float32, types.int64), codegen
-
-
-@intrinsic
 def _sketch_product(typingctx: Any, x: Any, sketch: Any, n: Any) -> Any:
-    """The sum of x[i] * sketch[i] for n int16 and int8, n a multiple of SKETCH. Each of 32 lanes adds n / 32 products.
-
-    Written so that LLVM finds the instruction that multiplies 16-bit numbers and adds neighbours: most processors have
-    one.
-    """
+    """The sum of x[i] * sketch[i] for n int16 and int8, n a multiple of SKETCH. 32 lanes add n / 32 products each."""
 
     def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
         x, sketch, n = args
-        words, wide = ir.VectorType(_I16, 2 * LANES), ir.VectorType(_I32, 2 * LANES)
         parts = range(SKETCH // (2 * LANES))
         sums = [cgutils.alloca_once_value(b, ir.Constant(_INTS, [0] * LANES)) for _ in parts]
         with cgutils.for_range_slice(b, i64(0), n, i64(SKETCH), _I64, inc=True) as (i, _):
             for part, sum_ in zip(parts, sums, strict=True):
                 at = b.add(i, i64(2 * LANES * part))
-                u = b.sext(load_vector(b, b.add(x, b.shl(at, i64(1))), words), wide)
-                v = b.sext(load_vector(b, b.add(sketch, at), ir.VectorType(_I8, 2 * LANES)), wide)
-                products = b.mul(u, v)
-                even, odd = (
-                    b.shuffle_vector(products, products, ir.Constant(_INTS, list(range(side, 2 * LANES, 2))))
-                    for side in (0, 1)
-                )
-                b.store(b.add(b.load(sum_), b.add(even, odd)), sum_)
+                u = load_vector(b, b.add(x, b.shl(at, i64(1))), ir.VectorType(_I16, 2 * LANES))
+                v = load_vector(b, b.add(sketch, at), ir.VectorType(_I8, 2 * LANES))
+                b.store(b.add(b.load(sum_), products_of_pairs(b, u, v)), sum_)
         longs = ir.VectorType(_I64, LANES)
         total = functools.reduce(b.add, [b.sext(b.load(sum_), longs) for sum_ in sums])
         add_up = cgutils.get_or_insert_function(
@@ -317,7 +293,7 @@ def _screened(t, x, rows, q, room, uppers, spare, lower, candidates, count):
 
     The query is x' = unit * w with 16-bit numbers w, which the sketch is multiplied by without any rounding, and
 
-        |<x, y> - <x', y'>|  <=  |x| |y - y'| + |x - x'| |y'|,    |x - x'| < 1.01 unit sqrt(d)
+        |<x, y> - <x', y'>|  <=  |x| |y - y'| + |x - x'| |y'|,    |x - x'| <= 0.51 unit sqrt(d)
 
     Parameters
     ----------
@@ -338,10 +314,10 @@ def _screened(t, x, rows, q, room, uppers, spare, lower, candidates, count):
     extent(query, t.wide, address(uppers))
     largest = np.float64(max(-float32_at(address(uppers)), float32_at(address(uppers) + 4)))
     unit = max(largest / t.steps, 1e-30)
-    _cut(query, t.wide, F32(1.0 / unit), query)
+    in_pairs(query, t.wide, F32(1.0 / unit), query, 4)
     square = np.float64(sum_of_products(at, at, t.d))
     length = 1.001 * np.sqrt(square + t.floor)
-    rest = 1.01 * unit * np.sqrt(np.float64(t.d))
+    rest = 0.51 * unit * np.sqrt(np.float64(t.d))
     held, step = 0, t.wide + SIZES
     for i in range(min(AHEAD, count)):
         prefetch(t.sketch + step * rows[q, candidates[i]], step)

@@ -21,16 +21,20 @@ g_l = c_l - centre (the centre is the mean of the centroids for l2, the origin f
     - T[m, j] has dsub = d / M products, and M of them are added; the defined sum of |x - c_l - y|^2 has
       d / (16 M) + 4 + M additions in a row, and |a|^2 and, for ip, the defined <x, c_l> have d / 16 + 4. The magnitudes
       in each of them add up to at most R^2, because |x - c_l| <= A + G.
-    - Differences, squares, centring, the byte of the term, and lengths add some roundings, fewer than 48, each of
+    - Differences, squares, centring, the byte of the term, and lengths add some roundings, fewer than 64, each of
       something that is at most R^2.
 
-    *Panels.* Products with a are computed from copies g' and y' of 16 bits a number (`compiled.Panels`), lengths from
-    the numbers themselves. That takes base off by 2 <a, g_l - g'_l> and the sum of T by 2 <a, y - y'>, together by at
-    most 2 A (C + D), where C is the largest |g_l - g'_l| and D^2 the sum over m of the largest |y_m - y'_m|^2.
+    *Panels.* Products with a are those of copies a', g' and y' of 16 bits a number (`compiled.Panels`), as integers: a
+    stretch of them is added up without rounding, since the scales leave no stretch longer than 2^15.5, which 32 bits
+    allow. Lengths are those of the numbers themselves. That takes base off by 2 (<a, g_l> - <a', g'_l>) and the sum of
+    T by 2 (<a, y> - <a', y'>), together by at most 2 (A (C + D) + B (G + Y + C + D)), where C is the largest
+    |g_l - g'_l|, D^2 the sum over m of the largest |y_m - y'_m|^2, and B >= |a - a'| is half of what 1 stands for in
+    a', times the root of d.
 
     So what is computed from tables and the defined distance differ by at most
 
-        E = gamma (2.1 d G (A + Y) + (1.1 dsub + 2 M + d / 8 + 64) R^2) + 2.1 A (C + D) + 8 d tiny
+        E = gamma (2.1 d G (A + Y) + (1.1 dsub + 2 M + d / 8 + 80) R^2) + 2.1 (A (C + D) + B (G + Y + C + D))
+            + 8 d tiny
 
     with gamma = u / (1 - (2.1 d + 64) u). For cosine, whose 1 - distance / 2 is rounded once more, and may so tie, E
     grows by 2^-22 (1 + R^2). Where R^2 > 1e36, numbers may leave float32: E is infinite and every comparison lets pass
@@ -62,17 +66,18 @@ from ivfpq.kernels.avx512 import PREFETCH, lane_of, quantise, scan_blocks, sum_l
 from ivfpq.kernels.heaps import push, push_pair, sort_pairs
 from ivfpq.kernels.portable import near_bytes, near_words
 from ivfpq.kernels.vectors import (
+    STRETCH,
     TOGETHER,
     add_vectors,
     address,
     byte_at,
     centred,
-    centred_together,
     entry,
     extent,
     float32_at,
     float64_at,
     free,
+    in_pairs,
     inner,
     int64_at,
     memory,
@@ -103,18 +108,19 @@ HALVINGS = 12  # of what the upper bounds range over, to find theta without one
 
 QUERY = np.dtype(
     [(name, np.int64) for name in ("floats", "bytes", "uppers", "k", "held")]
-    + [(name, np.float64) for name in ("theta", "error", "step", "low")]
+    + [(name, np.float64) for name in ("theta", "error", "step", "low", "square", "unit")]
 )
 """A query: addresses of its tables T, float32 (M, wide), and t8, uint8 (M, 256), and of `held` of its smallest upper
 bounds, which for k <= FIRST are a heap, float64 (k,), and else float32, see `_shrink`; theta and E; the step of t8 and
-the sum of low_m. With k = 0, theta is fixed. (wide is ksub, in whole panels of 64.)"""
+the sum of low_m; |a|^2, and what 1 stands for in a'. With k = 0, theta is fixed. (wide is ksub, in whole panels of
+64.)"""
 
 CANDIDATE_BYTES = 32
 """A candidate: a float64 lower bound, and what it is a bound of: int64 row, list and query."""
 
 ROOM = np.dtype(
     [(name, np.int64) for name in ("probes", "order", "places", "values", "numbers", "counts", "base", "scores", "a")]
-    + [(name, np.int64) for name in ("ends", "y", "tables", "end", "found", "size", "n")]
+    + [(name, np.int64) for name in ("pairs", "units", "ends", "y", "tables", "end", "found", "size", "n")]
 )
 """Addresses of what a search works with (see `_furnish`), `end` being that of what is behind; of the candidates, which
 may move (see `_make_room`), with how many there is room for, and how many there are."""
@@ -218,8 +224,10 @@ def _furnish(room, model, nq, nprobe, kept, start):
     room.counts = room.numbers + 8 * most  # int64 (BINS + 1,), for `_rough_limit`
     room.base = room.counts + 8 * (BINS + 1)  # float32 (nq * nprobe,): coarse distances of `probes`
     room.scores = room.base + 4 * pairs  # float32 (TOGETHER, nlist in whole panels): those of all lists
-    room.a = room.scores + 4 * TOGETHER * ((model.nlist + 63) & ~63)  # float32 (TOGETHER, d): see `_products`
-    room.ends = room.a + 4 * TOGETHER * model.d  # float32 (M, 2), for `quantise`
+    room.a = room.scores + 4 * TOGETHER * ((model.nlist + 63) & ~63)  # float32 (d,), in even parts: see `_cut`
+    room.pairs = room.a + 4 * _even_width(model)  # int16 (d / 2, TOGETHER, 2)
+    room.units = room.pairs + 2 * TOGETHER * _even_width(model)  # float32 (TOGETHER,)
+    room.ends = room.units + 4 * TOGETHER  # float32 (M, 2), for `quantise`
     room.y = room.ends + 8 * model.M  # float32 (d,), for `_defined`
     room.tables = (room.y + 4 * model.d + 63) & ~63  # for each query what its record has the addresses of
     # 64 more, as `tables` may be rounded up by less elsewhere.
@@ -243,13 +251,16 @@ def _scan_nearest(vbmi, plain, model, lists, x, nprobe, kept, theta, queries, ro
             queries[q].bytes = room.tables + stride * q
             queries[q].floats = queries[q].bytes + 256 * model.M
             queries[q].uppers = queries[q].floats + 4 * model.M * model.wide
-        at = x + 4 * start * model.d
-        _products(model, at, count, room.a, room.scores, 4 * wide, queries[start].floats, stride)
+            vector = x + 4 * q * model.d
+            queries[q].square = sum_of_squares(vector, model.centre, model.d)
+            queries[q].unit = _cut(model, vector, room, room.pairs + 4 * (q - start), 4 * count)
+            factor = F32(-1.0) if model.metric == IP else F32(-2.0)
+            put_float32(room.units + 4 * (q - start), factor * F32(queries[q].unit))
+        _products(model, count, room.pairs, room.units, room.scores, 4 * wide, queries[start].floats, stride)
         for q in range(start, start + count):
             query, vector, first = queries[q], x + 4 * q * model.d, q * nprobe
-            square = sum_of_squares(vector, model.centre, model.d)
-            coarse_error, query.error = _errors(model, square)
-            shift = F32(0.0) if model.metric == IP else square
+            coarse_error, query.error = _errors(model, query.square, query.unit)
+            shift = F32(0.0 if model.metric == IP else query.square)
             _choose(model, room, room.scores + 4 * wide * (q - start), shift, coarse_error, vector, first, nprobe)
             query.k, query.held, query.theta = kept, 0, theta
             number = int64_at(room.probes + 8 * first)
@@ -302,56 +313,96 @@ def _tile(vbmi, plain, model, lists, query, q, number, first, near, following, r
 
 
 @inner
-def _products(model, x, count, a, scores, scores_stride, tables, tables_stride):
+def _even_width(model):
+    """How many numbers a vector has with a zero behind each odd part, and more behind the last: a multiple of 16."""
+    return (_parts(model) * 2 * ((model.dsub + 1) // 2) + 15) & ~15
+
+
+@inner
+def _parts(model):
+    """How many codebooks' parts a vector has: M, or 1 where codewords are whole vectors."""
+    return model.M if model.part else 1
+
+
+@inner
+def _cut(model, x, room, pairs, stride):
+    """Write a' of the query at address x, pairs of int16 every `stride` bytes; returns what 1 stands for in it.
+
+    Each part has a zero behind it if it is odd.
+    """
+    together, wide, a = 2 * ((model.dsub + 1) // 2), _even_width(model), room.a
+    parts, width = (_parts(model), model.dsub) if model.dsub & 1 else (1, model.d)
+    for i in range(0 if model.dsub & 1 else model.d, wide):
+        put_float32(a + 4 * i, F32(0.0))
+    for m in range(parts):
+        centred(x + 4 * width * m, width, model.centre + 4 * width * m, a + 4 * together * m)
+    longest = F32(0.0)
+    for first in range(0, wide, 2 * STRETCH):
+        size = min(2 * STRETCH, wide - first)
+        longest = max(longest, sum_of_products(a + 4 * first, a + 4 * first, size))
+    aligned = together % (2 * STRETCH) == 0 or (2 * STRETCH) % together == 0  # else stretches of parts overlap two
+    extent(a, wide, room.ends)
+    unit = np.sqrt(np.float64(longest) * (1.0 if aligned else 2.0)) / model.reach
+    unit = max(unit, np.float64(max(-float32_at(room.ends), float32_at(room.ends + 4))) / 32766.0)
+    unit = min(max(unit, 1e-30), 1e35)
+    in_pairs(a, wide, F32(1.0 / unit), pairs, stride)
+    return unit
+
+
+@inner
+def _products(model, count, x, units, scores, scores_stride, tables, tables_stride):
     """Coarse distances, but for |a|^2, and tables T of `count` queries, 1 or TOGETHER, from the panels.
 
     Parameters
     ----------
-    x, scores, tables : int
-        Addresses of float32 (count, d), (count, nlist in whole panels), and (count, M, wide).
-    a : int
-        Address of float32 (d, count), to work in.
+    x, units, scores, tables : int
+        Addresses of int16 (d / 2, count, 2), with even parts, and float32 (count,), (count, nlist in whole panels), and
+        (count, M, wide).
     scores_stride, tables_stride : int
         From one query's to the next one's, in bytes.
     """
-    d, dsub, M, wide = model.d, model.dsub, model.M, model.wide
-    factor = F32(-1.0) if model.metric == IP else F32(-2.0)
-    if count == 1:
-        centred(x, d, model.centre, factor, a)
-    else:
-        centred_together(x, d, model.centre, factor, a)
+    M, wide, pairs = model.M, model.wide, (model.dsub + 1) // 2
+    whole = _parts(model) * pairs
     for first in range(0, model.nlist, 64):
-        panel, start = model.centroid_panels + 2 * d * first, model.centroid_squares + 4 * first
-        _panel(count, a, d, panel, F32(model.centroid_scale), start, scores + 4 * first, scores_stride)
+        panel, start = model.centroid_panels + 4 * whole * first, model.centroid_squares + 4 * first
+        scale = F32(model.centroid_scale)
+        _panel(count, x, whole, panel, units, scale, start, scores + 4 * first, scores_stride)
     for first in range(0, M * wide, 64):
-        part_of_a = a + 4 * count * model.part * (first // wide)
-        panel, start = model.codebook_panels + 2 * dsub * first, model.codebook_squares + 4 * first
-        _panel(count, part_of_a, dsub, panel, F32(model.codebook_scale), start, tables + 4 * first, tables_stride)
+        part_of_x = x + 4 * count * (pairs if model.part else 0) * (first // wide)
+        panel, start = model.codebook_panels + 4 * pairs * first, model.codebook_squares + 4 * first
+        scale = F32(model.codebook_scale)
+        _panel(count, part_of_x, pairs, panel, units, scale, start, tables + 4 * first, tables_stride)
 
 
 @inner
-def _panel(count, a, n, panel, scale, start, out, stride):
-    """`panel_products` for `count` queries: compiled once, not where it is called."""
-    if count == 1:
-        panel_products(a, n, panel, scale, start, out, stride)
-    else:
-        panel_products_together(a, n, panel, scale, start, out, stride)
+def _panel(count, x, n, panel, units, scale, start, out, stride):
+    """`panel_products` for `count` queries, stretch by stretch: compiled once, not where it is called."""
+    step = 0
+    for first in range(0, n, STRETCH):
+        at, pairs = x + 4 * count * first, min(STRETCH, n - first)
+        if count == 1:
+            panel_products(at, pairs, panel + 256 * first, units, scale, start, step, out, stride)
+        else:
+            panel_products_together(at, pairs, panel + 256 * first, units, scale, start, step, out, stride)
+        start, step = out, stride
 
 
 @inner
-def _errors(model, square):
+def _errors(model, square, unit):
     """What screened coarse distances, and distances of codes, can be off by, with |a|^2: see the proof above."""
     d = np.float64(model.d)
     terms = (2.1 * d + 64.0) * 2.0**-24
     gamma = 2.0**-24 / (1.0 - terms) if terms < 0.5 else np.inf
-    length = np.sqrt(np.float64(square)) * (1.001 + terms)
+    length = np.sqrt(square) * (1.001 + terms)
+    cut = 0.51 * unit * np.sqrt(d)
     centroid, code = model.longest_centroid, model.longest_code
     coarse, reach = (length + centroid) ** 2, (length + centroid + code) ** 2
-    few = d / 8.0 + 64.0
+    few = d / 8.0 + 80.0
     floor = 8.0 * d * 1.2e-38
-    coarse_error = gamma * (2.1 * d * centroid * length + few * coarse) + 2.1 * length * model.centroid_loss + floor
+    loss = 2.1 * (length * model.centroid_loss + cut * (centroid + model.centroid_loss))
+    coarse_error = gamma * (2.1 * d * centroid * length + few * coarse) + loss + floor
     few += 1.1 * np.float64(model.dsub) + 2.0 * model.M
-    loss = 2.1 * length * (model.centroid_loss + model.codebook_loss)
+    loss += 2.1 * (length * model.codebook_loss + cut * (code + model.codebook_loss))
     error = gamma * (2.1 * d * centroid * (length + code) + few * reach) + loss + floor
     if model.metric == COSINE:
         error += 2.0**-22 * (1.0 + reach)

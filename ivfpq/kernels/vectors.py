@@ -357,102 +357,122 @@ def not_above(typingctx: Any, row: Any, limit: Any) -> Any:
     return types.uint64(types.int64, types.float32), codegen
 
 
-def _centred_for(count: int) -> Any:
-    @intrinsic
-    def centred(typingctx: Any, x: Any, n: Any, centre: Any, factor: Any, out: Any) -> Any:
-        """out[i, q] = factor * (x[q, i] - centre[i]): from float32 (count, n) to (n, count), by address."""
+@intrinsic
+def centred(typingctx: Any, x: Any, n: Any, centre: Any, out: Any) -> Any:
+    """out[i] = x[i] - centre[i], for n float32, by address."""
 
-        def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-            x, n, centre, factor, out = args
+    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        x, n, centre, out = args
 
-            def some(kind: ir.VectorType, i: Any) -> None:
-                """Numbers i, i + 1, ... of each row, as many as `kind` has, interleaved."""
-                offset = b.shl(i, i64(2))
-                c = load_vector(b, b.add(centre, offset), kind)
-                f = splat(b, factor, kind)
-                rows = [b.add(x, b.mul(i64(4 * q), n)) for q in range(count)]
-                parts = [b.fmul(f, b.fsub(load_vector(b, b.add(row, offset), kind), c)) for row in rows]
-                together = _interleaved(b, parts)
-                pointer = b.inttoptr(b.add(out, b.mul(offset, i64(count))), together.type.as_pointer())
-                b.store(together, pointer, align=4)
+        def some(kind: ir.VectorType, i: Any) -> None:
+            offset = b.shl(i, i64(2))
+            v = b.fsub(load_vector(b, b.add(x, offset), kind), load_vector(b, b.add(centre, offset), kind))
+            b.store(v, b.inttoptr(b.add(out, offset), kind.as_pointer()), align=4)
 
-            whole = b.and_(n, i64(-LANES))
-            with cgutils.for_range_slice(b, i64(0), whole, i64(LANES), _I64, inc=True) as (i, _):
-                some(_FLOATS, i)
-            with cgutils.for_range_slice(b, whole, n, i64(1), _I64, inc=True) as (i, _):
-                some(ir.VectorType(_F32, 1), i)
-            return context.get_dummy_value()
+        whole = b.and_(n, i64(-LANES))
+        with cgutils.for_range_slice(b, i64(0), whole, i64(LANES), _I64, inc=True) as (i, _):
+            some(_FLOATS, i)
+        with cgutils.for_range_slice(b, whole, n, i64(1), _I64, inc=True) as (i, _):
+            some(ir.VectorType(_F32, 1), i)
+        return context.get_dummy_value()
 
-        i = types.int64
-        return types.void(i, i, i, types.float32, i), codegen
-
-    return centred
+    return types.void(*[types.int64] * 4), codegen
 
 
-def _interleaved(b: Any, parts: list[Any]) -> Any:
-    """One vector of the first numbers of all parts, a power of two of them, then the second ones, and so on."""
-    if len(parts) == 1:
-        return parts[0]
-    even, odd = _interleaved(b, parts[::2]), _interleaved(b, parts[1::2])
-    n = even.type.count
-    order = [i + n * side for i in range(n) for side in range(2)]
-    return b.shuffle_vector(even, odd, ir.Constant(ir.VectorType(_I32, 2 * n), order))
+@intrinsic
+def in_pairs(typingctx: Any, x: Any, n: Any, factor: Any, out: Any, stride: Any) -> Any:
+    """The numbers x[i] * factor, rounded to int16, for n float32, n a multiple of 16: two of them every `stride` bytes.
+
+    With a stride of 4, `out` may be x.
+    """
+
+    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        x, n, factor, out, stride = args
+        half = [ir.Constant(_FLOATS, [sign * 0.5] * LANES) for sign in (-1, 1)]
+        with cgutils.for_range_slice(b, i64(0), n, i64(LANES), _I64, inc=True) as (i, _):
+            v = b.fmul(load_vector(b, b.add(x, b.shl(i, i64(2))), _FLOATS), splat(b, factor, _FLOATS))
+            v = b.fadd(v, b.select(b.fcmp_ordered("<", v, ir.Constant(_FLOATS, [0.0] * LANES)), *half))
+            v = b.bitcast(b.trunc(b.fptosi(v, _WORDS), ir.VectorType(_I16, LANES)), ir.VectorType(_I32, LANES // 2))
+            for pair in range(LANES // 2):
+                place = b.add(out, b.mul(b.add(b.lshr(i, i64(1)), i64(pair)), stride))
+                word = b.extract_element(v, ir.Constant(_I32, pair))
+                b.store(word, b.inttoptr(place, _I32.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.float32, types.int64, types.int64), codegen
+
+
+def products_of_pairs(b: Any, u: Any, v: Any) -> Any:
+    """u[2 i] v[2 i] + u[2 i + 1] v[2 i + 1] of vectors of 32 small integers, as 16 of 32 bits.
+
+    Written so that LLVM finds the instruction for it, which most processors have for integers of 16 bits.
+    """
+    wide = ir.VectorType(_I32, 2 * LANES)
+    products = b.mul(b.sext(u, wide), b.sext(v, wide))
+    even, odd = (
+        b.shuffle_vector(products, products, ir.Constant(_WORDS, list(range(side, 2 * LANES, 2)))) for side in (0, 1)
+    )
+    return b.add(even, odd)
 
 
 def _products_with(count: int) -> Any:
     @intrinsic
     def panel_products(
-        typingctx: Any, x: Any, n: Any, panel: Any, scale: Any, start: Any, out: Any, stride: Any
+        typingctx: Any, x: Any, n: Any, panel: Any, units: Any, scale: Any, start: Any, step: Any, out: Any, stride: Any
     ) -> Any:
-        """out[q, j] = start[j] + scale * sum over i < n of x[i, q] * panel[i, j], for the 64 columns j of a panel.
+        """out[q, j] = start[q, j] + units[q] * scale * sum over i < 2 n of x[q, i] * panel[i, j], for 64 columns j.
 
-        A panel is contiguous, (n, 64) numbers of 16 bits (see `compiled.Panels`), so it is read from front to back,
-        which is all that a product with a single vector costs. With several, a vector that is read serves all.
-        Products may be fused with additions.
+        32 bits must hold each sum of a stretch, of up to STRETCH pairs: the stretches are added up by whoever calls.
+
+        A panel is contiguous, (n, 64, 2) int16 (see `compiled.Panels`), so it is read from front to back, which is all
+        that a product with a single vector costs. With several, a vector that is read serves all.
 
         Parameters
         ----------
         x : int
-            Address of float32 (n, count).
-        n, panel, start, out : int
-            Of start and out, the addresses of float32 numbers.
+            Address of int16 (n, count, 2).
+        n : int
+        panel, units, start, out : int
+            Of units (count,), start and out, the addresses of float32 numbers.
         scale : float32
-        stride : int
-            From a row of out to the next, in bytes.
+        step, stride : int
+            From a row of start, and of out, to the next, in bytes.
         """
 
         def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-            x, n, panel, scale, start, out, stride = args
-            fused = cgutils.get_or_insert_function(
-                b.module, ir.FunctionType(_FLOATS, [_FLOATS] * 3), "llvm.fmuladd.v16f32"
-            )
-            zeros, sixteen = ir.Constant(_FLOATS, [0.0] * LANES), ir.Constant(_WORDS, [16] * LANES)
-            sums = [[cgutils.alloca_once_value(b, zeros) for _ in range(4)] for _ in range(count)]
+            x, n, panel, units, scale, start, step, out, stride = args
+            halves = ir.VectorType(_I16, 2 * LANES)
+            sums = [
+                [cgutils.alloca_once_value(b, ir.Constant(_WORDS, [0] * LANES)) for _ in range(4)] for _ in range(count)
+            ]
             with cgutils.for_range(b, n) as loop:
-                at = b.add(panel, b.shl(loop.index, i64(7)))
-                words = [load_vector(b, b.add(at, i64(64 * half)), _WORDS) for half in range(2)]
-                columns = [b.sitofp(v, _FLOATS) for word in words for v in (b.shl(word, sixteen), word)]
+                at = b.add(panel, b.shl(loop.index, i64(8)))
+                columns = [load_vector(b, b.add(at, i64(64 * part)), halves) for part in range(4)]
                 for q in range(count):
                     place = b.add(x, b.shl(b.add(b.mul(loop.index, i64(count)), i64(q)), i64(2)))
-                    value = splat(b, b.load(b.inttoptr(place, _F32.as_pointer()), align=4), _FLOATS)
+                    pair = b.load(b.inttoptr(place, _I32.as_pointer()), align=4)
+                    pair = b.bitcast(splat(b, pair, _WORDS), halves)
                     for sum_, column in zip(sums[q], columns, strict=True):
-                        b.store(b.call(fused, [value, column, b.load(sum_)]), sum_)
+                        b.store(b.add(b.load(sum_), products_of_pairs(b, pair, column)), sum_)
             for q in range(count):
+                unit = b.load(b.inttoptr(b.add(units, i64(4 * q)), _F32.as_pointer()), align=4)
                 for part, sum_ in enumerate(sums[q]):
-                    total = b.fmul(b.load(sum_), splat(b, scale, _FLOATS))
-                    total = b.fadd(total, load_vector(b, b.add(start, i64(64 * part)), _FLOATS))
+                    total = b.fmul(b.sitofp(b.load(sum_), _FLOATS), splat(b, scale, _FLOATS))
+                    total = b.fmul(total, splat(b, unit, _FLOATS))  # both at once might be too small for a float32
+                    place = b.add(b.add(start, b.mul(i64(q), step)), i64(64 * part))
+                    total = b.fadd(total, load_vector(b, place, _FLOATS))
                     place = b.add(b.add(out, b.mul(i64(q), stride)), i64(64 * part))
                     b.store(total, b.inttoptr(place, _FLOATS.as_pointer()), align=1)
             return context.get_dummy_value()
 
         i = types.int64
-        return types.void(i, i, i, types.float32, i, i, i), codegen
+        return types.void(i, i, i, i, types.float32, i, i, i, i), codegen
 
     return panel_products
 
 
+STRETCH = 128  # pairs whose products are added as integers
 TOGETHER = 4  # queries multiplied by a panel at a time: 16 sums stay in registers, enough to keep two adders busy
-centred, centred_together = _centred_for(1), _centred_for(TOGETHER)
 panel_products, panel_products_together = _products_with(1), _products_with(TOGETHER)
 
 
