@@ -270,21 +270,30 @@ def summary(comparison: Comparison) -> str:
     return "\n\n".join([*parts, *(f"Not measured: {label}: {why}" for label, why in comparison.unavailable.items())])
 
 
-def fastest(comparison: Comparison, recalls: Sequence[float]) -> str:
-    """Who answers quickest of those that reach a recall, in batches and one at a time; one line a recall."""
-    ways: list[Callable[[Case], float]] = [
-        lambda case: statistics.median(case.batch_us),
-        lambda case: statistics.median(case.single_us),
-    ]
+def winners(comparison: Comparison, recalls: Sequence[float]) -> str:
+    """Of those that reach a recall: who answers quickest, is built quickest and is smallest; one line a recall."""
+    built = {b.subject: b for b in comparison.built}
+    contests: dict[str, Callable[[Case], float]] = {
+        "us/query in batches": lambda case: statistics.median(case.batch_us),
+        "us, one at a time": lambda case: statistics.median(case.single_us),
+        "s to build": lambda case: built[case.subject].train_s + built[case.subject].add_s,
+        "bytes/vector": lambda case: (
+            math.inf if (size := built[case.subject].memory_bytes) is None else size / comparison.data.n
+        ),
+    }
     rows = []
     for recall in recalls:
+        able = [case for case in comparison.cases if case.recall >= recall]
         row = [f"{recall:g}"]
-        for us in ways:
-            able = sorted((case for case in comparison.cases if case.recall >= recall), key=us)
-            row += [f"{able[0].subject.label} {able[0].setting}".strip(), short(us(able[0]))] if able else ["none", "-"]
+        for what in contests.values():
+            best = min(able, key=what, default=None)
+            if best is None or math.isinf(what(best)):
+                row.append("none")
+            else:
+                row.append(f"{best.subject.label} {best.setting}".strip() + f": {short(what(best))}")
         rows.append(row)
-    header = f"recall@{comparison.data.k} at least|in batches|us/query|one at a time|us"
-    return "\n\n".join([markdown(header, rows, left=1), conditions(comparison)])
+    header = "|".join([f"recall@{comparison.data.k} at least", *contests])
+    return "\n\n".join([markdown(header, rows, left=1 + len(contests)), conditions(comparison)])
 
 
 def missing(unavailable: dict[str, str]) -> list[str]:
