@@ -150,7 +150,7 @@ def search(
     distances, ids = np.empty((len(x), k if ordered else 0), np.float32), np.empty((len(x), k), np.int64)
 
     def fill(x: Floats, distances: Floats, ids: Ids) -> None:
-        scan.search(*_arguments(ready, lists, x, nprobe, kept, vbmi), distances, ids)
+        scan.search(*_arguments(ready, lists, x, nprobe, kept, vbmi), None if ordered else True, distances, ids)
 
     if len(x) == 1:
         fill(x, distances, ids)

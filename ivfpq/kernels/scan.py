@@ -127,10 +127,10 @@ may move (see `_make_room`), with how many there is room for, and how many there
 
 
 @entry
-def search(vbmi, plain, model, lists, x, nprobe, kept, queries, rooms, distances, ids):
+def search(vbmi, plain, model, lists, x, nprobe, kept, queries, rooms, unordered, distances, ids):
     """Fill distances float32 (nq, k) and ids int64 (nq, k), best first; missing ones as infinity and -1.
 
-    With distances (nq, 0), ids are those of the k best in no order: most are known without their defined distances.
+    If `unordered`, ids are those of the k best in no order: most are known without their defined distances.
 
     Parameters
     ----------
@@ -144,6 +144,8 @@ def search(vbmi, plain, model, lists, x, nprobe, kept, queries, rooms, distances
         k, or fewer where fewer vectors are stored.
     queries, rooms : arrays of types QUERY, shape (nq,), and ROOM, shape (1,)
         To be filled in; arrays made by Python take no time to compile.
+    unordered : True or None
+        None, not False, as for the scans.
     """
     model_, lists_, room, vectors = model[0], lists[0], rooms[0], address(x)
     nq, k = ids.shape
@@ -154,18 +156,19 @@ def search(vbmi, plain, model, lists, x, nprobe, kept, queries, rooms, distances
     sign = F32(1.0) if model_.metric == L2 else F32(-1.0)
     for q in range(nq):
         first, last = int64_at(by_query + 8 * q), int64_at(by_query + 8 * q + 8)
-        if distances.shape[1] == 0:
-            at, to = vectors + 4 * q * model_.d, address(ids) + 8 * q * k
+        at = vectors + 4 * q * model_.d
+        if unordered is not None:
+            to = address(ids) + 8 * q * k
             for i in range(_members(model_, lists_, room, queries[q], at, order, first, last, kept, to), k):
                 ids[q, i] = -1
-            continue
-        size = _best(model_, lists_, room, vectors + 4 * q * model_.d, order, first, last, kept)
-        for rank in range(k):
-            if rank < size:
-                distances[q, rank] = sign * F32(float64_at(room.values + 8 * rank))
-                ids[q, rank] = int64_at(room.numbers + 8 * rank)
-            else:
-                distances[q, rank], ids[q, rank] = sign * F32(np.inf), -1
+        else:
+            size = _best(model_, lists_, room, at, order, first, last, kept)
+            for rank in range(k):
+                if rank < size:
+                    distances[q, rank] = sign * F32(float64_at(room.values + 8 * rank))
+                    ids[q, rank] = int64_at(room.numbers + 8 * rank)
+                else:
+                    distances[q, rank], ids[q, rank] = sign * F32(np.inf), -1
     free(by_query)
     free(room.found)
     free(room.probes)
