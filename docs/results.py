@@ -25,9 +25,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from gradio_app.create_index import EngineReport, format_table  # noqa: E402
-from ivfpq import benchmark_abilities, benchmark_codecs  # noqa: E402
-from ivfpq.benchmark import Spread, Subject  # noqa: E402
-from ivfpq.benchmark_report import describe, environment, markdown, missing, short, spread  # noqa: E402
+from ivfpq.benchmark import abilities, codecs  # noqa: E402
+from ivfpq.benchmark.comparison import Spread  # noqa: E402
+from ivfpq.benchmark.engines import Subject  # noqa: E402
+from ivfpq.benchmark.report import describe, environment, markdown, missing, short, spread  # noqa: E402
 
 logger = logging.getLogger("results")
 
@@ -307,7 +308,7 @@ def faiss_header(content: Content) -> str:
         "smallest and largest; the better one of a line is bold. The same vectors, training vectors, thread counts "
         "and, unless a line says otherwise, factory string and nprobe. faiss trains without polysemous codes, "
         "which plain search does not use, unless a line says otherwise. `synthetic` and `mixture` are two sets of "
-        "made vectors: the first fills inverted lists evenly, the second does not (see `ivfpq/benchmark.py`)."
+        "made vectors: the first fills inverted lists evenly, the second does not (see `ivfpq/benchmark/`)."
     )
 
 
@@ -352,8 +353,8 @@ def scaling_short(content: Content) -> str:
     return f"{figure}\n\n{scaling_header(content)}"
 
 
-def encoded(content: Content) -> list[benchmark_codecs.Encoded]:
-    return [benchmark_codecs.Encoded(**row) for row in content["rows"]]
+def encoded(content: Content) -> list[codecs.Encoded]:
+    return [codecs.Encoded(**row) for row in content["rows"]]
 
 
 def codecs_table(content: Content) -> str:
@@ -362,11 +363,11 @@ def codecs_table(content: Content) -> str:
     k = content["data"]["k"]
     return "\n\n".join(
         [
-            benchmark_codecs.describe_data(content["data"]),
-            benchmark_codecs.recalls(rows, k),
+            codecs.describe_data(content["data"]),
+            codecs.recalls(rows, k),
             f"Each index by itself: recall@{k}; the share of queries whose nearest vector is among the first 1, 10 and "
             "100 found; training; encoding.",
-            benchmark_codecs.costs(rows),
+            codecs.costs(rows),
             *missing(content["unavailable"]),
         ]
     )
@@ -375,20 +376,20 @@ def codecs_table(content: Content) -> str:
 def codecs_short(content: Content) -> str:
     return "\n\n".join(
         [
-            benchmark_codecs.recalls(encoded(content), content["data"]["k"]),
-            benchmark_codecs.describe_data(content["data"]),
+            codecs.recalls(encoded(content), content["data"]["k"]),
+            codecs.describe_data(content["data"]),
         ]
     )
 
 
 def abilities_table(content: Content) -> str:
     """What each does."""
-    rows = [benchmark_abilities.Found(**row) for row in content["rows"]]
+    rows = [abilities.Found(**row) for row in content["rows"]]
     return "\n\n".join(
         [
             "Each line is a small program that was run with both; an error is a no. (Not among them: what needs "
             "another build of faiss, such as its GPU side.)",
-            benchmark_abilities.table(rows),
+            abilities.table(rows),
         ]
     )
 

@@ -11,29 +11,34 @@ import numpy as np
 import pytest
 import threadpoolctl
 
-from ivfpq import IndexFlat, benchmark, benchmark_report, benchmark_studies
-from ivfpq.benchmark import Built, Case, Comparison, Data, EngineError, Spread, Subject, Worker
-from ivfpq.benchmark_studies import Row
+from ivfpq import IndexFlat
+from ivfpq.benchmark import command, comparison, process, report, studies
+from ivfpq.benchmark.command import main, parse_arguments
+from ivfpq.benchmark.comparison import Built, Case, Comparison, Spread, measure, turns
+from ivfpq.benchmark.data import Data, load_features, mixture, prepare, reduced, synthetic
+from ivfpq.benchmark.engines import ENGINES, Engine, EngineError, Ivfpq, Sklearn, Subject
+from ivfpq.benchmark.process import WARM, Worker
+from ivfpq.benchmark.studies import Row
 
 OURS, FAISS = Subject("ivfpq", "IVF4,PQ4x4"), Subject("faiss", "IVF4,PQ4x4")
 
 
 def small_data(folder, n=120, d=8, k=3, **keywords):
-    x = benchmark.synthetic(n, d, 0)
-    return x, benchmark.prepare(x, "small", folder, queries=20, k=k, seed=1, **keywords)
+    x = synthetic(n, d, 0)
+    return x, prepare(x, "small", folder, queries=20, k=k, seed=1, **keywords)
 
 
 class TestData:
     def test_synthetic_vectors_depend_on_the_seed_alone(self):
-        x = benchmark.synthetic(70_000, 4, 7)  # more than one block
+        x = synthetic(70_000, 4, 7)  # more than one block
         assert x.shape == (70_000, 4)
         assert x.dtype == np.float32
         assert np.isfinite(x).all()
-        assert np.array_equal(x, benchmark.synthetic(70_000, 4, 7))
-        assert not np.array_equal(x, benchmark.synthetic(70_000, 4, 8))
+        assert np.array_equal(x, synthetic(70_000, 4, 7))
+        assert not np.array_equal(x, synthetic(70_000, 4, 8))
 
     def test_synthetic_vectors_are_clustered_and_of_low_dimension(self):
-        x = benchmark.synthetic(2000, 64, 0)
+        x = synthetic(2000, 64, 0)
         shuffled = np.random.default_rng(0).permuted(x, axis=0)  # the same coordinates, each on its own
 
         def nearest(y):
@@ -49,15 +54,15 @@ class TestData:
         def crowded(make):
             """How many codes the mean query looks at, in times of what lists of one length would give."""
             x = make(20_000, 64, 0)
-            engine = benchmark.Ivfpq(64, Subject("ivfpq", "IVF1024,PQ2x4"), 0)
+            engine = Ivfpq(64, Subject("ivfpq", "IVF1024,PQ2x4"), 0)
             engine.train(x)
             engine.add(x)
             engine.query = {"nprobe": 16}
             return engine.scanned(x[:500], 10) / (len(x) * 16 / 1024)
 
-        assert np.array_equal(benchmark.mixture(70_000, 3, 1), benchmark.mixture(70_000, 3, 1))
-        assert 1 <= crowded(benchmark.synthetic) < 1.3
-        assert crowded(benchmark.mixture) > 2
+        assert np.array_equal(mixture(70_000, 3, 1), mixture(70_000, 3, 1))
+        assert 1 <= crowded(synthetic) < 1.3
+        assert crowded(mixture) > 2
 
     def test_features_come_from_npy_and_npz(self, tmp_path):
         x = np.arange(12, dtype=np.float16).reshape(4, 3)
@@ -65,7 +70,7 @@ class TestData:
         np.savez(tmp_path / "named.npz", features=x, other=x[:2], labels=np.arange(4))
         np.savez(tmp_path / "only.npz", vectors=x, names=np.array(list("abcd")))
         for name in ("a.npy", "named.npz", "only.npz"):
-            assert np.array_equal(benchmark.load_features(tmp_path / name), x)
+            assert np.array_equal(load_features(tmp_path / name), x)
 
     def test_a_file_without_vectors_is_refused(self, tmp_path):
         np.savez(tmp_path / "two.npz", a=np.zeros((2, 2)), b=np.zeros((2, 2)))
@@ -73,7 +78,7 @@ class TestData:
         np.save(tmp_path / "text.npy", np.array([["a"]]))
         for name in ("two.npz", "flat.npy", "text.npy"):
             with pytest.raises(ValueError, match=name):
-                benchmark.load_features(tmp_path / name)
+                load_features(tmp_path / name)
 
     def test_queries_are_held_out_and_truth_is_exact(self, tmp_path):
         x, data = small_data(tmp_path)
@@ -85,7 +90,7 @@ class TestData:
 
     def test_queries_come_in_no_order(self, tmp_path):
         """Each round asks other queries: those of a sorted file would be easier in some rounds than in others."""
-        data = benchmark.prepare(np.arange(200.0)[:, None], "sorted", tmp_path, queries=40, k=3, seed=0)
+        data = prepare(np.arange(200.0)[:, None], "sorted", tmp_path, queries=40, k=3, seed=0)
         queries = np.load(data.queries)[:, 0]
         assert abs(np.corrcoef(queries, np.arange(40))[0, 1]) < 0.5
 
@@ -97,15 +102,15 @@ class TestData:
     def test_reduced_data_keeps_rows_and_queries_and_finds_their_neighbours_anew(self, tmp_path):
         x = np.zeros((60, 5))
         x[:, 3] = np.random.default_rng(0).permutation(60)  # all there is lies in one direction
-        data = benchmark.prepare(x, "line", tmp_path / "line", queries=10, k=2, seed=0)
-        line = benchmark.reduced(data, 1, tmp_path / "reduced")
+        data = prepare(x, "line", tmp_path / "line", queries=10, k=2, seed=0)
+        line = reduced(data, 1, tmp_path / "reduced")
         assert (line.n, line.d, np.load(line.base).shape) == (50, 1, (50, 1))
         assert np.allclose(line.truth, data.truth, atol=1e-3)
         order = np.load(data.base)[:, 3].argsort()
         assert (np.diff(np.load(line.base)[order, 0]) > 0).all() or (np.diff(np.load(line.base)[order, 0]) < 0).all()
 
     def test_a_large_training_set_is_sampled_once_for_all(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(benchmark, "MAX_TRAIN", 30)
+        monkeypatch.setattr("ivfpq.benchmark.data.MAX_TRAIN", 30)
         _, data = small_data(tmp_path)
         train = np.load(data.train)
         assert len(train) == 30
@@ -113,7 +118,7 @@ class TestData:
 
     def test_too_few_vectors_are_refused(self, tmp_path):
         with pytest.raises(ValueError, match="has 4 vectors"):
-            benchmark.prepare(np.zeros((4, 2)), "tiny", tmp_path, queries=1, k=3, seed=0)
+            prepare(np.zeros((4, 2)), "tiny", tmp_path, queries=1, k=3, seed=0)
 
     def test_recall_recomputes_distances_and_counts_ties(self, tmp_path):
         base = np.array([[0, 0], [1, 0], [1, 0], [-1, 0], [5, 5]], np.float32)
@@ -146,12 +151,12 @@ class FakeProcess:
 class TestTurns:
     def test_engines_alternate_within_each_setting(self):
         probes = [{"nprobe": 1}, {"nprobe": 8}]
-        plan = benchmark.turns([probes, probes], [1, 2])
+        plan = turns([probes, probes], [1, 2])
         assert [engine for engine, _, _ in plan] == [0, 1] * 4
         assert [(a["nprobe"], t) for _, a, t in plan[::2]] == [(1, 1), (1, 2), (8, 1), (8, 2)]
 
     def test_each_engine_has_its_own_settings(self):
-        plan = benchmark.turns([[{"nprobe": 4}, {"nprobe": 8}], [{"ef": 16}], [{"nprobe": 8}]], [1])
+        plan = turns([[{"nprobe": 4}, {"nprobe": 8}], [{"ef": 16}], [{"nprobe": 8}]], [1])
         assert plan == [(0, {"nprobe": 4}, 1), (0, {"nprobe": 8}, 1), (2, {"nprobe": 8}, 1), (1, {"ef": 16}, 1)]
 
     def test_all_warm_up_and_then_take_turns_round_after_round(self, tmp_path):
@@ -159,7 +164,7 @@ class TestTurns:
         log = []
         processes = [FakeProcess(OURS, log, us=2.0), FakeProcess(FAISS, log, us=6.0)]
         probes = [[{"nprobe": 1}, {"nprobe": 2}]] * 2
-        cases = benchmark.measure(processes, probes, data, threads=[1], repeats=3, unavailable={})
+        cases = measure(processes, probes, data, threads=[1], repeats=3, unavailable={})
         assert [entry[1] for entry in log[:8]] == ["answers", "scanned"] * 4
         one_round = [
             (engine, do, nprobe, 1) for nprobe in (1, 2) for engine in ("ivfpq", "faiss") for do in ("batch", "single")
@@ -182,14 +187,14 @@ class TestTurns:
         _, data = small_data(tmp_path)
         log, unavailable = [], {}
         processes = [FakeProcess(FAISS, log, fails_at=moment), FakeProcess(OURS, log)]
-        cases = benchmark.measure(processes, [[{}], [{}]], data, threads=[1], repeats=2, unavailable=unavailable)
+        cases = measure(processes, [[{}], [{}]], data, threads=[1], repeats=2, unavailable=unavailable)
         assert unavailable == {"faiss IVF4,PQ4x4": "out of memory"}
         assert [case.subject for case in cases] == [OURS]
         assert len(cases[0].batch_us) == 2
         assert sum(entry[:2] == ("faiss", moment) for entry in log) == 1  # not asked again
 
 
-class Slow(benchmark.Engine):
+class Slow(Engine):
     """Adding an engine is this much. Everything but the search is far slower than the search."""
 
     package = "slow"
@@ -213,8 +218,8 @@ class Slow(benchmark.Engine):
 class TestWorker:
     @pytest.fixture
     def worker(self, tmp_path, monkeypatch):
-        monkeypatch.setitem(benchmark.ENGINES, "slow", Slow)
-        monkeypatch.setattr(benchmark, "BATCH_SECONDS", 0.01)
+        monkeypatch.setitem(ENGINES, "slow", Slow)
+        monkeypatch.setattr(process, "BATCH_SECONDS", 0.01)
         queries = np.arange(50, dtype=np.float32).reshape(50, 1)
         np.save(tmp_path / "queries.npy", queries)
         np.save(tmp_path / "base.npy", queries)
@@ -233,14 +238,14 @@ class TestWorker:
         assert 2_000 <= statistics.median(times) < 100_000
 
     def test_single_queries_start_where_they_are_told_and_wrap_around(self, worker, monkeypatch):
-        monkeypatch.setattr(benchmark, "SINGLES", 4)
+        monkeypatch.setattr(process, "SINGLES", 4)
         assert len(worker.single(3, {}, 1, 48)) == 4
-        warm = benchmark.WARM
+        warm = WARM
         assert worker.engine.asked[warm:] == [48, 49, 0, 1]
         assert worker.engine.asked[:warm] == [48 - i for i in range(warm, 0, -1)]
 
     def test_slow_single_queries_stop_in_time(self, worker, monkeypatch):
-        monkeypatch.setattr(benchmark, "SINGLE_SECONDS", 0.02)
+        monkeypatch.setattr(process, "SINGLE_SECONDS", 0.02)
         assert 3 <= len(worker.single(3, {}, 1, 0)) < 20
 
     def test_what_writes_no_file_has_no_size(self, worker, tmp_path):
@@ -273,7 +278,7 @@ def a_comparison(data):
 class TestReport:
     def test_a_ratio_is_taken_within_each_round(self, tmp_path):
         _, data = small_data(tmp_path)
-        (row,) = benchmark_report.ratios(a_comparison(data))
+        (row,) = report.ratios(a_comparison(data))
         assert row["batch"] == {"median": 3, "low": 3, "high": 3}  # though the medians of each side vary fourfold
         assert row["single"] == {"median": 2, "low": 1, "high": 4}
         assert (row["recall"], row["faiss_recall"]) == (0.5, 0.4)
@@ -289,12 +294,12 @@ class TestReport:
             Case(FAISS, faiss.arguments, 2),
         ):
             comparison.cases[1] = other
-            assert benchmark_report.ratios(comparison) == []
+            assert report.ratios(comparison) == []
 
     def test_the_files_say_what_was_measured(self, tmp_path):
         _, data = small_data(tmp_path)
-        about = benchmark_report.environment(3, ["python", "-m", "ivfpq.benchmark"])
-        text = benchmark_report.write(tmp_path / "out", a_comparison(data), about, 3)
+        about = report.environment(3, ["python", "-m", "ivfpq.benchmark"])
+        text = report.write(tmp_path / "out", a_comparison(data), about, 3)
         content = json.loads((tmp_path / "out" / "results.json").read_text())
         rows = list(csv.DictReader((tmp_path / "out" / "results.csv").open()))
         assert [row["engine"] for row in rows] == ["ivfpq", "faiss", "sklearn"]
@@ -314,14 +319,14 @@ class TestReport:
 
     def test_a_summary_says_under_what_it_was_measured(self, tmp_path):
         _, data = small_data(tmp_path)
-        text = benchmark_report.summary(a_comparison(data))
+        text = report.summary(a_comparison(data))
         assert "small: n = 100, d = 8, 20 held-out queries, k = 3; threads: 1; median of 3 interleaved rounds" in text
         assert "2.00 (1.00-4.00)" in text
         assert "Not measured: annoy: not installed" in text
 
     def test_winners_are_found_for_each_recall(self, tmp_path):
         _, data = small_data(tmp_path)
-        text = benchmark_report.winners(a_comparison(data), [0.3, 0.5, 0.9, 1.1])
+        text = report.winners(a_comparison(data), [0.3, 0.5, 0.9, 1.1])
         ours = "ivfpq IVF4,PQ4x4 nprobe=8"
         assert [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()[2:6]] == [
             ["0.3", f"{ours}: 2.00", f"{ours}: 5.00", "sklearn: 0", "sklearn: 0"],
@@ -331,22 +336,22 @@ class TestReport:
         ]
         comparison = a_comparison(data)
         comparison.cases = comparison.cases[1:2]  # faiss, whose memory nobody could tell
-        assert benchmark_report.winners(comparison, [0]).splitlines()[2].split("|")[5].strip() == "none"
+        assert report.winners(comparison, [0]).splitlines()[2].split("|")[5].strip() == "none"
 
     def test_engines_differ_in_colour_and_factories_in_marks(self):
         subjects = [Subject(engine, factory) for engine in ("ivfpq", "faiss") for factory in ("Flat", "IVF4,PQ4")]
-        styles = benchmark_report.lines(subjects)
+        styles = report.lines(subjects)
         looks = [(styles[subject]["color"], styles[subject]["marker"]) for subject in subjects]
         assert len(set(looks)) == 4
         assert [mark for _, mark in looks] == [looks[0][1], looks[1][1]] * 2
 
     def test_numbers_have_three_digits(self):
         numbers = {1234567: "1,234,567", 123.456: "123", 1.23456: "1.23", 0.0123456: "0.0123", 0: "0", 1e-9: "0"}
-        assert {value: benchmark_report.short(value) for value in numbers} == numbers
-        assert benchmark_report.short(None) == benchmark_report.short(math.nan) == "-"
-        assert benchmark_report.short(2048, 1024) == "2.00"
-        assert benchmark_report.spread(Spread(2, 1, 3), "x") == "2.00x (1.00-3.00)"
-        assert benchmark_report.spread(Spread(2, 2, 2)) == "2.00"
+        assert {value: report.short(value) for value in numbers} == numbers
+        assert report.short(None) == report.short(math.nan) == "-"
+        assert report.short(2048, 1024) == "2.00"
+        assert report.spread(Spread(2, 1, 3), "x") == "2.00x (1.00-3.00)"
+        assert report.spread(Spread(2, 2, 2)) == "2.00"
 
     def test_spread(self):
         assert Spread.of([3, 1, 2]) == (2, 1, 3)
@@ -363,7 +368,7 @@ class TestExactEngines:
     @pytest.mark.parametrize("threads", [1, 2])
     def test_they_find_the_true_neighbours(self, tmp_path, subject, threads):
         _, data = small_data(tmp_path, n=500, k=7)
-        engine = benchmark.ENGINES[subject.engine](8, subject, 0)
+        engine = ENGINES[subject.engine](8, subject, 0)
         engine.threads = threads
         engine.add(np.load(data.base))
         xq = np.load(data.queries)
@@ -377,7 +382,7 @@ class TestExactEngines:
     def test_trees_leave_out_most_in_two_dimensions_and_nothing_in_many(self, variant):
         def share(d):
             x = np.random.default_rng(0).standard_normal((2000, d), np.float32)
-            tree = benchmark.Sklearn(d, Subject("sklearn", "", variant), 0)
+            tree = Sklearn(d, Subject("sklearn", "", variant), 0)
             tree.add(x[20:])
             return tree.scanned(x[:20], 5) / 1980
 
@@ -391,7 +396,7 @@ def one_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     (folder / "annoy.py").write_text("raise ImportError('annoy is broken here')\n")
     (folder / "hnswlib.py").write_text("import os\nos._exit(3)\n")
-    x = benchmark.synthetic(500, 16, 0)
+    x = synthetic(500, 16, 0)
     np.save(folder / "x.npy", np.concatenate([x, x[:20]]))  # copies, so that there are ties
     engines = "ivfpq:reference,faiss,sklearn,annoy,hnswlib"
     arguments = ["--features", str(folder / "x.npy"), "--factory", "IVF4,PQ4x4", "IVF4,SQ8", "--engines", engines]
@@ -399,7 +404,7 @@ def one_run(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(folder))
         patch.setenv("OMP_NUM_THREADS", "1")
-        assert benchmark.main([*arguments, "--out", str(folder / "out")]) == 0
+        assert main([*arguments, "--out", str(folder / "out")]) == 0
     return json.loads((folder / "out" / "results.json").read_text())
 
 
@@ -453,13 +458,13 @@ class TestCommandLine:
         ],
     )
     def test_what_cannot_be_done_is_said(self, arguments, message, capsys):
-        assert benchmark.main(arguments) == 2
+        assert main(arguments) == 2
         assert message in capsys.readouterr().err
 
     @pytest.mark.parametrize("text", ["0", "1,-2", "x", ""])
     def test_numbers_must_be_positive(self, text, capsys):
         with pytest.raises(SystemExit):
-            benchmark.parse_arguments(["--nprobe", text])
+            parse_arguments(["--nprobe", text])
         assert "--nprobe" in capsys.readouterr().err
 
     def test_one_subject_a_factory_where_engines_take_them(self):
@@ -487,8 +492,8 @@ class TestRow:
     def test_speed_at_the_cost_of_recall_does_not_count(self):
         fast = Row("", "times", 2, 3, ratio=Spread.of([9.0]), our_recall=0.496, their_recall=0.5)
         assert fast.verdict == "aim met"
-        assert benchmark_studies.replace(fast, margin=0.0).verdict == "recall too low"
-        assert benchmark_studies.replace(fast, our_recall=0.49).verdict == "recall too low"
+        assert studies.replace(fast, margin=0.0).verdict == "recall too low"
+        assert studies.replace(fast, our_recall=0.49).verdict == "recall too low"
 
     def test_what_is_missing_says_so(self):
         assert Row("", "times", 2, 3).verdict == "not available"
@@ -528,11 +533,13 @@ class InThisProcess:
 def quick(monkeypatch):
     """Studies in this process, with turns too short to mean anything."""
     for name, value in {"BATCH_SECONDS": 1e-4, "SETTLE_SECONDS": 0, "SINGLES": 2}.items():
-        monkeypatch.setattr(benchmark, name, value)
+        monkeypatch.setattr(process, name, value)
+    monkeypatch.setattr(comparison, "SINGLES", 2)
     for name, value in {"TRAINING_ROUNDS": 1, "FRESH_PROCESSES": 1, "THEIR_FACTORY": "IVF100,PQ8"}.items():
-        monkeypatch.setattr(benchmark_studies, name, value)
-    for module in (benchmark, benchmark_studies):
+        monkeypatch.setattr(studies, name, value)
+    for module in (comparison, studies):
         monkeypatch.setattr(module, "Process", InThisProcess)
+    for module in (command, studies):
         monkeypatch.setattr(module, "cores", lambda: 1)
     with threadpoolctl.threadpool_limits():  # restored afterwards
         yield
@@ -540,9 +547,9 @@ def quick(monkeypatch):
 
 class TestStudies:
     def test_fast_table_has_all_its_rows(self, quick, tmp_path, monkeypatch):
-        np.save(tmp_path / "x.npy", benchmark.synthetic(340, 128, 0))
+        np.save(tmp_path / "x.npy", synthetic(340, 128, 0))
         arguments = ["--study", "fast-table", "--features", str(tmp_path / "x.npy"), "--n", "400", "--d", "32"]
-        assert benchmark.main([*arguments, "--repeats", "1", "--out", str(tmp_path / "out")]) == 0
+        assert main([*arguments, "--repeats", "1", "--out", str(tmp_path / "out")]) == 0
         content = json.loads((tmp_path / "out" / "fast-table.json").read_text())
         rows = content["rows"]
         starts = ["scan of", "load IVF10,PQ8", "memory a vector"]
@@ -581,19 +588,19 @@ class TestStudies:
             "eight_byte_rows",
         )
         for name in others:
-            monkeypatch.setattr(benchmark_studies, name, lambda data, args: [])
+            monkeypatch.setattr(studies, name, lambda data, args: [])
         broken.__name__ = "storage_rows"
-        monkeypatch.setattr(benchmark_studies, "storage_rows", broken)
-        monkeypatch.setattr(benchmark_studies, "import_rows", lambda: [])
-        np.save(tmp_path / "x.npy", benchmark.synthetic(60, 4, 0))
+        monkeypatch.setattr(studies, "storage_rows", broken)
+        monkeypatch.setattr(studies, "import_rows", lambda: [])
+        np.save(tmp_path / "x.npy", synthetic(60, 4, 0))
         arguments = ["--study", "fast-table", "--features", str(tmp_path / "x.npy"), "--n", "60", "--d", "4"]
-        assert benchmark.main([*arguments, "--out", str(tmp_path)]) == 0
+        assert main([*arguments, "--out", str(tmp_path)]) == 0
         (row,) = json.loads((tmp_path / "fast-table.json").read_text())["rows"]
         assert (row["what"], row["verdict"], row["note"]) == ("storage rows", "not available", "no room")
 
     def test_scaling_varies_one_thing_at_a_time(self, quick, tmp_path):
         arguments = ["--study", "scaling", "--n", "400", "--d", "16", "--repeats", "1", "--out", str(tmp_path)]
-        assert benchmark.main(arguments) == 0
+        assert main(arguments) == 0
         points = json.loads((tmp_path / "scaling.json").read_text())["points"]
         values = {}
         for point in points:

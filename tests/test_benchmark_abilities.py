@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from ivfpq import benchmark_abilities
-from ivfpq.benchmark_abilities import ABILITIES, Found, does, table
+from ivfpq.benchmark import abilities
+from ivfpq.benchmark.abilities import ABILITIES, Found, does, table
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_a_flipped_bit_is_seen_in_any_file_that_has_a_checksum_and_only_there(tm
         with open(path, "wb") as file:  # noqa: PTH123 (np.save would add a suffix)
             np.save(file, index)
 
-    assert not benchmark_abilities._flipped(np.zeros(100), save, load_anything)
+    assert not abilities._flipped(np.zeros(100), save, load_anything)
 
 
 def test_the_table_has_ours_first_then_theirs_then_both():

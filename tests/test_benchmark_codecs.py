@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 from test_benchmark import quick  # noqa: F401 (a fixture)
 
-from ivfpq import benchmark, benchmark_codecs, index_factory
-from ivfpq.benchmark_codecs import BYTES, CODECS, Encoded, recalls
+from ivfpq import index_factory
+from ivfpq.benchmark import codecs
+from ivfpq.benchmark.codecs import BYTES, CODECS, Encoded, recalls
+from ivfpq.benchmark.command import main
+from ivfpq.benchmark.data import synthetic
 
 
 @pytest.mark.parametrize("codec", CODECS, ids=lambda codec: f"{codec.engine} {codec.name}")
@@ -25,11 +28,11 @@ def test_a_code_has_the_bytes_that_it_is_measured_at(codec):
 
 
 def test_the_study_measures_every_codec_in_both_ways(quick, tmp_path, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(benchmark_codecs, "BYTES", (4, 8))
-    monkeypatch.setattr(benchmark_codecs, "CODECS", (*CODECS[:1], *CODECS[-1:], CODECS[-1]._replace(code="none")))
-    np.save(tmp_path / "x.npy", benchmark.synthetic(330, 128, 0))
+    monkeypatch.setattr(codecs, "BYTES", (4, 8))
+    monkeypatch.setattr(codecs, "CODECS", (*CODECS[:1], *CODECS[-1:], CODECS[-1]._replace(code="none")))
+    np.save(tmp_path / "x.npy", synthetic(330, 128, 0))
     arguments = ["--study", "codecs", "--features", str(tmp_path / "x.npy"), "--metric", "cosine", "--queries", "30"]
-    assert benchmark.main([*arguments, "--out", str(tmp_path)]) == 0
+    assert main([*arguments, "--out", str(tmp_path)]) == 0
     content = json.loads((tmp_path / "codecs.json").read_text())
     rows = [Encoded(**row) for row in content["rows"]]
     assert [(row.engine, row.lists, row.bytes) for row in rows] == [
@@ -47,9 +50,9 @@ def test_the_study_measures_every_codec_in_both_ways(quick, tmp_path, monkeypatc
 
 def test_more_bytes_than_a_codec_can_be_trained_for_are_left_out(quick, tmp_path, monkeypatch):  # noqa: F811
     few = CODECS[0]._replace(largest=8, largest_in_lists=4)
-    monkeypatch.setattr(benchmark_codecs, "CODECS", (few,))
-    np.save(tmp_path / "x.npy", benchmark.synthetic(330, 32, 0))
-    assert benchmark.main(["--study", "codecs", "--features", str(tmp_path / "x.npy"), "--out", str(tmp_path)]) == 0
+    monkeypatch.setattr(codecs, "CODECS", (few,))
+    np.save(tmp_path / "x.npy", synthetic(330, 32, 0))
+    assert main(["--study", "codecs", "--features", str(tmp_path / "x.npy"), "--out", str(tmp_path)]) == 0
     rows = json.loads((tmp_path / "codecs.json").read_text())["rows"]
     assert [(row["lists"] > 0, row["bytes"]) for row in rows] == [(False, 4), (False, 8), (True, 4)]
 

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from ivfpq import benchmark_growth
-from ivfpq.benchmark import Built, Case, Comparison, Subject, synthetic
-from ivfpq.benchmark_growth import PANELS, Runner, draw_growth, grow, growth_table
+from ivfpq.benchmark import growth
+from ivfpq.benchmark.comparison import Built, Case, Comparison
+from ivfpq.benchmark.data import synthetic
+from ivfpq.benchmark.engines import Subject
+from ivfpq.benchmark.growth import PANELS, Runner, draw_growth, grow, growth_table
 
 LISTS = Runner(Subject("ivfpq", "IVF{nlist},PQ4"), {"nprobe": 2})
 EXACT = Runner(Subject("sklearn"), {})
@@ -26,7 +28,7 @@ def grown(monkeypatch, tmp_path):
             cases.append(Case(subject, arguments, 1, 0.5, [1e3] * 3, [1e3, 2e3, 3e3], [1e3] * 30, [1.0] * 3))
         return Comparison(data, built, cases, {})
 
-    monkeypatch.setattr(benchmark_growth, "compare", compare)
+    monkeypatch.setattr(growth, "compare", compare)
     keywords = {"name": "some", "folder": tmp_path, "queries": 10, "k": 3, "threads": 1, "repeats": 3, "seed": 0}
     done = grow(synthetic(410, 8, 0), [100, 200, 400], [LISTS, EXACT], budget_s=3.0, **keywords)
     return asked, done

@@ -17,7 +17,9 @@ from test_docs import script
 
 from features import evaluate
 from gradio_app import create_index
-from ivfpq import benchmark, benchmark_codecs, benchmark_studies
+from ivfpq.benchmark import codecs, studies
+from ivfpq.benchmark import command as benchmark
+from ivfpq.benchmark.data import synthetic
 
 ROOT = Path(__file__).resolve().parent.parent
 LITTLE = {
@@ -44,11 +46,11 @@ def root(tmp_path):
 def little(monkeypatch, tmp_path, quick):  # noqa: F811
     """The same programs in this process, on few vectors; returns the commands as they were given."""
     asked = []
-    np.save(tmp_path / "x.npy", benchmark.synthetic(340, 128, 0))
+    np.save(tmp_path / "x.npy", synthetic(340, 128, 0))
     for name in ("inverted_file_rows", "training_rows", "refinement_rows", "eight_byte_rows"):
-        monkeypatch.setattr(benchmark_studies, name, lambda data, args: [])  # test_benchmark has them
-    monkeypatch.setattr(benchmark_codecs, "BYTES", (4, 8))
-    monkeypatch.setattr(benchmark_codecs, "CODECS", benchmark_codecs.CODECS[:2] + benchmark_codecs.CODECS[-2:])
+        monkeypatch.setattr(studies, name, lambda data, args: [])  # test_benchmark has them
+    monkeypatch.setattr(codecs, "BYTES", (4, 8))
+    monkeypatch.setattr(codecs, "CODECS", codecs.CODECS[:2] + codecs.CODECS[-2:])
 
     def run(command, out):
         asked.append(command)

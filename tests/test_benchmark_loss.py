@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from ivfpq import benchmark
-from ivfpq.benchmark_codes import loss, near_distances
+from ivfpq.benchmark.data import prepare, synthetic
+from ivfpq.benchmark.loss import loss, near_distances
 
 
 def data_of(x, folder):
-    return benchmark.prepare(x, "some", folder, queries=50, k=5, seed=0)
+    return prepare(x, "some", folder, queries=50, k=5, seed=0)
 
 
 def test_codes_that_tell_everything_lose_nothing(tmp_path):
@@ -19,7 +19,7 @@ def test_codes_that_tell_everything_lose_nothing(tmp_path):
 
 
 def test_what_is_lost_comes_back_step_by_step(tmp_path):
-    data = data_of(benchmark.synthetic(1500, 32, 0), tmp_path)
+    data = data_of(synthetic(1500, 32, 0), tmp_path)
     coarse, fine = (loss(data, f"IVF16,PQ{M}x4", nprobe=4, seed=0) for M in (2, 16))
     for found in (coarse, fine):
         assert found.probed <= found.all_lists + 0.02
@@ -29,7 +29,7 @@ def test_what_is_lost_comes_back_step_by_step(tmp_path):
 
 
 def test_near_distances_are_the_true_ones(tmp_path):
-    data = data_of(benchmark.synthetic(300, 8, 0), tmp_path)
+    data = data_of(synthetic(300, 8, 0), tmp_path)
     near = near_distances(data)
     assert near.shape == (50, 100)
     np.testing.assert_array_equal(near[:, :5], data.truth)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ivfpq import IndexFlat, index_factory
-from ivfpq.benchmark import Data
+from ivfpq.benchmark.data import Data
 from ivfpq.checks import Floats
 
 NEAR = 100  # neighbours whose distances are looked at

@@ -17,18 +17,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ivfpq.benchmark import (
-    Arguments,
-    Data,
-    EngineError,
-    Process,
-    Subject,
-    cores,
-    features_of,
-    not_available,
-    prepare,
-)
-from ivfpq.benchmark_report import COLOURS, describe, environment, markdown, missing, pyplot, short, write_json
+from ivfpq.benchmark.comparison import not_available
+from ivfpq.benchmark.data import Data, features_of, prepare
+from ivfpq.benchmark.engines import Arguments, EngineError, Subject
+from ivfpq.benchmark.process import Process, cores
+from ivfpq.benchmark.report import COLOURS, describe, environment, markdown, missing, pyplot, short, write_json
 from ivfpq.metrics import tie_recall_at_k
 
 logger = logging.getLogger("ivfpq.benchmark")

@@ -25,27 +25,13 @@ from typing import Literal
 
 import numpy as np
 
-from ivfpq.benchmark import (
-    MAX_TRAIN,
-    STUDIES,
-    Arguments,
-    Case,
-    Comparison,
-    Data,
-    EngineError,
-    Process,
-    Spread,
-    Subject,
-    compare,
-    cores,
-    features_of,
-    measure,
-    mixture,
-    not_available,
-    prepare,
-    synthetic,
-)
-from ivfpq.benchmark_report import (
+from ivfpq.benchmark.abilities import abilities
+from ivfpq.benchmark.codecs import codecs
+from ivfpq.benchmark.comparison import Case, Comparison, Spread, compare, measure, not_available
+from ivfpq.benchmark.data import MAX_TRAIN, Data, features_of, mixture, prepare, synthetic
+from ivfpq.benchmark.engines import Arguments, EngineError, Subject
+from ivfpq.benchmark.process import Process, cores
+from ivfpq.benchmark.report import (
     COLOURS,
     RECALL_MARGIN,
     describe,
@@ -87,11 +73,7 @@ def run(args: argparse.Namespace, command: Sequence[str]) -> str:
     started = time.perf_counter()
     args.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        from ivfpq.benchmark_abilities import abilities
-        from ivfpq.benchmark_codecs import codecs
-
-        study = dict(zip(STUDIES, (fast_table, scaling, codecs, abilities), strict=True))[args.study]
-        return study(args, command, Path(folder), started)
+        return STUDIES[args.study](args, command, Path(folder), started)
 
 
 def _large(args: argparse.Namespace, folder: Path, make: Callable[[int, int, int], Floats] = synthetic) -> Data:
@@ -225,7 +207,7 @@ def fast_table(args: argparse.Namespace, command: Sequence[str], folder: Path, s
             "fresh processes) in which the engines took turns, and the smallest and largest. A ratio is taken within "
             "each round. faiss is trained without polysemous codes, which no plain search uses, unless the row says "
             "otherwise. `synthetic` vectors fill lists evenly, a `mixture` does not (see their functions in "
-            f"benchmark.py). The study took {about['seconds']} s.",
+            f"data.py). The study took {about['seconds']} s.",
             table(rows),
         ]
     )
@@ -654,3 +636,11 @@ def draw_scaling(path: Path, points: Sequence[Point], title: str) -> None:
     figure.suptitle(title, fontsize="medium")
     figure.savefig(path, dpi=100)
     plt.close(figure)
+
+
+STUDIES: dict[str, Callable[[argparse.Namespace, Sequence[str], Path, float], str]] = {
+    "fast-table": fast_table,
+    "scaling": scaling,
+    "codecs": codecs,
+    "abilities": abilities,
+}

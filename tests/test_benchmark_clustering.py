@@ -5,21 +5,21 @@ import os
 import numpy as np
 import pytest
 
-from ivfpq import benchmark_kmeans
-from ivfpq.benchmark import synthetic
-from ivfpq.benchmark_kmeans import Clustered, compare_kmeans, kmeans_table
+from ivfpq.benchmark import clustering
+from ivfpq.benchmark.clustering import Clustered, compare_kmeans, kmeans_table
+from ivfpq.benchmark.data import synthetic
 
 
 def test_all_cluster_the_same_points_in_turns(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     asked = []
-    for name, (seeding, call) in benchmark_kmeans.CLUSTERINGS.items():
+    for name, (seeding, call) in clustering.CLUSTERINGS.items():
 
         def noted(x, k, seed, name=name, call=call):
             asked.append((name, len(x), k, os.environ["OMP_NUM_THREADS"]))
             return call(x, k, seed)
 
-        monkeypatch.setitem(benchmark_kmeans.CLUSTERINGS, name, (seeding, noted))
+        monkeypatch.setitem(clustering.CLUSTERINGS, name, (seeding, noted))
     x = synthetic(600, 16, 0)
     done = compare_kmeans(x, 8, threads=1, repeats=2)
     turn = [(name, 600, 8, "1") for name in ("scikit-learn", "faiss", "ours")]
@@ -38,7 +38,7 @@ def test_all_cluster_the_same_points_in_turns(monkeypatch):
 
 def test_the_objective_is_the_mean_squared_distance():
     x = np.array([[0, 0], [2, 0], [10, 0]], np.float32)
-    assert benchmark_kmeans._objective(x, np.array([[1, 0], [10, 0]], np.float32)) == pytest.approx(2 / 3)
+    assert clustering._objective(x, np.array([[1, 0], [10, 0]], np.float32)) == pytest.approx(2 / 3)
 
 
 def test_points_that_some_would_leave_out_are_refused():

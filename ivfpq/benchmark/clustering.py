@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ivfpq import IndexFlat
-from ivfpq.benchmark import Spread
-from ivfpq.benchmark_report import markdown, spread
+from ivfpq.benchmark.comparison import Spread
+from ivfpq.benchmark.report import markdown, spread
 from ivfpq.checks import Floats
 from ivfpq.kmeans import ITERATIONS, MAX_POINTS_PER_CENTROID, kmeans
 

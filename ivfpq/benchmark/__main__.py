@@ -1,0 +1,5 @@
+import sys
+
+from ivfpq.benchmark.command import main
+
+sys.exit(main())
