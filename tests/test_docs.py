@@ -79,7 +79,9 @@ class Parsed(Exception):  # noqa: N818 (it is no error)
 def module_of(words):
     """The module that `python -m NAME ...` or `python FILE ...` runs, and its arguments."""
     if words[1] == "-m":
-        return importlib.import_module(words[2]), words[3:]
+        module = importlib.import_module(words[2])
+        is_package = hasattr(module, "__path__")  # whose __main__ calls the main of this module
+        return importlib.import_module(f"{words[2]}.command") if is_package else module, words[3:]
     if words[1].startswith("docs/"):
         return script(words[1]), words[2:]
     return importlib.import_module(words[1].removesuffix(".py").replace("/", ".")), words[2:]
@@ -178,7 +180,12 @@ def installs(words, project):
 
 def makes(words, project):
     """What make would do, which it says itself, is run in one of these ways."""
-    done = subprocess.run(["make", "-n", *words[1:]], cwd=project, capture_output=True, text=True, timeout=60)
+    alone = {
+        name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))
+    }  # not of ours
+    done = subprocess.run(
+        ["make", "-n", *words[1:]], cwd=project, env=alone, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout
     for line in done.stdout.splitlines():

@@ -91,7 +91,7 @@ def test_every_part_is_measured_and_written(root, little, collection):
         assert not part.figure or (root / "docs" / f"{part.name}.png").read_bytes().startswith(b"\x89PNG")
     assert "| sklearn" in page
     readme = (root / "README.md").read_text()
-    assert "| ivfpq IVF100,PQ8 " in readme
+    assert "| ours IVF100,PQ8 " in readme
     assert "| ivfpq (ours) | Flat" in readme  # too few pictures for lists
     for name in results.DOCUMENTS:
         assert all(len(match[0].splitlines()) > 4 for match in results.MARKED.finditer((root / name).read_text()))
