@@ -100,6 +100,7 @@ def search_tab(library: Library, shared: Shared) -> SearchTab:
                 nprobe = gr.Slider(**_nprobe_options(first), step=1, elem_id="ris-nprobe")
                 rerank = gr.Checkbox(
                     False,
+                    **_rerank_options(first),
                     label="Re-rank",
                     info="Order the best again by their stored vectors",
                     elem_id="ris-rerank",
@@ -263,6 +264,7 @@ def search_tab(library: Library, shared: Shared) -> SearchTab:
             _examples(engine),
             gr.update(**_engine_options(engine)),
             gr.update(**_nprobe_options(engine)),
+            gr.update(**_rerank_options(engine)),
             gr.update(**_cutoff_options(engine)),
             gr.update(**_label_options(engine)),
             "",
@@ -272,7 +274,7 @@ def search_tab(library: Library, shared: Shared) -> SearchTab:
     def on_changed(visit: Visit, name: str) -> Any:
         """Of a collection that was made anew under the same name, nothing may stay: the same id is another picture."""
         if visit.answer is None or visit.answer.engine is library.get(name):
-            return (_examples(library.get(name)), *[gr.skip()] * 6)
+            return (_examples(library.get(name)), *[gr.skip()] * 7)
         return on_collection(visit, name)
 
     def on_engine(name: str, engine_key: str) -> Any:
@@ -323,10 +325,11 @@ def search_tab(library: Library, shared: Shared) -> SearchTab:
     again.click(on_again, visit, picture, **QUIET)
     keep.click(on_keep, [visit, box], last_view, js=f"(visit, box) => [visit, {READ_BOX}]", **QUIET)
     swap.click(on_swap, [visit, box], [picture, last_view], js=f"(visit, box) => [visit, {READ_BOX}]", **QUIET)
-    of_collection = [examples, engine_choice, nprobe, cutoff, labels, results, status]
+    of_collection = [examples, engine_choice, nprobe, rerank, cutoff, labels, results, status]
     collection.change(on_collection, [visit, collection], of_collection, **QUIET).success(None, js=CHANGED)
     shared.watch.changed(on_changed, [visit, collection], of_collection, **QUIET)
-    engine_choice.change(on_engine, [collection, engine_choice], [nprobe, rerank], **QUIET)
+    # input, not change: that is sent when the accordion is opened too, and its answer would take back what is typed.
+    engine_choice.input(on_engine, [collection, engine_choice], [nprobe, rerank], **QUIET)
     return SearchTab(results, take, box)
 
 
@@ -472,6 +475,10 @@ def _nprobe_options(engine: SearchEngine | None) -> dict[str, Any]:
         "info": "More find more, and take longer",
         "visible": engine is not None and (nlist or 1) > 1 and engine.engines[0] != "exact",
     }
+
+
+def _rerank_options(engine: SearchEngine | None) -> dict[str, Any]:
+    return {"visible": engine is not None and engine.engines[0] != "exact"}
 
 
 def _cutoff_options(engine: SearchEngine | None) -> dict[str, Any]:
