@@ -87,9 +87,7 @@ def _body(index: Any, ids: Any) -> Any:
         return _with_lists(index, renamed)
     lists = index.lists.view
     rows = lists.rows()
-    codes = lists.codes(rows[np.argsort(renamed(lists.ids(rows)))])[
-        :, : None if isinstance(index, IndexFlat) else index.M
-    ]
+    codes = lists.codes(rows[np.argsort(renamed(lists.ids(rows)))])
     if isinstance(index, IndexFlat):
         flat = faiss.IndexFlat(index.d, faiss.METRIC_L2 if index.metric == "l2" else faiss.METRIC_INNER_PRODUCT)
         flat.add(codes)
@@ -98,7 +96,7 @@ def _body(index: Any, ids: Any) -> Any:
     made: Any = kind(index.d, index.M, index.nbits, _faiss_metric(index))
     if index.is_trained:
         _install(made, index)
-        faiss.copy_array_to_vector(index.pq.pack(codes).ravel(), made.codes)
+        faiss.copy_array_to_vector(index.pq.pack(codes[:, : index.M]).ravel(), made.codes)  # faiss keeps no terms
         made.ntotal = len(codes)
     return made
 

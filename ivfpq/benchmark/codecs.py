@@ -20,9 +20,10 @@ import numpy as np
 from ivfpq.benchmark.comparison import not_available
 from ivfpq.benchmark.data import Data, features_of, prepare
 from ivfpq.benchmark.engines import Arguments, EngineError, Subject
-from ivfpq.benchmark.process import Process, cores
+from ivfpq.benchmark.process import Process
 from ivfpq.benchmark.report import COLOURS, describe, environment, markdown, missing, pyplot, short, write_json
 from ivfpq.metrics import tie_recall_at_k
+from ivfpq.threads import cores
 
 logger = logging.getLogger("ivfpq.benchmark")
 

@@ -13,9 +13,9 @@ from ivfpq.benchmark import studies
 from ivfpq.benchmark.comparison import compare
 from ivfpq.benchmark.data import features_of, prepare
 from ivfpq.benchmark.engines import ENGINES, EngineError, Subject
-from ivfpq.benchmark.process import cores
 from ivfpq.benchmark.report import environment, write
 from ivfpq.benchmark.studies import STUDIES
+from ivfpq.threads import cores
 
 
 def _numbers(text: str) -> list[int]:

@@ -250,8 +250,3 @@ class Process:
         """End the process."""
         self._process.kill()
         self._process.communicate()
-
-
-def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -22,7 +22,7 @@ import numpy as np
 from ivfpq import kernels
 from ivfpq.benchmark.comparison import Case, Comparison, Spread, as_text
 from ivfpq.benchmark.engines import ENGINES, Arguments, Subject
-from ivfpq.benchmark.process import cores
+from ivfpq.threads import cores
 
 RECALL_MARGIN = 0.005  # recalls further apart than this are marked beside a ratio
 HELD_OUT = "Times are around the library's call alone; recall counts ties."

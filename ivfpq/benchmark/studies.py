@@ -30,7 +30,7 @@ from ivfpq.benchmark.codecs import codecs
 from ivfpq.benchmark.comparison import Case, Comparison, Spread, compare, measure, not_available
 from ivfpq.benchmark.data import MAX_TRAIN, Data, features_of, mixture, prepare, synthetic
 from ivfpq.benchmark.engines import Arguments, EngineError, Subject
-from ivfpq.benchmark.process import Process, cores
+from ivfpq.benchmark.process import Process
 from ivfpq.benchmark.report import (
     COLOURS,
     RECALL_MARGIN,
@@ -44,6 +44,7 @@ from ivfpq.benchmark.report import (
     write_json,
 )
 from ivfpq.checks import Floats
+from ivfpq.threads import cores
 
 logger = logging.getLogger("ivfpq.benchmark")
 

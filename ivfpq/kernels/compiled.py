@@ -152,10 +152,7 @@ def search(
     def fill(x: Floats, distances: Floats, ids: Ids) -> None:
         scan.search(*_arguments(ready, lists, x, nprobe, kept, vbmi), None if ordered else True, distances, ids)
 
-    if len(x) == 1:
-        fill(x, distances, ids)
-    else:
-        _each(fill, ready, k, x, distances, ids)
+    _each(fill, ready, k, x, distances, ids)
     return SearchResult(distances, ids)
 
 
