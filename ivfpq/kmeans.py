@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 
 import numpy as np
 import numpy.typing as npt
 
+from ivfpq import kernels
 from ivfpq.checks import Floats, Ids
-from ivfpq.distances import BLOCK, normalised
+from ivfpq.distances import BLOCK, WORTH_A_THREAD, Rows, normalised
+from ivfpq.threads import spread
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +99,12 @@ def _assign(x: Floats, lengths: Floats | None, centroids: Floats) -> tuple[Ids, 
 
     `lengths` (n,) are the points' squared lengths, or None for inner products.
     """
+    if kernels.active() != "reference":  # the same sums, in another order
+        compiled = importlib.import_module("ivfpq.kernels.nearest")  # numba takes its time
+        find = compiled.Nearest([Rows.of(centroids)], "ip" if lengths is None else "l2").roughly
+        found = spread(lambda first, last: find(x[first:last]), len(x), x.size * len(centroids) // WORTH_A_THREAD)
+        numbers, costs = (np.concatenate(parts)[:, 0] for parts in zip(*found, strict=True))
+        return numbers, costs
     nearest, cost = np.empty(len(x), np.int64), np.empty(len(x), np.float32)
     half_norms = np.float32(0.5) * np.einsum("ij,ij->i", centroids, centroids)
     step = max(1, BLOCK // len(centroids))
@@ -122,7 +131,8 @@ def _means(x: Floats, nearest: Ids, cost: Floats, k: int) -> Floats:
             counts[centroid] = 1
             nearest[point] = centroid
     means = np.empty((k, x.shape[1]), np.float32)
-    members = np.split(np.argsort(nearest, kind="stable"), np.cumsum(counts)[:-1])
+    order = np.argsort(nearest.astype(np.min_scalar_type(k)), kind="stable")  # small numbers are sorted by their digits
+    members = np.split(order, np.cumsum(counts)[:-1])
     for number, points in enumerate(members):
         x[points].mean(axis=0, out=means[number])
     return means

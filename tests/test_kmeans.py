@@ -4,9 +4,16 @@ import faiss
 import numpy as np
 import pytest
 
+from ivfpq import kernels
 from ivfpq.kmeans import kmeans
 
 F = np.float32
+
+
+@pytest.fixture(autouse=True, params=sorted({kernels.available()[0], kernels.available()[-1]}))
+def kernel(request, monkeypatch):
+    """Plain numpy, and compiled code."""
+    monkeypatch.setenv("IVFPQ_KERNEL", request.param)
 
 
 def rng(seed=0):

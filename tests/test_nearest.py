@@ -64,6 +64,24 @@ def test_few_rows_of_clustered_vectors_are_doubtful():
     assert numbers.shape == (5000, 1) and settled < 50
 
 
+def test_infinity_is_nearer_than_no_number():
+    x, y = np.array([[2e19, 2e19]], F), np.array([[2e19, -2e19], [-2e19, -2e19]], F)  # inf - inf, and -2 inf
+    with np.errstate(all="ignore"):
+        assert nearest(x, [Rows.of(y)], "ip").tolist() == by_reference(x, [Rows.of(y)], "ip").tolist() == [[1]]
+
+
+def test_rough_answers_are_the_nearest_but_for_roundings():
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(500, 21)).astype(F), rng.normal(size=(3, 90, 7)).astype(F)
+    numbers, costs = compiled.Nearest([Rows.of(one) for one in y], "l2").roughly(x)
+    apart = np.square(x.reshape(500, 3, 1, 7) - y.astype(np.float64)).sum(axis=-1)
+    np.testing.assert_allclose(np.take_along_axis(apart, numbers[:, :, None], 2)[:, :, 0], apart.min(axis=2), rtol=1e-5)
+    np.testing.assert_allclose(costs, apart.min(axis=2), rtol=1e-4, atol=1e-5)
+    numbers, costs = compiled.Nearest([Rows.of(one) for one in y], "ip").roughly(x)
+    products = np.einsum("nmd,mkd->nmk", x.reshape(500, 3, 7), y.astype(np.float64))
+    np.testing.assert_allclose(-costs, products.max(axis=2), rtol=1e-4, atol=1e-5)
+
+
 def test_where_numbers_leave_float32_every_row_is_doubtful(monkeypatch):
     x, y = np.full((3, 4), 3e38, F), np.array([[3e38] * 4, [-3e38] * 4, [0] * 4], F)
     with np.errstate(all="ignore"):

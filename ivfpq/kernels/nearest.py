@@ -29,6 +29,7 @@ from ivfpq.kernels.vectors import (
     int32_at,
     intrinsic,
     load_vector,
+    put_float32,
     sources,
     splat,
     sum_of_products,
@@ -45,10 +46,12 @@ CHUNK = 1 << 16  # numbers of the rows that a panel is multiplied with before th
 
 TASK = np.dtype(
     [(name, np.int64) for name in ("x", "n", "stride", "parts", "d", "ny", "l2", "centre", "y", "panels", "starts")]
+    + [("costs", np.int64)]
     + [("gamma", np.float64), ("floor", np.float64), (f"sources_{sources('nearest', 'vectors')}", np.int8)]
 )
 """Rows x (n, parts * d), `stride` bytes apart; for each part, ny rows of y and as many columns (see `_panels`). Names
-are addresses of arrays where they name arrays: numba then needs no code for each kind of array."""
+are addresses of arrays where they name arrays: numba then needs no code for each kind of array. Where there is an array
+for costs, float32 (n, parts), they are written, and what is nearest goes by them alone."""
 
 _F32, _I32, _I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 _FLOATS, _NUMBERS = ir.VectorType(_F32, LANES), ir.VectorType(_I32, LANES)
@@ -171,6 +174,10 @@ def _nearest(task, longest, a, state, numbers):
                 best, second = np.float64(state[r, 0, 0]), np.float64(state[r, 1, 0])
                 known = best < np.inf
                 numbers[top + r, m] = int32_at(address(state) + 192 * r + 128) if known else 0
+                if t.costs:
+                    cost = best + size[r] if t.l2 else best
+                    put_float32(t.costs + 4 * ((top + r) * t.parts + m), F32(cost))
+                    continue
                 if t.l2:
                     magnitude = 2.0 * (size[r] + longest[m])
                 else:
@@ -187,11 +194,11 @@ def _nearest(task, longest, a, state, numbers):
 @inner
 def _settled(t, x, y):
     """The number of the nearest of the ny rows at address y to the row at address x, by the defined distance."""
-    number, smallest = 0, F32(np.inf)
+    number, smallest = 0, F32(np.nan)  # which any number is better than, infinity too
     for j in range(t.ny):
         at = y + 4 * t.d * j
         distance = sum_of_squares(x, at, t.d) if t.l2 else -sum_of_products(x, at, t.d)
-        if distance < smallest:
+        if distance < smallest or (smallest != smallest and distance == distance):
             number, smallest = j, distance
     return number
 
@@ -229,10 +236,22 @@ class Nearest:
 
         In the calling thread. Several may call at the same time.
         """
+        return self._found(x, None)
+
+    def roughly(self, x: Floats) -> tuple[Ids, Floats]:
+        """What training needs: the nearest rows as float32 sums in any order have it, int64 (n, parts), and costs.
+
+        Costs, float32 (n, parts), are squared distances, or inner products with their sign turned.
+        """
+        costs = np.empty((len(x), len(self._longest)), F32)
+        return self._found(x, costs)[0], costs
+
+    def _found(self, x: Floats, costs: Floats | None) -> tuple[Ids, int]:
         if x.strides[1] != x.itemsize:
             x = np.ascontiguousarray(x)
         task = self._task.copy()
         task["x"], task["n"], task["stride"] = x.ctypes.data, len(x), x.strides[0]
+        task["costs"] = 0 if costs is None else costs.ctypes.data
         d = int(task["d"][0])
         rows = ROWS * max(1, min(CHUNK // d, len(x) + ROWS - 1) // ROWS)
         numbers = np.empty((len(x), len(self._longest)), np.int64)
