@@ -17,7 +17,8 @@ logger = logging.getLogger(__name__)
 
 ITERATIONS = 25
 MAX_POINTS_PER_CENTROID = 256  # more training points change centroids no more; faiss draws the line here too
-TOLERANCE = 1e-3  # the training ends when an iteration gains less than this share of the objective
+NARROW = 128  # dimensions up to which writing and reading the products takes longer than computing them
+TOLERANCE = 5e-4  # the training ends when an iteration gains less than this share of the objective
 
 
 def kmeans(
@@ -58,7 +59,7 @@ def kmeans(
     centroids = _seeds(normalised(x) if spherical else x, k, rng)
     previous = np.inf
     for iteration in range(ITERATIONS):
-        nearest, cost = _assign(x, lengths, centroids)
+        nearest, cost = assign(x, lengths, centroids)
         objective = float(cost.sum(dtype=np.float64))
         logger.debug("k-means k=%d iteration %d: objective %.6g", k, iteration, objective)
         centroids = _means(x, nearest, cost, k)
@@ -71,14 +72,16 @@ def kmeans(
 
 
 def _seeds(x: Floats, k: int, rng: np.random.Generator) -> Floats:
-    """First centroids: k-means++ (Arthur and Vassilvitskii 2007), drawn in growing rounds.
+    """First centroids: a quarter at random, then k-means++ (Arthur and Vassilvitskii 2007), drawn in growing rounds.
 
-    Each point is drawn with a probability proportional to its squared distance from the seeds so far. Drawing a
+    There each point is drawn with a probability proportional to its squared distance from the seeds so far. Drawing a
     quarter more at a time instead of one (as k-means||, Bahmani et al. 2012, does) makes a round one matrix product.
+    The quarter is drawn evenly because k-means++ by itself likes lone points, of which image features have many; with
+    evenly drawn seeds alone, clusters far from each other stay without one.
     """
-    chosen = rng.integers(len(x), size=1)
+    chosen = rng.choice(len(x), max(1, k // 4), replace=False)
     lengths = np.einsum("ij,ij->i", x, x)
-    gap = _assign(x, lengths, x[chosen])[1]
+    gap = assign(x, lengths, x[chosen])[1]
     while len(chosen) < k:
         wanted = min(k - len(chosen), max(1, len(chosen) // 4))
         weight = np.maximum(gap, 0).astype(np.float64)  # rounding can make them negative
@@ -90,16 +93,16 @@ def _seeds(x: Floats, k: int, rng: np.random.Generator) -> Floats:
         else:
             new = rng.choice(len(x), wanted, replace=False, p=weight / weight.sum())
         chosen = np.concatenate([chosen, new])
-        np.minimum(gap, _assign(x, lengths, x[new])[1], out=gap)
+        np.minimum(gap, assign(x, lengths, x[new])[1], out=gap)
     return x[chosen]
 
 
-def _assign(x: Floats, lengths: Floats | None, centroids: Floats) -> tuple[Ids, Floats]:
+def assign(x: Floats, lengths: Floats | None, centroids: Floats) -> tuple[Ids, Floats]:
     """The centroid of each point and what it costs: the squared distance, or minus the inner product.
 
     `lengths` (n,) are the points' squared lengths, or None for inner products.
     """
-    if kernels.active() != "reference":  # the same sums, in another order
+    if x.shape[1] <= NARROW and kernels.active() != "reference":  # the same sums, in another order
         compiled = importlib.import_module("ivfpq.kernels.nearest")  # numba takes its time
         find = compiled.Nearest([Rows.of(centroids)], "ip" if lengths is None else "l2").roughly
         found = spread(lambda first, last: find(x[first:last]), len(x), x.size * len(centroids) // WORTH_A_THREAD)

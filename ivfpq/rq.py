@@ -13,6 +13,7 @@ bits everywhere.
 
 from __future__ import annotations
 
+import importlib
 import logging
 import time
 from collections.abc import Callable
@@ -20,9 +21,11 @@ from typing import Any
 
 import numpy as np
 
+from ivfpq import kernels
 from ivfpq.checks import Floats
 from ivfpq.distances import Doubles
 from ivfpq.index import IndexIVFPQ, IndexPQ
+from ivfpq.kmeans import assign
 from ivfpq.pq import Codes, Quantizer
 
 logger = logging.getLogger(__name__)
@@ -97,7 +100,7 @@ class ResidualQuantizer(Quantizer):
             if m == 0 and seconds > PATIENCE:
                 logger.info("training the RQ codebooks on %d vectors takes some %.0f s", len(x), 2 * seconds)
         for _ in range(REFITS):
-            codes = _beam_search(x, _Tables(codebooks), BEAM)[:, 0]
+            codes = _beam_search(x, _Tables(codebooks), BEAM)[:, 0].astype(self.dtype)
             codebooks = _refitted(x, codes, codebooks)
             logger.debug("RQ refit: error %.6g", np.square(x - _sum(codes, codebooks)).sum(axis=1).mean())
         self.codebooks = codebooks @ basis.T
@@ -147,37 +150,49 @@ class _Tables:
         self.M, self.ksub, d = codebooks.shape
         self.words: Doubles = codebooks.reshape(-1, d).astype(np.float64).T  # (d, M * ksub)
         self.norms: Doubles = np.einsum("ij,ij->j", self.words, self.words)
-        # cross[m][p * ksub + i, j] = 2 <c_p[i], c_m[j]>, for p < m
-        self.cross: list[Floats] = []
+        # cross[(m (m - 1) / 2 + p) * ksub + i, j] = 2 <c_p[i], c_m[j]>, for p < m
+        parts = [np.empty((0, self.ksub), np.float32)]
         for m in range(self.M):
             before, own = self.words[:, : m * self.ksub], self.words[:, m * self.ksub : (m + 1) * self.ksub]
-            self.cross.append((2 * before.T @ own).astype(np.float32))
+            parts.append((2 * before.T @ own).astype(np.float32))
+        self.cross: Floats = np.concatenate(parts)
 
 
 def _beam_search(x: Floats, tables: _Tables, beam: int) -> Codes:
     """The best codes found for x (n, d), best first: int64 (n, b, M), b the least of `beam` and all there are."""
     M, ksub = tables.M, tables.ksub
-    parts = [np.empty((0, min(beam, ksub**M), M), np.int64)]
-    step = max(1, CELLS // (beam * ksub))
+    width, compiled = min(beam, ksub**M), kernels.active() != "reference"
+    parts = [np.empty((0, width, M), np.int64)]
+    step = max(1, CELLS // ksub // (M if compiled else beam))
     for start in range(0, len(x), step):
         block = x[start : start + step].astype(np.float64)
         own = (tables.norms - 2 * (block @ tables.words)).astype(np.float32)  # (n, M * ksub)
-        codes, value = np.empty((len(block), 1, 0), np.int64), np.zeros((len(block), 1), np.float32)
-        for m in range(M):
-            choice = value[:, :, None] + own[:, None, m * ksub : (m + 1) * ksub]  # (n, b, ksub)
-            for p in range(m):
-                choice += tables.cross[m].take(codes[:, :, p] + p * ksub, axis=0)
-            choice = choice.reshape(len(block), -1)
-            if choice.shape[1] > beam:
-                best = np.argpartition(choice, beam - 1, axis=1)[:, :beam]
-            else:
-                best = np.broadcast_to(np.arange(choice.shape[1]), choice.shape)
-            value = np.take_along_axis(choice, best, axis=1)
-            kept = np.take_along_axis(codes, (best // ksub)[:, :, None], axis=1)
-            codes = np.concatenate([kept, (best % ksub)[:, :, None]], axis=2)
-        order = np.argsort(value, axis=1, kind="stable")
-        parts.append(np.take_along_axis(codes, order[:, :, None], axis=1))
+        if compiled:
+            search = importlib.import_module("ivfpq.kernels.beam").beam_search  # numba takes its time
+            parts.append(search(own, tables.cross, M, width))
+        else:
+            parts.append(_best_codes(own, tables, beam))
     return np.concatenate(parts)
+
+
+def _best_codes(own: Floats, tables: _Tables, beam: int) -> Codes:
+    """`_beam_search` of the vectors whose choices have the values `own` (n, M * ksub) by themselves."""
+    ksub, n = tables.ksub, len(own)
+    codes, value = np.empty((n, 1, 0), np.int64), np.zeros((n, 1), np.float32)
+    for m in range(tables.M):
+        choice = value[:, :, None] + own[:, None, m * ksub : (m + 1) * ksub]  # (n, b, ksub)
+        for p in range(m):
+            choice += tables.cross.take(codes[:, :, p] + (m * (m - 1) // 2 + p) * ksub, axis=0)
+        choice = choice.reshape(n, -1)
+        if choice.shape[1] > beam:
+            best = np.argpartition(choice, beam - 1, axis=1)[:, :beam]
+        else:
+            best = np.broadcast_to(np.arange(choice.shape[1]), choice.shape)
+        value = np.take_along_axis(choice, best, axis=1)
+        kept = np.take_along_axis(codes, (best // ksub)[:, :, None], axis=1)
+        codes = np.concatenate([kept, (best % ksub)[:, :, None]], axis=2)
+    order = np.argsort(value, axis=1, kind="stable")
+    return np.take_along_axis(codes, order[:, :, None], axis=1)
 
 
 def _sum(codes: Codes, codebooks: Floats) -> Floats:
@@ -200,9 +215,10 @@ def _progressive_kmeans(x: Floats, k: int, rng: np.random.Generator) -> Floats:
     centroids[:, : widths[0]] = x[rng.choice(len(x), k, replace=False), : widths[0]]
     for width in widths:
         part = np.ascontiguousarray(x[:, :width])
+        lengths = np.einsum("ij,ij->i", part, part)
         for _ in range(LLOYD):
             near = centroids[:, :width]
-            nearest = (part @ near.T - np.float32(0.5) * np.einsum("ij,ij->i", near, near)).argmax(axis=1)
+            nearest = assign(part, lengths, near)[0].astype(np.min_scalar_type(k))  # soon sorted by their digits
             counts = np.bincount(nearest, minlength=k)
             used = np.flatnonzero(counts)
             centroids[used, :width] = _group_sums(part, nearest)[1] / counts[used, None].astype(np.float32)
