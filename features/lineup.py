@@ -18,7 +18,7 @@ from features.datasets import DatasetError, Item
 from features.encoders import Encoder, EncoderError, create_encoder
 from features.extract import extract
 from features.split import split
-from features.store import FeatureStore, StoreError
+from features.store import FeatureStore, StoreError, encoder_identity
 
 if TYPE_CHECKING:
     from features.encoders.weights import Training
@@ -152,8 +152,7 @@ class _Some:
 def _extracted(encoder: Encoder, store: FeatureStore, ids: np.ndarray, folder: Path) -> FeatureStore:
     items = [replace(store.items[id], id=place) for place, id in enumerate(ids)]
     some = _Some(store.manifest["dataset"], Path(store.manifest["root"]), items)
-    spec = {**encoder.spec, "weights": encoder.spec["weights"]["sha256"], "runtime": None}
-    key = sha256_of(json.dumps([spec, ids.tolist()], sort_keys=True).encode())[:12]
+    key = sha256_of(json.dumps([encoder_identity(encoder.spec), ids.tolist()], sort_keys=True).encode())[:12]
     made = extract(some, encoder, folder / f"{some.name}-{encoder.name}-{key}", progress=False)
     for path, error in made.damaged():
         raise StoreError(f"{path} cannot be read any more: {error}")
