@@ -51,6 +51,7 @@ logger = logging.getLogger(__name__)
 
 COLLECTIONS = Path("collections")
 WARM_UP_AFTER = 4.0  # seconds: the first page that is opened comes before
+GIVE_BACK_EVERY = 5.0  # seconds; it takes 20 ms when the server is at its busiest, and nothing when idle
 MAX_CACHE = 2 * 2**30  # bytes of uploads that are kept
 # Gradio asks matplotlib for its backend at every event: finding out which there are would import all of it. And after
 # every event of its queue it would compute statistics of the last 10,000, with pandas.
@@ -231,6 +232,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.exit(1, f"app.py: {error}\n")
     threading.Thread(target=_warm_up, args=(list(engines.values()),), daemon=True).start()
     threading.Thread(target=_keep_small, args=(cache,), daemon=True).start()
+    threading.Thread(target=_give_back, daemon=True).start()
     page.launch(
         server_name=args.host,
         server_port=args.port,
@@ -256,6 +258,19 @@ def _share_arenas() -> None:
     """
     with suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).mallopt(-8, 2)  # M_ARENA_MAX
+
+
+def _give_back() -> None:
+    """Give the system back what lies free between what is in use in glibc's arenas, every few seconds.
+
+    glibc itself gives back the free end of an arena only. Answers of 100 kB to many visitors at once leave it full of
+    holes, of which few are of use again: 270 MB after 7,000 searches.
+    """
+    with suppress(OSError, AttributeError, TypeError):
+        trim = ctypes.CDLL(None).malloc_trim
+        while True:
+            time.sleep(GIVE_BACK_EVERY)
+            trim(0)
 
 
 def _warm_up(engines: Sequence[SearchEngine]) -> None:

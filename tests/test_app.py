@@ -2,12 +2,14 @@
 
 import json
 import os
+import platform
 import re
 import shutil
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import gradio as gr
 import httpx
@@ -19,7 +21,7 @@ from fastapi.testclient import TestClient
 from gradio.utils import get_upload_folder
 from PIL import Image
 
-from gradio_app.app import build_app, check_port, main
+from gradio_app.app import _give_back, build_app, check_port, main
 from gradio_app.tabs.search import MAX_RESULTS
 from gradio_app.thumbs import picture_url
 from gradio_app.visit import Query
@@ -461,6 +463,27 @@ def test_password_may_hold_colons(monkeypatch, workspace, demo_collection):
     assert seen["auth"] == ("me", "a:b:")
     assert seen["share"] is True
     assert seen["server_name"] == "127.0.0.1"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps memory in such a way")
+def test_free_memory_between_what_is_in_use_is_given_back(monkeypatch):
+    answers = [b"." * 100_000 for _ in range(2000)]
+    sizes, rounds = [], iter(["the first"])
+
+    def sleep(seconds):
+        sizes.append(resident())
+        next(rounds)
+
+    del answers[::2]
+    monkeypatch.setattr("gradio_app.app.time", SimpleNamespace(sleep=sleep))
+    with pytest.raises(StopIteration):
+        _give_back()
+    assert sizes[0] - sizes[1] > 0.8 * 100_000 * len(answers)
+
+
+def resident() -> int:
+    """Bytes of memory that this process has."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_script_serves_from_the_root_of_the_project(workspace, demo_collection):
