@@ -41,6 +41,10 @@ QUIET: dict[str, Any] = {
 }
 
 
+# What follows an error: whatever the visitor clicked in the meantime; see static/ask.js.
+AFTER_ERROR = "() => document.dispatchEvent(new Event('ris-failed'))"
+
+
 @dataclass(frozen=True)
 class Shared:
     """The components that every tab reads.
