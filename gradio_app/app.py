@@ -230,24 +230,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         page = build_app(engines, manage=COLLECTIONS if managed else None)
     except UsageError as error:
         parser.exit(1, f"app.py: {error}\n")
-    threading.Thread(target=_warm_up, args=(list(engines.values()),), daemon=True).start()
+    warming_up = threading.Timer(WARM_UP_AFTER, _warm_up, args=(list(engines.values()),))
+    warming_up.daemon = True  # its several seconds are not worth waiting for at the end
+    warming_up.start()
     threading.Thread(target=_keep_small, args=(cache,), daemon=True).start()
     threading.Thread(target=_give_back, daemon=True).start()
-    page.launch(
-        server_name=args.host,
-        server_port=args.port,
-        share=args.share,
-        auth=args.auth,
-        prevent_thread_lock=True,
-        quiet=True,
-    )
-    sys.stdout.write(f"Searching {', '.join(engines)} at {page.local_url}  (Ctrl-C stops it)\n")
-    if not managed:
-        sys.stdout.write("Collections cannot be managed in the page, as anyone might reach it; with --auth they can\n")
-    if args.share:
-        sys.stdout.write(f"Public link: {page.share_url}\n")
-    sys.stdout.flush()
-    page.block_thread()
+    try:
+        page.launch(
+            server_name=args.host,
+            server_port=args.port,
+            share=args.share,
+            auth=args.auth,
+            prevent_thread_lock=True,
+            quiet=True,
+        )
+        sys.stdout.write(f"Searching {', '.join(engines)} at {page.local_url}  (Ctrl-C stops it)\n")
+        if not managed:
+            sys.stdout.write(
+                "Collections cannot be managed in the page, as anyone might reach it; with --auth they can\n"
+            )
+        if args.share:
+            sys.stdout.write(f"Public link: {page.share_url}\n")
+        sys.stdout.flush()
+        page.block_thread()
+    finally:
+        warming_up.cancel()  # a thread that Python's end finds in torch aborts the process
     return 0
 
 
@@ -275,7 +282,6 @@ def _give_back() -> None:
 
 def _warm_up(engines: Sequence[SearchEngine]) -> None:
     """Loading the network, compiled functions and libraries takes a second; better now than at the first search."""
-    time.sleep(WARM_UP_AFTER)
     for engine in engines:
         grey = np.full((64, 64, 3), 128, np.uint8)
         try:

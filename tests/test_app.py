@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -463,6 +464,19 @@ def test_password_may_hold_colons(monkeypatch, workspace, demo_collection):
     assert seen["auth"] == ("me", "a:b:")
     assert seen["share"] is True
     assert seen["server_name"] == "127.0.0.1"
+
+
+def test_stopped_before_it_is_warm(monkeypatch, workspace, demo_collection):
+    """Python aborts if its end finds a thread in torch."""
+    warmed = []
+    monkeypatch.chdir(workspace)
+    monkeypatch.setattr("gradio_app.app._warm_up", warmed.append)
+    monkeypatch.setattr("gradio_app.app.WARM_UP_AFTER", 0.2)
+    monkeypatch.setattr("gradio_app.app.SearchPage.launch", lambda self, **options: None)
+    monkeypatch.setattr("gradio_app.app.SearchPage.block_thread", lambda self: None)
+    main(["--port", str(free_port())])
+    time.sleep(0.4)
+    assert warmed == []
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps memory in such a way")
