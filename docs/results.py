@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from features.datasets import spec_of  # noqa: E402
 from gradio_app.create_index import EngineReport, format_table  # noqa: E402
 from ivfpq.benchmark import abilities, codecs  # noqa: E402
 from ivfpq.benchmark.comparison import Spread  # noqa: E402
@@ -101,7 +102,7 @@ def create_command(collection: Path, out: Path) -> Command:
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(collection, copy)
     made = json.loads((collection / "manifest.json").read_text())
-    data = {"caltech101": "caltech", "voc2012": "voc"}.get(made["dataset"], made["root"])
+    data = spec_of(made["dataset"], made["root"])
     where = ["--name", collection.name, "--collections", str(copy.parent)]
     return ["python", "gradio_app/create_index.py", "--data", data, *where, "--json"]
 

@@ -168,6 +168,14 @@ class Demo:
             raise DatasetError(f"{self.root / VIEWS} is damaged: remove {self.root} to make it anew") from error
 
 
+# What people call each, and where data_download.sh puts it.
+_NAMED: dict[str, tuple[type[Caltech101 | VOC2012 | Demo], str]] = {
+    "caltech": (Caltech101, "caltech101"),
+    "voc": (VOC2012, "VOCdevkit/VOC2012"),
+    "demo": (Demo, "demo"),
+}
+
+
 def open_dataset(spec: str, *, datasets_dir: str | os.PathLike[str] = "datasets") -> Dataset:
     """Open a dataset by name or by folder.
 
@@ -183,14 +191,10 @@ def open_dataset(spec: str, *, datasets_dir: str | os.PathLike[str] = "datasets"
     DatasetError
         Unknown name, dataset not downloaded yet, or no images.
     """
-    where = Path(datasets_dir)
     dataset: Dataset
-    if spec == "caltech":
-        dataset = Caltech101(where / "caltech101")
-    elif spec == "voc":
-        dataset = VOC2012(where / "VOCdevkit" / "VOC2012")
-    elif spec == "demo":
-        dataset = Demo(where / "demo")
+    if spec in _NAMED:
+        kind, folder = _NAMED[spec]
+        dataset = kind(Path(datasets_dir) / folder)
     elif spec and Path(spec).expanduser().is_dir():
         dataset = ImageFolder(spec)
     else:
@@ -222,6 +226,11 @@ def reopen_dataset(name: str, root: str | os.PathLike[str]) -> Dataset:
         dataset = ImageFolder(root)
     dataset.items  # noqa: B018
     return dataset
+
+
+def spec_of(name: str, root: str | os.PathLike[str]) -> str:
+    """What a person gives `open_dataset` for the dataset of a collection, by the entries of its manifest."""
+    return next((spec for spec, (kind, _) in _NAMED.items() if kind.name == name), str(root))
 
 
 def _existing(root: str | os.PathLike[str], title: str, argument: str) -> Path:

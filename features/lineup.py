@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from features.checksum import sha256_of
-from features.datasets import DatasetError, Item
+from features.datasets import DatasetError, Item, spec_of
 from features.encoders import Encoder, EncoderError, create_encoder
 from features.extract import extract
 from features.split import split
-from features.store import FeatureStore, StoreError
+from features.store import FeatureStore, StoreError, encoder_identity
 
 if TYPE_CHECKING:
     from features.encoders.weights import Training
@@ -33,8 +33,6 @@ KINDS = (
 HELD_OUT = 0.25
 """Share of each class that judges and is never trained on, unless a training was told another."""
 
-_DATA = {"caltech101": "caltech", "voc2012": "voc", "demo": "demo"}
-
 
 def trained_file(kind: str, store: FeatureStore, folder: Path) -> Path:
     """Where weights of this kind, trained on the images of a collection, are looked for."""
@@ -45,7 +43,7 @@ def how_to_train(kind: str, store: FeatureStore) -> str:
     """The command that writes `trained_file`, to be given in the project's root."""
     network, _, how = kind.rpartition("-")
     return (
-        f"python -m features.train --data {_DATA.get(store.manifest['dataset'], store.manifest['root'])} "
+        f"python -m features.train --data {spec_of(store.manifest['dataset'], store.manifest['root'])} "
         f"--encoder {network} --init {'scratch' if how == 'scratch' else 'imagenet'} --held-out {HELD_OUT} "
         f"--out {trained_file(kind, store, Path('weights')).as_posix()}"
     )
@@ -152,8 +150,7 @@ class _Some:
 def _extracted(encoder: Encoder, store: FeatureStore, ids: np.ndarray, folder: Path) -> FeatureStore:
     items = [replace(store.items[id], id=place) for place, id in enumerate(ids)]
     some = _Some(store.manifest["dataset"], Path(store.manifest["root"]), items)
-    spec = {**encoder.spec, "weights": encoder.spec["weights"]["sha256"], "runtime": None}
-    key = sha256_of(json.dumps([spec, ids.tolist()], sort_keys=True).encode())[:12]
+    key = sha256_of(json.dumps([encoder_identity(encoder.spec), ids.tolist()], sort_keys=True).encode())[:12]
     made = extract(some, encoder, folder / f"{some.name}-{encoder.name}-{key}", progress=False)
     for path, error in made.damaged():
         raise StoreError(f"{path} cannot be read any more: {error}")

@@ -498,18 +498,21 @@ def partial_folder(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.partial")
 
 
+def encoder_identity(spec: dict[str, Any]) -> dict[str, Any]:
+    """What two encoders' specs have in common if, and only if, their vectors are interchangeable."""
+    # Not where the same weights happen to lie, nor what ran them: every runtime gives the same but for rounding.
+    return {**spec, "weights": spec["weights"]["sha256"], "runtime": None}
+
+
 def check_same_encoder(made: dict[str, Any], now: dict[str, Any], where: object, hint: str = "") -> None:
     """Raise StoreError unless two encoder specs give interchangeable vectors."""
-
-    def identity(spec: dict[str, Any]) -> dict[str, Any]:
-        # Not where the same weights happen to lie, nor what ran them: every runtime gives the same but for rounding.
-        return {**spec, "weights": spec["weights"]["sha256"], "runtime": None}
 
     def title(spec: dict[str, Any]) -> str:
         return f"{spec['name']} ({spec['dim']}-d, weights {spec['weights']['sha256'][:8]})"
 
-    if identity(made) != identity(now):
-        differing = ", ".join(key for key in now if identity(made).get(key) != identity(now)[key]) or "spec"
+    before, after = encoder_identity(made), encoder_identity(now)
+    if before != after:
+        differing = ", ".join(key for key in after if before.get(key) != after[key]) or "spec"
         raise StoreError(f"{where} is of encoder {title(made)}, not of {title(now)}: different {differing}{hint}")
 
 

@@ -7,25 +7,29 @@ The box lives in the browser (`static/crop.js`) and travels with whatever is ask
 from __future__ import annotations
 
 from html import escape
-from pathlib import Path
 
 import gradio as gr
 
+from gradio_app.page import STATIC
+
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels of the upright picture; right and bottom exclusive
 
-_SCRIPT = (Path(__file__).parent / "static" / "crop.js").read_text(encoding="utf-8")
+_SCRIPT = "".join((STATIC / name).read_text(encoding="utf-8") for name in ("ask.js", "crop.js"))
 
 # A browser-side expression: the box on the page at this very moment, or "" where there is no picture.
 READ_BOX = "((c) => c ? c.dataset.token + ':' + c.dataset.box : '')(document.querySelector('.ris-crop'))"
 # Browser-side functions: have the picture on the page searched, always or where the visitor wants it "as you go".
 GO = "() => document.dispatchEvent(new Event('ris-go'))"
 CHANGED = "() => document.dispatchEvent(new Event('ris-changed'))"
+# Have the picture at the address opened; empty the field, if no other address was typed meanwhile.
+OPEN = "(url) => { document.dispatchEvent(new CustomEvent('ris-open', { detail: (document.ris_url = url) })); }"
+OPENED = "(url) => url === document.ris_url ? '' : url"
 
 
 def crop_overlay(**kwargs: object) -> gr.HTML:
     """The component. Its value is what `render` returns.
 
-    It triggers `go` when the picture is to be searched, and `remove` when it is to be taken away.
+    It triggers `go` when the picture is to be searched, `remove` when it is to be taken away, and `open` (``{url}``).
     """
     # "${value}" inserts the value as data. With "{{value}}" Gradio fills in the value first and evaluates the text as
     # a JavaScript template afterwards: a file called "${...}.jpg" would run as a program. `render` escapes its part.

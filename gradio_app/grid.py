@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 
 import gradio as gr
 
 from gradio_app.engine import Hit, SearchEngine
+from gradio_app.page import STATIC
 from gradio_app.thumbs import picture_url
 
-_SCRIPT = (Path(__file__).parent / "static" / "grid.js").read_text(encoding="utf-8")
+_SCRIPT = "".join((STATIC / name).read_text(encoding="utf-8") for name in ("ask.js", "grid.js"))
 
 _USE = (
     '<svg viewBox="0 0 20 20" aria-hidden="true"><circle cx="8.5" cy="8.5" r="5"/><path d="m12.5 12.5 4.5 4.5"/></svg>'

@@ -40,6 +40,9 @@ QUIET: dict[str, Any] = {
     "postprocess": False,
 }
 
+# What follows an error: whatever the visitor clicked in the meantime; see static/ask.js.
+AFTER_ERROR = "() => document.dispatchEvent(new Event('ris-failed'))"
+
 
 @dataclass(frozen=True)
 class Shared:

@@ -19,11 +19,11 @@ from matplotlib.figure import Figure
 
 from features.images import decode_image
 from features.store import MANIFEST, FeatureStore
+from ivfpq.benchmark.report import COLOURS
 
 DEMO = "demo"
 
-# Okabe and Ito's colours, which the colour-blind can tell apart, as in the plots of `ivfpq.benchmark`.
-COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
+COLORS = list(COLOURS.values())
 RIGHT, WRONG, PLAIN = COLORS[2], COLORS[1], "#9a9aa2"
 
 warnings.filterwarnings("ignore", message="IProgress not found")  # of tqdm: no notebook shows a progress bar

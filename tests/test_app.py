@@ -2,12 +2,15 @@
 
 import json
 import os
+import platform
 import re
 import shutil
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import gradio as gr
 import httpx
@@ -19,7 +22,7 @@ from fastapi.testclient import TestClient
 from gradio.utils import get_upload_folder
 from PIL import Image
 
-from gradio_app.app import build_app, check_port, main
+from gradio_app.app import _give_back, build_app, check_port, main
 from gradio_app.tabs.search import MAX_RESULTS
 from gradio_app.thumbs import picture_url
 from gradio_app.visit import Query
@@ -238,7 +241,7 @@ def call(client: httpx.Client, name: str, data: list, **extra) -> dict:
     raise AssertionError("no answer")
 
 
-@pytest.mark.parametrize("event", ["ris-upload.input", "ris-url.submit"])
+@pytest.mark.parametrize("event", ["ris-upload.input", "ris-picture.open"])
 def test_forged_event_cannot_make_the_server_fetch(launched, event):
     """Gradio would download any input shaped like a file with a web address; what it asks for is never asked for."""
     listener = socket.create_server(("127.0.0.1", 0))
@@ -461,6 +464,40 @@ def test_password_may_hold_colons(monkeypatch, workspace, demo_collection):
     assert seen["auth"] == ("me", "a:b:")
     assert seen["share"] is True
     assert seen["server_name"] == "127.0.0.1"
+
+
+def test_stopped_before_it_is_warm(monkeypatch, workspace, demo_collection):
+    """Python aborts if its end finds a thread in torch."""
+    warmed = []
+    monkeypatch.chdir(workspace)
+    monkeypatch.setattr("gradio_app.app._warm_up", warmed.append)
+    monkeypatch.setattr("gradio_app.app.WARM_UP_AFTER", 0.2)
+    monkeypatch.setattr("gradio_app.app.SearchPage.launch", lambda self, **options: None)
+    monkeypatch.setattr("gradio_app.app.SearchPage.block_thread", lambda self: None)
+    main(["--port", str(free_port())])
+    time.sleep(0.4)
+    assert warmed == []
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps memory in such a way")
+def test_free_memory_between_what_is_in_use_is_given_back(monkeypatch):
+    answers = [b"." * 100_000 for _ in range(2000)]
+    sizes, rounds = [], iter(["the first"])
+
+    def sleep(seconds):
+        sizes.append(resident())
+        next(rounds)
+
+    del answers[::2]
+    monkeypatch.setattr("gradio_app.app.time", SimpleNamespace(sleep=sleep))
+    with pytest.raises(StopIteration):
+        _give_back()
+    assert sizes[0] - sizes[1] > 0.8 * 100_000 * len(answers)
+
+
+def resident() -> int:
+    """Bytes of memory that this process has."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_script_serves_from_the_root_of_the_project(workspace, demo_collection):

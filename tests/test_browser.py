@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import threading
 import zipfile
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from PIL import Image
 from features.images import decode_image
 from gradio_app.app import build_app
 from gradio_app.engine import SearchEngine
+from gradio_app.remote_image import RemoteImageError
 from gradio_app.tabs.search import EXAMPLES
+from gradio_app.visit import Query, gone
 
 pytestmark = pytest.mark.browser
 
@@ -477,6 +480,62 @@ def test_the_last_of_quick_clicks_counts(page, server):
     page.wait_for_timeout(300)
     assert page.locator(".ris-name").inner_text() == name
     assert wanted not in found(page)
+
+
+def wait_for(page, event):
+    """Wait for something in the server, while Playwright goes on: it answers for every request of the page."""
+    for _ in range(500):
+        if event.is_set():
+            return
+        page.wait_for_timeout(20)
+    raise AssertionError("the server was not asked")
+
+
+def test_click_during_one_that_fails_counts(page, monkeypatch, server):
+    """The first picture is gone; the second is clicked before that is known."""
+    asked, clicked = threading.Event(), threading.Event()
+
+    def opened(path, name):
+        if not asked.is_set():
+            asked.set()
+            clicked.wait(10)
+            raise gone(name)
+        return really_opened(path, name)
+
+    really_opened = Query.open
+    monkeypatch.setattr(Query, "open", opened)
+    uses = page.locator("#ris-examples .ris-use")
+    uses.nth(0).click()
+    wait_for(page, asked)
+    uses.nth(1).click()
+    clicked.set()
+    assert "no longer on the server" in toast(page)
+    name = uses.nth(1).get_attribute("aria-label").split()[-1]
+    page.wait_for_function("name => document.querySelector('.ris-name')?.textContent === name", arg=name)
+
+
+def test_address_typed_while_another_is_opened_counts(page, monkeypatch, server):
+    """The first is put right while the server still waits for it."""
+    asked, typed = threading.Event(), threading.Event()
+
+    def fetch(url):
+        if "wrong" in url:
+            asked.set()
+            typed.wait(10)
+            raise RemoteImageError("There is no such picture.")
+        return server[1].store.items[7].path.read_bytes()
+
+    monkeypatch.setattr("gradio_app.tabs.search.fetch_image", fetch)
+    field = page.locator("#ris-url input, #ris-url textarea")
+    field.fill("https://pictures.example/wrong.jpg")
+    field.press("Enter")
+    wait_for(page, asked)
+    field.fill("https://pictures.example/right.jpg")
+    field.press("Enter")
+    typed.set()
+    assert "no such picture" in toast(page)
+    page.wait_for_function("document.querySelector('.ris-name')?.textContent === 'right.jpg'")
+    page.wait_for_function("document.querySelector('#ris-url input, #ris-url textarea').value === ''")
 
 
 def test_enlarge_and_download(page, server):

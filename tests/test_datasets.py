@@ -10,7 +10,16 @@ import pytest
 from PIL import Image
 
 from features import demo
-from features.datasets import VOC2012, Caltech101, DatasetError, Demo, ImageFolder, open_dataset, reopen_dataset
+from features.datasets import (
+    VOC2012,
+    Caltech101,
+    DatasetError,
+    Demo,
+    ImageFolder,
+    open_dataset,
+    reopen_dataset,
+    spec_of,
+)
 from features.demo import View, make_views, render
 
 
@@ -125,8 +134,10 @@ def test_incomplete_download_says_so(tmp_path):
 
 def test_named_datasets_and_folders_open(tmp_path):
     touch(tmp_path, "caltech101/a/1.jpg", "VOCdevkit/VOC2012/JPEGImages/1.jpg", "photos/1.jpg")
-    opened = [open_dataset(spec, datasets_dir=tmp_path) for spec in ("caltech", "voc", str(tmp_path / "photos"))]
+    specs = ["caltech", "voc", str(tmp_path / "photos")]
+    opened = [open_dataset(spec, datasets_dir=tmp_path) for spec in specs]
     assert [dataset.name for dataset in opened] == ["caltech101", "voc2012", "photos"]
+    assert [spec_of(dataset.name, dataset.root) for dataset in opened] == specs
 
 
 def test_dataset_of_a_collection_is_opened_again(tmp_path, small_demo):

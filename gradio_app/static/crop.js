@@ -109,10 +109,11 @@ element.addEventListener('click', (event) => {
 // When to search. Everything that asks for a search ends in `go`, so that there is one listener for it.
 const as_you_go = () => document.querySelector('#ris-auto input')?.checked;
 // A moment later: a number that was just typed is handed over when its field is left, which the same click may do.
-const go = () => setTimeout(() => trigger('go'), 20);
+const go = () => setTimeout(() => ask('go'), 20);
 const changed = () => { if (crop() && as_you_go()) go(); };
 document.addEventListener('ris-go', go);
 document.addEventListener('ris-changed', changed);
+document.addEventListener('ris-open', (event) => ask('open', { url: event.detail }));
 let token = crop()?.dataset.token; // tells a new picture from the same one shown again
 new MutationObserver(() => {
   const c = crop();

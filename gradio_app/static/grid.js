@@ -2,11 +2,6 @@
 // `element`, which stays; the tiles in it come and go. Needs the one <dialog> that the first grid of the page makes.
 // A button with data-act triggers that event for the picture: 'pick' (search with it), 'inside' (search a part of it),
 // 'explain' (why it was found).
-//
-// Of clicks that come faster than answers Gradio sends the first one, and when that is answered the first one again
-// (6.31). All of one kind therefore share one object, which says what the last of them wants.
-const wanted = {};
-const ask = (name, detail) => trigger(name, Object.assign((wanted[name] ??= {}), detail));
 const act = (name, tile) => ask(name, { collection: tile.dataset.collection, id: Number(tile.dataset.id) });
 
 function viewer() {

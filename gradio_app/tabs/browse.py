@@ -10,7 +10,7 @@ import gradio as gr
 from gradio_app.engine import SearchEngine
 from gradio_app.grid import Tile, picture_grid, render_pager, render_tiles
 from gradio_app.library import Library
-from gradio_app.page import QUIET, Shared, engine_of
+from gradio_app.page import AFTER_ERROR, QUIET, Shared, engine_of
 
 PAGE_SIZE = 60
 
@@ -28,7 +28,7 @@ def browse_tab(library: Library, shared: Shared) -> gr.HTML:
 
     shared.collection.change(on_collection, shared.collection, gallery, **QUIET)
     shared.watch.changed(on_collection, shared.collection, gallery, **QUIET)
-    gallery.turn(on_turn, shared.collection, gallery, **QUIET)
+    gallery.turn(on_turn, shared.collection, gallery, **QUIET).failure(None, js=AFTER_ERROR)
     return gallery
 
 

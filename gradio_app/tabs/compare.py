@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -13,13 +12,13 @@ from gradio_app.compare import Answer, compare
 from gradio_app.engine import SearchEngine
 from gradio_app.explain import Settings
 from gradio_app.library import Library
-from gradio_app.page import QUIET, Shared, engine_of, sorry
+from gradio_app.page import AFTER_ERROR, QUIET, STATIC, Shared, engine_of, sorry
 from gradio_app.tabs.search import ENGINE_NAMES
 from gradio_app.tabs.subject import BUSY, NO_PICTURE, SEND_BOX, Desk, Question, about, encode, is_image
 from gradio_app.thumbs import picture_url
 from gradio_app.visit import Visit
 
-SCRIPT = (Path(__file__).parents[1] / "static" / "explain.js").read_text(encoding="utf-8")
+SCRIPT = "".join((STATIC / name).read_text(encoding="utf-8") for name in ("ask.js", "explain.js"))
 MAX_K = 50
 RERANK = "Rank the 10 k best again by their stored vectors"
 
@@ -91,7 +90,8 @@ def compare_tab(library: Library, shared: Shared, tab: gr.Tab, box: gr.Textbox, 
         **BUSY,
         show_progress_on=answers,
     )
-    answers.explain(on_explain, [collection, desk, k, nprobe, rerank], shared.tabs, **QUIET)
+    explaining = answers.explain(on_explain, [collection, desk, k, nprobe, rerank], shared.tabs, **QUIET)
+    explaining.failure(None, js=AFTER_ERROR)
     collection.change(on_collection, [collection, desk], [nprobe, subject, answers], **QUIET)
     shared.watch.changed(on_changed, [collection, desk], [nprobe, subject, answers], **QUIET)
 

@@ -28,7 +28,7 @@ from gradio_app.explain import (
     top_classes,
 )
 from gradio_app.library import Library
-from gradio_app.page import QUIET, Shared, engine_of, sorry
+from gradio_app.page import AFTER_ERROR, QUIET, Shared, engine_of, sorry
 from gradio_app.tabs.compare import MAX_K, RERANK, clickable, nprobe_slider
 from gradio_app.tabs.search import ENGINE_NAMES
 from gradio_app.tabs.subject import BUSY, NO_PICTURE, SEND_BOX, Desk, Question, about, encode, is_image
@@ -177,8 +177,10 @@ def explain_tab(
         **BUSY,
         show_progress_on=strip,
     )
-    strip.explain(on_explain, [collection, desk, method], outputs, **BUSY, show_progress_on=strip)
-    results.explain(on_result, [visit, desk, nprobe], shared.tabs, **QUIET)
+    explaining = strip.explain(on_explain, [collection, desk, method], outputs, **BUSY, show_progress_on=strip)
+    asking = results.explain(on_result, [visit, desk, nprobe], shared.tabs, **QUIET)
+    for asked in (explaining, asking):
+        asked.failure(None, js=AFTER_ERROR)
     collection.change(on_collection, [collection, desk], [engine_choice, nprobe, *outputs], **QUIET)
     shared.watch.changed(on_changed, [collection, desk], [engine_choice, nprobe, *outputs], **QUIET)
 

@@ -15,11 +15,11 @@ from gradio.processing_utils import save_bytes_to_cache
 
 from features.encoders import EncoderError
 from features.images import ImageError
-from gradio_app.crop import CHANGED, GO, READ_BOX, crop_overlay, render
+from gradio_app.crop import CHANGED, GO, OPEN, OPENED, READ_BOX, crop_overlay, render
 from gradio_app.engine import EngineError, Hits, SearchEngine
 from gradio_app.grid import Tile, picture_grid, render_tiles, result_tiles
 from gradio_app.library import Library
-from gradio_app.page import QUIET, Shared, engine_of, sorry
+from gradio_app.page import AFTER_ERROR, QUIET, Shared, engine_of, sorry
 from gradio_app.remote_image import RemoteImageError, fetch_image
 from gradio_app.visit import Answer, Ask, Query, Visit, gone
 
@@ -145,7 +145,8 @@ def search_tab(library: Library, shared: Shared) -> SearchTab:
         query = visit.query = Query.open(path, uploaded.get("orig_name") or "picture")
         return _picture(query), None
 
-    def on_address(visit: Visit, url: str) -> Any:
+    def on_address(visit: Visit, event: gr.EventData) -> str:
+        url = str(getattr(event, "url", None) or "")
         if not url.strip():
             raise sorry("Type the address of a picture first, such as https://example.org/picture.jpg.")
         try:
@@ -156,7 +157,7 @@ def search_tab(library: Library, shared: Shared) -> SearchTab:
         path = save_bytes_to_cache(content, "picture.img", upload.GRADIO_CACHE)
         upload.temp_files.add(path)  # so that it is deleted after a day, like an upload
         query = visit.query = Query.open(Path(path), name)
-        return _picture(query), ""
+        return _picture(query)
 
     def on_example(visit: Visit, event: gr.EventData) -> str:
         query = visit.query = _picked(library, event)
@@ -284,29 +285,28 @@ def search_tab(library: Library, shared: Shared) -> SearchTab:
 
     # QUIET leaves the file as it is, same bytes and same content hash. Preprocessed, gr.Image would re-encode it.
     upload.input(on_upload, [visit, upload], [picture, upload], **QUIET)
-    gr.on(
-        [address.submit, fetch.click],
-        on_address,
-        [visit, address],
-        [picture, address],
-        api_visibility="private",
-        show_progress="minimal",
-        show_progress_on=picture,
+    gr.on([address.submit, fetch.click], None, address, js=OPEN)
+    opening = picture.open(
+        on_address, visit, picture, **{**QUIET, "queue": True, "show_progress": "minimal", "show_progress_on": picture}
     )
-    examples.pick(on_example, visit, picture, **QUIET)
-    recent.recall(on_recall, visit, picture, **QUIET)
+    opening.success(None, address, address, js=OPENED)
+    picked = examples.pick(on_example, visit, picture, **QUIET)
+    recalled = recent.recall(on_recall, visit, picture, **QUIET)
     picture.remove(on_remove, visit, picture, **QUIET)
 
     # One listener for every way to ask for a search; static/crop.js knows them.
     searching: Any = {**QUIET, "show_progress": "minimal", "show_progress_on": status}
     found = [results, status, last_view, recent]
-    picture.go(
+    going = picture.go(
         on_search,
         [visit, box, collection, count, engine_choice, nprobe, rerank, labels, cutoff, sort],
         found,
         js=f"(visit, box, ...rest) => [visit, {READ_BOX}, ...rest]",
         **searching,
-    ).success(None, js=SHOW_RESULTS)
+    )
+    going.success(None, js=SHOW_RESULTS)
+    for asked in (opening, picked, recalled, going):
+        asked.failure(None, js=AFTER_ERROR)
     start.click(None, js=GO)
     gr.on(
         [auto.input, count.release, nprobe.release, engine_choice.input, rerank.input, cutoff.submit, cutoff.blur],
@@ -318,8 +318,11 @@ def search_tab(library: Library, shared: Shared) -> SearchTab:
     sort.input(on_sort, [visit, sort], results, **QUIET)
 
     def take(grid: gr.HTML) -> None:
-        grid.pick(on_pick, visit, [picture, shared.tabs], **QUIET)
-        grid.inside(on_inside, visit, [picture, shared.tabs], **QUIET).success(None, js=SHOW_PICTURE)
+        picked = grid.pick(on_pick, visit, [picture, shared.tabs], **QUIET)
+        inside = grid.inside(on_inside, visit, [picture, shared.tabs], **QUIET)
+        inside.success(None, js=SHOW_PICTURE)
+        for asked in (picked, inside):
+            asked.failure(None, js=AFTER_ERROR)
 
     take(results)
     again.click(on_again, visit, picture, **QUIET)
