@@ -56,8 +56,7 @@ def as_vectors(x: Any, d: int, name: str = "x") -> Floats:
         with np.errstate(over="ignore"):  # what overflows becomes infinite and is refused below
             array = np.ascontiguousarray(array, dtype=np.float32)
     # A finite sum of squares is the cheap proof; numbers beyond 1e19 need the other.
-    numbers = array.reshape(-1)
-    if math.isfinite(numbers.dot(numbers)) or np.logical_and.reduce(np.isfinite(array), axis=None):
+    if math.isfinite(np.vdot(array, array)) or np.logical_and.reduce(np.isfinite(array), axis=None):
         return array
     finite = np.isfinite(array).all(axis=1)
     raise ValueError(
