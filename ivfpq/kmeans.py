@@ -1,4 +1,4 @@
-"""k-means: Lloyd's algorithm on matrix products, seeded by k-means++ drawn in rounds."""
+"""k-means: Lloyd's algorithm on matrix products, seeded nearly as by k-means++, in rounds."""
 
 from __future__ import annotations
 
