@@ -171,6 +171,9 @@ def search(page) -> list[int]:
 def open_settings(page) -> None:
     page.locator("#ris-settings > button").click()
     page.locator("#ris-count").wait_for(state="visible")
+    # Gradio (6.31) goes on mounting these fields for some 20 ms, and sets what is typed meanwhile back; no hand is that
+    # quick, but Playwright is.
+    page.evaluate("new Promise(done => setTimeout(() => requestIdleCallback(done), 300))")
 
 
 def found(page) -> list[int]:
