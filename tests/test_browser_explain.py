@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+import threading
 import time
 
 import numpy as np
@@ -110,6 +112,32 @@ def decoded(page, images: str) -> list[int]:
 def compared(page) -> dict[str, list[str]]:
     rows = page.locator("#ris-compare tbody tr").all()
     return {row.get_attribute("data-engine"): row.locator("td").all_inner_texts() for row in rows}
+
+
+@pytest.mark.parametrize(
+    ("tab", "answer", "where"), [("Compare", "compare", "#ris-compare"), ("Explain", "explain", "#ris-strip")]
+)
+def test_a_tab_says_what_it_is_about_while_it_works(page, monkeypatch, tab, answer, where):
+    module = importlib.import_module(f"gradio_app.tabs.{tab.lower()}")
+    work, done = getattr(module, answer), threading.Event()
+
+    def slow(*args, **kwargs):
+        assert done.wait(30)
+        return work(*args, **kwargs)
+
+    monkeypatch.setattr(module, answer, slow)
+    take_example(page, 2)
+    name = page.locator(".ris-name").inner_text()
+    try:
+        open_tab(page, tab)
+        about = page.locator(f"#ris-{tab.lower()}-about")
+        about.get_by_text(name).wait_for()
+        page.locator(where).get_by_text("processing").wait_for()
+        assert not page.locator(f"{where} img").count()
+    finally:
+        done.set()
+    page.wait_for_selector(f"{where} img")
+    assert about.get_by_text(name).is_visible()
 
 
 def test_engines_are_compared_live(page, engine):

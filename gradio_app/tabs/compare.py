@@ -51,6 +51,9 @@ def compare_tab(library: Library, shared: Shared, tab: gr.Tab, box: gr.Textbox, 
         rerank = gr.Checkbox(False, label="Re-rank", info=RERANK, elem_id="ris-compare-rerank", min_width=180)
     answers = clickable(elem_id="ris-compare")
 
+    def on_open(visit: Visit, drawn: str) -> str:
+        return about(visit.crop(drawn) or visit.last)
+
     def on_compare(
         name: str, visit: Visit, desk: Desk, k: float, nprobe: float, rerank: bool, drawn: str
     ) -> tuple[str, str]:
@@ -81,15 +84,18 @@ def compare_tab(library: Library, shared: Shared, tab: gr.Tab, box: gr.Textbox, 
             return gr.skip(), gr.skip(), gr.skip()
         return on_collection(name, desk)
 
-    gr.on(
-        [tab.select, k.release, nprobe.release, rerank.input],
-        on_compare,
-        [collection, visit, desk, k, nprobe, rerank, box],
-        [subject, answers],
-        js=SEND_BOX,
+    # In two steps: the first comparison takes a second, and meanwhile the tab should say what of.
+    opening = tab.select(on_open, [visit, box], subject, js=SEND_BOX, **QUIET)
+    comparing: dict[str, Any] = {
+        "fn": on_compare,
+        "inputs": [collection, visit, desk, k, nprobe, rerank, box],
+        "outputs": [subject, answers],
+        "js": SEND_BOX,
         **BUSY,
-        show_progress_on=answers,
-    )
+        "show_progress_on": answers,
+    }
+    opening.success(**comparing)
+    gr.on([k.release, nprobe.release, rerank.input], **comparing)
     explaining = answers.explain(on_explain, [collection, desk, k, nprobe, rerank], shared.tabs, **QUIET)
     explaining.failure(None, js=AFTER_ERROR)
     collection.change(on_collection, [collection, desk], [nprobe, subject, answers], **QUIET)

@@ -110,21 +110,23 @@ def explain_tab(
             None if cells is None else _figure(cells, explanation),
         )
 
-    def on_select(
-        name: str, visit: Visit, desk: Desk, method: str, key: str, k: float, nprobe: float, rerank: bool, drawn: str
+    def on_open(
+        name: str, visit: Visit, desk: Desk, key: str, k: float, nprobe: float, rerank: bool, drawn: str
     ) -> Any:
-        question, desk.asked = desk.asked, None
-        if question is None and visit.answer is not None and visit.answer is not desk.answer:
+        if desk.asked is None and visit.answer is not None and visit.answer is not desk.answer:
             desk.answer = visit.answer
-            question = _asked(visit.answer, int(nprobe))
-        question = question or desk.shown
-        if question is None and (query := visit.crop(drawn) or visit.last) is not None:
-            question = Question(engine_of(library, name), query, Settings(key, int(k), int(nprobe), bool(rerank)))
-        if question is None:
-            return *answer(name, desk, None, method), key, k, nprobe, rerank
-        settings = question.settings
-        controls = settings.engine, settings.k, settings.nprobe or nprobe, settings.rerank
-        return *answer(name, desk, question, method), *controls
+            desk.asked = _asked(visit.answer, int(nprobe))
+        desk.asked = desk.asked or desk.shown
+        if desk.asked is None and (query := visit.crop(drawn) or visit.last) is not None:
+            desk.asked = Question(engine_of(library, name), query, Settings(key, int(k), int(nprobe), bool(rerank)))
+        if desk.asked is None:
+            return about(None), key, k, nprobe, rerank
+        settings = desk.asked.settings
+        return about(desk.asked.query), settings.engine, settings.k, settings.nprobe or nprobe, settings.rerank
+
+    def on_opened(name: str, desk: Desk, method: str) -> Any:
+        question, desk.asked = desk.asked or desk.shown, None
+        return answer(name, desk, question, method)
 
     def on_change(name: str, desk: Desk, method: str, key: str, k: float, nprobe: float, rerank: bool) -> Any:
         shown = _shown(desk)
@@ -161,14 +163,9 @@ def explain_tab(
 
     controls = [engine_choice, k, nprobe, rerank]
     outputs = [subject, strip, detail, map_column, plot]
-    tab.select(
-        on_select,
-        [collection, visit, desk, method, *controls, box],
-        [*outputs, *controls],
-        js=SEND_BOX,
-        **BUSY,
-        show_progress_on=strip,
-    )
+    # In two steps: the first explanation takes seconds, and meanwhile the tab should say what of.
+    opening = tab.select(on_open, [collection, visit, desk, *controls, box], [subject, *controls], js=SEND_BOX, **QUIET)
+    opening.success(on_opened, [collection, desk, method], outputs, **BUSY, show_progress_on=strip)
     gr.on(
         [engine_choice.input, k.release, nprobe.release, rerank.input, method.input],
         on_change,
