@@ -146,12 +146,12 @@ class UsageError(Exception):
 
 
 def open_collections(names: Sequence[str] | None, folder: Path = COLLECTIONS) -> dict[str, SearchEngine]:
-    """Open collections by name, or all there are.
+    """Open collections by name, or all there are; of all, those that cannot be opened are left out, and named.
 
     Raises
     ------
     UsageError
-        If one does not exist or cannot be opened, or there are none.
+        If one that was named does not exist or cannot be opened, or no collection is left.
     """
     there = sorted(manifest.parent.name for manifest in folder.glob("*/manifest.json"))
     make = "python gradio_app/create_index.py --data demo"
@@ -163,12 +163,16 @@ def open_collections(names: Sequence[str] | None, folder: Path = COLLECTIONS) ->
                 f"there is no collection {name!r}; there are: {', '.join(there)}. "
                 f"Another is made with: {make.replace('demo', 'caltech|voc|demo|PATH')}"
             )
-    engines = {}
+    engines, wrong = {}, []
     for name in dict.fromkeys(names or there):
         try:
             engines[name] = SearchEngine.open(folder / name)
         except (EngineError, StoreError, IndexFileError) as error:
-            raise UsageError(f"collection {name!r} cannot be opened: {error}") from error
+            wrong.append(f"collection {name!r} cannot be opened: {error}")
+    if wrong and (names or not engines):
+        raise UsageError("\n".join(wrong))
+    for line in wrong:
+        logger.warning("%s", line)
     return engines
 
 

@@ -22,7 +22,7 @@ from fastapi.testclient import TestClient
 from gradio.utils import get_upload_folder
 from PIL import Image
 
-from gradio_app.app import _give_back, build_app, check_port, main
+from gradio_app.app import UsageError, _give_back, build_app, check_port, main, open_collections
 from gradio_app.tabs.search import MAX_RESULTS
 from gradio_app.thumbs import picture_url
 from gradio_app.visit import Query
@@ -413,6 +413,16 @@ def test_damaged_collection(capsys, tmp_path, demo_collection, monkeypatch, no_l
     assert code == 1
     assert "collection 'broken' cannot be opened: " in said
     assert "Traceback" not in said
+
+
+def test_a_damaged_collection_keeps_no_other_from_opening(caplog, tmp_path, demo_collection):
+    for name in ("broken", "whole"):
+        shutil.copytree(demo_collection, tmp_path / name)
+    (tmp_path / "broken" / "ivfpq.index").write_bytes(b"nothing")
+    assert list(open_collections(None, tmp_path)) == ["whole"]
+    assert "collection 'broken' cannot be opened: " in caplog.text
+    with pytest.raises(UsageError, match="collection 'broken' cannot be opened: "):
+        open_collections(["whole", "broken"], tmp_path)
 
 
 def test_port_in_use(capsys, no_launch):
