@@ -421,9 +421,9 @@ def create_table(content: Content) -> str:
         [
             format_table([EngineReport(**engine) for engine in printed["engines"]]),
             f"{printed['images']:,} images, `{printed['encoder']}`, {printed['metric']}, {printed['queries']} of them "
-            "held out of training and asked one at a time before they are added, nprobe 8, all cores, once; times of a "
-            "query are medians. Recall@10: the share of the ten nearest by exact search among the ten found, ties "
-            "counted.",
+            "held out of training and asked one at a time before they are added, nprobe 8, all cores, once, compiling "
+            "left out; times of a query are medians. Recall@10: the share of the ten nearest by exact search among the "
+            "ten found, ties counted.",
         ]
     )
 
