@@ -167,7 +167,11 @@ def open_collections(names: Sequence[str] | None, folder: Path = COLLECTIONS) ->
     for name in dict.fromkeys(names or there):
         try:
             engines[name] = SearchEngine.open(folder / name)
-        except (EngineError, StoreError, IndexFileError) as error:
+        except IndexFileError as error:
+            wrong.append(
+                f"collection {name!r} cannot be opened: {error}; run create_index.py for this collection again"
+            )
+        except (EngineError, StoreError) as error:
             wrong.append(f"collection {name!r} cannot be opened: {error}")
     if wrong and (names or not engines):
         raise UsageError("\n".join(wrong))

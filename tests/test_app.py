@@ -1,5 +1,6 @@
 """The page's server side and its command: what is offered, what is refused, and how it says so."""
 
+import hashlib
 import json
 import os
 import platform
@@ -415,13 +416,20 @@ def test_damaged_collection(capsys, tmp_path, demo_collection, monkeypatch, no_l
     assert "Traceback" not in said
 
 
-def test_a_damaged_collection_keeps_no_other_from_opening(caplog, tmp_path, demo_collection):
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_damaged_collection_keeps_no_other_from_opening(caplog, tmp_path, demo_collection, listed):
     for name in ("broken", "whole"):
         shutil.copytree(demo_collection, tmp_path / name)
-    (tmp_path / "broken" / "ivfpq.index").write_bytes(b"nothing")
+    manifest = tmp_path / "broken" / "manifest.json"
+    made = json.loads(manifest.read_text())
+    index = tmp_path / "broken" / made["indexes"]["ivfpq"]["file"]
+    index.write_bytes(b"nothing")
+    if listed:  # as an index of an earlier format would be
+        made["indexes"]["ivfpq"]["sha256"] = hashlib.sha256(b"nothing").hexdigest()
+        manifest.write_text(json.dumps(made))
     assert list(open_collections(None, tmp_path)) == ["whole"]
     assert "collection 'broken' cannot be opened: " in caplog.text
-    with pytest.raises(UsageError, match="collection 'broken' cannot be opened: "):
+    with pytest.raises(UsageError, match=r"^collection 'broken' cannot be opened: .* run create_index\.py"):
         open_collections(["whole", "broken"], tmp_path)
 
 
