@@ -341,13 +341,16 @@ def _cut(model, x, room, pairs, stride):
         centred(x + 4 * width * m, width, model.centre + 4 * width * m, a + 4 * together * m)
     longest = F32(0.0)
     for first in range(0, wide, 2 * STRETCH):
-        size = min(2 * STRETCH, wide - first)
-        longest = max(longest, sum_of_products(a + 4 * first, a + 4 * first, size))
+        size = 2 * STRETCH if first + 2 * STRETCH < wide else wide - first
+        square = sum_of_products(a + 4 * first, a + 4 * first, size)
+        longest = square if square > longest else longest
     aligned = together % (2 * STRETCH) == 0 or (2 * STRETCH) % together == 0  # else stretches of parts overlap two
     extent(a, wide, room.ends)
     unit = np.sqrt(np.float64(longest) * (1.0 if aligned else 2.0)) / model.reach
-    unit = max(unit, np.float64(max(-float32_at(room.ends), float32_at(room.ends + 4))) / 32766.0)
-    unit = min(max(unit, 1e-30), 1e35)
+    low, high = float32_at(room.ends), float32_at(room.ends + 4)
+    least = np.float64(high if high > -low else -low) / 32766.0
+    unit = least if least > unit else unit
+    unit = 1e-30 if unit < 1e-30 else 1e35 if unit > 1e35 else unit
     in_pairs(a, wide, F32(1.0 / unit), pairs, stride)
     return unit
 
@@ -382,7 +385,7 @@ def _panel(count, x, n, panel, units, scale, start, out, stride):
     """`panel_products` for `count` queries, stretch by stretch: compiled once, not where it is called."""
     step = 0
     for first in range(0, n, STRETCH):
-        at, pairs = x + 4 * count * first, min(STRETCH, n - first)
+        at, pairs = x + 4 * count * first, STRETCH if first + STRETCH < n else n - first
         if count == 1:
             panel_products(at, pairs, panel + 256 * first, units, scale, start, step, out, stride)
         else:
@@ -399,7 +402,8 @@ def _errors(model, square, unit):
     length = np.sqrt(square) * (1.001 + terms)
     cut = 0.51 * unit * np.sqrt(d)
     centroid, code = model.longest_centroid, model.longest_code
-    coarse, reach = (length + centroid) ** 2, (length + centroid + code) ** 2
+    coarse, reach = (length + centroid) * (length + centroid), length + centroid + code
+    reach *= reach
     few = d / 8.0 + 80.0
     floor = 8.0 * d * 1.2e-38
     loss = 2.1 * (length * model.centroid_loss + cut * (centroid + model.centroid_loss))
@@ -704,7 +708,7 @@ def _shrink(query):
     low, high = float32_at(query.uppers), float32_at(query.uppers)
     for i in range(query.held):
         value = float32_at(query.uppers + 4 * i)
-        low, high = min(low, value), max(high, value)
+        low, high = value if value < low else low, value if value > high else high
     for i in range(query.held, (query.held + 63) & ~63):
         put_float32(query.uppers + 4 * i, F32(np.inf))
     for _ in range(HALVINGS):
@@ -722,7 +726,7 @@ def _shrink(query):
         if value <= high and held < query.k:
             put_float32(query.uppers + 4 * held, value)
             held += 1
-    query.held, query.theta = held, min(query.theta, np.float64(high))
+    query.held, query.theta = held, np.float64(high) if high < query.theta else query.theta
 
 
 @inner

@@ -59,6 +59,9 @@ class _Linked(JITCodeLibrary):
         """0: there is no machine code."""
         return 0
 
+    def _optimize_functions(self, _: Any) -> None:
+        pass
+
     def _optimize_final_module(self) -> None:
         pass
 
@@ -80,11 +83,24 @@ class _Link(FunctionPass):
         return False
 
 
+# Passes for what no function here has (closures, `with`, `literally`): each would analyse all of them once more.
+_NEEDLESS = {
+    "FindLiterallyCalls",
+    "InlineClosureLikes",
+    "InlineInlinables",
+    "InlineOverloads",
+    "LiteralUnroll",
+    "MakeFunctionToJitFunction",
+    "WithLift",
+}
+
+
 class _InnerCompiler(CompilerBase):
-    """numba's compiler, with that pass."""
+    """numba's compiler, with that pass and without those."""
 
     def define_pipelines(self) -> list[Any]:
         passes = DefaultPassBuilder.define_nopython_pipeline(self.state)
+        passes.passes = [each for each in passes.passes if each[0].__name__ not in _NEEDLESS]
         passes.add_pass_after(_Link, IRProcessing)
         passes.finalize()
         return [passes]
