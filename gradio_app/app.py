@@ -45,7 +45,6 @@ from gradio_app.tabs.subject import Desk
 from gradio_app.uploads import LOOPBACK
 from gradio_app.visit import Visit
 from gradio_app.workshop import Workshop
-from ivfpq.checks import IndexFileError
 
 logger = logging.getLogger(__name__)
 
@@ -167,10 +166,6 @@ def open_collections(names: Sequence[str] | None, folder: Path = COLLECTIONS) ->
     for name in dict.fromkeys(names or there):
         try:
             engines[name] = SearchEngine.open(folder / name)
-        except IndexFileError as error:
-            wrong.append(
-                f"collection {name!r} cannot be opened: {error}; run create_index.py for this collection again"
-            )
         except (EngineError, StoreError) as error:
             wrong.append(f"collection {name!r} cannot be opened: {error}")
     if wrong and (names or not engines):

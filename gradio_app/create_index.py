@@ -30,7 +30,7 @@ from features.store import MANIFEST, FeatureStore, StoreError, files_of, numbere
 from features.sync import Progress, SyncReport, sync
 from gradio_app.engine import DEFAULT_NPROBE, INDEX_FILES, EngineError, add_rows, read_index
 from ivfpq import IndexFlat, SearchResult, index_factory, save
-from ivfpq.checks import IndexFileError, Metric
+from ivfpq.checks import Metric
 from ivfpq.distances import normalised, pair_distances_at, worst
 from ivfpq.faiss_compat import FaissIndex
 from ivfpq.metrics import tie_recall_at_k
@@ -181,7 +181,7 @@ def _update(store: FeatureStore, name: str, entry: dict[str, Any]) -> tuple[dict
             add_rows(index, store, changed)
             if index.ntotal != store.ids.size:
                 reason = f"it did not hold what it should ({index.ntotal} vectors, not {store.ids.size})"
-        except (EngineError, IndexFileError, RuntimeError) as error:  # faiss cannot take vectors out of some kinds
+        except (EngineError, RuntimeError) as error:  # faiss cannot take vectors out of some kinds
             reason = str(error)
     if reason is None:
         entry = _save(index, store, name, entry["factory"], asked, entry["seed"])

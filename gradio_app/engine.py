@@ -20,7 +20,7 @@ from features.encoders import Encoder, encoder_for
 from features.images import ImageError, decode_image
 from features.store import FeatureStore, sha256_of
 from ivfpq import IndexFlat, SearchResult, load
-from ivfpq.checks import Metric
+from ivfpq.checks import IndexFileError, Metric
 from ivfpq.faiss_compat import FaissIndex
 
 Query = str | os.PathLike[str] | bytes | NDArray[np.uint8]
@@ -423,7 +423,7 @@ def read_index(store: FeatureStore, name: str, recorded: Mapping[str, Any]) -> A
     Raises
     ------
     EngineError
-        If it is not, or is of another metric or dimension.
+        If it is not, cannot be read, or is of another metric or dimension.
     """
     path = store.folder / recorded["file"]
     again = "run create_index.py for this collection again"
@@ -437,7 +437,10 @@ def read_index(store: FeatureStore, name: str, recorded: Mapping[str, Any]) -> A
         )
     metric: Metric = store.manifest["metric"]
     # A faiss file cannot say "cosine": it knows inner products and distances.
-    index = load(path) if name == "ivfpq" else FaissIndex.load(path, metric=metric)
+    try:
+        index = load(path) if name == "ivfpq" else FaissIndex.load(path, metric=metric)
+    except IndexFileError as error:
+        raise EngineError(f"{error}: {again}") from error
     if index.metric != metric:
         raise EngineError(f"{path} is made for {index.metric}, the collection for {metric}: {again}")
     if index.d != store.features.shape[1]:

@@ -25,7 +25,6 @@ from features.store import StoreError
 from gradio_app.create_index import collection_name
 from gradio_app.engine import EngineError, SearchEngine
 from gradio_app.library import Library
-from ivfpq.checks import IndexFileError
 
 logger = logging.getLogger(__name__)
 
@@ -271,7 +270,7 @@ class Workshop:
             os.rename(order["folder"], folder)  # noqa: PTH104
         try:
             self.library.put(SearchEngine.open(folder))
-        except (EngineError, StoreError, IndexFileError) as error:
+        except (EngineError, StoreError) as error:
             job.state, job.error = "failed", str(error)
             return
         job.report = said["report"]
