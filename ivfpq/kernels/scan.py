@@ -402,8 +402,8 @@ def _errors(model, square, unit):
     length = np.sqrt(square) * (1.001 + terms)
     cut = 0.51 * unit * np.sqrt(d)
     centroid, code = model.longest_centroid, model.longest_code
-    coarse, reach = (length + centroid) * (length + centroid), length + centroid + code
-    reach *= reach
+    near, far = length + centroid, length + centroid + code
+    coarse, reach = near * near, far * far
     few = d / 8.0 + 80.0
     floor = 8.0 * d * 1.2e-38
     loss = 2.1 * (length * model.centroid_loss + cut * (centroid + model.centroid_loss))

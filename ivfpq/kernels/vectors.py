@@ -110,7 +110,10 @@ _INNER: dict[str, Any] = {"no_cpython_wrapper": True, "pipeline_class": _InnerCo
 
 
 def inner(function: Callable[..., Any]) -> Any:
-    """Compile a function that compiled functions call, as a part of those: see `_Linked`."""
+    """Compile a function that compiled functions call, as a part of those: see `_Linked`.
+
+    The kernels write `min`, `max` and squares out: each would be a function of numba's to compile besides.
+    """
     return njit(nogil=True, error_model="numpy", **_LEAN, **_INNER)(function)
 
 
