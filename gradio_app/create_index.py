@@ -31,9 +31,10 @@ from features.sync import Progress, SyncReport, sync
 from gradio_app.engine import DEFAULT_NPROBE, INDEX_FILES, EngineError, add_rows, read_index
 from ivfpq import IndexFlat, SearchResult, index_factory, save
 from ivfpq.checks import Metric
-from ivfpq.distances import normalised, pair_distances_at, worst
+from ivfpq.distances import normalised, pair_distances_at
 from ivfpq.faiss_compat import FaissIndex
 from ivfpq.metrics import tie_recall_at_k
+from ivfpq.results import worst
 
 logger = logging.getLogger("create_index")
 

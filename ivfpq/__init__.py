@@ -4,13 +4,13 @@ from typing import Any
 
 from ivfpq import kernels, metrics
 from ivfpq.checks import IndexFileError, NotTrainedError
-from ivfpq.distances import RangeResult, SearchResult
 from ivfpq.factory import index_factory
 from ivfpq.flat import IndexFlat
 from ivfpq.index import IndexIVFPQ, IndexPQ
 from ivfpq.io import load, save
 from ivfpq.pretransform import IndexPreTransform
 from ivfpq.refine import IndexRefine
+from ivfpq.results import RangeResult, SearchResult
 from ivfpq.rq import IndexIVFRQ, IndexRQ
 
 __all__ = [

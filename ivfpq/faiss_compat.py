@@ -12,13 +12,14 @@ import faiss  # its stubs are incomplete, so what it makes is Any below
 import numpy as np
 
 from ivfpq.checks import Floats, Ids, IndexFileError, Metric, as_ids, as_metric, as_vectors, positive_int
-from ivfpq.distances import SearchResult, normalised
+from ivfpq.distances import normalised
 from ivfpq.factory import Index
 from ivfpq.flat import IndexFlat
 from ivfpq.index import IndexIVFPQ, IndexPQ
 from ivfpq.invlists import bytes_of_id, pack_ids, unpack_ids
 from ivfpq.pretransform import IndexPreTransform, nested
 from ivfpq.refine import IndexRefine
+from ivfpq.results import SearchResult
 from ivfpq.rq import IndexIVFRQ, IndexRQ, ResidualQuantizer
 from ivfpq.transforms import OPQ, PCA, L2Norm, LinearTransform, Transform
 

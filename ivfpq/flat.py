@@ -8,20 +8,10 @@ from typing import Any
 import numpy as np
 
 from ivfpq.checks import Floats, Ids, Metric, as_ids, as_metric, as_vectors, positive_int
-from ivfpq.distances import (
-    BLOCK,
-    RangeResult,
-    Rows,
-    SearchResult,
-    Shortlist,
-    best_k,
-    normalised,
-    pair_distances_at,
-    screen,
-    squared_lengths,
-    within,
-)
+from ivfpq.distances import normalised, pair_distances_at
 from ivfpq.invlists import InvertedLists, Lists
+from ivfpq.results import RangeResult, SearchResult, best_k, within
+from ivfpq.screening import BLOCK, CandidateFilter, Points, screen, squared_lengths
 
 
 class IndexFlat:
@@ -121,7 +111,7 @@ class IndexFlat:
         """The k nearest vectors of each query (nq, d), among `ids` if given. See `IndexIVFPQ.search`."""
         k = positive_int(k, "k")
         x, lists = self._prepared(xq, nprobe, ids)
-        query, row, distance = self._candidates(x, lists, Shortlist(len(x), k))
+        query, row, distance = self._candidates(x, lists, CandidateFilter(len(x), k))
         return best_k(query, distance, lists.ids(row), len(x), k, self.metric)
 
     def candidates(self, x: Floats, k: int, nprobe: int | None, ids: Any, kernel: str) -> Ids:
@@ -132,8 +122,8 @@ class IndexFlat:
         """All vectors nearer than `radius` (more similar, for ip and cosine). See `IndexIVFPQ.range_search`."""
         x, lists = self._prepared(xq, nprobe, ids)
         radius = float(np.float32(radius))
-        shortlist = Shortlist(len(x), None, radius if self.metric == "l2" else -radius)
-        query, row, distance = self._candidates(x, lists, shortlist)
+        kept = CandidateFilter(len(x), None, radius if self.metric == "l2" else -radius)
+        query, row, distance = self._candidates(x, lists, kept)
         return within(query, distance, lists.ids(row), len(x), radius, self.metric)
 
     def reconstruct(self, id: int) -> Floats:
@@ -182,19 +172,19 @@ class IndexFlat:
         lists = self.lists.view
         return x, lists if ids is None else self.lists.only(lists, as_ids(ids))
 
-    def _candidates(self, x: Floats, lists: Lists, shortlist: Shortlist) -> tuple[Ids, Ids, Floats]:
+    def _candidates(self, x: Floats, lists: Lists, kept: CandidateFilter) -> tuple[Ids, Ids, Floats]:
         """What may be in the answer: query numbers, rows of `lists`, and the defined distances."""
         y = _vectors_of(lists)[: lists.ntotal]
         lengths = self._lengths_of(lists, y)
         rows = max(1, 4 * BLOCK // self.d)  # 64 MiB of vectors at a time, and as much of distances
         for first in range(0, len(y), rows):
             block = y[first : first + rows]
-            ready = Rows(block, None, lengths[first : first + rows])
+            ready = Points(block, None, lengths[first : first + rows])
             queries = max(1, 4 * BLOCK // len(block))
             for start in range(0, len(x), queries):
                 part = np.arange(start, min(start + queries, len(x)))
-                shortlist.offer(part, first, *screen(x[part], ready, self.metric))
-        query, row = shortlist.finish()
+                kept.offer(part, first, *screen(x[part], ready, self.metric))
+        query, row = kept.finish()
         return query, row, pair_distances_at(x, query, y, row, self.metric)
 
     def _lengths_of(self, lists: Lists, y: Floats) -> Floats:

@@ -8,12 +8,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ivfpq import kernels
+from ivfpq.assign import choose, finder
 from ivfpq.checks import Floats, Ids, Metric, NotTrainedError, as_ids, as_metric, as_vectors, positive_int
-from ivfpq.distances import RangeResult, SearchResult, best_k, choose, finder, normalised, pair_distances_at
+from ivfpq.distances import normalised, pair_distances_at
 from ivfpq.invlists import InvertedLists, Lists
 from ivfpq.kernels.model import Model, coarse_rows, term_rows
 from ivfpq.kmeans import MAX_POINTS_PER_CENTROID, kmeans
 from ivfpq.pq import Codes, ProductQuantizer, Quantizer
+from ivfpq.results import RangeResult, SearchResult, best_k
 from ivfpq.threads import spread
 
 ADD_BLOCK = 1 << 18  # numbers of the vectors encoded at a time: 1 MiB, which stays in the caches

@@ -9,8 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ivfpq import kernels
+from ivfpq.assign import WORTH_A_THREAD
 from ivfpq.checks import Floats, Ids
-from ivfpq.distances import BLOCK, WORTH_A_THREAD, Rows, normalised
+from ivfpq.distances import normalised
+from ivfpq.screening import BLOCK, Points
 from ivfpq.threads import spread
 
 logger = logging.getLogger(__name__)
@@ -104,7 +106,7 @@ def assign(x: Floats, lengths: Floats | None, centroids: Floats) -> tuple[Ids, F
     """
     if x.shape[1] <= NARROW and kernels.active() != "reference":  # the same sums, in another order
         compiled = importlib.import_module("ivfpq.kernels.nearest")  # numba takes its time
-        find = compiled.Nearest([Rows.of(centroids)], "ip" if lengths is None else "l2").roughly
+        find = compiled.Nearest([Points.of(centroids)], "ip" if lengths is None else "l2").roughly
         found = spread(lambda first, last: find(x[first:last]), len(x), x.size * len(centroids) // WORTH_A_THREAD)
         numbers, costs = (np.concatenate(parts)[:, 0] for parts in zip(*found, strict=True))
         return numbers, costs

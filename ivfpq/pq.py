@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ivfpq.assign import finder, nearest
 from ivfpq.checks import Floats, NotTrainedError, positive_int
-from ivfpq.distances import Rows, finder, nearest
 from ivfpq.kmeans import kmeans
+from ivfpq.screening import Points
 
 Codes = npt.NDArray[Any]  # uint8 up to 8 bits, uint16 above
 Packed = npt.NDArray[np.uint8]
@@ -152,8 +153,8 @@ class ProductQuantizer(Quantizer):
         numbers = codes + np.arange(0, self.M * self.ksub, self.ksub)
         return codebooks.reshape(-1, self.dsub).take(numbers, axis=0).reshape(len(codes), self.d)
 
-    def _parts(self) -> list[Rows]:
-        return [Rows.of(codewords) for codewords in self._trained()]
+    def _parts(self) -> list[Points]:
+        return [Points.of(codewords) for codewords in self._trained()]
 
     def _part(self, x: Floats, m: int) -> Floats:
         return np.ascontiguousarray(x[:, m * self.dsub : (m + 1) * self.dsub])

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from ivfpq.checks import Floats, Ids, Metric, as_metric, as_vectors
-from ivfpq.distances import RangeResult, SearchResult, normalised
+from ivfpq.distances import normalised
 from ivfpq.flat import IndexFlat
 from ivfpq.index import IndexIVFPQ, IndexPQ
+from ivfpq.results import RangeResult, SearchResult
 from ivfpq.rq import IndexIVFRQ, IndexRQ
 from ivfpq.transforms import OPQ, PCA, L2Norm, LinearTransform, Transform
 

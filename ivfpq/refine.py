@@ -12,20 +12,11 @@ import numpy as np
 
 from ivfpq import kernels
 from ivfpq.checks import Floats, Ids, Metric, as_ids, as_vectors, positive_int
-from ivfpq.distances import (
-    SMALL_BLOCK,
-    RangeResult,
-    Rows,
-    SearchResult,
-    Shortlist,
-    best_k,
-    normalised,
-    pair_distances,
-    screen,
-    within,
-)
+from ivfpq.distances import SMALL_BLOCK, normalised, pair_distances
 from ivfpq.invlists import InvertedLists, Lists, compact
 from ivfpq.pretransform import INNER, IndexPreTransform, nested, unnested
+from ivfpq.results import RangeResult, SearchResult, best_k, within
+from ivfpq.screening import CandidateFilter, Points, screen
 
 K_FACTOR = 10
 PATIENCE = 3  # times that a search is begun anew because of a writer before it makes writers wait
@@ -296,14 +287,14 @@ class IndexRefine:
     def _ranked(self, x: Floats, lists: Lists, rows: Ids, ids: Ids, k: int) -> SearchResult:
         """The k best of the candidates (nq, wanted) of each query; matrix products screen them."""
         y = self._stored(lists)
-        shortlist = Shortlist(len(x), k)
+        kept = CandidateFilter(len(x), k)
         query, place = np.nonzero(rows >= 0)
         row, found = rows[query, place], ids[query, place]
         ends = np.searchsorted(query, np.arange(len(x) + 1))
         for i in np.flatnonzero(np.diff(ends)).tolist():
-            candidates = Rows.of(y[row[ends[i] : ends[i + 1]]].astype(np.float32, copy=False))
-            shortlist.offer(np.array([i]), int(ends[i]), *screen(x[i : i + 1], candidates, self.metric))
-        query, place = shortlist.finish()
+            candidates = Points.of(y[row[ends[i] : ends[i + 1]]].astype(np.float32, copy=False))
+            kept.offer(np.array([i]), int(ends[i]), *screen(x[i : i + 1], candidates, self.metric))
+        query, place = kept.finish()
         row, found = row[place], found[place]
         return best_k(query, self._distances(x, query, lists, row), found, len(x), k, self.metric)
 

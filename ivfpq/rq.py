@@ -22,8 +22,7 @@ from typing import Any
 import numpy as np
 
 from ivfpq import kernels
-from ivfpq.checks import Floats
-from ivfpq.distances import Doubles
+from ivfpq.checks import Doubles, Floats
 from ivfpq.index import IndexIVFPQ, IndexPQ
 from ivfpq.kmeans import assign
 from ivfpq.pq import Codes, Quantizer

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from ivfpq import kernels
-from ivfpq.checks import Floats, NotTrainedError, as_vectors, positive_int
-from ivfpq.distances import SMALL_BLOCK, Doubles, normalised, ordered_sum
+from ivfpq.checks import Doubles, Floats, NotTrainedError, as_vectors, positive_int
+from ivfpq.distances import SMALL_BLOCK, normalised, ordered_sum
 from ivfpq.pq import ProductQuantizer
 
 logger = logging.getLogger(__name__)

@@ -1,6 +1,9 @@
 """What answers are tested against: the definition of a distance in plain Python, and equality to the bit."""
 
 import numpy as np
+from hypothesis import strategies as st
+
+from ivfpq.distances import pair_distances
 
 F = np.float32
 
@@ -18,3 +21,26 @@ def slow_sum(terms):
 def same(one, two):
     """Whether two answers, each several arrays, are the same to the bit."""
     return all(a.tobytes() == b.tobytes() and a.shape == b.shape for a, b in zip(one, two, strict=True))
+
+
+@st.composite
+def two_sets(draw, ny_min=1):
+    """Two sets of vectors: from a coarse grid (ties) or not, of any size, and far from the origin (cancellation)."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    nx, ny, d = draw(st.integers(1, 6)), draw(st.integers(ny_min, 40)), draw(st.integers(1, 40))
+    scale = 10.0 ** draw(st.sampled_from([-30, -20, -5, 0, 0, 0, 5, 15, 18]))
+    offset = draw(st.sampled_from([0, 0, 1, 100, 1e4]))
+    if draw(st.booleans()):
+        x, y = rng.integers(-2, 3, (nx, d)), rng.integers(-2, 3, (ny, d))
+    else:
+        x, y = rng.normal(size=(nx, d)), rng.normal(size=(ny, d))
+    return ((x + offset) * scale).astype(F), ((y + offset) * scale).astype(F)
+
+
+def slow_choice(x, y, k, metric):
+    """The k rows of `y` nearest to each of `x`, best first, ties to the smaller number: lists of numbers."""
+    rows = []
+    for row in x:
+        d = pair_distances(row[None].repeat(len(y), axis=0), y, metric)
+        rows.append(sorted(range(len(y)), key=lambda j: (d[j] if metric == "l2" else -d[j], j))[:k])
+    return rows

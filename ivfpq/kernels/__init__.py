@@ -12,11 +12,12 @@ import importlib.util
 import os
 from typing import Any
 
+from ivfpq.assign import choose
 from ivfpq.checks import Floats, Ids
-from ivfpq.distances import RangeResult, SearchResult, choose
 from ivfpq.invlists import Lists
 from ivfpq.kernels import reference
 from ivfpq.kernels.model import Model
+from ivfpq.results import RangeResult, SearchResult
 
 NAMES = ("reference", "portable", "avx512")  # fastest last
 

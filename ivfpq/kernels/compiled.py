@@ -10,14 +10,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ivfpq.checks import Floats, Ids
-from ivfpq.distances import BLOCK, Doubles, RangeResult, SearchResult, within
+from ivfpq.checks import Doubles, Floats, Ids
 from ivfpq.invlists import Lists
 from ivfpq.kernels import scan
 from ivfpq.kernels.avx512 import M_MAX
 from ivfpq.kernels.model import Model
 from ivfpq.kernels.vectors import STRETCH, TOGETHER, sources
 from ivfpq.pq import ProductQuantizer
+from ivfpq.results import RangeResult, SearchResult, within
+from ivfpq.screening import BLOCK
 from ivfpq.threads import threads
 
 MIN_CHUNK = 16  # queries searched together: so many are worth a thread,

@@ -6,7 +6,7 @@
 store. So each vector y gets a sketch, y' = scale * s with s in -127 ... 127 a byte each, beside |y| and |y - y'|. As
 |<x, y> - <x, y'>| <= |x| |y - y'|, the sketch gives every distance with a bound on its error, and the vector itself is
 read only if its lower bound does not exceed the k-th smallest upper bound, in order of the lower bounds, until those
-pass the k-th distance found. To the errors come those of rounding, as in `distances.screen`.
+pass the k-th distance found. To the errors come those of rounding, as in `screening.screen`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from numba import types
 from numba.core import cgutils
 
 from ivfpq.checks import Floats, Ids, Metric
-from ivfpq.distances import HUGE, SearchResult, product_error
 from ivfpq.invlists import Lists
 from ivfpq.kernels.compiled import writeable
 from ivfpq.kernels.heaps import push_pair, sort_pairs
@@ -47,6 +46,8 @@ from ivfpq.kernels.vectors import (
     sum_of_products,
     sum_of_squares,
 )
+from ivfpq.results import SearchResult
+from ivfpq.screening import HUGE, product_error
 from ivfpq.threads import spread
 
 F32 = np.float32

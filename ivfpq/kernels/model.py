@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ivfpq.checks import Floats, Ids, Metric
-from ivfpq.distances import SMALL_BLOCK, Doubles, Rows
+from ivfpq.checks import Doubles, Floats, Ids, Metric
+from ivfpq.distances import SMALL_BLOCK
 from ivfpq.pq import Codes, ProductQuantizer, Quantizer
+from ivfpq.screening import Points
 from ivfpq.threads import spread
 
 TOP = 255  # a row of terms holds steps of 1 / 255, two hold steps of 1 / 65535, of what terms range over
@@ -24,9 +25,9 @@ def term_rows(pq: Quantizer, nlist: int, metric: Metric) -> int:
     return 2
 
 
-def coarse_rows(centroids: Floats, metric: Metric) -> Rows:
-    """Centroids as `distances` wants them, for l2 around their mean."""
-    return Rows.of(centroids, None if metric == "ip" else centroids.mean(axis=0))
+def coarse_rows(centroids: Floats, metric: Metric) -> Points:
+    """Centroids as `screening` wants them, for l2 around their mean."""
+    return Points.of(centroids, None if metric == "ip" else centroids.mean(axis=0))
 
 
 class Model:
@@ -53,7 +54,7 @@ class Model:
 
     Parameters
     ----------
-    coarse : Rows
+    coarse : Points
         The centroids, as `coarse_rows` makes them.
     pq : Quantizer
         Trained.
@@ -69,7 +70,7 @@ class Model:
 
     __slots__ = ("_terms", "coarse", "metric", "pq", "ready", "space")
 
-    def __init__(self, coarse: Rows, pq: Quantizer, metric: Metric) -> None:
+    def __init__(self, coarse: Points, pq: Quantizer, metric: Metric) -> None:
         self.coarse = coarse
         self.pq = pq
         self.metric: Metric = metric

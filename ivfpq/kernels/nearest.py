@@ -2,7 +2,7 @@
 
 One pass computes the scores of a few rows and a panel of columns in registers and takes each, while it is there, into
 the smallest and the second smallest so far: no score is ever written to memory. The score of a column y for a row a is
-|y|^2 - 2 <a, y> (l2; -<a, y> for ip), its products fused or not, with the error bound of `distances.screen`. Where the
+|y|^2 - 2 <a, y> (l2; -<a, y> for ip), its products fused or not, with the error bound of `screening.screen`. Where the
 second smallest is further from the smallest than the bound, the smallest is the nearest by the definition as well;
 where it is not, a few rows in ten thousand, the defined distances are computed.
 """
@@ -18,7 +18,6 @@ from numba import types
 from numba.core import cgutils
 
 from ivfpq.checks import Floats, Ids, Metric
-from ivfpq.distances import HUGE, Rows, product_error
 from ivfpq.kernels.vectors import (
     LANES,
     address,
@@ -35,6 +34,7 @@ from ivfpq.kernels.vectors import (
     sum_of_products,
     sum_of_squares,
 )
+from ivfpq.screening import HUGE, Points, product_error
 
 F32 = np.float32
 
@@ -204,17 +204,17 @@ def _settled(t, x, y):
 
 
 class Nearest:
-    """x -> which row of parts[m] is nearest to the m-th part of each row of x, as `distances.nearest` defines it.
+    """x -> which row of parts[m] is nearest to the m-th part of each row of x, as `assign.nearest` defines it.
 
     Parameters
     ----------
-    parts : sequence of Rows
+    parts : sequence of Points
     metric : {"l2", "ip"}
     """
 
     __slots__ = ("_arrays", "_longest", "_task")
 
-    def __init__(self, parts: Sequence[Rows], metric: Metric) -> None:
+    def __init__(self, parts: Sequence[Points], metric: Metric) -> None:
         ny, d = parts[0].y.shape
         with np.errstate(over="ignore"):
             panels = _panels([rows.shifted() for rows in parts], 0)

@@ -18,7 +18,7 @@ All in float32: r is rounded, each entry of T and <x, c_l> are an `ordered_sum` 
 added in order of m. `adc` below is that and nothing else. Whatever faster kernel is written must give its numbers.
 
 `search` need not read a table for every code. It rebuilds the vectors of a list, screens them by a matrix product with
-a proven error bound, and calls `adc` for those alone that can be among the k best: see `distances`.
+a proven error bound, and calls `adc` for those alone that can be among the k best: see `screening`.
 """
 
 from __future__ import annotations
@@ -26,20 +26,11 @@ from __future__ import annotations
 import numpy as np
 
 from ivfpq.checks import Floats, Ids, Metric
-from ivfpq.distances import (
-    BLOCK,
-    SMALL_BLOCK,
-    RangeResult,
-    Rows,
-    SearchResult,
-    Shortlist,
-    best_k,
-    ordered_sum,
-    screen,
-    within,
-)
+from ivfpq.distances import SMALL_BLOCK, ordered_sum
 from ivfpq.invlists import Lists
 from ivfpq.pq import Codes, Quantizer
+from ivfpq.results import RangeResult, SearchResult, best_k, within
+from ivfpq.screening import BLOCK, CandidateFilter, Points, screen
 
 
 def adc(x: Floats, centroids: Floats, codes: Codes, pq: Quantizer, metric: Metric) -> Floats:
@@ -79,7 +70,7 @@ def search(
         Lists to look through for each query.
     centroids : float32 array, shape (nlist, d)
     """
-    query, row, distance = _candidates(x, probes, centroids, pq, lists, Shortlist(len(x), k), metric)
+    query, row, distance = _candidates(x, probes, centroids, pq, lists, CandidateFilter(len(x), k), metric)
     return best_k(query, distance, lists.ids(row), len(x), k, metric)
 
 
@@ -87,7 +78,7 @@ def range_search(
     x: Floats, probes: Ids, centroids: Floats, pq: Quantizer, lists: Lists, radius: float, metric: Metric
 ) -> RangeResult:
     """All of the probed lists that `adc` puts strictly inside the radius (above it, for ip and cosine)."""
-    shortlist = Shortlist(len(x), None, radius if metric == "l2" else -radius)
+    shortlist = CandidateFilter(len(x), None, radius if metric == "l2" else -radius)
     query, row, distance = _candidates(x, probes, centroids, pq, lists, shortlist, metric)
     return within(query, distance, lists.ids(row), len(x), radius, metric)
 
@@ -98,7 +89,7 @@ def _candidates(
     centroids: Floats,
     pq: Quantizer,
     lists: Lists,
-    shortlist: Shortlist,
+    shortlist: CandidateFilter,
     metric: Metric,
 ) -> tuple[Ids, Ids, Floats]:
     """What may be in the answer: query numbers, rows of `lists`, and the defined distances."""
@@ -113,11 +104,11 @@ def _candidates(
         first, last = int(lists.starts[number]), int(lists.starts[number] + lists.sizes[number])
         for start in range(first, last, step):
             y = pq.decode(lists.codes(np.arange(start, min(start + step, last)))[:, : pq.M])
-            score, error = screen(residual, Rows.of(y), "ip" if metric == "ip" else "l2")
+            score, error = screen(residual, Points.of(y), "ip" if metric == "ip" else "l2")
             if metric == "cosine":  # halving is exact; 1 is added here and in `adc`, and each sum rounded
                 score, error = score / np.float32(2) - np.float32(1), error / 2 * 1.1 + 2.0**-22
             if metric == "ip":  # <x, c_l> comes apart from <x, y_i>, in the bound too: the two may cancel
-                coarse, coarse_error = screen(residual, Rows.of(centroids[number : number + 1]), metric)
+                coarse, coarse_error = screen(residual, Points.of(centroids[number : number + 1]), metric)
                 score, error = score + coarse, error + coarse_error
             shortlist.offer(queries, start, score, error)
     query, row = shortlist.finish()

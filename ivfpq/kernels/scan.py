@@ -14,7 +14,7 @@ g_l = c_l - centre (the centre is the mean of the centroids for l2, the origin f
                                =:  base        + sum over m of T[m, j_m]                + t
 
 1.  *Roundings.* A sum of n products in any order, fused or not, is off by at most gamma(n) times the sum of their
-    magnitudes (see `distances`), gamma(n) = n u / (1 - n u), u = 2^-24. Long chains are few. Write A, G, Y for |a|,
+    magnitudes (see `screening`), gamma(n) = n u / (1 - n u), u = 2^-24. Long chains are few. Write A, G, Y for |a|,
     the longest g_l and the square root of the sum over m of the largest |y_m|^2, and R = A + G + Y.
 
     - base has d products of a and g_l, whose magnitudes add up to at most 2 A G, and t has d of g_l and y: 2 G Y.
