@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from ivfpq import kernels
-from ivfpq.checks import Doubles, Floats
+from ivfpq.checks import Doubles, Floats, Ids
 from ivfpq.index import IndexIVFPQ, IndexPQ
 from ivfpq.kmeans import assign
 from ivfpq.pq import Codes, Quantizer
@@ -158,7 +158,11 @@ class _Tables:
 
 
 def _beam_search(x: Floats, tables: _Tables, beam: int) -> Codes:
-    """The best codes found for x (n, d), best first: int64 (n, b, M), b the least of `beam` and all there are."""
+    """The best codes found for x (n, d), best first: int64 (n, b, M), b the least of `beam` and all there are.
+
+    Of two choices of equal value the one that comes first is kept: after a better code of the beam, or with a smaller
+    codeword number. So numpy and compiled code find the same.
+    """
     M, ksub = tables.M, tables.ksub
     width, compiled = min(beam, ksub**M), kernels.active() != "reference"
     parts = [np.empty((0, width, M), np.int64)]
@@ -182,16 +186,23 @@ def _best_codes(own: Floats, tables: _Tables, beam: int) -> Codes:
         choice = value[:, :, None] + own[:, None, m * ksub : (m + 1) * ksub]  # (n, b, ksub)
         for p in range(m):
             choice += tables.cross.take(codes[:, :, p] + (m * (m - 1) // 2 + p) * ksub, axis=0)
-        choice = choice.reshape(n, -1)
-        if choice.shape[1] > beam:
-            best = np.argpartition(choice, beam - 1, axis=1)[:, :beam]
-        else:
-            best = np.broadcast_to(np.arange(choice.shape[1]), choice.shape)
+        choice = np.fmin(choice.reshape(n, -1), np.float32(np.inf))  # what is no number is no good
+        best = _smallest(choice, min(beam, choice.shape[1]))
         value = np.take_along_axis(choice, best, axis=1)
         kept = np.take_along_axis(codes, (best // ksub)[:, :, None], axis=1)
         codes = np.concatenate([kept, (best % ksub)[:, :, None]], axis=2)
-    order = np.argsort(value, axis=1, kind="stable")
-    return np.take_along_axis(codes, order[:, :, None], axis=1)
+    return codes
+
+
+def _smallest(values: Floats, count: int) -> Ids:
+    """The columns of the `count` smallest of each row, smallest first, ties to the smaller column. No NaN."""
+    best = np.argpartition(values, count - 1, axis=1)[:, :count]
+    limit = np.take_along_axis(values, best[:, -1:], axis=1)
+    tied = np.count_nonzero(values <= limit, axis=1) > count  # a partition keeps any of those that are equal
+    best[tied] = np.argsort(values[tied], axis=1, kind="stable")[:, :count]
+    best.sort(axis=1)
+    order = np.argsort(np.take_along_axis(values, best, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(best, order, axis=1)
 
 
 def _sum(codes: Codes, codebooks: Floats) -> Floats:

@@ -41,11 +41,20 @@ def test_numpy_and_compiled_code_find_choices_of_the_same_worth(data, grid):
     worth = values(own, tables.cross, found)
     assert (worth[:, 1:] >= worth[:, :-1]).all()
     assert all(len({tuple(code) for code in one}) == width for one in found.tolist())
-    if grid:  # which of the equally good are kept on the way is open; with one codebook there is no way
-        if M == 1:
-            np.testing.assert_array_equal(worth, values(own, tables.cross, expected))
-    else:
-        np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_of_equally_good_choices_the_first_is_kept_in_both():
+    """Two codebooks of the numbers 0, 1, 1, 2 and the vector 1: most of the sums of a choice each are equal."""
+    own = np.array([[0, -1, -1, 0, 0, -1, -1, 0]], F)  # |w|^2 - 2 w
+    cross = np.array([[0, 0, 0, 0], [0, 2, 2, 4], [0, 2, 2, 4], [0, 4, 4, 8]], F)
+    tables = _Tables(np.array([[[0], [1], [1], [2]]] * 2, F))
+    np.testing.assert_array_equal(tables.cross, cross)
+    best = [[1, 0], [2, 0], [0, 1], [0, 2]]  # worth -1 each, then worth 0:
+    even = [[1, 1], [1, 2], [2, 1], [2, 2], [0, 0], [0, 3], [3, 0]]
+    for beam, wanted in ((16, best + even), (6, best + even[:2]), (4, best), (2, best[:2]), (1, best[:1])):
+        for found in (beam_search(own, cross, 2, beam), _best_codes(own, tables, beam)):
+            assert found[0, : len(wanted)].tolist() == wanted, beam
 
 
 def test_a_beam_as_wide_as_all_choices_finds_the_best_of_all():
@@ -61,5 +70,9 @@ def test_numbers_beyond_float32_leave_codes_whole():
     own = np.full((2, 8), np.nan, F)
     own[1] = [np.inf, 1, -np.inf, np.nan, 0, np.inf, -np.inf, np.nan]
     codes = beam_search(own, np.full((4, 4), np.inf, F), 2, 5)
+    tables = _Tables(np.zeros((2, 4, 1), F))
+    tables.cross[:] = np.inf
+    with np.errstate(all="ignore"):
+        np.testing.assert_array_equal(codes, _best_codes(own, tables, 5))
     assert codes.shape == (2, 5, 2) and codes.min() >= 0 and codes.max() < 4
     assert all(len({tuple(code) for code in one}) == 5 for one in codes.tolist())
