@@ -46,7 +46,7 @@ typecheck: $(STAMP) ## check types
 
 clean: ## remove what the tools made (never datasets or collections)
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
-	find ivfpq features gradio_app tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find ivfpq features search gradio_app tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(DEMO): | $(STAMP)
 	$(RUN) gradio_app/create_index.py --data demo

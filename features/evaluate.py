@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from features.store import FeatureStore, StoreError
+from features.collection.store import FeatureStore, StoreError
 
 _BLOCK = 512
 """Queries ranked at a time: the similarities of a block against all images are in memory at once."""

@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from features.changes import find_changes
 from features.checksum import sha256_of
+from features.collection.changes import find_changes
+from features.collection.store import MANIFEST, Facts, FeatureStore, StoreError, StoreWriter, read_manifest
 from features.datasets import Dataset, DatasetError, Item, open_dataset
 from features.images import ImageError, decode_with_size
-from features.store import MANIFEST, Facts, FeatureStore, StoreError, StoreWriter, read_manifest
 
 if TYPE_CHECKING:
     import torch
@@ -221,8 +221,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("the following arguments are required: --data")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
 
+    from features.collection.sync import sync
     from features.encoders import EncoderError, create_encoder, encoder_for
-    from features.sync import sync
 
     try:
         dataset = open_dataset(options.data or "demo")

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from features.checksum import sha256_of
+from features.collection.store import FeatureStore, StoreError, encoder_identity
 from features.datasets import DatasetError, Item, spec_of
 from features.encoders import Encoder, EncoderError, create_encoder
 from features.extract import extract
 from features.split import split
-from features.store import FeatureStore, StoreError, encoder_identity
 
 if TYPE_CHECKING:
     from features.encoders.weights import Training
@@ -128,7 +128,7 @@ def features_of(encoder: Encoder, store: FeatureStore, ids: np.ndarray, folder: 
 
     Raises
     ------
-    features.store.StoreError
+    features.collection.store.StoreError
         An image cannot be read any more.
     """
     try:

@@ -30,9 +30,8 @@ from gradio_app import quick_start  # noqa: F401  (imports Gradio, and so comes 
 import gradio as gr
 import numpy as np
 
+from features.collection.store import StoreError
 from features.encoders import EncoderError
-from features.store import StoreError
-from gradio_app.engine import EngineError, SearchEngine
 from gradio_app.library import Library
 from gradio_app.page import QUIET, SearchPage, Shared
 from gradio_app.tabs.browse import browse_tab
@@ -45,6 +44,7 @@ from gradio_app.tabs.subject import Desk
 from gradio_app.uploads import LOOPBACK
 from gradio_app.visit import Visit
 from gradio_app.workshop import Workshop
+from search.engine import EngineError, SearchEngine
 
 logger = logging.getLogger(__name__)
 

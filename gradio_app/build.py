@@ -18,10 +18,10 @@ from typing import Any
 if __package__ in (None, ""):  # run as a script: the project's root, not this folder, is where imports start
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from features.collection.store import FeatureStore, StoreError
 from features.datasets import DatasetError, ImageFolder
 from features.encoders import EncoderError, create_encoder
 from features.extract import extract
-from features.store import FeatureStore, StoreError
 from gradio_app.create_index import create_index, sync_collection
 from gradio_app.zips import ZipError, unpack
 

@@ -23,18 +23,18 @@ if __package__ in (None, ""):  # run as a script: the project's root, not this f
 import numpy as np
 from numpy.typing import NDArray
 
+from features.collection.store import MANIFEST, FeatureStore, StoreError, files_of, numbered, read_manifest, sha256_of
+from features.collection.sync import Progress, SyncReport, sync
 from features.datasets import Dataset, DatasetError, open_dataset, reopen_dataset
 from features.encoders import Encoder, EncoderError, create_encoder, encoder_for
 from features.extract import extract, positive
-from features.store import MANIFEST, FeatureStore, StoreError, files_of, numbered, read_manifest, sha256_of
-from features.sync import Progress, SyncReport, sync
-from gradio_app.engine import DEFAULT_NPROBE, INDEX_FILES, EngineError, add_rows, read_index
 from ivfpq import IndexFlat, SearchResult, index_factory, save
 from ivfpq.checks import Metric
 from ivfpq.distances import normalised, pair_distances_at
 from ivfpq.faiss_compat import FaissIndex
 from ivfpq.metrics import tie_recall_at_k
 from ivfpq.results import worst
+from search.engine import DEFAULT_NPROBE, INDEX_FILES, EngineError, add_rows, read_index
 
 logger = logging.getLogger("create_index")
 
@@ -125,7 +125,7 @@ def sync_collection(
     limit: int | None = None,
     progress: bool | Progress = True,
 ) -> tuple[SyncReport, list[IndexUpdate]]:
-    """Bring a collection, vectors and indexes, up to date with its images: see `features.sync.sync`.
+    """Bring a collection, vectors and indexes, up to date with its images: see `features.collection.sync.sync`.
 
     Indexes keep their trained quantizers, and vectors are taken out and put in, unless more than half of them change or
     the collection has grown to what the factory string that was asked for needs. All becomes new in one moment; whoever
@@ -136,12 +136,12 @@ def sync_collection(
     dataset, encoder : optional
         By default those that the collection was made with, as its manifest says.
     limit, progress : optional
-        See `features.sync.sync`.
+        See `features.collection.sync.sync`.
 
     Raises
     ------
     StoreError
-        See `features.sync.sync`. The collection is as it was.
+        See `features.collection.sync.sync`. The collection is as it was.
     DatasetError, EncoderError
         What the collection was made with is not here any more.
     """

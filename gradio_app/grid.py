@@ -8,9 +8,9 @@ from html import escape
 
 import gradio as gr
 
-from gradio_app.engine import Hit, SearchEngine
 from gradio_app.page import STATIC
 from gradio_app.thumbs import picture_url
+from search.engine import Hit, SearchEngine
 
 _SCRIPT = "".join((STATIC / name).read_text(encoding="utf-8") for name in ("ask.js", "grid.js"))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, ValuesView
 
-from gradio_app.engine import SearchEngine
+from search.engine import SearchEngine
 
 
 class Library(Mapping[str, SearchEngine]):

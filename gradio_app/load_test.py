@@ -34,7 +34,7 @@ if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from features.images import decode_image
-from gradio_app.engine import Hit, SearchEngine
+from search.engine import Hit, SearchEngine
 
 K = 20
 NPROBE = 8

@@ -11,11 +11,11 @@ from typing import Any
 import gradio as gr
 from gradio_client.utils import is_http_url_like
 
-from gradio_app.engine import SearchEngine
 from gradio_app.library import Library
 from gradio_app.thumbs import picture_routes
 from gradio_app.uploads import library_routes
 from gradio_app.workshop import Workshop
+from search.engine import SearchEngine
 
 STATIC = Path(__file__).parent / "static"
 UPLOAD_LIMIT = "25mb"

@@ -21,7 +21,7 @@ from PIL import Image
 from starlette.routing import BaseRoute
 
 from features.images import ImageError, decode_image
-from gradio_app.engine import SearchEngine
+from search.engine import SearchEngine
 
 THUMB_SIDE = 256  # pixels, the longer side
 VIEW_SIDE = 1600

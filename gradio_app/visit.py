@@ -13,9 +13,9 @@ from PIL import Image
 
 from features.images import ImageError, decode_image
 from gradio_app.crop import Box, parse_box
-from gradio_app.engine import Hits, SearchEngine
 from gradio_app.page import sorry
 from gradio_app.thumbs import to_jpeg
+from search.engine import Hits, SearchEngine
 
 PREVIEW_SIDE = 800  # pixels; what the browser shows of the query, while the search reads the picture itself
 THUMB_SIDE = 128

@@ -21,10 +21,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from features.store import StoreError
+from features.collection.store import StoreError
 from gradio_app.create_index import collection_name
-from gradio_app.engine import EngineError, SearchEngine
 from gradio_app.library import Library
+from search.engine import EngineError, SearchEngine
 
 logger = logging.getLogger(__name__)
 

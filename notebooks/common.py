@@ -17,8 +17,8 @@ import PIL.Image
 from IPython.display import Image, Markdown, display
 from matplotlib.figure import Figure
 
+from features.collection.store import MANIFEST, FeatureStore
 from features.images import decode_image
-from features.store import MANIFEST, FeatureStore
 from ivfpq.benchmark.report import COLOURS
 
 DEMO = "demo"
@@ -49,7 +49,7 @@ def open_collection(name: str) -> FeatureStore:
 
     Raises
     ------
-    features.store.StoreError
+    features.collection.store.StoreError
         Neither is there, or what is there is damaged.
     """
     folders = ROOT / "collections"

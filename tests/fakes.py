@@ -1,4 +1,4 @@
-"""A search engine without network or index, for tests of the page: same surface as gradio_app.engine.SearchEngine."""
+"""A search engine without network or index, for tests of the page: same surface as search.engine.SearchEngine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from features.datasets import Item
 from features.images import decode_image
-from gradio_app.engine import Hit, Hits
+from search.engine import Hit, Hits
 
 
 class FakeEngine:

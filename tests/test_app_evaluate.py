@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from features.datasets import Item
-from gradio_app.engine import EngineError, SearchEngine
-from gradio_app.evaluate import BLOCK, DEPTH, evaluate
 from ivfpq import IndexFlat
+from search.engine import EngineError, SearchEngine
+from search.evaluate import BLOCK, DEPTH, evaluate
 
 
 class Labelled:

@@ -24,11 +24,11 @@ from test_browser import (  # noqa: F401
 
 import gradio_app.tabs.evaluate
 from gradio_app.app import build_app
-from gradio_app.compare import compare
 from gradio_app.create_index import main
-from gradio_app.engine import SearchEngine
-from gradio_app.evaluate import evaluate
-from gradio_app.explain import Settings, explain
+from search.compare import compare
+from search.engine import SearchEngine
+from search.evaluate import evaluate
+from search.explain import Settings, explain
 
 pytestmark = pytest.mark.browser
 

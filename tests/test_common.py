@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from features.store import StoreError
+from features.collection.store import StoreError
 
 
 @pytest.fixture

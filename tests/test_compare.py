@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from gradio_app.compare import compare
-from gradio_app.engine import SearchEngine
+from search.compare import compare
+from search.engine import SearchEngine
 
 
 @pytest.fixture(scope="module")

@@ -14,14 +14,14 @@ import pytest
 from test_extract import FakeEncoder, make_images
 from test_sync import change_everything, paint
 
+from features.collection.store import FeatureStore
+from features.collection.sync import sync
 from features.datasets import ImageFolder
 from features.extract import extract
-from features.store import FeatureStore
-from features.sync import sync
 from gradio_app.create_index import _recall, collection_name, create_index, main, sync_collection
-from gradio_app.engine import EngineError, SearchEngine, add_rows
 from ivfpq import IndexFlat, load
 from ivfpq.faiss_compat import FaissIndex
+from search.engine import EngineError, SearchEngine, add_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 LITE0 = ["--encoder", "efficientnet-lite0"]
@@ -259,7 +259,7 @@ sys.path[:0] = {paths!r}
 from killing import kill_before
 from test_extract import FakeEncoder
 from features.datasets import ImageFolder
-from features.store import FeatureStore
+from features.collection.store import FeatureStore
 from gradio_app.create_index import create_index, sync_collection
 
 root, folder, copies = map(Path, sys.argv[1:])

@@ -549,7 +549,8 @@ def fresh_python(code: str) -> str:
 
 
 def test_importing_features_does_not_load_torch():
-    code = "import features, features.store, features.datasets, features.extract, sys; print('torch' in sys.modules)"
+    modules = "features, features.collection.store, features.datasets, features.extract"
+    code = f"import {modules}, sys; print('torch' in sys.modules)"
     assert fresh_python(code) == "False"
 
 

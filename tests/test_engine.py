@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from features.collection.store import StoreError
 from features.images import ImageError, decode_image
-from features.store import StoreError
-from gradio_app.engine import EngineError, SearchEngine
 from ivfpq import IndexFlat
+from search.engine import EngineError, SearchEngine
 
 
 @pytest.fixture(scope="module")

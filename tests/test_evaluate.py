@@ -8,8 +8,8 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from features import evaluate
+from features.collection.store import FeatureStore
 from features.evaluate import class_mean_average_precision, indicators, leave_one_out
-from features.store import FeatureStore
 
 
 def labelled_vectors(n=70, seed=0):

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from features.collection.store import FeatureStore
 from features.encoders import create_encoder
 from features.images import decode_image
-from features.store import FeatureStore
 from gradio_app.create_index import create_index
-from gradio_app.engine import SearchEngine
-from gradio_app.explain import (
+from search.engine import SearchEngine
+from search.explain import (
     InvertedFile,
     Settings,
     cell_map,

@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 
 import features.encoders
+from features.collection.store import FeatureStore, StoreError, partial_folder
 from features.datasets import ImageFolder
 from features.extract import extract, main
-from features.store import FeatureStore, StoreError, partial_folder
 
 
 class FakeEncoder:

@@ -8,9 +8,9 @@ import pytest
 from gradio.blocks import Block
 
 from gradio_app.app import build_app
-from gradio_app.engine import SearchEngine
 from gradio_app.load_test import Question, Report, ask, measure
 from gradio_app.visit import Query
+from search.engine import SearchEngine
 
 
 @pytest.fixture(scope="module")

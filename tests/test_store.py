@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features.datasets import ImageFolder, Item
-from features.store import (
+from features.collection.store import (
     FeatureStore,
     StoreError,
     StoreWriter,
@@ -21,6 +20,7 @@ from features.store import (
     remove_leftovers,
     sha256_of,
 )
+from features.datasets import ImageFolder, Item
 
 SPEC = {"name": "fake", "dim": 4, "weights": {"argument": None, "source": "a test", "sha256": "ab" * 32}, "size": 8}
 NAMES = ["cats/1.jpg", "cats/2.jpg", "dogs/1.jpg", "dogs/broken.jpg", "dogs/copy of 1.jpg"]

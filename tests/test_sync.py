@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 from test_extract import FakeEncoder, make_images
 
+from features.collection.store import FeatureStore, StoreError
+from features.collection.sync import STAGE, SyncReport, sync
 from features.datasets import ImageFolder
 from features.extract import extract, main
-from features.store import FeatureStore, StoreError
-from features.sync import STAGE, SyncReport, sync
 
 
 @pytest.fixture
@@ -134,7 +134,8 @@ def test_new_time_and_same_content_is_no_edit(root, folder, monkeypatch):
     assert (report.unchanged, report.edited, encoder.encoded) == (23, (), 0)
     store = assert_as_fresh(folder, root)
     assert store.manifest["features"]["file"] == "features.npy"  # the vectors were not written again
-    monkeypatch.setattr("features.changes.sha256_of", lambda path: pytest.fail("the new time was not recorded"))
+    changes = "features.collection.changes"
+    monkeypatch.setattr(f"{changes}.sha256_of", lambda path: pytest.fail("the new time was not recorded"))
     update(root, folder)
 
 
@@ -337,7 +338,7 @@ sys.path[:0] = {paths!r}
 from killing import kill_before
 from test_extract import FakeEncoder
 from features.datasets import ImageFolder
-from features.sync import sync
+from features.collection.sync import sync
 
 root, folder, step = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 dataset, encoder = ImageFolder(root), FakeEncoder()

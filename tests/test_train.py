@@ -19,12 +19,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from features import EncoderError, create_encoder
+from features.collection.store import FeatureStore, StoreError
 from features.datasets import VOC2012, DatasetError, ImageFolder
 from features.encoders import encoder_for
 from features.encoders.weights import read_training, write_training
 from features.extract import main as extract
 from features.images import decode_image
-from features.store import FeatureStore, StoreError
 from features.train import _locked, main, train
 from features.training import CHECKPOINT, Recipe, TrainingError
 

@@ -7,10 +7,10 @@ from html import escape
 
 import gradio as gr
 
-from gradio_app.engine import SearchEngine
 from gradio_app.grid import Tile, picture_grid, render_pager, render_tiles
 from gradio_app.library import Library
 from gradio_app.page import AFTER_ERROR, QUIET, Shared, engine_of
+from search.engine import SearchEngine
 
 PAGE_SIZE = 60
 

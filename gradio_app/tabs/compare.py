@@ -8,15 +8,15 @@ from typing import Any
 
 import gradio as gr
 
-from gradio_app.compare import Answer, compare
-from gradio_app.engine import SearchEngine
-from gradio_app.explain import Settings
 from gradio_app.library import Library
 from gradio_app.page import AFTER_ERROR, QUIET, STATIC, Shared, engine_of, sorry
 from gradio_app.tabs.search import ENGINE_NAMES
 from gradio_app.tabs.subject import BUSY, NO_PICTURE, SEND_BOX, Desk, Question, about, encode, is_image
 from gradio_app.thumbs import picture_url
 from gradio_app.visit import Visit
+from search.compare import Answer, compare
+from search.engine import SearchEngine
+from search.explain import Settings
 
 SCRIPT = "".join((STATIC / name).read_text(encoding="utf-8") for name in ("ask.js", "explain.js"))
 MAX_K = 50

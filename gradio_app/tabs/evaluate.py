@@ -9,14 +9,14 @@ from typing import Any
 
 import gradio as gr
 
-from gradio_app.engine import EngineError, SearchEngine
-from gradio_app.evaluate import DEPTH, Confusion, Evaluation, evaluate
 from gradio_app.library import Library
 from gradio_app.page import QUIET, Shared, engine_of, sorry
 from gradio_app.tabs.compare import MAX_K, RERANK, nprobe_slider
 from gradio_app.tabs.search import ENGINE_NAMES
 from gradio_app.tabs.subject import BUSY
 from gradio_app.thumbs import picture_url
+from search.engine import EngineError, SearchEngine
+from search.evaluate import DEPTH, Confusion, Evaluation, evaluate
 
 REFRESH = 0.5  # seconds between two updates of the page
 

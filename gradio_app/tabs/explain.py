@@ -15,8 +15,15 @@ from PIL import Image
 
 from features.encoders import EncoderError
 from features.images import ImageError, decode_image
-from gradio_app.engine import Hit, SearchEngine
-from gradio_app.explain import (
+from gradio_app.library import Library
+from gradio_app.page import AFTER_ERROR, QUIET, Shared, engine_of, sorry
+from gradio_app.tabs.compare import MAX_K, RERANK, clickable, nprobe_slider
+from gradio_app.tabs.search import ENGINE_NAMES
+from gradio_app.tabs.subject import BUSY, NO_PICTURE, SEND_BOX, Desk, Question, about, encode, is_image
+from gradio_app.thumbs import picture_url, to_jpeg
+from gradio_app.visit import Answer, Query, Visit
+from search.engine import Hit, SearchEngine
+from search.explain import (
     CellMap,
     Explanation,
     Settings,
@@ -27,13 +34,6 @@ from gradio_app.explain import (
     search,
     top_classes,
 )
-from gradio_app.library import Library
-from gradio_app.page import AFTER_ERROR, QUIET, Shared, engine_of, sorry
-from gradio_app.tabs.compare import MAX_K, RERANK, clickable, nprobe_slider
-from gradio_app.tabs.search import ENGINE_NAMES
-from gradio_app.tabs.subject import BUSY, NO_PICTURE, SEND_BOX, Desk, Question, about, encode, is_image
-from gradio_app.thumbs import picture_url, to_jpeg
-from gradio_app.visit import Answer, Query, Visit
 
 SIDE = 640  # pixels of a picture under its heat map
 LIST_SHOWN = 24  # pictures of a list

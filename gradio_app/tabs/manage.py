@@ -10,12 +10,12 @@ from typing import Any
 
 import gradio as gr
 
-from gradio_app.engine import SearchEngine
 from gradio_app.library import Library
 from gradio_app.page import QUIET, Shared, sorry
 from gradio_app.uploads import MAX_UPLOAD, is_trusted
 from gradio_app.visit import Visit
 from gradio_app.workshop import Job, Workshop, WorkshopError
+from search.engine import SearchEngine
 
 SOURCES = [("A folder on the server", "folder"), ("A zip file of mine", "zip")]
 EVERY = 0.5  # seconds between two looks at a job

@@ -16,12 +16,12 @@ from gradio.processing_utils import save_bytes_to_cache
 from features.encoders import EncoderError
 from features.images import ImageError
 from gradio_app.crop import CHANGED, GO, OPEN, OPENED, READ_BOX, crop_overlay, render
-from gradio_app.engine import EngineError, Hits, SearchEngine
 from gradio_app.grid import Tile, picture_grid, render_tiles, result_tiles
 from gradio_app.library import Library
 from gradio_app.page import AFTER_ERROR, QUIET, Shared, engine_of, sorry
 from gradio_app.remote_image import RemoteImageError, fetch_image
 from gradio_app.visit import Answer, Ask, Query, Visit, gone
+from search.engine import EngineError, Hits, SearchEngine
 
 ENGINE_NAMES = {"ivfpq": "IVFPQ (ours)", "faiss": "faiss", "exact": "exact"}
 MAX_RESULTS = 50  # a page

@@ -11,10 +11,10 @@ import numpy as np
 from features.encoders import EncoderError
 from features.images import ImageError
 from gradio_app.crop import READ_BOX
-from gradio_app.engine import EngineError, SearchEngine
-from gradio_app.explain import Settings
 from gradio_app.page import QUIET, sorry
 from gradio_app.visit import Answer, Query
+from search.engine import EngineError, SearchEngine
+from search.explain import Settings
 
 NO_PICTURE = "Choose a picture on the Search tab first, then come back."
 # Sent with every event whose last input is `SearchTab.box`.

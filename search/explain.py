@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.encoders import Encoder
-from gradio_app.engine import RERANK_FACTOR, Hits, SearchEngine
 from ivfpq import IndexIVFPQ
 from ivfpq.checks import Metric
 from ivfpq.distances import normalised
 from ivfpq.faiss_compat import FaissIndex, from_faiss
 from ivfpq.pretransform import IndexPreTransform
 from ivfpq.refine import IndexRefine
+from search.engine import RERANK_FACTOR, Hits, SearchEngine
 
 Vector = NDArray[np.float32]
 Box = tuple[float, float, float, float]

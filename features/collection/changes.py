@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from features.checksum import sha256_of
+from features.collection.store import FeatureStore, Record, StoreError, stat_of
 from features.datasets import Dataset, Item
-from features.store import FeatureStore, Record, StoreError, stat_of
 
 
 class Found(NamedTuple):

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from features.datasets import Item
-from gradio_app.engine import EngineError, SearchEngine
 from ivfpq.metrics import mean_average_precision, precision_at_k
+from search.engine import EngineError, SearchEngine
 
 DEPTH = 100  # results that a query's average precision looks at
 BLOCK = 64  # queries at a time: short steps, between which others' searches run and a person can stop

@@ -4,7 +4,7 @@ Only new and edited images are encoded. An image keeps its id for as long as it 
 removed one is never given to another: its row of the features becomes zero, and the catalog remembers it as removed.
 
 Whatever stops a sync, the collection is either the old one or the new one, and open ones stay as they are (see
-`features.store`). Vectors made by a sync that was stopped are kept in ``.sync.sqlite`` for the next one.
+`features.collection.store`). Vectors made by a sync that was stopped are kept in ``.sync.sqlite`` for the next one.
 """
 
 from __future__ import annotations
@@ -22,11 +22,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
-from features.changes import Changes, find_changes
 from features.checksum import sha256_of
-from features.datasets import Dataset, Item
-from features.extract import check_counts, encode_items
-from features.store import (
+from features.collection.changes import Changes, find_changes
+from features.collection.store import (
     CATALOG,
     FEATURES,
     MANIFEST,
@@ -43,6 +41,8 @@ from features.store import (
     versions,
     write_json,
 )
+from features.datasets import Dataset, Item
+from features.extract import check_counts, encode_items
 
 if TYPE_CHECKING:
     from features.encoders import Encoder

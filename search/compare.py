@@ -8,8 +8,8 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-from gradio_app.engine import Hits, SearchEngine
 from ivfpq.metrics import knn_recall_at_k
+from search.engine import Hits, SearchEngine
 
 REPEATS = 3  # searches that a time is the median of
 

@@ -1,0 +1,1 @@
+"""A query becomes hits: what knows both images and indexes, and nothing of web pages."""
