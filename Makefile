@@ -28,7 +28,7 @@ bench: $(VENV)/.installed-bench ## measure the index against its peers
 	$(RUN) -m ivfpq.benchmark $(ARGS)
 
 results: $(VENV)/.installed-bench ## measure all that the documents say and write it into them
-	$(RUN) docs/results.py $(ARGS)
+	$(RUN) -m benchmarks.results $(ARGS)
 
 notebooks: $(DEMO) ## run the notebooks
 	$(RUN) -m pytest --nbmake notebooks $(ARGS)
@@ -46,7 +46,7 @@ typecheck: $(STAMP) ## check types
 
 clean: ## remove what the tools made (never datasets or collections)
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
-	find ivfpq features search gradio_app tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find ivfpq features search gradio_app benchmarks notebooks tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(DEMO): | $(STAMP)
 	$(RUN) gradio_app/create_index.py --data demo

@@ -17,9 +17,9 @@ import PIL.Image
 from IPython.display import Image, Markdown, display
 from matplotlib.figure import Figure
 
+from benchmarks.report import COLOURS
 from features.collection.store import MANIFEST, FeatureStore
 from features.images import decode_image
-from ivfpq.benchmark.report import COLOURS
 
 DEMO = "demo"
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from ivfpq.benchmark import abilities
-from ivfpq.benchmark.abilities import ABILITIES, Found, does, table
+from benchmarks import abilities
+from benchmarks.abilities import ABILITIES, Found, does, table
 
 
 @pytest.fixture(scope="module")

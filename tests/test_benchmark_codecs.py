@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from test_benchmark import quick  # noqa: F401 (a fixture)
 
+from benchmarks import codecs
+from benchmarks.codecs import BYTES, CODECS, Encoded, recalls
+from benchmarks.command import main
+from benchmarks.data import synthetic
 from ivfpq import index_factory
-from ivfpq.benchmark import codecs
-from ivfpq.benchmark.codecs import BYTES, CODECS, Encoded, recalls
-from ivfpq.benchmark.command import main
-from ivfpq.benchmark.data import synthetic
 
 
 @pytest.mark.parametrize("codec", CODECS, ids=lambda codec: f"{codec.engine} {codec.name}")

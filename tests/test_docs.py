@@ -6,9 +6,7 @@ them. A command of no way fails: add one.
 """
 
 import argparse
-import functools
 import importlib
-import importlib.util
 import io
 import json
 import os
@@ -79,20 +77,8 @@ class Parsed(Exception):  # noqa: N818 (it is no error)
 def module_of(words):
     """The module that `python -m NAME ...` or `python FILE ...` runs, and its arguments."""
     if words[1] == "-m":
-        module = importlib.import_module(words[2])
-        is_package = hasattr(module, "__path__")  # whose __main__ calls the main of this module
-        return importlib.import_module(f"{words[2]}.command") if is_package else module, words[3:]
-    if words[1].startswith("docs/"):
-        return script(words[1]), words[2:]
+        return importlib.import_module(words[2]), words[3:]
     return importlib.import_module(words[1].removesuffix(".py").replace("/", ".")), words[2:]
-
-
-@functools.cache
-def script(path):
-    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def parses(words, project):
@@ -205,7 +191,7 @@ WAYS = (
     (r"python -m features\.(extract|evaluate|train)", parses),  # other encoders, weights, minutes of training
     (r"python -m gradio_app\.load_test", parses),
     (r"python -m ivfpq\.benchmark", parses),  # minutes; test_benchmark runs each study on little
-    (r"python docs/results\.py", parses),  # half an hour; test_results runs each part on little
+    (r"python -m benchmarks\.results", parses),  # half an hour; test_results runs each part on little
     (r"python -m pytest", collects),
     (r"python -m ruff", lints),
     (r"python -m mypy", is_run_by_ci),

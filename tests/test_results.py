@@ -13,13 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from test_benchmark import quick  # noqa: F401 (a fixture)
-from test_docs import script
 
+from benchmarks import codecs, results, studies
+from benchmarks import command as benchmark
+from benchmarks.data import synthetic
 from features import evaluate
 from gradio_app import create_index
-from ivfpq.benchmark import codecs, studies
-from ivfpq.benchmark import command as benchmark
-from ivfpq.benchmark.data import synthetic
 
 ROOT = Path(__file__).resolve().parent.parent
 LITTLE = {
@@ -29,7 +28,6 @@ LITTLE = {
     "abilities": [],
 }
 PEERS = ["--engines", "ivfpq,faiss,sklearn", "--factory", "IVF100,PQ8", "--threads", "1", "--repeats", "2"]
-results = script("docs/results.py")
 
 
 @pytest.fixture
@@ -79,12 +77,12 @@ def collection(tmp_path, picture_folder):
 
 def test_every_part_is_measured_and_written(root, little, collection):
     for part in results.PARTS:
-        results.measure(part, collection, root / "build", root / "docs" / "measured")
+        results.measure(part, collection, root / "build", root)
     results.render(root)
     page = (root / "docs" / "RESULTS.md").read_text()
     assert "Not measured" not in page
     for part, command in zip(results.PARTS, little, strict=True):
-        content = json.loads((root / "docs" / "measured" / f"{part.name}.json").read_text())
+        content = json.loads((root / "benchmarks" / "measured" / f"{part.name}.json").read_text())
         assert content["environment"]["command"].split() == command  # nothing in it needs quotes
         assert f"`{content['environment']['command']}`" in page
         assert f"## {part.title}" in page
@@ -110,7 +108,7 @@ def test_only_what_was_measured_is_written(root):
 
 def test_the_documents_are_what_was_measured(root):
     """A number that somebody types into a table, or a table that is not rendered again, is noticed."""
-    shutil.copytree(ROOT / "docs" / "measured", root / "docs" / "measured")
+    shutil.copytree(ROOT / "benchmarks" / "measured", root / "benchmarks" / "measured")
     results.render(root)
     for name in ("docs/RESULTS.md", *results.DOCUMENTS):
         assert (root / name).read_text() == (ROOT / name).read_text(), f'run `make results ARGS="--render"` for {name}'
@@ -151,8 +149,8 @@ def test_the_short_table_has_of_each_index_the_quickest_setting_that_finds_enoug
 
 
 def test_a_part_that_fails_keeps_what_it_was(root, monkeypatch, collection, capsys):
-    measured = root / "docs" / "measured"
-    measured.mkdir()
+    measured = root / "benchmarks" / "measured"
+    measured.mkdir(parents=True)
     (measured / "abilities.json").write_text("{}")
 
     def run(command, out):

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ivfpq.benchmark.comparison import Built, Case, Comparison, Spread, as_text, compare
-from ivfpq.benchmark.data import prepare
-from ivfpq.benchmark.engines import Arguments, Subject
-from ivfpq.benchmark.report import draw_rounds, lines, markdown, spread
+from benchmarks.comparison import Built, Case, Comparison, Spread, as_text, compare
+from benchmarks.data import prepare
+from benchmarks.engines import Arguments, Subject
+from benchmarks.report import draw_rounds, lines, markdown, spread
 from ivfpq.checks import Floats
 
 MAX_NLIST, POINTS_PER_LIST = 1024, 40

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import ivfpq
-from ivfpq.benchmark.report import describe, environment, markdown, write_json
+from benchmarks.report import describe, environment, markdown, write_json
 from ivfpq.checks import Floats
 
 D, N = 16, 600

@@ -17,15 +17,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ivfpq.benchmark.comparison import not_available
-from ivfpq.benchmark.data import Data, features_of, prepare
-from ivfpq.benchmark.engines import Arguments, EngineError, Subject
-from ivfpq.benchmark.process import Process
-from ivfpq.benchmark.report import COLOURS, describe, environment, markdown, missing, pyplot, short, write_json
+from benchmarks.comparison import not_available
+from benchmarks.data import Data, features_of, prepare
+from benchmarks.engines import Arguments, EngineError, Subject
+from benchmarks.process import Process
+from benchmarks.report import COLOURS, describe, environment, markdown, missing, pyplot, short, write_json
 from ivfpq.metrics import tie_recall_at_k
 from ivfpq.threads import cores
 
-logger = logging.getLogger("ivfpq.benchmark")
+logger = logging.getLogger("benchmarks")
 
 BYTES = (4, 8, 16, 32)
 NLIST, NPROBE = 100, 32  # a third of the lists: what is lost by then, the codes lose

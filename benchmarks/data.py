@@ -16,7 +16,7 @@ from ivfpq.distances import normalised, pair_distances_at
 from ivfpq.metrics import tie_recall_at_k
 from ivfpq.transforms import PCA
 
-logger = logging.getLogger("ivfpq.benchmark")
+logger = logging.getLogger("benchmarks")
 
 MAX_TRAIN = 100_000  # training vectors: a random sample of so many where there are more, the same for all
 

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.data import Data
 from ivfpq import IndexFlat, index_factory
-from ivfpq.benchmark.data import Data
 from ivfpq.checks import Floats
 
 NEAR = 100  # neighbours whose distances are looked at

@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.comparison import Case, Comparison, Spread, as_text
+from benchmarks.engines import ENGINES, Arguments, Subject
 from ivfpq import kernels
-from ivfpq.benchmark.comparison import Case, Comparison, Spread, as_text
-from ivfpq.benchmark.engines import ENGINES, Arguments, Subject
 from ivfpq.threads import cores
 
 RECALL_MARGIN = 0.005  # recalls further apart than this are marked beside a ratio

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from benchmarks.comparison import Spread
+from benchmarks.report import markdown, spread
 from ivfpq import IndexFlat
-from ivfpq.benchmark.comparison import Spread
-from ivfpq.benchmark.report import markdown, spread
 from ivfpq.checks import Floats
 from ivfpq.kmeans import ITERATIONS, MAX_POINTS_PER_CENTROID, kmeans
 

@@ -9,12 +9,12 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from ivfpq.benchmark import studies
-from ivfpq.benchmark.comparison import compare
-from ivfpq.benchmark.data import features_of, prepare
-from ivfpq.benchmark.engines import ENGINES, EngineError, Subject
-from ivfpq.benchmark.report import environment, write
-from ivfpq.benchmark.studies import STUDIES
+from benchmarks import studies
+from benchmarks.comparison import compare
+from benchmarks.data import features_of, prepare
+from benchmarks.engines import ENGINES, EngineError, parse_subjects
+from benchmarks.report import environment, write
+from benchmarks.studies import STUDIES
 from ivfpq.threads import cores
 
 
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace, command: Sequence[str]) -> str:
     """One comparison, as the command line asks; returns the report."""
-    subjects = [subject for name in args.engines.split(",") for subject in Subject.parse(name, args.factory)]
+    subjects = [subject for name in args.engines.split(",") for subject in parse_subjects(name, args.factory)]
     plan = [(s, ENGINES[s.engine].query_arguments(s.factory, args.k, args.nprobe)) for s in subjects]
     with tempfile.TemporaryDirectory() as folder:
         x, name = features_of(args)

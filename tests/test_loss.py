@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from ivfpq.benchmark.data import prepare, synthetic
-from ivfpq.benchmark.loss import loss, near_distances
+from benchmarks.data import prepare, synthetic
+from loss import loss, near_distances
 
 
 def data_of(x, folder):

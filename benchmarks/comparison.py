@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from ivfpq.benchmark.data import Data
-from ivfpq.benchmark.engines import Arguments, EngineError, Subject
-from ivfpq.benchmark.process import SINGLES, Process
+from benchmarks.data import Data
+from benchmarks.engines import Arguments, EngineError, Subject
+from benchmarks.process import SINGLES, Process
 
-logger = logging.getLogger("ivfpq.benchmark")
+logger = logging.getLogger("benchmarks")
 
 
 def as_text(arguments: Arguments) -> str:

@@ -1,8 +1,9 @@
 """Measure everything that the documents say, and write it into them: `make results`.
 
 Measuring and writing are apart. Each part runs the command that the documents show beside its figures, leaves all that
-it writes in build/results/PART, and keeps one JSON file of it as docs/measured/PART.json. From those files and nothing
-else docs/RESULTS.md is written, and in the READMEs what stands between `<!-- results: NAME -->` and `<!-- end -->`.
+it writes in build/results/PART, and keeps one JSON file of it as benchmarks/measured/PART.json. From those files and
+nothing else docs/RESULTS.md is written, and in the READMEs what stands between `<!-- results: NAME -->` and
+`<!-- end -->`.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks import abilities, codecs
+from benchmarks.comparison import Spread
+from benchmarks.engines import Subject
+from benchmarks.report import describe, environment, markdown, missing, short, spread
+from features.datasets import spec_of
+from gradio_app.create_index import EngineReport, format_table
+
+logger = logging.getLogger("benchmarks.results")
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from features.datasets import spec_of  # noqa: E402
-from gradio_app.create_index import EngineReport, format_table  # noqa: E402
-from ivfpq.benchmark import abilities, codecs  # noqa: E402
-from ivfpq.benchmark.comparison import Spread  # noqa: E402
-from ivfpq.benchmark.engines import Subject  # noqa: E402
-from ivfpq.benchmark.report import describe, environment, markdown, missing, short, spread  # noqa: E402
-
-logger = logging.getLogger("results")
+MEASURED = Path("benchmarks/measured")
 
 Content = dict[str, Any]
 Command = list[str]
@@ -120,8 +121,8 @@ def run(command: Command, out: Path) -> str:
     return done.stdout
 
 
-def measure(part: Part, collection: Path, results: Path, measured: Path) -> None:
-    """Run a part's command; its JSON goes to `measured`, its figure, if it draws one, beside that folder."""
+def measure(part: Part, collection: Path, results: Path, root: Path) -> None:
+    """Run a part's command; its JSON goes to MEASURED of the project `root`, its figure, if it draws one, to docs/."""
     out = results / part.name
     out.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
@@ -133,11 +134,12 @@ def measure(part: Part, collection: Path, results: Path, measured: Path) -> None
     else:
         content = {"environment": environment(0, command), "printed": json.loads(printed)}
     content["environment"]["seconds"] = round(time.perf_counter() - started)
+    measured = root / MEASURED
     measured.mkdir(parents=True, exist_ok=True)
     new = measured / f"{part.name}.json.new"
     new.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     if part.figure:
-        shutil.copy(out / part.figure, measured.parent / f"{part.name}.png")
+        shutil.copy(out / part.figure, root / "docs" / f"{part.name}.png")
     new.replace(measured / f"{part.name}.json")
 
 
@@ -279,7 +281,7 @@ def faiss_table(content: Content, wanted: Callable[[str], bool] = lambda what: T
         pair = [Spread(*row[side]) if row[side] else None for side in ("theirs", "ours")]
         texts = [spread(value, unit) if value else "-" for value in pair]
         if pair[0] and pair[1]:
-            lower = row["limit"] != "at least"
+            lower = row["better"] == "lower"
             winner = (pair[0].median > pair[1].median) if lower else (pair[0].median < pair[1].median)
             texts[winner] = f"**{texts[winner]}**"
         recalls = [f"{recall:.3f}" for recall in (row["their_recall"], row["our_recall"]) if recall is not None]
@@ -309,7 +311,7 @@ def faiss_header(content: Content) -> str:
         "smallest and largest; the better one of a line is bold. The same vectors, training vectors, thread counts "
         "and, unless a line says otherwise, factory string and nprobe. faiss trains without polysemous codes, "
         "which plain search does not use, unless a line says otherwise. `synthetic` and `mixture` are two sets of "
-        "made vectors: the first fills inverted lists evenly, the second does not (see `ivfpq/benchmark/`)."
+        "made vectors: the first fills inverted lists evenly, the second does not (see `benchmarks/data.py`)."
     )
 
 
@@ -468,9 +470,9 @@ PARTS = (
 INTRODUCTION = """\
 # Results
 
-Written by `make results` from what its commands measured ([`docs/measured/`](measured)); nothing here is typed in. One
-part is measured again by `make results ARGS="--only codecs"`, and all is written again, without measuring, by
-`make results ARGS="--render"`.
+Written by `make results` from what its commands measured ([`benchmarks/measured/`](../benchmarks/measured)); nothing
+here is typed in. One part is measured again by `make results ARGS="--only codecs"`, and all is written again, without
+measuring, by `make results ARGS="--render"`.
 
 In all of it: queries are vectors that were held out, so they are neither among the vectors searched nor among those
 that anything was trained on, and no query finds itself (the encoders' table searches with each image and leaves it out
@@ -523,7 +525,7 @@ def filled(text: str, contents: dict[str, Content]) -> str:
 
 def render(root: Path) -> None:
     """Write docs/RESULTS.md and the tables of the READMEs of a project."""
-    contents = load(root / "docs" / "measured")
+    contents = load(root / MEASURED)
     pages = {"docs/RESULTS.md": results_page(contents)}
     pages |= {name: filled((root / name).read_text(encoding="utf-8"), contents) for name in DOCUMENTS}
     for name, text in pages.items():
@@ -536,7 +538,7 @@ def render(root: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     names = [part.name for part in PARTS]
-    parser = argparse.ArgumentParser(prog="python docs/results.py", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.results", description=__doc__.split("\n\n")[0])
     parser.add_argument(
         "--only", nargs="+", choices=names, default=names, metavar="PART", help=f"of {', '.join(names)}"
     )
@@ -561,7 +563,7 @@ def measured_parts(names: Iterable[str], collection: Path) -> Iterable[str]:
     for part in PARTS:
         if part.name in names:
             try:
-                measure(part, collection, Path("build/results"), ROOT / "docs" / "measured")
+                measure(part, collection, Path("build/results"), ROOT)
             except (subprocess.CalledProcessError, OSError, ValueError) as error:
                 logger.error("%s: %s", part.name, error)
                 yield part.name

@@ -14,6 +14,6 @@ How it is measured:
   divided by wall time: it shows who took more, or less.
 * What is not installed, does not know a factory string or fails is named with the reason, and the others go on.
 
-To add an engine, derive a class from `Engine` and put it into `ENGINES`. `studies` holds measurements that are
-more than one comparison.
+To add an engine, write a file in `engines/` that derives a class from `Engine`, and give it a line of `ENGINES`.
+`studies` holds measurements that are more than one comparison; `results` writes what was measured into the documents.
 """

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from ivfpq.benchmark import growth
-from ivfpq.benchmark.comparison import Built, Case, Comparison
-from ivfpq.benchmark.data import synthetic
-from ivfpq.benchmark.engines import Subject
-from ivfpq.benchmark.growth import PANELS, Runner, draw_growth, grow, growth_table
+import growth
+from benchmarks.comparison import Built, Case, Comparison
+from benchmarks.data import synthetic
+from benchmarks.engines import Subject
+from growth import PANELS, Runner, draw_growth, grow, growth_table
 
 LISTS = Runner(Subject("ivfpq", "IVF{nlist},PQ4"), {"nprobe": 2})
 EXACT = Runner(Subject("sklearn"), {})

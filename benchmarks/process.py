@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.data import Data
+from benchmarks.engines import ENGINES, Arguments, EngineError, Subject
 from ivfpq import kernels
-from ivfpq.benchmark.data import Data
-from ivfpq.benchmark.engines import ENGINES, Arguments, EngineError, Subject
 from ivfpq.checks import Floats
 
-logger = logging.getLogger("ivfpq.benchmark")
+logger = logging.getLogger("benchmarks")
 
 BATCH_SECONDS = 0.2  # a batch is repeated within its turn until it took so long
 SINGLES = 200  # queries asked one at a time in a turn ...
@@ -203,12 +203,12 @@ class Process:
         environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
         if cold:
             environment["NUMBA_CACHE_DIR"] = tempfile.mkdtemp(dir=data.base.parent)
-        root = str(Path(__file__).resolve().parents[2])
+        root = str(Path(__file__).resolve().parents[1])
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         if subject.engine == "ivfpq" and subject.variant:
             environment["IVFPQ_KERNEL"] = subject.variant
         self._process = subprocess.Popen(
-            [sys.executable, "-c", "from ivfpq.benchmark.process import serve; serve()"],
+            [sys.executable, "-c", "from benchmarks.process import serve; serve()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -5,9 +5,9 @@ import os
 import numpy as np
 import pytest
 
-from ivfpq.benchmark import clustering
-from ivfpq.benchmark.clustering import Clustered, compare_kmeans, kmeans_table
-from ivfpq.benchmark.data import synthetic
+import clustering
+from benchmarks.data import synthetic
+from clustering import Clustered, compare_kmeans, kmeans_table
 
 
 def test_all_cluster_the_same_points_in_turns(monkeypatch):

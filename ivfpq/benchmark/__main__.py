@@ -1,5 +1,0 @@
-import sys
-
-from ivfpq.benchmark.command import main
-
-sys.exit(main())
