@@ -141,26 +141,3 @@ def _shrunken(item: Item, short: int) -> np.ndarray | None:
     # Never below `short`, whatever the rounding: the validation's centre crop needs it whole.
     size = (max(short, int(width * scale)), max(short, int(height * scale)))
     return np.asarray(picture.resize(size, Image.Resampling.BICUBIC))
-
-
-def raw_vectors(pixels: Pixels, side: int) -> np.ndarray:
-    """Images as vectors of their own pixels, what any encoder must be better than.
-
-    Parameters
-    ----------
-    pixels : Pixels
-        With none damaged.
-    side : int
-        The short side that they were made with.
-
-    Returns
-    -------
-    float32 (n, 3 * side**2)
-        The middle square of each, from -1 to 1.
-    """
-    squares = []
-    for place in range(len(pixels)):
-        image = pixels[place]
-        top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
-        squares.append(image[top : top + side, left : left + side].reshape(-1))
-    return np.stack(squares).astype(np.float32) / 127.5 - 1

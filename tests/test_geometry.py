@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from features.geometry import (
+from geometry import (
     axes_for,
     compared,
     effective_dimension,

@@ -9,15 +9,17 @@ import pytest
 import skimage
 from PIL import Image
 
-from features import EncoderError, create_encoder, lineup
+import lineup
+from features import EncoderError, create_encoder
 from features.datasets import DatasetError, ImageFolder
 from features.encoders import resnet50
 from features.encoders.weights import read_training, read_weights, write_training
 from features.extract import extract
 from features.images import decode_image
-from features.lineup import features_of, held_out, how_to_train, open_encoder, trained_file
+from features.pixels import Pixels
 from features.split import split
 from features.train import main as train
+from lineup import features_of, held_out, how_to_train, open_encoder, raw_vectors, trained_file
 
 PHOTOS = ("chelsea.png", "coffee.png", "rocket.jpg")  # scikit-image ships them
 
@@ -131,3 +133,18 @@ def test_features_come_from_the_collection_or_are_extracted_once(photos, store, 
     assert tuned == pytest.approx(wanted, rel=0.02, abs=0.02)
     monkeypatch.setattr(encoder, "encode_prepared", None)
     assert np.array_equal(features_of(encoder, store, ids, tmp_path), tuned)
+
+
+def test_raw_vectors_are_the_middle_squares(tmp_path):
+    rng = np.random.default_rng(1)
+    folder = tmp_path / "squares"
+    folder.mkdir()
+    for name, size in {"a.png": (8, 12), "b.png": (20, 8)}.items():
+        Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(folder / name)
+    items = ImageFolder(folder).items
+    pixels = Pixels(folder, items, 8, progress=False)
+    found = raw_vectors(pixels, 8)
+    assert found.shape == (len(pixels), 192)
+    wide, high = (np.asarray(Image.open(item.path), dtype=np.float32) for item in items)
+    assert found[0] == pytest.approx((wide[:, 2:10] / 127.5 - 1).ravel(), abs=1e-6)
+    assert found[1] == pytest.approx((high[6:14] / 127.5 - 1).ravel(), abs=1e-6)

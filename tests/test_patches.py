@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from features.encoders import FeatureMap
-from features.patches import nearest_patches
+from patches import nearest_patches
 
 
 def planted(seed, row, column, target, first, strength):

@@ -8,7 +8,7 @@ from PIL import Image
 
 from features import pixels as module
 from features.datasets import DatasetError, ImageFolder
-from features.pixels import Pixels, raw_vectors
+from features.pixels import Pixels
 
 
 @pytest.fixture
@@ -67,18 +67,3 @@ def test_no_room_and_no_image(items, tmp_path, monkeypatch):
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage(100))
     with pytest.raises(OSError, match="are needed in"):
         Pixels(tmp_path, items, 16, progress=False)
-
-
-def test_raw_vectors_are_the_middle_squares(tmp_path):
-    rng = np.random.default_rng(1)
-    folder = tmp_path / "squares"
-    folder.mkdir()
-    for name, size in {"a.png": (8, 12), "b.png": (20, 8)}.items():
-        Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(folder / name)
-    items = ImageFolder(folder).items
-    pixels = Pixels(folder, items, 8, progress=False)
-    found = raw_vectors(pixels, 8)
-    assert found.shape == (len(pixels), 192)
-    wide, high = (np.asarray(Image.open(item.path), dtype=np.float32) for item in items)
-    assert found[0] == pytest.approx((wide[:, 2:10] / 127.5 - 1).ravel(), abs=1e-6)
-    assert found[1] == pytest.approx((high[6:14] / 127.5 - 1).ravel(), abs=1e-6)

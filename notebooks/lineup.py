@@ -18,6 +18,7 @@ from features.collection.store import FeatureStore, StoreError, encoder_identity
 from features.datasets import DatasetError, Item, spec_of
 from features.encoders import Encoder, EncoderError, create_encoder
 from features.extract import extract
+from features.pixels import Pixels
 from features.split import split
 
 if TYPE_CHECKING:
@@ -174,3 +175,26 @@ def _training(kind: str, store: FeatureStore, path: Path) -> Training:
     if training.recipe["data"] != store.manifest["dataset"]:
         raise EncoderError(f"{path} was trained on {training.recipe['data']}, not on {store.manifest['dataset']}")
     return training
+
+
+def raw_vectors(pixels: Pixels, side: int) -> np.ndarray:
+    """Images as vectors of their own pixels, what any encoder must be better than.
+
+    Parameters
+    ----------
+    pixels : Pixels
+        With none damaged.
+    side : int
+        The short side that they were made with.
+
+    Returns
+    -------
+    float32 (n, 3 * side**2)
+        The middle square of each, from -1 to 1.
+    """
+    squares = []
+    for place in range(len(pixels)):
+        image = pixels[place]
+        top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
+        squares.append(image[top : top + side, left : left + side].reshape(-1))
+    return np.stack(squares).astype(np.float32) / 127.5 - 1
