@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from features import demo
 from features.datasets import (
     VOC2012,
     Caltech101,
     DatasetError,
     Demo,
     ImageFolder,
+    demo,
     open_dataset,
     reopen_dataset,
     spec_of,
 )
-from features.demo import View, make_views, render
+from features.datasets.demo import View, make_views, render
 
 
 def touch(root: Path, *names: str) -> None:
@@ -86,7 +86,7 @@ def test_image_folder_does_not_follow_links_in_circles(tmp_path):
 
 def test_what_image_folder_passes_over_is_told(tmp_path, monkeypatch, caplog):
     touch(tmp_path, "1.jpg", "a/2.HEIC", "a/3.heif", "locked/4.jpg")
-    monkeypatch.setattr("features.datasets.extensions", lambda: frozenset({".jpg"}))
+    monkeypatch.setattr("features.datasets.folder.extensions", lambda: frozenset({".jpg"}))
     scandir = os.scandir
 
     def refuse(folder):

@@ -21,7 +21,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from features import EncoderError, choose_encoder, create_encoder
-from features.demo import _find
+from features.datasets.demo import _find
 from features.encoders import efficientnet_lite, encoder_for, resnet50, runtime
 from features.encoders.efficientnet_lite import packaged_weights
 from features.encoders.preprocessing import Preprocessing

@@ -1,4 +1,4 @@
-"""Make the demo dataset: many views of the photographs that ship inside packages the project already needs."""
+"""The demo dataset: many views of the photographs that ship inside packages the project already needs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib.util
 import json
 import logging
 import math
+import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -18,6 +19,7 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from features.checksum import sha256_of
+from features.datasets.base import DatasetError, Item
 from features.images import decode_image
 
 logger = logging.getLogger(__name__)
@@ -53,6 +55,37 @@ _PHOTOS = [
 
 _PHOTO_SIDE = 900  # pixels; larger photographs are reduced to this first, which is still three times a view
 _VIEW_SIDE = 320
+
+
+class Demo:
+    """About 1,000 views of photographs that ship inside installed packages, made on first use, without a download.
+
+    Every view is a crop of one photograph, perhaps flipped, rotated, blurred or in another light; ``views.json`` beside
+    the images records how each was made. The photograph is the label, so the right answers of a search are known.
+    """
+
+    name = "demo"
+    location = "demo"
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root).expanduser().resolve()
+        if not (self.root / VIEWS).is_file():
+            if self.root.exists() and any(self.root.iterdir()):
+                raise DatasetError(f"{self.root} is not the demo dataset (it has no {VIEWS}): move it away")
+            try:
+                make_views(self.root)
+            except FileNotFoundError as error:
+                raise DatasetError(str(error)) from error
+        try:
+            views = json.loads((self.root / VIEWS).read_text(encoding="utf-8"))["views"]
+            self.items = [Item(id, self.root / view["file"], (view["label"],)) for id, view in enumerate(views)]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DatasetError(f"{self.root / VIEWS} is damaged: remove {self.root} to make it anew") from error
+
+    @classmethod
+    def is_at(cls, root: Path) -> bool:
+        """Whether a folder holds views that were made here."""
+        return (root / VIEWS).is_file()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,22 @@
+"""What there is to search: collections of image files, each with its labels. One file for each kind of dataset."""
+
+from features.datasets.base import Dataset, DatasetError, Item
+from features.datasets.caltech import Caltech101
+from features.datasets.demo import Demo
+from features.datasets.folder import ImageFolder
+from features.datasets.registry import open_dataset, register_dataset, reopen_dataset, spec_of
+from features.datasets.voc import VOC2012
+
+__all__ = [
+    "VOC2012",
+    "Caltech101",
+    "Dataset",
+    "DatasetError",
+    "Demo",
+    "ImageFolder",
+    "Item",
+    "open_dataset",
+    "register_dataset",
+    "reopen_dataset",
+    "spec_of",
+]

@@ -1,0 +1,60 @@
+"""What every dataset is: a name, a root folder and a sorted list of image files, each with its labels.
+
+The place in the list is the item's id, so an image that turns out to be damaged later never shifts the others.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+class DatasetError(ValueError):
+    """A dataset is unknown, missing or empty; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image of a dataset.
+
+    Attributes
+    ----------
+    id : int
+        Place in the dataset, 0..n-1; also the row of the features.
+    path : Path
+        Absolute.
+    labels : tuple of str
+        What is known to be on it; empty if nothing is.
+    error : str, optional
+        Why the image cannot be used; None for a good one. Only a store knows this.
+    """
+
+    id: int
+    path: Path
+    labels: tuple[str, ...]
+    error: str | None = None
+
+
+class Dataset(Protocol):
+    """Anything with a name, an absolute root folder and items whose ids are 0..n-1 in order."""
+
+    name: str
+    root: Path
+
+    @property
+    def items(self) -> list[Item]: ...
+
+
+def existing_folder(root: str | os.PathLike[str], title: str, argument: str) -> Path:
+    """The absolute path of a folder that ``data_download.sh`` makes, or a DatasetError that says how to call it."""
+    path = Path(root).expanduser().resolve()
+    if not path.is_dir():
+        raise DatasetError(f"{title} is not at {path}: run ./data_download.sh {argument}")
+    return path
+
+
+def label_text(name: str) -> str:
+    """A file name that is not valid UTF-8 is shown with replacement characters; labels must be writable text."""
+    return os.fsencode(name).decode("utf-8", "replace")

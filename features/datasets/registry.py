@@ -1,0 +1,118 @@
+"""Datasets by name: what a command line calls each, and the class that opens it."""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+from features.datasets.base import Dataset, DatasetError
+from features.datasets.folder import ImageFolder
+
+
+class NamedDataset(Protocol):
+    """A dataset class with a name of its own: made from the folder where it is.
+
+    Attributes
+    ----------
+    name : str
+        What the manifest of a collection calls it.
+    location : str
+        Its folder below that of all downloaded datasets.
+    """
+
+    name: str
+    location: str
+
+    def __call__(self, root: str | os.PathLike[str]) -> Dataset:
+        """Open it."""
+        ...
+
+    def is_at(self, root: Path) -> bool:
+        """Whether it is in this folder: a folder of one's own may bear its name."""
+        ...
+
+
+_CLASSES: dict[str, str | Any] = {
+    "caltech": "features.datasets.caltech:Caltech101",
+    "voc": "features.datasets.voc:VOC2012",
+    "demo": "features.datasets.demo:Demo",
+}
+
+
+def register_dataset(spec: str, target: str | type) -> None:
+    """Let `open_dataset` open a dataset by name.
+
+    Parameters
+    ----------
+    spec : str
+        What a person calls it on a command line.
+    target : str or class
+        A class like `NamedDataset`, or ``"package.module:Class"``, which is imported when the dataset is asked for.
+    """
+    _CLASSES[spec] = target
+
+
+def dataset_names() -> tuple[str, ...]:
+    """What `open_dataset` knows by name."""
+    return tuple(_CLASSES)
+
+
+def open_dataset(spec: str, *, datasets_dir: str | os.PathLike[str] = "datasets") -> Dataset:
+    """Open a dataset by name or by folder.
+
+    Parameters
+    ----------
+    spec : str
+        ``"caltech"``, ``"voc"``, ``"demo"`` (made on first use), or the path of a folder of images.
+    datasets_dir : path
+        Where ``data_download.sh`` puts the named ones.
+
+    Raises
+    ------
+    DatasetError
+        Unknown name, dataset not downloaded yet, or no images.
+    """
+    dataset: Dataset
+    if spec in _CLASSES:
+        kind = _class_of(spec)
+        dataset = kind(Path(datasets_dir) / kind.location)
+    elif spec and Path(spec).expanduser().is_dir():
+        dataset = ImageFolder(spec)
+    else:
+        *others, last = dataset_names()
+        raise DatasetError(
+            f"unknown dataset {spec!r}: it is none of {', '.join(others)} and {last}, and no such folder exists"
+        )
+    dataset.items  # noqa: B018  # an empty dataset is refused here, not somewhere later
+    return dataset
+
+
+def reopen_dataset(name: str, root: str | os.PathLike[str]) -> Dataset:
+    """Open the dataset that a collection was made of, by the ``dataset`` and the ``root`` of its manifest.
+
+    Raises
+    ------
+    DatasetError
+        It is not there any more, or has no images.
+    """
+    root = Path(root)
+    kind = next((kind for kind in map(_class_of, _CLASSES) if kind.name == name and kind.is_at(root)), ImageFolder)
+    dataset: Dataset = kind(root)
+    dataset.items  # noqa: B018
+    return dataset
+
+
+def spec_of(name: str, root: str | os.PathLike[str]) -> str:
+    """What a person gives `open_dataset` for the dataset of a collection, by the entries of its manifest."""
+    return next((spec for spec in _CLASSES if _class_of(spec).name == name), str(root))
+
+
+def _class_of(spec: str) -> NamedDataset:
+    target = _CLASSES[spec]
+    if not isinstance(target, str):
+        return target
+    module, _, name = target.partition(":")
+    found: NamedDataset = getattr(import_module(module), name)
+    return found
