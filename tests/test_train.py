@@ -25,8 +25,10 @@ from features.encoders import encoder_for
 from features.encoders.weights import read_training, write_training
 from features.extract import main as extract
 from features.images import decode_image
-from features.train import _locked, main, train
-from features.training import CHECKPOINT, Recipe, TrainingError
+from features.train import main
+from features.training.recipe import Recipe, TrainingError
+from features.training.run import CHECKPOINT, TrainingRun
+from features.training.train import _locked, train
 
 ROOT = Path(__file__).parent.parent
 PHOTOS = ("chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg")  # scikit-image ships them
@@ -138,7 +140,8 @@ def test_a_trained_file_extracts_and_classifies(trained, pictures, tmp_path):
 def test_a_killed_training_goes_on_to_the_same_weights(trained, pictures, tmp_path, caplog):
     out = tmp_path / "again.safetensors"
     code = (
-        "from features.train import train; from features.training import Recipe; from features.datasets import *;"
+        "from features.datasets import *; from features.training.recipe import Recipe;"
+        "from features.training.train import train;"
         f"train(ImageFolder({str(pictures)!r}), {TINY!r}, {str(out)!r}, device='cpu', checkpoint_seconds=0)"
     )
     checkpoint = tmp_path / f".{out.name}.partial" / CHECKPOINT
@@ -169,8 +172,6 @@ def _step(checkpoint: Path) -> int:
 
 
 def test_what_was_begun_is_gone_on_with_only_as_it_was_begun(pictures, tmp_path, monkeypatch):
-    from features.training import TrainingRun
-
     out, dataset = tmp_path / "a.safetensors", ImageFolder(pictures)
     monkeypatch.setattr(TrainingRun, "_validate", _interrupted)
     with pytest.raises(KeyboardInterrupt):

@@ -6,7 +6,8 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data._utils import signal_handling
 
-from features.training import HEAD_FACTOR, _Augmented, best_epoch, schedule
+from features.training.progress import HEAD_FACTOR, best_epoch, schedule
+from features.training.views import RandomViews
 
 
 def test_schedule_is_flat_then_rises_then_falls_to_nothing():
@@ -26,17 +27,17 @@ def test_views_follow_from_seed_epoch_and_place_alone(monkeypatch):
     # waits for it, that handler brings down the whole run.
     monkeypatch.setattr(signal_handling, "_SIGCHLD_handler_set", True)
     images = np.random.default_rng(0).integers(0, 256, (6, 40, 60, 3), dtype=np.uint8)
-    views = [_Augmented(images, 32, (0, 1))[place][0] for place in range(6)]
+    views = [RandomViews(images, 32, (0, 1))[place][0] for place in range(6)]
     assert all(view.shape == (3, 32, 32) and view.dtype == torch.uint8 for view in views)
     for workers in (0, 2):
-        loader = DataLoader(_Augmented(images, 32, (0, 1)), batch_sampler=[[5, 2], [0]], num_workers=workers)
+        loader = DataLoader(RandomViews(images, 32, (0, 1)), batch_sampler=[[5, 2], [0]], num_workers=workers)
         batches = {int(place): view for batch, places in loader for view, place in zip(batch, places, strict=True)}
         assert batches.keys() == {5, 2, 0}
         assert all(torch.equal(views[place], view) for place, view in batches.items())
-    again = _Augmented(images, 32, (0, 1))[3][0]
+    again = RandomViews(images, 32, (0, 1))[3][0]
     assert torch.equal(again, views[3])
     for seeds in ((0, 2), (1, 1)):
-        assert not torch.equal(_Augmented(images, 32, seeds)[3][0], views[3])
+        assert not torch.equal(RandomViews(images, 32, seeds)[3][0], views[3])
 
 
 def test_of_equal_scores_the_lower_loss_is_best():
