@@ -32,18 +32,18 @@ import numpy as np
 
 from features.collection.store import StoreError
 from features.encoders import EncoderError
+from gradio_app.jobs import CollectionJobs
 from gradio_app.library import Library
-from gradio_app.page import QUIET, SearchPage, Shared
+from gradio_app.page import UNQUEUED, SearchPage, Shared
+from gradio_app.routes.access import LOOPBACK
+from gradio_app.session import Session
 from gradio_app.tabs.browse import browse_tab
 from gradio_app.tabs.compare import compare_tab
+from gradio_app.tabs.controls import ExplainState
 from gradio_app.tabs.evaluate import evaluate_tab
 from gradio_app.tabs.explain import explain_tab
 from gradio_app.tabs.manage import manage_tab
 from gradio_app.tabs.search import search_tab
-from gradio_app.tabs.subject import Desk
-from gradio_app.uploads import LOOPBACK
-from gradio_app.visit import Visit
-from gradio_app.workshop import Workshop
 from search.engine import EngineError, SearchEngine
 
 logger = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ def build_app(engines: Engines, *, manage: Path | None = None) -> SearchPage:
     engines : mapping of str to SearchEngine, or iterable of SearchEngine
         The first is shown first. Each goes by its own `name`.
     manage : Path, optional
-        Folder of the collections: they can be made and deleted in a tab of the page, by whoever `uploads.is_trusted`
+        Folder of the collections: they can be made and deleted in a tab of the page, by whoever `access.is_trusted`
         lets. Without it the page only searches.
 
     Returns
@@ -79,10 +79,10 @@ def build_app(engines: Engines, *, manage: Path | None = None) -> SearchPage:
     library = Library(engines.values() if isinstance(engines, Mapping) else engines)
     if not library:
         raise ValueError("build_app needs at least one collection, got none")
-    workshop = None if manage is None else Workshop(manage, library)
-    page = SearchPage(library, workshop)
+    jobs = None if manage is None else CollectionJobs(manage, library)
+    page = SearchPage(library, jobs)
     with page:
-        visit, desk = gr.State(Visit()), gr.State(Desk())
+        session, state = gr.State(Session()), gr.State(ExplainState())
         with gr.Row(elem_id="ris-head"):
             gr.HTML(
                 "<h1>Reverse image search</h1><p>Choose a picture, or drag a box around a part of it, "
@@ -104,26 +104,26 @@ def build_app(engines: Engines, *, manage: Path | None = None) -> SearchPage:
                 elem_id="ris-watch",
             )
         with gr.Tabs(elem_id="ris-tabs") as tabs:
-            shared = Shared(collection, visit, tabs, watch)
+            shared = Shared(collection, session, tabs, watch)
             with gr.Tab("Search", id="search"):
                 searching = search_tab(library, shared)
             with gr.Tab("Browse the collection", id="browse"):
                 gallery = browse_tab(library, shared)
             with gr.Tab("Compare", id="compare") as tab:
-                compare_tab(library, shared, tab, searching.box, desk)
+                compare_tab(library, shared, tab, searching.box, state)
             with gr.Tab("Explain", id="explain") as tab:
-                explain_tab(library, shared, tab, searching.box, desk, searching.results)
+                explain_tab(library, shared, tab, searching.box, state, searching.results)
             with gr.Tab("Evaluate", id="evaluate"):
                 evaluate_tab(library, shared)
-            if workshop is not None:
+            if jobs is not None:
                 with gr.Tab("Manage", id="manage"):
-                    manage_tab(library, shared, workshop)
+                    manage_tab(library, shared, jobs)
         searching.take(gallery)
 
         def on_changed(name: str) -> dict[str, Any]:
             return gr.update(**_chooser(library, name))
 
-        watch.changed(on_changed, collection, collection, **QUIET)
+        watch.changed(on_changed, collection, collection, **UNQUEUED)
 
         # Searches of different visitors run side by side; the engines are safe for that.
         page.queue(default_concurrency_limit=16)

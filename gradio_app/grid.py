@@ -9,7 +9,7 @@ from html import escape
 import gradio as gr
 
 from gradio_app.page import STATIC
-from gradio_app.thumbs import picture_url
+from gradio_app.routes.pictures import picture_url
 from search.engine import Hit, SearchEngine
 
 _SCRIPT = "".join((STATIC / name).read_text(encoding="utf-8") for name in ("ask.js", "grid.js"))

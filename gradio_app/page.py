@@ -11,10 +11,10 @@ from typing import Any
 import gradio as gr
 from gradio_client.utils import is_http_url_like
 
+from gradio_app.jobs import CollectionJobs
 from gradio_app.library import Library
-from gradio_app.thumbs import picture_routes
-from gradio_app.uploads import library_routes
-from gradio_app.workshop import Workshop
+from gradio_app.routes.pictures import picture_routes
+from gradio_app.routes.uploads import library_routes
 from search.engine import SearchEngine
 
 STATIC = Path(__file__).parent / "static"
@@ -31,7 +31,7 @@ SESSIONS = 500  # visitors whose pictures are remembered at a time; Gradio's own
 # choices that the page offers.
 # What a handler changes of a component it says by `gr.update`: of a component that it made itself Gradio would take the
 # arguments only, and make it once more.
-QUIET: dict[str, Any] = {
+UNQUEUED: dict[str, Any] = {
     "api_visibility": "private",
     "show_progress": "hidden",
     "trigger_mode": "always_last",
@@ -52,15 +52,15 @@ class Shared:
     ----------
     collection : gr.Dropdown
         Its value is the name of the chosen collection; `engine_of` gives the engine.
-    visit : gr.State
-        Holds a `visit.Visit`. It is an input only, and changed in place: see there.
+    session : gr.State
+        Holds a `session.Session`. It is an input only, and changed in place: see there.
     tabs : gr.Tabs
     watch : gr.HTML
         Triggers `changed` when a collection was made, brought up to date or deleted, by whomever.
     """
 
     collection: gr.Dropdown
-    visit: gr.State
+    session: gr.State
     tabs: gr.Tabs
     watch: gr.HTML
 
@@ -71,7 +71,7 @@ class SearchPage(gr.Blocks):
     gr.mount_gradio_app(fastapi_app, page, path="/", **page.server_options)
     """
 
-    def __init__(self, library: Library, workshop: Workshop | None = None) -> None:
+    def __init__(self, library: Library, jobs: CollectionJobs | None = None) -> None:
         super().__init__(
             title="Reverse image search",
             analytics_enabled=False,
@@ -83,7 +83,7 @@ class SearchPage(gr.Blocks):
         self.server_options: dict[str, Any] = {
             # No list of all routes either: Gradio would give it to whoever asks, --auth or not.
             "app_kwargs": {
-                "routes": [*picture_routes(library), *library_routes(library, workshop)],
+                "routes": [*picture_routes(library), *library_routes(library, jobs)],
                 "openapi_url": None,
             },
             "css": "".join((STATIC / name).read_text(encoding="utf-8") for name in ("page.css", "explain.css")),

@@ -24,9 +24,9 @@ from gradio.utils import get_upload_folder
 from PIL import Image
 
 from gradio_app.app import UsageError, _give_back, build_app, check_port, main, open_collections
+from gradio_app.routes.pictures import picture_url
+from gradio_app.session import Query
 from gradio_app.tabs.search import MAX_RESULTS
-from gradio_app.thumbs import picture_url
-from gradio_app.visit import Query
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -17,8 +17,8 @@ from PIL import Image
 from features.images import decode_image
 from gradio_app.app import build_app
 from gradio_app.remote_image import RemoteImageError
+from gradio_app.session import Query, gone
 from gradio_app.tabs.search import EXAMPLES
-from gradio_app.visit import Query, gone
 from search.engine import SearchEngine
 
 pytestmark = pytest.mark.browser

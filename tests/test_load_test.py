@@ -9,7 +9,7 @@ from gradio.blocks import Block
 
 from gradio_app.app import build_app
 from gradio_app.load_test import Question, Report, ask, measure
-from gradio_app.visit import Query
+from gradio_app.session import Query
 from search.engine import SearchEngine
 
 

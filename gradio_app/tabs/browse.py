@@ -9,7 +9,7 @@ import gradio as gr
 
 from gradio_app.grid import Tile, picture_grid, render_pager, render_tiles
 from gradio_app.library import Library
-from gradio_app.page import AFTER_ERROR, QUIET, Shared, engine_of
+from gradio_app.page import AFTER_ERROR, UNQUEUED, Shared, engine_of
 from search.engine import SearchEngine
 
 PAGE_SIZE = 60
@@ -26,9 +26,9 @@ def browse_tab(library: Library, shared: Shared) -> gr.HTML:
         number = getattr(event, "page", 1)
         return _gallery(engine_of(library, name), number if type(number) is int else 1)
 
-    shared.collection.change(on_collection, shared.collection, gallery, **QUIET)
-    shared.watch.changed(on_collection, shared.collection, gallery, **QUIET)
-    gallery.turn(on_turn, shared.collection, gallery, **QUIET).failure(None, js=AFTER_ERROR)
+    shared.collection.change(on_collection, shared.collection, gallery, **UNQUEUED)
+    shared.watch.changed(on_collection, shared.collection, gallery, **UNQUEUED)
+    gallery.turn(on_turn, shared.collection, gallery, **UNQUEUED).failure(None, js=AFTER_ERROR)
     return gallery
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import gradio as gr
 
 from gradio_app.library import Library
-from gradio_app.page import AFTER_ERROR, QUIET, STATIC, Shared, engine_of, sorry
+from gradio_app.page import AFTER_ERROR, STATIC, UNQUEUED, Shared, engine_of, sorry
+from gradio_app.routes.pictures import picture_url
+from gradio_app.session import Session
+from gradio_app.tabs.controls import NO_PICTURE, QUEUED, SEND_BOX, ExplainRequest, ExplainState, about, encode, is_image
 from gradio_app.tabs.search import ENGINE_NAMES
-from gradio_app.tabs.subject import BUSY, NO_PICTURE, SEND_BOX, Desk, Question, about, encode, is_image
-from gradio_app.thumbs import picture_url
-from gradio_app.visit import Visit
 from search.compare import Answer, compare
 from search.engine import SearchEngine
 from search.explain import Settings
@@ -30,7 +30,7 @@ _INTRO = (
 )
 
 
-def compare_tab(library: Library, shared: Shared, tab: gr.Tab, box: gr.Textbox, desk: gr.State) -> None:
+def compare_tab(library: Library, shared: Shared, tab: gr.Tab, box: gr.Textbox, state: gr.State) -> None:
     """Build the tab's content and wire it.
 
     Parameters
@@ -39,10 +39,10 @@ def compare_tab(library: Library, shared: Shared, tab: gr.Tab, box: gr.Textbox, 
         The comparison is made when it is opened.
     box : gr.Textbox
         `SearchTab.box`.
-    desk : gr.State
-        Holds a `Desk`.
+    state : gr.State
+        Holds a `ExplainState`.
     """
-    collection, visit, first = shared.collection, shared.visit, library.first()
+    collection, session, first = shared.collection, shared.session, library.first()
     gr.HTML(f'<p class="ris-intro">{_INTRO}</p>', apply_default_css=False)
     with gr.Row(elem_classes="ris-controls"):
         subject = gr.HTML(about(None), apply_default_css=False, elem_id="ris-compare-about")
@@ -51,55 +51,55 @@ def compare_tab(library: Library, shared: Shared, tab: gr.Tab, box: gr.Textbox, 
         rerank = gr.Checkbox(False, label="Re-rank", info=RERANK, elem_id="ris-compare-rerank", min_width=180)
     answers = clickable(elem_id="ris-compare")
 
-    def on_open(visit: Visit, drawn: str) -> str:
-        return about(visit.crop(drawn) or visit.last)
+    def on_open(session: Session, drawn: str) -> str:
+        return about(session.crop(drawn) or session.last)
 
     def on_compare(
-        name: str, visit: Visit, desk: Desk, k: float, nprobe: float, rerank: bool, drawn: str
+        name: str, session: Session, state: ExplainState, k: float, nprobe: float, rerank: bool, drawn: str
     ) -> tuple[str, str]:
-        engine, query = engine_of(library, name), visit.crop(drawn) or visit.last
+        engine, query = engine_of(library, name), session.crop(drawn) or session.last
         if query is None:
             return about(None), ""
-        desk.compared = engine, query
+        state.compared = engine, query
         vector, own_id = encode(engine, query)
         found = compare(engine, vector, own_id, int(k), nprobe=int(nprobe), rerank=bool(rerank))
         return about(query), _render(engine, found, int(k))
 
-    def on_explain(name: str, desk: Desk, k: float, nprobe: float, rerank: bool, event: gr.EventData) -> Any:
+    def on_explain(name: str, state: ExplainState, k: float, nprobe: float, rerank: bool, event: gr.EventData) -> Any:
         key, id = getattr(event, "engine", None), getattr(event, "id", None)
-        if desk.compared is None:
+        if state.compared is None:
             raise sorry(NO_PICTURE)
-        engine, query = desk.compared
+        engine, query = state.compared
         if engine is not library.get(name) or key not in engine.engines or not is_image(engine, id):
             raise sorry("The collection has changed. Compare again.")
-        desk.asked = Question(engine, query, Settings(key, int(k), int(nprobe), bool(rerank)), id)
+        state.asked = ExplainRequest(engine, query, Settings(key, int(k), int(nprobe), bool(rerank)), id)
         return gr.update(selected="explain")
 
-    def on_collection(name: str, desk: Desk) -> Any:
-        desk.compared = None
+    def on_collection(name: str, state: ExplainState) -> Any:
+        state.compared = None
         return gr.update(**nprobe_slider(library.get(name))), about(None), ""
 
-    def on_changed(name: str, desk: Desk) -> Any:
-        if desk.compared is None or desk.compared[0] is library.get(name):
+    def on_changed(name: str, state: ExplainState) -> Any:
+        if state.compared is None or state.compared[0] is library.get(name):
             return gr.skip(), gr.skip(), gr.skip()
-        return on_collection(name, desk)
+        return on_collection(name, state)
 
     # In two steps: the first comparison takes a second, and meanwhile the tab should say what of.
-    opening = tab.select(on_open, [visit, box], subject, js=SEND_BOX, **QUIET)
+    opening = tab.select(on_open, [session, box], subject, js=SEND_BOX, **UNQUEUED)
     comparing: dict[str, Any] = {
         "fn": on_compare,
-        "inputs": [collection, visit, desk, k, nprobe, rerank, box],
+        "inputs": [collection, session, state, k, nprobe, rerank, box],
         "outputs": [subject, answers],
         "js": SEND_BOX,
-        **BUSY,
+        **QUEUED,
         "show_progress_on": answers,
     }
     opening.success(**comparing)
     gr.on([k.release, nprobe.release, rerank.input], **comparing)
-    explaining = answers.explain(on_explain, [collection, desk, k, nprobe, rerank], shared.tabs, **QUIET)
+    explaining = answers.explain(on_explain, [collection, state, k, nprobe, rerank], shared.tabs, **UNQUEUED)
     explaining.failure(None, js=AFTER_ERROR)
-    collection.change(on_collection, [collection, desk], [nprobe, subject, answers], **QUIET)
-    shared.watch.changed(on_changed, [collection, desk], [nprobe, subject, answers], **QUIET)
+    collection.change(on_collection, [collection, state], [nprobe, subject, answers], **UNQUEUED)
+    shared.watch.changed(on_changed, [collection, state], [nprobe, subject, answers], **UNQUEUED)
 
 
 def clickable(**kwargs: Any) -> gr.HTML:

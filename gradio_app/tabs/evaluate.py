@@ -10,11 +10,11 @@ from typing import Any
 import gradio as gr
 
 from gradio_app.library import Library
-from gradio_app.page import QUIET, Shared, engine_of, sorry
+from gradio_app.page import UNQUEUED, Shared, engine_of, sorry
+from gradio_app.routes.pictures import picture_url
 from gradio_app.tabs.compare import MAX_K, RERANK, nprobe_slider
+from gradio_app.tabs.controls import QUEUED
 from gradio_app.tabs.search import ENGINE_NAMES
-from gradio_app.tabs.subject import BUSY
-from gradio_app.thumbs import picture_url
 from search.engine import EngineError, SearchEngine
 from search.evaluate import DEPTH, Confusion, Evaluation, evaluate
 
@@ -97,15 +97,15 @@ def evaluate_tab(library: Library, shared: Shared) -> None:
         concurrency_id="evaluate",
         concurrency_limit=1,
         show_progress_on=report,  # tells who has to wait how many are before them
-        **BUSY,
+        **QUEUED,
     )
-    stop.click(on_stop, None, [start, stop], cancels=[running], **QUIET)
+    stop.click(on_stop, None, [start, stop], cancels=[running], **UNQUEUED)
     collection.change(
         on_collection,
         collection,
         [names, nprobe, start, stop, report],
         cancels=[running],
-        **QUIET,
+        **UNQUEUED,
     )
 
 

@@ -16,12 +16,12 @@ from PIL import Image
 from features.encoders import EncoderError
 from features.images import ImageError, decode_image
 from gradio_app.library import Library
-from gradio_app.page import AFTER_ERROR, QUIET, Shared, engine_of, sorry
+from gradio_app.page import AFTER_ERROR, UNQUEUED, Shared, engine_of, sorry
+from gradio_app.routes.pictures import picture_url, to_jpeg
+from gradio_app.session import Query, Result, Session
 from gradio_app.tabs.compare import MAX_K, RERANK, clickable, nprobe_slider
+from gradio_app.tabs.controls import NO_PICTURE, QUEUED, SEND_BOX, ExplainRequest, ExplainState, about, encode, is_image
 from gradio_app.tabs.search import ENGINE_NAMES
-from gradio_app.tabs.subject import BUSY, NO_PICTURE, SEND_BOX, Desk, Question, about, encode, is_image
-from gradio_app.thumbs import picture_url, to_jpeg
-from gradio_app.visit import Answer, Query, Visit
 from search.engine import Hit, SearchEngine
 from search.explain import (
     CellMap,
@@ -51,22 +51,22 @@ _MAP_NOTE = (
 
 
 def explain_tab(
-    library: Library, shared: Shared, tab: gr.Tab, box: gr.Textbox, desk: gr.State, results: gr.HTML
+    library: Library, shared: Shared, tab: gr.Tab, box: gr.Textbox, state: gr.State, results: gr.HTML
 ) -> None:
     """Build the tab's content and wire it.
 
     Parameters
     ----------
     tab : gr.Tab
-        What is asked on the desk, or else the last search, is explained when it is opened.
+        What is asked on the state, or else the last search, is explained when it is opened.
     box : gr.Textbox
         `SearchTab.box`.
-    desk : gr.State
-        Holds a `Desk`.
+    state : gr.State
+        Holds a `ExplainState`.
     results : gr.HTML
         `SearchTab.results`; a picture there triggers `explain` (``{collection, id}``).
     """
-    collection, visit, first = shared.collection, shared.visit, library.first()
+    collection, session, first = shared.collection, shared.session, library.first()
     gr.HTML(f'<p class="ris-intro">{_INTRO}</p>', apply_default_css=False)
     with gr.Row(elem_classes="ris-controls"):
         subject = gr.HTML(about(None), apply_default_css=False, elem_id="ris-explain-about")
@@ -87,8 +87,8 @@ def explain_tab(
         )
         plot = gr.Plot(show_label=False, container=False, elem_id="ris-map-plot")
 
-    def answer(name: str, desk: Desk, question: Question | None, method: str) -> Any:
-        desk.shown = None
+    def respond(name: str, state: ExplainState, question: ExplainRequest | None, method: str) -> Any:
+        state.shown = None
         if question is None:
             return about(None), "", "", gr.update(visible=False), None
         engine, settings = question.engine, question.settings
@@ -97,7 +97,7 @@ def explain_tab(
         vector, own_id = encode(engine, question.query)
         hits, lost = _found_and_lost(engine, vector, own_id, settings)
         id = question.id if question.id is not None else next((hit.id for hit in (*hits, *lost)), None)
-        desk.shown = replace(question, id=id)
+        state.shown = replace(question, id=id)
         if id is None:
             return about(question.query), _nothing(), "", gr.update(visible=False), None
         explanation = explain(engine, vector, own_id, id, settings)
@@ -111,88 +111,92 @@ def explain_tab(
         )
 
     def on_open(
-        name: str, visit: Visit, desk: Desk, key: str, k: float, nprobe: float, rerank: bool, drawn: str
+        name: str, session: Session, state: ExplainState, key: str, k: float, nprobe: float, rerank: bool, drawn: str
     ) -> Any:
-        if desk.asked is None and visit.answer is not None and visit.answer is not desk.answer:
-            desk.answer = visit.answer
-            desk.asked = _asked(visit.answer, int(nprobe))
-        desk.asked = desk.asked or desk.shown
-        if desk.asked is None and (query := visit.crop(drawn) or visit.last) is not None:
-            desk.asked = Question(engine_of(library, name), query, Settings(key, int(k), int(nprobe), bool(rerank)))
-        if desk.asked is None:
+        if state.asked is None and session.result is not None and session.result is not state.result:
+            state.result = session.result
+            state.asked = _asked(session.result, int(nprobe))
+        state.asked = state.asked or state.shown
+        if state.asked is None and (query := session.crop(drawn) or session.last) is not None:
+            state.asked = ExplainRequest(
+                engine_of(library, name), query, Settings(key, int(k), int(nprobe), bool(rerank))
+            )
+        if state.asked is None:
             return about(None), key, k, nprobe, rerank
-        settings = desk.asked.settings
-        return about(desk.asked.query), settings.engine, settings.k, settings.nprobe or nprobe, settings.rerank
+        settings = state.asked.settings
+        return about(state.asked.query), settings.engine, settings.k, settings.nprobe or nprobe, settings.rerank
 
-    def on_opened(name: str, desk: Desk, method: str) -> Any:
-        question, desk.asked = desk.asked or desk.shown, None
-        return answer(name, desk, question, method)
+    def on_opened(name: str, state: ExplainState, method: str) -> Any:
+        question, state.asked = state.asked or state.shown, None
+        return respond(name, state, question, method)
 
-    def on_change(name: str, desk: Desk, method: str, key: str, k: float, nprobe: float, rerank: bool) -> Any:
-        shown = _shown(desk)
+    def on_change(name: str, state: ExplainState, method: str, key: str, k: float, nprobe: float, rerank: bool) -> Any:
+        shown = _shown(state)
         settings = Settings(key, int(k), int(nprobe), bool(rerank), shown.settings.labels)
-        return answer(name, desk, replace(shown, settings=settings), method)
+        return respond(name, state, replace(shown, settings=settings), method)
 
-    def on_explain(name: str, desk: Desk, method: str, event: gr.EventData) -> Any:
-        shown, id = _shown(desk), getattr(event, "id", None)
+    def on_explain(name: str, state: ExplainState, method: str, event: gr.EventData) -> Any:
+        shown, id = _shown(state), getattr(event, "id", None)
         if not is_image(shown.engine, id):
             raise sorry(NO_PICTURE)
-        return answer(name, desk, replace(shown, id=id), method)
+        return respond(name, state, replace(shown, id=id), method)
 
-    def on_result(visit: Visit, desk: Desk, nprobe: float, event: gr.EventData) -> Any:
+    def on_result(session: Session, state: ExplainState, nprobe: float, event: gr.EventData) -> Any:
         id = getattr(event, "id", None)
-        if visit.answer is None or not is_image(visit.answer.engine, id):
+        if session.result is None or not is_image(session.result.engine, id):
             raise sorry("This picture is no longer among the results. Search again.")
-        desk.answer = visit.answer
-        desk.asked = replace(_asked(visit.answer, int(nprobe)), id=id)
+        state.result = session.result
+        state.asked = replace(_asked(session.result, int(nprobe)), id=id)
         return gr.update(selected="explain")
 
-    def on_collection(name: str, desk: Desk) -> Any:
-        desk.asked = desk.answer = None
+    def on_collection(name: str, state: ExplainState) -> Any:
+        state.asked = state.result = None
         engine = library.get(name)
         return (
             gr.update(**_engine_radio(engine)),
             gr.update(**nprobe_slider(engine)),
-            *answer(name, desk, None, "pca"),
+            *respond(name, state, None, "pca"),
         )
 
-    def on_changed(name: str, desk: Desk) -> Any:
-        if desk.shown is None or desk.shown.engine is library.get(name):
+    def on_changed(name: str, state: ExplainState) -> Any:
+        if state.shown is None or state.shown.engine is library.get(name):
             return [gr.skip()] * 7
-        return on_collection(name, desk)
+        return on_collection(name, state)
 
     controls = [engine_choice, k, nprobe, rerank]
     outputs = [subject, strip, detail, map_column, plot]
     # In two steps: the first explanation takes seconds, and meanwhile the tab should say what of.
-    opening = tab.select(on_open, [collection, visit, desk, *controls, box], [subject, *controls], js=SEND_BOX, **QUIET)
-    opening.success(on_opened, [collection, desk, method], outputs, **BUSY, show_progress_on=strip)
+    opening = tab.select(
+        on_open, [collection, session, state, *controls, box], [subject, *controls], js=SEND_BOX, **UNQUEUED
+    )
+    opening.success(on_opened, [collection, state, method], outputs, **QUEUED, show_progress_on=strip)
     gr.on(
         [engine_choice.input, k.release, nprobe.release, rerank.input, method.input],
         on_change,
-        [collection, desk, method, *controls],
+        [collection, state, method, *controls],
         outputs,
-        **BUSY,
+        **QUEUED,
         show_progress_on=strip,
     )
-    explaining = strip.explain(on_explain, [collection, desk, method], outputs, **BUSY, show_progress_on=strip)
-    asking = results.explain(on_result, [visit, desk, nprobe], shared.tabs, **QUIET)
+    explaining = strip.explain(on_explain, [collection, state, method], outputs, **QUEUED, show_progress_on=strip)
+    asking = results.explain(on_result, [session, state, nprobe], shared.tabs, **UNQUEUED)
     for asked in (explaining, asking):
         asked.failure(None, js=AFTER_ERROR)
-    collection.change(on_collection, [collection, desk], [engine_choice, nprobe, *outputs], **QUIET)
-    shared.watch.changed(on_changed, [collection, desk], [engine_choice, nprobe, *outputs], **QUIET)
+    collection.change(on_collection, [collection, state], [engine_choice, nprobe, *outputs], **UNQUEUED)
+    shared.watch.changed(on_changed, [collection, state], [engine_choice, nprobe, *outputs], **UNQUEUED)
 
 
-def _shown(desk: Desk) -> Question:
-    if desk.shown is None:
+def _shown(state: ExplainState) -> ExplainRequest:
+    if state.shown is None:
         raise sorry(NO_PICTURE)
-    return desk.shown
+    return state.shown
 
 
-def _asked(answer: Answer, nprobe: int) -> Question:
+def _asked(result: Result, nprobe: int) -> ExplainRequest:
     """The question of what a search on the Search tab did."""
-    ask = answer.ask
-    settings = Settings(ask.engine, min(ask.k, MAX_K), ask.nprobe or nprobe, ask.rerank, ask.labels)
-    return Question(answer.engine, answer.query, settings)
+    request = result.request
+    settings = Settings(request.engine, min(request.k, MAX_K), request.nprobe or nprobe, request.rerank, request.labels)
+    return ExplainRequest(result.engine, result.query, settings)
 
 
 def _engine_radio(engine: SearchEngine | None) -> dict[str, Any]:

@@ -10,11 +10,12 @@ from typing import Any
 
 import gradio as gr
 
+from gradio_app.jobs import CollectionJobs, Job, JobError
 from gradio_app.library import Library
-from gradio_app.page import QUIET, Shared, sorry
-from gradio_app.uploads import MAX_UPLOAD, is_trusted
-from gradio_app.visit import Visit
-from gradio_app.workshop import Job, Workshop, WorkshopError
+from gradio_app.page import UNQUEUED, Shared, sorry
+from gradio_app.routes.access import is_trusted
+from gradio_app.routes.uploads import MAX_UPLOAD
+from gradio_app.session import Session
 from search.engine import SearchEngine
 
 SOURCES = [("A folder on the server", "folder"), ("A zip file of mine", "zip")]
@@ -23,7 +24,7 @@ EVERY = 0.5  # seconds between two looks at a job
 _SCRIPT = (Path(__file__).parents[1] / "static" / "manage.js").read_text(encoding="utf-8")
 
 
-def manage_tab(library: Library, shared: Shared, workshop: Workshop) -> None:
+def manage_tab(library: Library, shared: Shared, jobs: CollectionJobs) -> None:
     """Build the tab's content and wire it."""
     page = gr.context.Context.root_block
 
@@ -44,7 +45,7 @@ def manage_tab(library: Library, shared: Shared, workshop: Workshop) -> None:
         with gr.Column(scale=1, min_width=280, elem_id="ris-collections"):
             job_view = _part("", elem_id="ris-job")
             gr.HTML("<h2>Collections</h2>", apply_default_css=False)
-            shelf = _part(_shelf(library, workshop), elem_id="ris-shelf")
+            shelf = _part(_shelf(library, jobs), elem_id="ris-shelf")
 
     def check(request: gr.Request) -> None:
         if not is_trusted(request.headers, bool(getattr(page, "auth", None))):
@@ -53,61 +54,65 @@ def manage_tab(library: Library, shared: Shared, workshop: Workshop) -> None:
     def on_source(kind: str) -> Any:
         return gr.update(visible=kind == "folder"), gr.update(visible=kind == "zip")
 
-    def on_sent(visit: Visit, event: gr.EventData) -> None:
-        visit.upload = str(getattr(event, "token", ""))
+    def on_sent(session: Session, event: gr.EventData) -> None:
+        session.upload = str(getattr(event, "token", ""))
 
-    def on_create(visit: Visit, name: str, kind: str, typed: str, request: gr.Request) -> Any:
+    def on_create(session: Session, name: str, kind: str, typed: str, request: gr.Request) -> Any:
         check(request)
         try:
             if kind == "zip":
-                if not visit.upload:
-                    raise WorkshopError("Choose a zip file first.")
-                workshop.create(name, workshop.uploaded(visit.upload), packed=True)
-                visit.upload = ""
+                if not session.upload:
+                    raise JobError("Choose a zip file first.")
+                jobs.create(name, jobs.uploaded(session.upload), packed=True)
+                session.upload = ""
             else:
                 if not typed.strip():
-                    raise WorkshopError("Name the folder that the pictures are in first.")
-                workshop.create(name, typed.strip())
-        except WorkshopError as error:
+                    raise JobError("Name the folder that the pictures are in first.")
+                jobs.create(name, typed.strip())
+        except JobError as error:
             raise sorry(str(error)) from error
         return "", ""
 
     def on_sync(event: gr.EventData, request: gr.Request) -> None:
         check(request)
         try:
-            workshop.sync(str(getattr(event, "name", "")))
-        except WorkshopError as error:
+            jobs.sync(str(getattr(event, "name", "")))
+        except JobError as error:
             raise sorry(str(error)) from error
 
     def on_cancel(request: gr.Request) -> None:
         check(request)
-        workshop.cancel()
+        jobs.cancel()
 
     def on_remove(event: gr.EventData, request: gr.Request) -> str:
         check(request)
         try:
-            workshop.delete(str(getattr(event, "name", "")))
-        except WorkshopError as error:
+            jobs.delete(str(getattr(event, "name", "")))
+        except JobError as error:
             raise sorry(str(error)) from error
-        return _shelf(library, workshop)
+        return _shelf(library, jobs)
 
     async def watch() -> AsyncIterator[Any]:
         """What becomes of the job under way, until it is over. Sleeping here keeps no thread busy."""
         while True:
-            job = workshop.job
+            job = jobs.job
             yield _job(job), gr.skip()
             if job is None or job.state != "running":
                 break
             await asyncio.sleep(EVERY)
-        yield _job(workshop.job), _shelf(library, workshop)
+        yield _job(jobs.job), _shelf(library, jobs)
 
     # A queue of its own: visitors who watch a job take no place of those who search.
-    managing: Any = {**QUIET, "queue": True, "concurrency_id": "manage", "concurrency_limit": 64}
+    managing: Any = {**UNQUEUED, "queue": True, "concurrency_id": "manage", "concurrency_limit": 64}
     shown = [job_view, shelf]
-    source.input(on_source, source, [folder, packed], **QUIET)
-    packed.sent(on_sent, shared.visit, None, **managing)
+    source.input(on_source, source, [folder, packed], **UNQUEUED)
+    packed.sent(on_sent, shared.session, None, **managing)
     gr.on(
-        [create.click, name.submit, folder.submit], on_create, [shared.visit, name, source, folder], packed, **managing
+        [create.click, name.submit, folder.submit],
+        on_create,
+        [shared.session, name, source, folder],
+        packed,
+        **managing,
     ).success(watch, None, shown, **managing)
     shelf.sync(on_sync, None, None, **managing).success(watch, None, shown, **managing)
     shelf.remove(on_remove, None, shelf, **managing)
@@ -164,13 +169,13 @@ def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-def _shelf(library: Library, workshop: Workshop) -> str:
+def _shelf(library: Library, jobs: CollectionJobs) -> str:
     if not library:
         return "<p>There is none yet.</p>"
-    return f'<ul class="ris-shelf">{"".join(_shelf_item(engine, workshop) for engine in library.values())}</ul>'
+    return f'<ul class="ris-shelf">{"".join(_shelf_item(engine, jobs) for engine in library.values())}</ul>'
 
 
-def _shelf_item(engine: SearchEngine, workshop: Workshop) -> str:
+def _shelf_item(engine: SearchEngine, jobs: CollectionJobs) -> str:
     manifest = engine.store.manifest
     root = Path(manifest["root"])
     own = root.is_relative_to(engine.folder)
@@ -184,7 +189,7 @@ def _shelf_item(engine: SearchEngine, workshop: Workshop) -> str:
     buttons = (
         '<span><button type="button" class="ris-sync" title="Take in what was added, changed or removed in its folder">'
         'Sync</button><button type="button" class="ris-delete">Delete…</button></span>'
-        if workshop.manages(engine.name)
+        if jobs.manages(engine.name)
         else ""
     )
     return (

@@ -18,9 +18,9 @@ from features.images import ImageError
 from gradio_app.crop import CHANGED, GO, OPEN, OPENED, READ_BOX, crop_overlay, render
 from gradio_app.grid import Tile, picture_grid, render_tiles, result_tiles
 from gradio_app.library import Library
-from gradio_app.page import AFTER_ERROR, QUIET, Shared, engine_of, sorry
+from gradio_app.page import AFTER_ERROR, UNQUEUED, Shared, engine_of, sorry
 from gradio_app.remote_image import RemoteImageError, fetch_image
-from gradio_app.visit import Answer, Ask, Query, Visit, gone
+from gradio_app.session import Query, Request, Result, Session, gone
 from search.engine import EngineError, Hits, SearchEngine
 
 ENGINE_NAMES = {"ivfpq": "IVFPQ (ours)", "faiss": "faiss", "exact": "exact"}
@@ -60,7 +60,7 @@ class SearchTab:
 def search_tab(library: Library, shared: Shared) -> SearchTab:
     """Build the tab's content and wire it."""
     first = library.first()
-    collection, visit = shared.collection, shared.visit
+    collection, session = shared.collection, shared.session
     # What the box on the page is, filled in by the browser as it sends an event (READ_BOX).
     box = gr.Textbox(visible=False, elem_id="ris-box")
 
@@ -136,16 +136,16 @@ def search_tab(library: Library, shared: Shared) -> SearchTab:
                 )
             results = picture_grid(value="", elem_id="ris-results")
 
-    def on_upload(visit: Visit, uploaded: Mapping[str, Any] | None) -> Any:
+    def on_upload(session: Session, uploaded: Mapping[str, Any] | None) -> Any:
         if not uploaded or not uploaded.get("path"):  # the source was switched
             return gr.skip(), gr.skip()
         path = Path(uploaded["path"]).resolve()
         if not path.is_relative_to(Path(upload.GRADIO_CACHE).resolve()):
             raise sorry("This is not an uploaded picture.")
-        query = visit.query = Query.open(path, uploaded.get("orig_name") or "picture")
+        query = session.query = Query.open(path, uploaded.get("orig_name") or "picture")
         return _picture(query), None
 
-    def on_address(visit: Visit, event: gr.EventData) -> str:
+    def on_address(session: Session, event: gr.EventData) -> str:
         url = str(getattr(event, "url", None) or "")
         if not url.strip():
             raise sorry("Type the address of a picture first, such as https://example.org/picture.jpg.")
@@ -156,34 +156,34 @@ def search_tab(library: Library, shared: Shared) -> SearchTab:
         name = Path(url.split("?")[0].split("#")[0]).name or "picture"
         path = save_bytes_to_cache(content, "picture.img", upload.GRADIO_CACHE)
         upload.temp_files.add(path)  # so that it is deleted after a day, like an upload
-        query = visit.query = Query.open(Path(path), name)
+        query = session.query = Query.open(Path(path), name)
         return _picture(query)
 
-    def on_example(visit: Visit, event: gr.EventData) -> str:
-        query = visit.query = _picked(library, event)
+    def on_example(session: Session, event: gr.EventData) -> str:
+        query = session.query = _picked(library, event)
         return _picture(query)
 
-    def on_pick(visit: Visit, event: gr.EventData) -> Any:
-        query = visit.query = _picked(library, event)
+    def on_pick(session: Session, event: gr.EventData) -> Any:
+        query = session.query = _picked(library, event)
         return _picture(query, then="go"), gr.update(selected="search")
 
-    def on_inside(visit: Visit, event: gr.EventData) -> Any:
-        query = visit.query = _picked(library, event).inside()
+    def on_inside(session: Session, event: gr.EventData) -> Any:
+        query = session.query = _picked(library, event).inside()
         return _picture(query, then="wait"), gr.update(selected="search")
 
-    def on_recall(visit: Visit, event: gr.EventData) -> str:
-        found = [query for query in visit.recent if query.token == getattr(event, "token", None)]
+    def on_recall(session: Session, event: gr.EventData) -> str:
+        found = [query for query in session.recent if query.token == getattr(event, "token", None)]
         if not found:
             raise sorry("This query is no longer remembered.")
-        query = visit.query = found[0].again()
+        query = session.query = found[0].again()
         return _picture(query)
 
-    def on_remove(visit: Visit) -> str:
-        visit.query = None
+    def on_remove(session: Session) -> str:
+        session.query = None
         return ""
 
     def on_search(
-        visit: Visit,
+        session: Session,
         drawn: str,
         name: str,
         k: float,
@@ -194,13 +194,13 @@ def search_tab(library: Library, shared: Shared) -> SearchTab:
         worst: str,
         order: str,
     ) -> Any:
-        query = visit.crop(drawn)
+        query = session.crop(drawn)
         if query is None:
             raise sorry("Choose a picture to search with first.")
         engine = engine_of(library, name)
         approximate = engine_key != "exact"
         shown = min(max(int(k), 1), MAX_RESULTS)
-        ask = Ask(
+        request = Request(
             collection=name,
             engine=engine_key,
             k=shown,
@@ -210,56 +210,60 @@ def search_tab(library: Library, shared: Shared) -> SearchTab:
             labels=tuple(wanted or ()),
             cutoff=_number(worst),
         )
-        return answer(visit, query, ask, order)
+        return respond(session, query, request, order)
 
-    def on_refine(visit: Visit, wanted: list[str] | None, order: str) -> Any:
-        if visit.answer is None:
+    def on_refine(session: Session, wanted: list[str] | None, order: str) -> Any:
+        if session.result is None:
             return gr.skip(), gr.skip(), gr.skip(), gr.skip()
-        ask = visit.answer.ask
-        return answer(visit, visit.answer.query, replace(ask, k=ask.page, labels=tuple(wanted or ())), order)
+        request = session.result.request
+        return respond(
+            session, session.result.query, replace(request, k=request.page, labels=tuple(wanted or ())), order
+        )
 
-    def on_more(visit: Visit, order: str) -> Any:
-        if visit.answer is None:
+    def on_more(session: Session, order: str) -> Any:
+        if session.result is None:
             raise sorry("Nothing has been searched yet.")
-        ask = visit.answer.ask
-        return answer(visit, visit.answer.query, replace(ask, k=min(ask.k + ask.page, MAX_SHOWN)), order)
+        request = session.result.request
+        return respond(
+            session, session.result.query, replace(request, k=min(request.k + request.page, MAX_SHOWN)), order
+        )
 
-    def answer(visit: Visit, query: Query, ask: Ask, order: str) -> Any:
-        turn = visit.next_turn()
-        engine = engine_of(library, ask.collection)
-        hits = _search(engine, query, ask)
-        more = len(hits) > ask.k and ask.k < MAX_SHOWN
-        del hits[ask.k :]
-        found = Answer(engine, query, ask, hits, more)
-        if not visit.keep(found, turn):
+    def respond(session: Session, query: Query, request: Request, order: str) -> Any:
+        turn = session.next_turn()
+        engine = engine_of(library, request.collection)
+        hits = _search(engine, query, request)
+        more = len(hits) > request.k and request.k < MAX_SHOWN
+        del hits[request.k :]
+        found = Result(engine, query, request, hits, more)
+        if not session.keep(found, turn):
             return gr.skip(), gr.skip(), gr.skip(), gr.skip()
-        return _results(found, order), _status(found), _last_view(query), _recent(visit)
+        return _results(found, order), _status(found), _last_view(query), _recent(session)
 
-    def on_sort(visit: Visit, order: str) -> Any:
-        return gr.skip() if visit.answer is None else _results(visit.answer, order)
+    def on_sort(session: Session, order: str) -> Any:
+        return gr.skip() if session.result is None else _results(session.result, order)
 
-    def on_again(visit: Visit) -> str:
-        if visit.last is None:
+    def on_again(session: Session) -> str:
+        if session.last is None:
             raise sorry("Nothing has been searched yet.")
-        query = visit.query = visit.last.again()
+        query = session.query = session.last.again()
         return _picture(query)
 
-    def on_keep(visit: Visit, drawn: str) -> str:
-        query = visit.crop(drawn)
+    def on_keep(session: Session, drawn: str) -> str:
+        query = session.crop(drawn)
         if query is None:
             raise sorry("There is no picture to search yet.")
-        visit.last = query
+        session.last = query
         return _last_view(query)
 
-    def on_swap(visit: Visit, drawn: str) -> Any:
-        last = visit.crop(drawn)
-        query = None if visit.last is None else visit.last.again()
-        visit.query, visit.last = query, last
+    def on_swap(session: Session, drawn: str) -> Any:
+        last = session.crop(drawn)
+        query = None if session.last is None else session.last.again()
+        session.query, session.last = query, last
         return _picture(query), _last_view(last)
 
-    def on_collection(visit: Visit, name: str) -> Any:
-        visit.next_turn()  # a search still under way belongs to the collection that was left
-        visit.answer = None
+    def on_collection(session: Session, name: str) -> Any:
+        session.next_turn()  # a search still under way belongs to the collection that was left
+        session.result = None
         engine = library.get(name)
         return (
             _examples(engine),
@@ -272,36 +276,39 @@ def search_tab(library: Library, shared: Shared) -> SearchTab:
             _hint(),
         )
 
-    def on_changed(visit: Visit, name: str) -> Any:
+    def on_changed(session: Session, name: str) -> Any:
         """Of a collection that was made anew under the same name, nothing may stay: the same id is another picture."""
-        if visit.answer is None or visit.answer.engine is library.get(name):
+        if session.result is None or session.result.engine is library.get(name):
             return (_examples(library.get(name)), *[gr.skip()] * 7)
-        return on_collection(visit, name)
+        return on_collection(session, name)
 
     def on_engine(name: str, engine_key: str) -> Any:
         approximate = engine_key != "exact"
         has_lists = (engine_of(library, name).nlist or 1) > 1
         return gr.update(visible=has_lists and approximate), gr.update(visible=approximate)
 
-    # QUIET leaves the file as it is, same bytes and same content hash. Preprocessed, gr.Image would re-encode it.
-    upload.input(on_upload, [visit, upload], [picture, upload], **QUIET)
+    # UNQUEUED leaves the file as it is, same bytes and same content hash. Preprocessed, gr.Image would re-encode it.
+    upload.input(on_upload, [session, upload], [picture, upload], **UNQUEUED)
     gr.on([address.submit, fetch.click], None, address, js=OPEN)
     opening = picture.open(
-        on_address, visit, picture, **{**QUIET, "queue": True, "show_progress": "minimal", "show_progress_on": picture}
+        on_address,
+        session,
+        picture,
+        **{**UNQUEUED, "queue": True, "show_progress": "minimal", "show_progress_on": picture},
     )
     opening.success(None, address, address, js=OPENED)
-    picked = examples.pick(on_example, visit, picture, **QUIET)
-    recalled = recent.recall(on_recall, visit, picture, **QUIET)
-    picture.remove(on_remove, visit, picture, **QUIET)
+    picked = examples.pick(on_example, session, picture, **UNQUEUED)
+    recalled = recent.recall(on_recall, session, picture, **UNQUEUED)
+    picture.remove(on_remove, session, picture, **UNQUEUED)
 
     # One listener for every way to ask for a search; static/crop.js knows them.
-    searching: Any = {**QUIET, "show_progress": "minimal", "show_progress_on": status}
+    searching: Any = {**UNQUEUED, "show_progress": "minimal", "show_progress_on": status}
     found = [results, status, last_view, recent]
     going = picture.go(
         on_search,
-        [visit, box, collection, count, engine_choice, nprobe, rerank, labels, cutoff, sort],
+        [session, box, collection, count, engine_choice, nprobe, rerank, labels, cutoff, sort],
         found,
-        js=f"(visit, box, ...rest) => [visit, {READ_BOX}, ...rest]",
+        js=f"(session, box, ...rest) => [session, {READ_BOX}, ...rest]",
         **searching,
     )
     going.success(None, js=SHOW_RESULTS)
@@ -313,26 +320,26 @@ def search_tab(library: Library, shared: Shared) -> SearchTab:
         None,
         js=CHANGED,
     )
-    labels.input(on_refine, [visit, labels, sort], found, **searching)
-    results.more(on_more, [visit, sort], found, **searching)
-    sort.input(on_sort, [visit, sort], results, **QUIET)
+    labels.input(on_refine, [session, labels, sort], found, **searching)
+    results.more(on_more, [session, sort], found, **searching)
+    sort.input(on_sort, [session, sort], results, **UNQUEUED)
 
     def take(grid: gr.HTML) -> None:
-        picked = grid.pick(on_pick, visit, [picture, shared.tabs], **QUIET)
-        inside = grid.inside(on_inside, visit, [picture, shared.tabs], **QUIET)
+        picked = grid.pick(on_pick, session, [picture, shared.tabs], **UNQUEUED)
+        inside = grid.inside(on_inside, session, [picture, shared.tabs], **UNQUEUED)
         inside.success(None, js=SHOW_PICTURE)
         for asked in (picked, inside):
             asked.failure(None, js=AFTER_ERROR)
 
     take(results)
-    again.click(on_again, visit, picture, **QUIET)
-    keep.click(on_keep, [visit, box], last_view, js=f"(visit, box) => [visit, {READ_BOX}]", **QUIET)
-    swap.click(on_swap, [visit, box], [picture, last_view], js=f"(visit, box) => [visit, {READ_BOX}]", **QUIET)
+    again.click(on_again, session, picture, **UNQUEUED)
+    keep.click(on_keep, [session, box], last_view, js=f"(session, box) => [session, {READ_BOX}]", **UNQUEUED)
+    swap.click(on_swap, [session, box], [picture, last_view], js=f"(session, box) => [session, {READ_BOX}]", **UNQUEUED)
     of_collection = [examples, engine_choice, nprobe, rerank, cutoff, labels, results, status]
-    collection.change(on_collection, [visit, collection], of_collection, **QUIET).success(None, js=CHANGED)
-    shared.watch.changed(on_changed, [visit, collection], of_collection, **QUIET)
+    collection.change(on_collection, [session, collection], of_collection, **UNQUEUED).success(None, js=CHANGED)
+    shared.watch.changed(on_changed, [session, collection], of_collection, **UNQUEUED)
     # input, not change: that is sent when the accordion is opened too, and its answer would take back what is typed.
-    engine_choice.input(on_engine, [collection, engine_choice], [nprobe, rerank], **QUIET)
+    engine_choice.input(on_engine, [collection, engine_choice], [nprobe, rerank], **UNQUEUED)
     return SearchTab(results, take, box)
 
 
@@ -350,18 +357,18 @@ def _picked(library: Library, event: gr.EventData) -> Query:
     return Query.open(path, path.name)
 
 
-def _search(engine: SearchEngine, query: Query, ask: Ask) -> Hits:
+def _search(engine: SearchEngine, query: Query, request: Request) -> Hits:
     # An uncropped picture goes as its file: the engine then knows it again if the collection holds it.
     source = query.path if query.box is None else query.pixels()
     try:
         return engine.search(
             source,
-            ask.k + 1,  # to know whether there are more
-            nprobe=ask.nprobe,
-            engine=ask.engine,
-            rerank=ask.rerank,
-            filter={"label": ask.labels} if ask.labels else None,
-            cutoff=ask.cutoff,
+            request.k + 1,  # to know whether there are more
+            nprobe=request.nprobe,
+            engine=request.engine,
+            rerank=request.rerank,
+            filter={"label": request.labels} if request.labels else None,
+            cutoff=request.cutoff,
         )
     except FileNotFoundError as error:
         raise gone(query.name) from error
@@ -401,15 +408,15 @@ def _part(query: Query) -> str:
     return f"{x1 - x0} × {y1 - y0} px of it"
 
 
-def _recent(visit: Visit) -> str:
+def _recent(session: Session) -> str:
     """A strip of what was searched before, newest first; nothing as long as there is only one."""
-    if len(visit.recent) < 2:
+    if len(session.recent) < 2:
         return ""
     buttons = "".join(
         f'<button type="button" data-recent="{query.token}" title="{escape(query.name)}, {_part(query)}"'
         f' aria-label="Search again: {escape(query.name)}, {_part(query)}">'
         f'<img src="{query.thumbnail()}" alt=""></button>'
-        for query in visit.recent
+        for query in session.recent
     )
     return f'<div class="ris-recent" role="group" aria-label="Recent queries"><span>Recent</span>{buttons}</div>'
 
@@ -421,27 +428,28 @@ def _hint() -> str:
     )
 
 
-def _results(answer: Answer, order: str) -> str:
-    hits = sorted(answer.hits, key=lambda hit: (hit.path.name, hit.rank)) if order == "name" else answer.hits
+def _results(result: Result, order: str) -> str:
+    request = result.request
+    hits = sorted(result.hits, key=lambda hit: (hit.path.name, hit.rank)) if order == "name" else result.hits
     more = (
-        f'<button type="button" class="ris-more">Show {min(answer.ask.page, MAX_SHOWN - answer.ask.k)} more</button>'
-        if answer.more
+        f'<button type="button" class="ris-more">Show {min(request.page, MAX_SHOWN - request.k)} more</button>'
+        if result.more
         else ""
     )
-    return render_tiles(answer.engine, result_tiles(hits), kind="results") + more
+    return render_tiles(result.engine, result_tiles(hits), kind="results") + more
 
 
-def _status(answer: Answer) -> str:
-    engine, hits, ask = answer.engine, answer.hits, answer.ask
+def _status(result: Result) -> str:
+    engine, hits, request = result.engine, result.hits, result.request
     of = f"{len(engine.store.ids):,} pictures in {escape(engine.name)}"
     found = f"<b>{len(hits)} nearest</b> of {of}" if hits else f"<b>Nothing found</b> in {of}"
-    if not hits and (ask.labels or ask.cutoff is not None):
+    if not hits and (request.labels or request.cutoff is not None):
         found += ": fewer labels or a lower limit would show more"
-    how = ENGINE_NAMES[ask.engine]
-    if ask.nprobe is not None:
-        how += f", {ask.nprobe} of {engine.nlist} lists visited"
+    how = ENGINE_NAMES[request.engine]
+    if request.nprobe is not None:
+        how += f", {request.nprobe} of {engine.nlist} lists visited"
     times = [f"encode {_ms(hits.encode_ms)}", f"search {_ms(hits.search_ms)}"]
-    if ask.rerank:
+    if request.rerank:
         times.append(f"re-rank {_ms(hits.rerank_ms)}")
     itself = "" if hits.own_id is None else " · the picture itself is one of them and left out"
     return (
@@ -474,7 +482,7 @@ def _nprobe_options(engine: SearchEngine | None) -> dict[str, Any]:
         "minimum": 1,
         "maximum": max(nlist or 0, 2),  # Gradio wants more than the minimum, even of a slider nobody sees
         "value": min(engine.nprobe, nlist or 1) if engine else 1,
-        "label": f"Lists to visit, of {nlist} (nprobe)",
+        "label": f"Lists to session, of {nlist} (nprobe)",
         "info": "More find more, and take longer",
         "visible": engine is not None and (nlist or 1) > 1 and engine.engines[0] != "exact",
     }

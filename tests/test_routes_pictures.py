@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from gradio_app.thumbs import THUMB_SIDE, VIEW_SIDE, picture_routes, picture_url
+from gradio_app.routes.pictures import THUMB_SIDE, VIEW_SIDE, picture_routes, picture_url
 
 NAMES = ["a.jpg", 'quo"te;.png', "späť 猫.png", "turned.jpg", "broken.jpg", "small.png"]
 

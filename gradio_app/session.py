@@ -14,7 +14,7 @@ from PIL import Image
 from features.images import ImageError, decode_image
 from gradio_app.crop import Box, parse_box
 from gradio_app.page import sorry
-from gradio_app.thumbs import to_jpeg
+from gradio_app.routes.pictures import to_jpeg
 from search.engine import Hits, SearchEngine
 
 PREVIEW_SIDE = 800  # pixels; what the browser shows of the query, while the search reads the picture itself
@@ -63,7 +63,7 @@ class Query:
 
 
 @dataclass(frozen=True)
-class Ask:
+class Request:
     """How something is searched.
 
     Attributes
@@ -92,18 +92,18 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Result:
     """A search that was made; `more` says whether there are further results."""
 
     engine: SearchEngine
     query: Query
-    ask: Ask
+    request: Request
     hits: Hits
     more: bool
 
 
 @dataclass
-class Visit:
+class Session:
     """One visitor's session.
 
     Handlers change it in place instead of returning a new one: of two that run at the same time, the one to finish
@@ -115,7 +115,7 @@ class Visit:
         The picture to search.
     last : Query or None
         What "Last searched" shows.
-    answer : Answer or None
+    result : Result or None
         What the results on the page are.
     recent : tuple of Query
         What was searched, newest first, each picture and box once.
@@ -127,7 +127,7 @@ class Visit:
 
     query: Query | None = None
     last: Query | None = None
-    answer: Answer | None = None
+    result: Result | None = None
     recent: tuple[Query, ...] = ()
     turn: int = 0
     upload: str = ""
@@ -147,12 +147,12 @@ class Visit:
         self.turn += 1
         return self.turn
 
-    def keep(self, answer: Answer, turn: int) -> bool:
+    def keep(self, result: Result, turn: int) -> bool:
         """Take the answer to question `turn`, unless there is a newer question; whether it was taken."""
         if turn != self.turn:
             return False
-        self.answer = answer
-        self.last = query = answer.query
+        self.result = result
+        self.last = query = result.query
         same = (query.path, query.box)
         self.recent = (query, *(other for other in self.recent if (other.path, other.box) != same))[:RECENT]
         return True

@@ -7,7 +7,6 @@ ever comes from outside. Under ``--auth`` every route asks who is calling, as Gr
 from __future__ import annotations
 
 import hashlib
-import inspect
 import io
 import json
 from collections.abc import Mapping
@@ -15,12 +14,13 @@ from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, HTTPException, Request, Response
+from fastapi import APIRouter, Depends, HTTPException, Response
 from fastapi.responses import FileResponse
 from PIL import Image
 from starlette.routing import BaseRoute
 
 from features.images import ImageError, decode_image
+from gradio_app.routes.access import require_login
 from search.engine import SearchEngine
 
 THUMB_SIDE = 256  # pixels, the longer side
@@ -77,21 +77,6 @@ def picture_routes(engines: Mapping[str, SearchEngine]) -> list[BaseRoute]:
         return FileResponse(path, filename=path.name, content_disposition_type="attachment", headers=KEEP)
 
     return list(router.routes)
-
-
-async def require_login(request: Request) -> None:
-    """Let through who Gradio would let through: anyone without ``--auth``, else only who has logged in."""
-    app = request.app
-    if app.auth is None and app.auth_dependency is None:
-        return
-    if app.auth_dependency is not None:
-        user = app.auth_dependency(request)
-        user = await user if inspect.isawaitable(user) else user
-    else:
-        cookies = (f"access-token-{app.cookie_id}", f"access-token-unsecure-{app.cookie_id}")
-        user = next((app.tokens[t] for c in cookies if (t := request.cookies.get(c)) in app.tokens), None)
-    if user is None:
-        raise HTTPException(401, "Please log in.")
 
 
 def shrink(path: Path, side: int) -> bytes:

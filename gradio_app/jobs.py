@@ -32,7 +32,7 @@ MAX_NAME = 80  # characters; what is left of 255 bytes for suffixes, whatever th
 DAY = 24 * 60 * 60
 
 
-class WorkshopError(ValueError):
+class JobError(ValueError):
     """What was asked for cannot be done; the message is a sentence for the person who asked."""
 
 
@@ -69,7 +69,7 @@ class Job:
     seconds: float = 0.0
 
 
-class Workshop:
+class CollectionJobs:
     """Makes and deletes the collections of one folder, one at a time. Safe to use from many threads.
 
     Parameters
@@ -99,13 +99,13 @@ class Workshop:
 
         Raises
         ------
-        WorkshopError
+        JobError
             The name is taken or none, the folder is not there, or something else is being made.
         """
         name = self._new_name(name)
         source = Path(pictures).expanduser()
         if not packed and not source.is_dir():
-            raise WorkshopError(f"There is no folder {pictures} on the server.")
+            raise JobError(f"There is no folder {pictures} on the server.")
         source = source.resolve()
         place = self.folder / f".making-{os.getpid()}-{secrets.token_hex(4)}"
         order = {
@@ -124,7 +124,7 @@ class Workshop:
 
         Raises
         ------
-        WorkshopError
+        JobError
             There is no such collection here, or something else is under way.
         """
         with self._lock:
@@ -151,13 +151,13 @@ class Workshop:
 
         Raises
         ------
-        WorkshopError
+        JobError
             There is no such collection here, or it is being worked on.
         """
         with self._lock:
             place = self._place_of(name)
             if self.job is not None and self.job.state == "running" and self.job.collection == name:
-                raise WorkshopError(f"{name} is being worked on. Cancel that first.")
+                raise JobError(f"{name} is being worked on. Cancel that first.")
             self.library.drop(name)
             if place.is_symlink():
                 place.unlink()
@@ -178,38 +178,38 @@ class Workshop:
         return token, self.folder / f".upload-{token}.zip"
 
     def uploaded(self, token: str) -> Path:
-        """The zip file that was sent. Raises WorkshopError if there is none."""
+        """The zip file that was sent. Raises JobError if there is none."""
         path = self.folder / f".upload-{token}.zip"
         if not (re.fullmatch("[0-9a-f]{32}", token) and path.is_file()):
-            raise WorkshopError("The zip file is no longer on the server. Choose it again.")
+            raise JobError("The zip file is no longer on the server. Choose it again.")
         return path
 
     def manages(self, name: str) -> bool:
-        """Whether a collection of the library is one of the workshop's folder."""
+        """Whether a collection of the library is one of the jobs's folder."""
         engine = self.library.get(name)
         return engine is not None and (self.folder / name).resolve() == Path(engine.folder).resolve()
 
     def _place_of(self, name: str) -> Path:
         if not self.manages(name):
-            raise WorkshopError(f"There is no collection {name} that could be changed here.")
+            raise JobError(f"There is no collection {name} that could be changed here.")
         return self.folder / name
 
     def _new_name(self, name: str) -> str:
         if not name.strip():
-            raise WorkshopError("Give the collection a name first.")
+            raise JobError("Give the collection a name first.")
         try:
             safe = collection_name(name)
         except ValueError as error:
-            raise WorkshopError(f"{name} has no letter or digit in it: choose another name.") from error
+            raise JobError(f"{name} has no letter or digit in it: choose another name.") from error
         if len(safe) > MAX_NAME:
-            raise WorkshopError(f"The name is longer than {MAX_NAME} characters.")
+            raise JobError(f"The name is longer than {MAX_NAME} characters.")
         if safe in self.library or (self.folder / safe).exists():
-            raise WorkshopError(f"There is a collection {safe} already: choose another name, or delete it first.")
+            raise JobError(f"There is a collection {safe} already: choose another name, or delete it first.")
         return safe
 
     def _check_idle(self) -> None:
         if self.job is not None and self.job.state == "running":
-            raise WorkshopError(f"{self.job.title} is under way. Wait for its end, or cancel it.")
+            raise JobError(f"{self.job.title} is under way. Wait for its end, or cancel it.")
 
     def _start(self, job: Job, order: dict[str, Any], waste: list[Path]) -> Job:
         command = [sys.executable, str(Path(__file__).with_name("build.py"))]

@@ -4,9 +4,10 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from gradio_app.jobs import CollectionJobs
 from gradio_app.library import Library
-from gradio_app.uploads import is_trusted, library_routes
-from gradio_app.workshop import Workshop
+from gradio_app.routes.access import is_trusted
+from gradio_app.routes.uploads import library_routes
 
 
 @pytest.mark.parametrize(
@@ -34,22 +35,22 @@ def test_who_is_trusted(headers, logged_in, trusted):
 
 @pytest.fixture
 def client(tmp_path):
-    workshop = Workshop(tmp_path, Library())
-    app = FastAPI(routes=library_routes(workshop.library, workshop))
+    jobs = CollectionJobs(tmp_path, Library())
+    app = FastAPI(routes=library_routes(jobs.library, jobs))
     app.auth = app.auth_dependency = None
-    return TestClient(app, base_url="http://127.0.0.1:9"), workshop
+    return TestClient(app, base_url="http://127.0.0.1:9"), jobs
 
 
 def test_a_file_is_kept_under_its_token(client):
-    client, workshop = client
+    client, jobs = client
     reply = client.put("/collections/upload", content=b"content")
     assert reply.status_code == 200
-    assert workshop.uploaded(reply.text).read_bytes() == b"content"
+    assert jobs.uploaded(reply.text).read_bytes() == b"content"
 
 
 def test_what_is_too_large_is_refused_and_not_kept(client, monkeypatch, tmp_path):
     client, _ = client
-    monkeypatch.setattr("gradio_app.uploads.MAX_UPLOAD", 10**6)
+    monkeypatch.setattr("gradio_app.routes.uploads.MAX_UPLOAD", 10**6)
     assert client.put("/collections/upload", content=bytes(10**6 + 1)).status_code == 413
     chunks = (bytes(10**5) for _ in range(11))  # sent without saying how much it is
     assert client.put("/collections/upload", content=chunks).status_code == 413
@@ -64,7 +65,7 @@ def test_strangers_send_nothing(client, tmp_path):
 
 
 def test_version_follows_the_library(client):
-    client, workshop = client
+    client, jobs = client
     before = client.get("/collections/version").text
-    workshop.library.drop("nothing")
+    jobs.library.drop("nothing")
     assert client.get("/collections/version").text != before

@@ -11,8 +11,8 @@ import numpy as np
 from features.encoders import EncoderError
 from features.images import ImageError
 from gradio_app.crop import READ_BOX
-from gradio_app.page import QUIET, sorry
-from gradio_app.visit import Answer, Query
+from gradio_app.page import UNQUEUED, sorry
+from gradio_app.session import Query, Result
 from search.engine import EngineError, SearchEngine
 from search.explain import Settings
 
@@ -20,12 +20,12 @@ NO_PICTURE = "Choose a picture on the Search tab first, then come back."
 # Sent with every event whose last input is `SearchTab.box`.
 SEND_BOX = f"(...values) => [...values.slice(0, -1), {READ_BOX}]"
 
-# How a listener that takes a moment is bound; see `page.QUIET`. These may wait for one another.
-BUSY: dict[str, Any] = {**QUIET, "show_progress": "minimal", "queue": True, "postprocess": True}
+# How a listener that takes a moment is bound; see `page.UNQUEUED`. These may wait for one another.
+QUEUED: dict[str, Any] = {**UNQUEUED, "show_progress": "minimal", "queue": True, "postprocess": True}
 
 
 @dataclass(frozen=True)
-class Question:
+class ExplainRequest:
     """A search to explain, and the picture in question: the best result, if it is None."""
 
     engine: SearchEngine
@@ -35,25 +35,25 @@ class Question:
 
 
 @dataclass
-class Desk:
-    """What a visitor looks at in the tabs beside search. As `visit.Visit`, it is changed in place.
+class ExplainState:
+    """What a visitor looks at in the tabs beside search. As `session.Session`, it is changed in place.
 
     Attributes
     ----------
     compared : (SearchEngine, Query) or None
         What the Compare tab shows.
-    asked : Question or None
+    asked : ExplainRequest or None
         What the Explain tab is to show when it is opened.
-    shown : Question or None
+    shown : ExplainRequest or None
         What it shows.
-    answer : Answer or None
+    result : Result or None
         The search whose explanation was shown when the tab was last opened.
     """
 
     compared: tuple[SearchEngine, Query] | None = None
-    asked: Question | None = None
-    shown: Question | None = None
-    answer: Answer | None = None
+    asked: ExplainRequest | None = None
+    shown: ExplainRequest | None = None
+    result: Result | None = None
 
 
 def encode(engine: SearchEngine, query: Query) -> tuple[np.ndarray, int | None]:
