@@ -27,12 +27,23 @@ INSTALL_HEIC = "pip install pillow-heif"
 
 
 class ImageError(ValueError):
-    """An image cannot be decoded. ``name`` says which one and ``reason`` why."""
+    """An image cannot be opened or decoded.
 
-    def __init__(self, name: str, reason: str) -> None:
+    Attributes
+    ----------
+    name : str
+        Which one.
+    reason : str
+        Why.
+    errno : int, optional
+        Of the operating system, where it was what refused; such a file may be readable another time.
+    """
+
+    def __init__(self, name: str, reason: str, errno: int | None = None) -> None:
         super().__init__(f"{name}: {reason}")
         self.name = name
         self.reason = reason
+        self.errno = errno
 
 
 @cache
@@ -112,7 +123,7 @@ def decode_with_size(
         try:
             data = Path(source).read_bytes()
         except OSError as error:
-            raise ImageError(name, error.strerror or str(error)) from error
+            raise ImageError(name, error.strerror or str(error), error.errno) from error
         except ValueError as error:  # a NUL character in the path
             raise ImageError(repr(name), str(error)) from error
     if not data:
