@@ -12,8 +12,10 @@ import asyncio
 import ipaddress
 import re
 import socket
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
+from typing import Any
 
 import httpx
 
@@ -22,6 +24,8 @@ from features.images import ImageError, decode_image
 MAX_BYTES = 20 * 2**20
 MAX_SECONDS = 15.0  # for everything together: a server that sends one byte a second gets no longer
 MAX_REDIRECTS = 5
+MAX_LOOKUP_SECONDS = 5.0  # for a name; what a server's resolver takes for those that answer is far less
+MAX_LOOKUPS = 64  # names looked up at a time
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -33,8 +37,13 @@ _NOT_PUBLIC_IPV6 = tuple(map(ipaddress.IPv6Network, ("2001::/23", "2001:db8::/32
 # Beyond what every Python's `is_global` knows: protocol assignments (RFC 6890), the 6to4 relays' block (RFC 7526).
 _NOT_PUBLIC_IPV4 = tuple(map(ipaddress.IPv4Network, ("192.0.0.0/24", "192.88.99.0/24")))
 
-# Looking a name up cannot be interrupted. In threads of its own it cannot hold up anything else either.
-_resolvers = ThreadPoolExecutor(max_workers=8, thread_name_prefix="resolve")
+# Looking a name up cannot be interrupted, so each has a thread of its own: one that hangs holds up no other, nor the end
+# of the program. Who asks for a name that is being looked up waits for that same look-up.
+_lookups: dict[tuple[str, int], Future[list[Any]]] = {}
+_lookups_lock = threading.Lock()
+
+
+_SENSELESS_REDIRECT = "The server redirects to an address that makes no sense."
 
 
 class RemoteImageError(ValueError):
@@ -102,8 +111,8 @@ async def _fetch(url: str, max_bytes: int, max_seconds: float, is_allowed: Calla
                     return content
                 try:
                     joined = str(target.join(redirect))
-                except httpx.InvalidURL as error:
-                    raise RemoteImageError("The server redirects to an address that makes no sense.") from error
+                except (httpx.InvalidURL, UnicodeError) as error:
+                    raise RemoteImageError(_SENSELESS_REDIRECT) from error
                 target = _parse(joined)
     raise RemoteImageError(f"The address redirects more than {MAX_REDIRECTS} times.")
 
@@ -112,11 +121,12 @@ def _parse(url: str) -> httpx.URL:
     malformed = "This is not a web address; one looks like https://example.org/picture.jpg."
     try:
         parsed = httpx.URL(url)
+        host = parsed.host  # decodes an international name, which may be malformed
     except (httpx.InvalidURL, ValueError) as error:
         raise RemoteImageError(malformed) from error
     if parsed.scheme not in ("http", "https"):
         raise RemoteImageError("Only addresses that begin with http:// or https:// can be opened.")
-    if not parsed.host:
+    if not host:
         raise RemoteImageError("The address names no server; one looks like https://example.org/picture.jpg.")
     if parsed.userinfo:
         raise RemoteImageError("Addresses with a user name or password in them are not opened.")
@@ -129,9 +139,12 @@ def _parse(url: str) -> httpx.URL:
 async def _resolve(url: httpx.URL, is_allowed: Callable[[Address], bool]) -> Address:
     """The one IP address that will be contacted."""
     port = url.port or (443 if url.scheme == "https" else 80)
-    lookup = _resolvers.submit(socket.getaddrinfo, url.raw_host.decode("ascii"), port, type=socket.SOCK_STREAM)
+    lookup = _look_up(url.raw_host.decode("ascii"), port)
     try:
-        found = await asyncio.wrap_future(lookup)
+        async with asyncio.timeout(MAX_LOOKUP_SECONDS):
+            found = await asyncio.wrap_future(lookup)
+    except TimeoutError as error:
+        raise RemoteImageError(f"Nobody says in time where the server {url.host} is.") from error
     except (OSError, UnicodeError) as error:  # UnicodeError: a label longer than a name may have
         raise RemoteImageError(f"The server {url.host} cannot be found.") from error
     # An address scope ("fe80::1%eth0") only exists for link-local addresses, which are refused anyway.
@@ -140,6 +153,37 @@ async def _resolve(url: httpx.URL, is_allowed: Callable[[Address], bool]) -> Add
     if not allowed:
         raise RemoteImageError(f"{url.host} is not on the public internet, so it is not opened.")
     return allowed[0]
+
+
+def _look_up(host: str, port: int) -> Future[list[Any]]:
+    """Begin to look a name up, or join who is doing so.
+
+    Raises
+    ------
+    RemoteImageError
+        Too many look-ups are under way.
+    """
+    with _lookups_lock:
+        if (under_way := _lookups.get((host, port))) is not None:
+            return under_way
+        if len(_lookups) >= MAX_LOOKUPS:
+            raise RemoteImageError("Too many names are being looked up just now. Try again in a minute.")
+        lookup = _lookups[host, port] = Future()
+        lookup.set_running_or_notify_cancel()  # who gives up waiting cancels it for nobody else
+
+    def run() -> None:
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            lookup.set_exception(error)
+        else:
+            lookup.set_result(found)
+        finally:
+            with _lookups_lock:
+                del _lookups[host, port]
+
+    threading.Thread(target=run, name=f"look up {host}", daemon=True).start()
+    return lookup
 
 
 async def _get(
@@ -166,6 +210,8 @@ async def _get(
         response = await client.send(request, stream=True)
         try:
             if response.is_redirect:
+                if "location" not in response.headers:
+                    raise RemoteImageError(f"The server {url.host} redirects, but does not say where to.")
                 return response.headers["location"], b""
             if response.status_code != 200:
                 raise RemoteImageError(f"The server {url.host} answers with status {response.status_code}.")
@@ -186,3 +232,5 @@ async def _get(
         raise TimeoutError from error
     except httpx.HTTPError as error:
         raise RemoteImageError(f"The server {url.host} cannot be reached, or broke off.") from error
+    except (httpx.InvalidURL, UnicodeError) as error:  # httpx looks at the address of a redirect, if only to offer it
+        raise RemoteImageError(_SENSELESS_REDIRECT) from error

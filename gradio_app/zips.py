@@ -1,15 +1,16 @@
 """Pictures out of a zip file that may have been made to do harm.
 
 Nothing is written outside the folder given, whatever the names in the zip are; no links are made; and what it unpacks
-to is counted while it is written, so that a small file cannot fill the disk.
+to is counted while it is written, and held against what is free on the disk, so that a small file cannot fill it.
 """
 
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import stat
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
@@ -18,6 +19,7 @@ from features.images import extensions
 MAX_BYTES = 20 * 2**30  # unpacked, all files together
 MAX_FILE_BYTES = 2**29  # as features.extract reads
 MAX_FILES = 500_000
+KEEP_FREE = 2**30  # bytes of the disk that are left to others
 _CHUNK = 2**20
 
 
@@ -55,11 +57,11 @@ def unpack(
     ------
     ZipError
         A name leads out of the folder, an entry is a link or no plain file, the zip is encrypted or damaged, unpacks
-        to more than the limits, or holds no picture.
+        to more than the limits or than there is room for, or holds no picture.
     """
     try:
         with zipfile.ZipFile(source) as archive:
-            entries = [(_place(info), info) for info in archive.infolist() if not info.is_dir()]
+            entries = [(_place(info), info) for info in archive.infolist() if not _is_folder(info)]
             shown = [(place, info) for place, info in entries if not any(part.startswith(".") for part in place.parts)]
             shown = [(place, info) for place, info in shown if place.parts[0] != "__MACOSX"]
             known = extensions()
@@ -68,6 +70,7 @@ def unpack(
             top = {place.parts[0] for place, _ in pictures} if all(len(p.parts) > 1 for p, _ in pictures) else set()
             strip = 1 if len(top) == 1 else 0
             total = sum(info.file_size for _, info in pictures)
+            _check_room(total, folder)
             folder.mkdir(parents=True)
             done = 0
             for place, info in pictures:
@@ -83,25 +86,57 @@ def unpack(
                 done += size
                 progress(done, total)
             return len(shown) - len(pictures)
+    except ZipError:
+        raise
     except FileExistsError as error:
         raise ZipError(f"The zip file holds two files called {os.path.basename(error.filename)!r}.") from error  # noqa: PTH119
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, UnicodeDecodeError) as error:
-        # RuntimeError: encrypted; NotImplementedError: packed by a method that Python does not know.
-        raise ZipError(f"The zip file cannot be read: {error}.") from error
     except OSError as error:
         raise ZipError(f"The zip file cannot be unpacked: {error.strerror or error}.") from error
+    except MemoryError as error:
+        raise ZipError("The zip file cannot be unpacked: there is not enough memory.") from error
+    except Exception as error:
+        # zipfile and the decompressors meet hostile bytes here and raise whatever the broken field led to: BadZipFile,
+        # zlib.error, LZMAError, EOFError, RuntimeError (encrypted), NotImplementedError (packed by an unknown method),
+        # UnicodeDecodeError, struct.error, ... Every one of them means that the file is damaged.
+        raise ZipError(f"The zip file cannot be read: {error or type(error).__name__}.") from error
+
+
+def _is_folder(info: zipfile.ZipInfo) -> bool:
+    return info.filename.endswith(("/", "\\"))
 
 
 def _place(info: zipfile.ZipInfo) -> PurePosixPath:
     """Where a file of the zip belongs, below the folder."""
-    name = info.filename  # zipfile has replaced "\\" on Windows only, and cut the name at NUL
+    # Old packers of Windows separate folders by backslashes. zipfile has cut the name at NUL.
+    name = info.filename.replace("\\", "/")
     place = PurePosixPath(name)
-    if place.is_absolute() or ".." in place.parts or "\\" in name or ":" in place.parts[:1] or not place.parts:
-        raise ZipError(f"The zip file names a place outside its folder: {name!r}.")
+    if not place.parts:
+        raise ZipError("The zip file holds a file without a name.")
+    if place.is_absolute() or ".." in place.parts or not _is_plain(place):
+        raise ZipError(f"The zip file names a place outside its folder: {info.filename!r}.")
     kind = stat.S_IFMT(info.external_attr >> 16)
     if kind not in (0, stat.S_IFREG):
-        raise ZipError(f"The zip file holds a link or a device: {name!r}.")
+        raise ZipError(f"The zip file holds a link or a device: {info.filename!r}.")
     return place
+
+
+def _is_plain(place: PurePosixPath) -> bool:
+    """Whether no part of a name means something else than itself: a drive, or on Windows a stream or a device."""
+    if re.match("[A-Za-z]:", place.parts[0]):
+        return False
+    if os.name != "nt":
+        return True
+    devices = r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?"
+    return not any(":" in part or re.fullmatch(devices, part, re.IGNORECASE) for part in place.parts)
+
+
+def _check_room(total: int, folder: Path) -> None:
+    above = next(parent for parent in folder.absolute().parents if parent.is_dir())
+    room = shutil.disk_usage(above).free - KEEP_FREE
+    if total > room:
+        raise ZipError(
+            f"The pictures unpack to {total:,} bytes, and there is room for {max(room, 0):,}: free some on the disk first."
+        )
 
 
 def _check(

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import pytest
 from PIL import Image
 
+from gradio_app import remote_image
 from gradio_app.remote_image import RemoteImageError, fetch_image, is_public
 
 LOOPBACK = ipaddress.ip_address("127.0.0.1")
@@ -170,6 +171,12 @@ def test_this_machine_is_never_asked(url):
         ("http://example.org:99999999/", "not a web address"),
         ("http://example.org/\x00", "not a web address"),
         ("http://" + "a" * 300 + ".org/", "cannot be found|not a web address"),
+        ("http://xn--a/", "not a web address"),
+        ("http://xn--/a.jpg", "not a web address"),
+        ("https://xn--a.example.org/", "not a web address"),
+        ("http://[::1", "not a web address"),
+        ("http://\ud800.org/", "not a web address"),
+        ("xn--a", "http:// or https://"),
     ],
 )
 def test_address_that_makes_no_sense(url, says):
@@ -296,6 +303,12 @@ def test_relative_redirect_is_followed():
         ("file:///etc/passwd", "http:// or https://"),
         ("http://u:p@127.0.0.1/", "user name or password"),
         ("http://[bad/", "not a web address"),
+        ("javascript:alert(1)", "makes no sense"),
+        ("data:image/png,x", "makes no sense"),
+        ("mailto:someone@example.org", "makes no sense"),
+        ("http://xn--a/", "makes no sense|not a web address"),
+        ("//xn--a/x.png", "makes no sense|not a web address"),
+        ("http://example.org:port/", "makes no sense|broke off"),
     ],
 )
 def test_redirect_is_checked_like_the_first_address(location, says):
@@ -303,6 +316,12 @@ def test_redirect_is_checked_like_the_first_address(location, says):
         server(answer(b"", f"Location: {location}", status="302 Found")) as (address, _),
         pytest.raises(RemoteImageError, match=says),
     ):
+        fetch(address)
+
+
+@pytest.mark.parametrize("status", ["300 Choose", "301 Moved", "302 Found", "303 See", "304 Same", "307 Go", "308 Go"])
+def test_redirect_to_nowhere_is_told_in_a_sentence(status):
+    with server(answer(b"", status=status)) as (address, _), pytest.raises(RemoteImageError, match="not say where to"):
         fetch(address)
 
 
@@ -365,6 +384,45 @@ def test_slow_name_server_gets_no_longer_either(monkeypatch):
         fetch_image("http://slow.example/", max_seconds=0.3)
     assert time.monotonic() - started < 2
     release.set()
+
+
+@pytest.fixture
+def hanging(monkeypatch):
+    """Names that begin with "slow" are looked up until the test is over; others are this machine."""
+    release, real = threading.Event(), socket.getaddrinfo
+
+    def look_up(host, *args, **kwargs):
+        if host.startswith("slow"):
+            release.wait(60)
+            raise socket.gaierror(socket.EAI_AGAIN, "timed out")
+        return real("127.0.0.1", *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    yield
+    release.set()
+    while remote_image._lookups:
+        time.sleep(0.01)
+
+
+def test_a_name_that_is_not_found_in_time_is_told_in_a_sentence(monkeypatch, hanging):
+    monkeypatch.setattr(remote_image, "MAX_LOOKUP_SECONDS", 0.1)
+    with pytest.raises(RemoteImageError, match=r"Nobody says in time where the server slow\.example is"):
+        fetch("http://slow.example/")
+
+
+def test_names_that_hang_hold_up_no_other_and_are_bounded_in_number(monkeypatch, hanging):
+    monkeypatch.setattr(remote_image, "MAX_LOOKUP_SECONDS", 0.01)
+    for number in [*range(remote_image.MAX_LOOKUPS - 1), 0]:  # the one that is asked for twice is looked up once
+        with pytest.raises(RemoteImageError, match="Nobody says in time"):
+            fetch(f"http://slow{number}.example/")
+    monkeypatch.setattr(remote_image, "MAX_LOOKUP_SECONDS", 60)
+    with server(answer(picture())) as (address, _):
+        assert fetch(address.replace("127.0.0.1", "quick.example")) == picture()
+        monkeypatch.setattr(remote_image, "MAX_LOOKUP_SECONDS", 0.01)
+        with pytest.raises(RemoteImageError, match="Nobody says in time"):
+            fetch("http://slow.example/")
+        with pytest.raises(RemoteImageError, match="Too many names"):
+            fetch("http://slow-too.example/")
 
 
 def test_compressed_content_is_refused():

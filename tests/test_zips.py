@@ -1,8 +1,10 @@
 """Zip files that do what they should, and zip files that were made to do harm."""
 
 import io
+import shutil
 import stat
 import zipfile
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -54,7 +56,9 @@ def test_a_folder_around_everything_is_no_label(pack, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["../evil.png", "/etc/evil.png", "a/../../evil.png", "a\\..\\..\\evil.png", "C:\\evil.png", "..\\evil.png"]
+    "name",
+    ["../evil.png", "/etc/evil.png", "a/../../evil.png", "a\\..\\..\\evil.png", "C:\\evil.png", "..\\evil.png"]
+    + ["C:evil.png", "c:/evil.png", "\\evil.png", "\\\\server\\share\\evil.png"],
 )
 def test_a_name_that_leads_out_is_refused(pack, tmp_path, name):
     with pytest.raises(ZipError, match="outside its folder"):
@@ -123,3 +127,63 @@ def test_damage_encryption_and_doubles_are_refused(pack, tmp_path):
 def test_a_zip_without_pictures_is_refused(pack, tmp_path):
     with pytest.raises(ZipError, match="holds no picture"):
         unpack(pack(("a.txt", "x"), (".b.png", "x")), tmp_path / "out")
+
+
+def test_backslashes_of_old_packers_separate_folders(pack, tmp_path):
+    unpack(pack(("Photos\\cats\\1.png", picture()), ("Photos\\", b""), ("Photos\\2.png", picture())), tmp_path / "out")
+    assert files(tmp_path / "out") == ["2.png", "cats/1.png"]
+
+
+def test_a_colon_in_a_name_is_no_drive(pack, tmp_path):
+    unpack(pack(("12:30 at noon.png", picture())), tmp_path / "out")
+    assert files(tmp_path / "out") == ["12:30 at noon.png"]
+
+
+@pytest.mark.parametrize("name", ["", "\0.png", "\0", ".", "./", "//", "\\"])
+def test_a_file_without_a_name_is_refused_in_words(tmp_path, name):
+    """zipfile writes no such name, so one of the same length is put into the bytes afterwards."""
+    path, stand_in = tmp_path / "a.zip", "ABCDEF"[: max(len(name), 1)]
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("good.png", picture())
+        archive.writestr(stand_in, b"")
+    content = path.read_bytes()
+    if name:
+        second = content.rindex(b"PK\x03\x04")
+        path.write_bytes(content[:second] + content[second:].replace(stand_in.encode(), name.encode()))
+    else:  # a name of no length, in the directory
+        at = content.rindex(b"PK\x01\x02")
+        end = content.index(b"PK\x05\x06")
+        entry = content[at:end]
+        entry = entry[:28] + b"\0\0" + entry[30:46] + entry[47:]
+        tail = bytearray(content[end:])
+        tail[12:16] = (int.from_bytes(tail[12:16], "little") - 1).to_bytes(4, "little")
+        path.write_bytes(content[:at] + entry + tail)
+    if name.endswith(("/", "\\")):  # a folder, which is made for what is in it
+        assert unpack(path, tmp_path / "out") == 0
+        assert files(tmp_path / "out") == ["good.png"]
+    else:
+        with pytest.raises(ZipError, match="a file without a name"):
+            unpack(path, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damage_anywhere_is_told_in_a_sentence(pack, tmp_path, method):
+    content = pack(("cats/1.png", picture() * 20), compression=method).read_bytes()
+    told = 0
+    for at in range(len(content)):
+        path = tmp_path / "damaged.zip"
+        path.write_bytes(content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1 :])
+        try:
+            unpack(path, tmp_path / str(at) / "out")
+        except ZipError as error:
+            told += 1
+            assert str(error).startswith(("The zip file", "The pictures", "'"))
+    assert told > len(content) / 2  # every second of these bytes at least is of use
+
+
+def test_what_finds_no_room_is_refused_before_anything_is_written(pack, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2**30 + 10))
+    with pytest.raises(ZipError, match="there is room for 10: free some"):
+        unpack(pack(("1.png", picture())), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
