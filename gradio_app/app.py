@@ -44,7 +44,8 @@ from gradio_app.tabs.evaluate import evaluate_tab
 from gradio_app.tabs.explain import explain_tab
 from gradio_app.tabs.manage import manage_tab
 from gradio_app.tabs.search import search_tab
-from search.engine import EngineError, SearchEngine
+from search.engine import SearchEngine
+from search.errors import EngineError
 
 logger = logging.getLogger(__name__)
 

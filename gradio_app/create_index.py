@@ -34,7 +34,8 @@ from ivfpq.distances import normalised, pair_distances_at
 from ivfpq.faiss_compat import FaissIndex
 from ivfpq.metrics import tie_recall_at_k
 from ivfpq.results import worst
-from search.engine import DEFAULT_NPROBE, INDEX_FILES, EngineError, add_rows, read_index
+from search.engine import DEFAULT_NPROBE, INDEX_FILES, add_rows, read_index
+from search.errors import EngineError
 
 logger = logging.getLogger("create_index")
 

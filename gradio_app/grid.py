@@ -10,7 +10,8 @@ import gradio as gr
 
 from gradio_app.page import STATIC
 from gradio_app.routes.pictures import picture_url
-from search.engine import Hit, SearchEngine
+from search.engine import SearchEngine
+from search.hits import Hit
 
 _SCRIPT = "".join((STATIC / name).read_text(encoding="utf-8") for name in ("ask.js", "grid.js"))
 

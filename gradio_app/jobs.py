@@ -24,7 +24,8 @@ from typing import Any
 from features.collection.store import StoreError
 from gradio_app.create_index import collection_name
 from gradio_app.library import Library
-from search.engine import EngineError, SearchEngine
+from search.engine import SearchEngine
+from search.errors import EngineError
 
 logger = logging.getLogger(__name__)
 

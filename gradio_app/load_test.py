@@ -34,7 +34,8 @@ if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from features.images import decode_image
-from search.engine import Hit, SearchEngine
+from search.engine import SearchEngine
+from search.hits import Hit
 
 K = 20
 NPROBE = 8

@@ -15,7 +15,8 @@ from features.images import ImageError, decode_image
 from gradio_app.crop import Box, parse_box
 from gradio_app.page import sorry
 from gradio_app.routes.pictures import to_jpeg
-from search.engine import Hits, SearchEngine
+from search.engine import SearchEngine
+from search.hits import Answer
 
 PREVIEW_SIDE = 800  # pixels; what the browser shows of the query, while the search reads the picture itself
 THUMB_SIDE = 128
@@ -98,7 +99,7 @@ class Result:
     engine: SearchEngine
     query: Query
     request: Request
-    hits: Hits
+    hits: Answer
     more: bool
 
 

@@ -7,8 +7,8 @@ import operator
 import os
 import threading
 import time
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,17 +22,19 @@ from features.images import ImageError, decode_image
 from ivfpq import IndexFlat, SearchResult, load
 from ivfpq.checks import IndexFileError, Metric
 from ivfpq.faiss_compat import FaissIndex
+from search.errors import EngineError
+from search.hits import Answer, Hit
+from search.options import SearchOptions
 
-Query = str | os.PathLike[str] | bytes | NDArray[np.uint8]
+Picture = str | os.PathLike[str] | bytes | NDArray[np.uint8]
+"""A query picture: an image file, its content, or decoded RGB pixels, uint8 (H, W, 3)."""
+
+LabelFilter = Mapping[str, str | Collection[str]]
 
 INDEX_FILES = {"ivfpq": "ivfpq.index", "faiss": "faiss.index"}
 DEFAULT_NPROBE = 8
 RERANK_FACTOR = 10  # candidates ranked again for each result wanted
 ADD_BLOCK = 16_384  # vectors handed to an index at once: 128 MiB of float32 at 2048-d
-
-
-class EngineError(ValueError):
-    """A collection that cannot be searched, or a query that makes no sense; the message says which and why."""
 
 
 class SearchableIndex(Protocol):
@@ -44,66 +46,6 @@ class SearchableIndex(Protocol):
     def search(
         self, xq: NDArray[Any], k: int, *, nprobe: int | None = None, ids: NDArray[np.int64] | None = None
     ) -> SearchResult: ...
-
-
-@dataclass(frozen=True)
-class Hit:
-    """One found image.
-
-    Attributes
-    ----------
-    rank : int
-        1 for the nearest.
-    id : int
-        Row of the image in the collection.
-    score : float
-        What the hits are ordered by: cosine similarity or inner product (larger is nearer), or squared L2 distance.
-    similarity, distance : float or None
-        The score under its own name; the one that does not apply to the collection's metric is None.
-    labels : tuple of str
-    path : Path
-        The original image file, absolute.
-    """
-
-    rank: int
-    id: int
-    score: float
-    similarity: float | None
-    distance: float | None
-    labels: tuple[str, ...]
-    path: Path
-
-
-class Hits(list[Hit]):
-    """Hits in order, and how they came about.
-
-    Attributes
-    ----------
-    own_id : int or None
-        The query's own id, where it is a picture of the collection and so left itself out.
-    encode_ms, search_ms, rerank_ms : float
-        How long it took from image to vector, from vector to candidates, and to rank these again (0 if that was not
-        asked for).
-    reranked : int
-        Candidates ranked again.
-    """
-
-    def __init__(
-        self,
-        hits: Iterable[Hit],
-        *,
-        own_id: int | None,
-        encode_ms: float,
-        search_ms: float,
-        rerank_ms: float = 0.0,
-        reranked: int = 0,
-    ) -> None:
-        super().__init__(hits)
-        self.own_id = own_id
-        self.encode_ms = encode_ms
-        self.search_ms = search_ms
-        self.rerank_ms = rerank_ms
-        self.reranked = reranked
 
 
 @lru_cache(maxsize=4)
@@ -185,7 +127,7 @@ class SearchEngine:
                 self._encoder = encoder
             return self._encoder
 
-    def encode(self, query: Query) -> tuple[NDArray[np.float32], int | None]:
+    def encode(self, query: Picture) -> tuple[NDArray[np.float32], int | None]:
         """Vector of a query.
 
         Returns
@@ -211,20 +153,20 @@ class SearchEngine:
 
     def index(self, engine: str) -> SearchableIndex:
         """The index behind one of `engines`; that of "exact" is made at first use."""
-        self._check(engine)
+        self._check_engine(engine)
         return self._exact_index() if engine == "exact" else self._indexes[engine]
 
     def search(
         self,
-        query: Query,
+        query: Picture,
         k: int = 10,
         *,
         nprobe: int | None = None,
         engine: str = "ivfpq",
         rerank: bool = False,
-        filter: Mapping[str, str | Collection[str]] | None = None,
+        filter: LabelFilter | None = None,
         cutoff: float | None = None,
-    ) -> Hits:
+    ) -> Answer:
         """The k images nearest to a query.
 
         Parameters
@@ -232,133 +174,113 @@ class SearchEngine:
         query : path, bytes, or uint8 (H, W, 3)
             An image file, its content, or decoded RGB pixels. A file or content that the collection holds itself
             (equal bytes) is left out of its own hits; pixels always count as an outside picture.
-        k : int
-            Most hits wanted; fewer come back where the probed lists hold fewer.
-        nprobe : int, optional
-            Inverted lists to visit, 1 to `nlist`; the index's own number by default.
-        engine : str
-            "ivfpq" (ours), "faiss" (the same method in C++) or "exact" (compares with every vector).
-        rerank : bool
-            Take the `RERANK_FACTOR` * k best by the index's codes and rank them again by the stored vectors, exactly.
+        k, nprobe, engine, rerank, cutoff
+            See `SearchOptions`.
         filter : mapping, optional
             ``{"label": "cup"}`` or ``{"label": ["cup", "chair"]}``: only images that bear one of these labels.
-        cutoff : float, optional
-            Leave out hits whose score is worse: a smaller similarity, or a larger distance.
 
         Returns
         -------
-        Hits
-            Best first, with the times it took.
+        Answer
+            Hits, best first, with the times it took.
 
         Raises
         ------
         EngineError
-            For an unknown engine, k or nprobe out of range, or a filter the collection does not know.
+            For an unknown engine, options out of range, or a filter the collection does not know.
         features.images.ImageError
             If the query is not a readable image.
         """
-        self._check(engine, k, nprobe)
+        options = SearchOptions(engine, k, nprobe, rerank, cutoff)
+        self._check_engine(engine)  # before the picture is encoded, which takes a while
         allowed = None if filter is None else self.matching_ids(filter)
         started = time.perf_counter()
         vector, own_id = self.encode(query)
         encode_ms = (time.perf_counter() - started) * 1e3
-        hits = self._search(vector, int(k), own_id, nprobe=nprobe, engine=engine, rerank=rerank, ids=allowed)
-        hits.encode_ms = encode_ms
-        if cutoff is not None:
-            worse = operator.gt if self.metric == "l2" else operator.lt
-            hits[:] = [hit for hit in hits if not worse(hit.score, cutoff)]
-        return hits
+        return replace(self._search(vector, own_id, options, allowed), encode_ms=encode_ms)
 
     def search_vector(
         self,
         vector: NDArray[np.float32],
-        k: int = 10,
+        options: SearchOptions,
         *,
         own_id: int | None = None,
-        nprobe: int | None = None,
-        engine: str = "ivfpq",
-        rerank: bool = False,
-        filter: Mapping[str, str | Collection[str]] | None = None,
-    ) -> Hits:
+        filter: LabelFilter | None = None,
+    ) -> Answer:
         """`search` with what `encode` returned: one picture for several searches."""
-        self._check(engine, k, nprobe)
-        allowed = None if filter is None else self.matching_ids(filter)
-        return self._search(vector, int(k), own_id, nprobe=nprobe, engine=engine, rerank=rerank, ids=allowed)
+        self._check_engine(options.engine)
+        return self._search(vector, own_id, options, None if filter is None else self.matching_ids(filter))
 
-    def neighbours(
-        self,
-        vectors: NDArray[np.float32],
-        k: int,
-        *,
-        nprobe: int | None = None,
-        engine: str = "ivfpq",
-        rerank: bool = False,
-    ) -> SearchResult:
+    def neighbours(self, vectors: NDArray[np.float32], options: SearchOptions) -> SearchResult:
         """The k nearest images of each vector (nq, dim), an image of the collection itself among them."""
-        self._check(engine, k, nprobe)
-        rerank = rerank and engine != "exact"
-        found = self._candidates(vectors, RERANK_FACTOR * k if rerank else k, nprobe=nprobe, engine=engine, ids=None)
-        if not rerank:
-            return found
-        again = [self._reranked(vector, ids, k) for vector, ids in zip(vectors, found.ids, strict=True)]
+        self._check_engine(options.engine)
+        if not options.rerank or options.engine == "exact":
+            return self._candidates(vectors, options.k, options)
+        found = self._candidates(vectors, RERANK_FACTOR * options.k, options)
+        again = [self._reranked(vector, ids, options.k) for vector, ids in zip(vectors, found.ids, strict=True)]
         return SearchResult(np.concatenate([a.distances for a in again]), np.concatenate([a.ids for a in again]))
 
     def _search(
         self,
         vector: NDArray[np.float32],
-        k: int,
         own_id: int | None,
-        *,
-        nprobe: int | None,
-        engine: str,
-        rerank: bool,
-        ids: NDArray[np.int64] | None,
-    ) -> Hits:
-        self.index(engine)  # exact search makes its index at first use, which is no part of the search
-        rerank = rerank and engine != "exact"
+        options: SearchOptions,
+        allowed: NDArray[np.int64] | None,
+    ) -> Answer:
+        self.index(options.engine)  # exact search makes its index at first use, which is no part of the search
+        rerank = options.rerank and options.engine != "exact"
         # A picture of the collection finds itself first, so one more is asked for and itself is dropped by id.
-        wanted = k + (own_id is not None)
+        wanted = int(options.k) + (own_id is not None)
         started = time.perf_counter()
-        candidates = RERANK_FACTOR * wanted if rerank else wanted
-        found = self._candidates(vector[None], candidates, nprobe=nprobe, engine=engine, ids=ids)
+        found = self._candidates(vector[None], RERANK_FACTOR * wanted if rerank else wanted, options, allowed)
         searched = time.perf_counter()
         reranked = int(np.count_nonzero(found.ids >= 0)) if rerank else 0
         if rerank:
             found = self._reranked(vector, found.ids[0], wanted)
         finished = time.perf_counter()
-
-        pairs = [
-            (int(i), float(s)) for i, s in zip(found.ids[0], found.distances[0], strict=True) if i not in (-1, own_id)
-        ]
-        nearer_is_larger = self.metric != "l2"
-        return Hits(
-            (
-                Hit(
-                    rank=rank,
-                    id=i,
-                    score=score,
-                    similarity=score if nearer_is_larger else None,
-                    distance=None if nearer_is_larger else score,
-                    labels=self.store.items[i].labels,
-                    path=self.store.items[i].path,
-                )
-                for rank, (i, score) in enumerate(pairs[:k], start=1)
-            ),
+        return Answer(
+            hits=self._hits(found, own_id, options),
             own_id=own_id,
-            encode_ms=0.0,
             search_ms=(searched - started) * 1e3,
             rerank_ms=(finished - searched) * 1e3 if rerank else 0.0,
             reranked=reranked,
         )
 
+    def _hits(self, found: SearchResult, own_id: int | None, options: SearchOptions) -> tuple[Hit, ...]:
+        """One row of ids and scores as hits: without padding, the query itself and what the cutoff leaves out."""
+        nearer_is_larger = self.metric != "l2"
+        worse = operator.lt if nearer_is_larger else operator.gt
+        hits: list[Hit] = []
+        for id, score in zip(found.ids[0].tolist(), found.distances[0].tolist(), strict=True):
+            if id in (-1, own_id):
+                continue
+            if len(hits) == options.k or (options.cutoff is not None and worse(score, options.cutoff)):
+                break
+            item = self.store.items[id]
+            hits.append(
+                Hit(
+                    rank=len(hits) + 1,
+                    id=id,
+                    score=score,
+                    similarity=score if nearer_is_larger else None,
+                    distance=None if nearer_is_larger else score,
+                    labels=item.labels,
+                    path=item.path,
+                )
+            )
+        return tuple(hits)
+
     def _candidates(
-        self, vectors: NDArray[np.float32], k: int, *, nprobe: int | None, engine: str, ids: NDArray[np.int64] | None
+        self,
+        vectors: NDArray[np.float32],
+        k: int,
+        options: SearchOptions,
+        allowed: NDArray[np.int64] | None = None,
     ) -> SearchResult:
-        if self.nlist is None or engine == "exact":
-            nprobe = None
-        elif nprobe is not None:
-            nprobe = min(int(nprobe), self.nlist)
-        return self.index(engine).search(vectors, min(k, self.store.ids.size), nprobe=nprobe, ids=ids)
+        nprobe = None
+        if self.nlist is not None and options.engine != "exact" and options.nprobe is not None:
+            nprobe = min(int(options.nprobe), self.nlist)
+        return self.index(options.engine).search(vectors, min(k, self.store.ids.size), nprobe=nprobe, ids=allowed)
 
     def _reranked(self, vector: NDArray[np.float32], ids: NDArray[np.int64], k: int) -> SearchResult:
         """The k best of `ids` (-1 for none) by their stored vectors, read from the file: one row."""
@@ -367,14 +289,11 @@ class SearchEngine:
         add_rows(index, self.store, rows)
         return index.search(vector[None], k)
 
-    def _check(self, engine: str, k: object = 1, nprobe: object = None) -> None:
+    def _check_engine(self, engine: str) -> None:
         if engine not in self.engines:
             raise EngineError(f"unknown engine {engine!r}; {self.name} has {', '.join(self.engines)}")
-        for name, value in (("k", k), ("nprobe", 1 if nprobe is None else nprobe)):
-            if not isinstance(value, int | np.integer) or value < 1:
-                raise EngineError(f"{name} must be a whole number of at least 1, got {value!r}")
 
-    def matching_ids(self, filter: Mapping[str, str | Collection[str]]) -> NDArray[np.int64]:
+    def matching_ids(self, filter: LabelFilter) -> NDArray[np.int64]:
         """Ids of the images that a filter (see `search`) lets through, ascending."""
         unknown = set(filter) - {"label"}
         if unknown:

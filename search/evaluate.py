@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,9 @@ from scipy import sparse
 
 from features.datasets import Item
 from ivfpq.metrics import mean_average_precision, precision_at_k
-from search.engine import EngineError, SearchEngine
+from search.engine import SearchEngine
+from search.errors import EngineError
+from search.options import SearchOptions
 
 DEPTH = 100  # results that a query's average precision looks at
 BLOCK = 64  # queries at a time: short steps, between which others' searches run and a person can stop
@@ -75,11 +77,8 @@ class Evaluation:
 
 def evaluate(
     engine: SearchEngine,
-    name: str,
+    options: SearchOptions,
     *,
-    k: int = 10,
-    nprobe: int | None = None,
-    rerank: bool = False,
     worst: int = 8,
     seed: int = 0,
 ) -> Iterator[Evaluation]:
@@ -87,12 +86,8 @@ def evaluate(
 
     Parameters
     ----------
-    name : str
-        One of `engine.engines`.
-    k : int
-        Of precision@k, up to `DEPTH`.
-    nprobe, rerank
-        See `SearchEngine.search`.
+    options : SearchOptions
+        Its k is that of precision@k, up to `DEPTH`.
     worst : int
         Labels to list.
 
@@ -106,7 +101,8 @@ def evaluate(
     EngineError
         If no two pictures share a label, or k is out of range.
     """
-    if not 1 <= k <= DEPTH:
+    k = options.k
+    if k > DEPTH:
         raise EngineError(f"k must be from 1 to {DEPTH}, got {k}")
     items, n = engine.store.items, len(engine.store.items)
     labels = _label_matrix(engine)
@@ -119,12 +115,13 @@ def evaluate(
 
     precision = average_precision = 0.0
     mistakes, right = _Mistakes(items), 0
+    deep = replace(options, k=min(DEPTH + 1, n))  # a picture finds itself too
     step = max(1, min(BLOCK, CELLS // n))
     for start in range(0, len(queries), step):
         asking = queries[start : start + step]
         vectors = np.asarray(engine.store.features[asking], dtype=np.float32)
         found = np.full((len(asking), DEPTH + 1), -1)
-        neighbours = engine.neighbours(vectors, min(DEPTH + 1, n), nprobe=nprobe, engine=name, rerank=rerank).ids
+        neighbours = engine.neighbours(vectors, deep).ids
         found[:, : neighbours.shape[1]] = neighbours
         found = _without(found, asking)
         shared = (labels[asking] @ labels.T).toarray() > 0  # whether a picture bears a label of the query's
@@ -136,7 +133,7 @@ def evaluate(
         average_precision += mean_average_precision(relevant, np.minimum(shared.sum(axis=1), DEPTH)) * len(asking)
         done = start + len(asking)
         yield Evaluation(
-            engine=name,
+            engine=options.engine,
             k=k,
             done=done,
             total=len(queries),

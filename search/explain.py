@@ -17,26 +17,12 @@ from ivfpq.distances import normalised
 from ivfpq.faiss_compat import FaissIndex, from_faiss
 from ivfpq.pretransform import IndexPreTransform
 from ivfpq.refine import IndexRefine
-from search.engine import RERANK_FACTOR, Hits, SearchEngine
+from search.engine import RERANK_FACTOR, LabelFilter, SearchEngine
+from search.hits import Answer
+from search.options import SearchOptions
 
 Vector = NDArray[np.float32]
 Box = tuple[float, float, float, float]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a search is to be done; see `SearchEngine.search`. With `labels`, among pictures that bear one of them."""
-
-    engine: str = "ivfpq"
-    k: int = 10
-    nprobe: int | None = None
-    rerank: bool = False
-    labels: tuple[str, ...] = ()
-
-    @property
-    def filter(self) -> dict[str, tuple[str, ...]] | None:
-        """As `SearchEngine.search` takes it."""
-        return {"label": self.labels} if self.labels else None
 
 
 @dataclass(frozen=True)
@@ -192,7 +178,15 @@ def _from_faiss(index: FaissIndex) -> Any:
         return index
 
 
-def explain(engine: SearchEngine, vector: Vector, own_id: int | None, id: int, settings: Settings) -> Explanation:
+def explain(
+    engine: SearchEngine,
+    vector: Vector,
+    own_id: int | None,
+    id: int,
+    options: SearchOptions,
+    *,
+    filter: LabelFilter | None = None,
+) -> Explanation:
     """Follow a picture through a search.
 
     Parameters
@@ -201,50 +195,46 @@ def explain(engine: SearchEngine, vector: Vector, own_id: int | None, id: int, s
         The query, as `SearchEngine.encode` returns it.
     id : int
         Any picture of the collection, found or not.
+    filter : mapping, optional
+        See `SearchEngine.search`.
     """
-    hits = search(engine, vector, own_id, settings)
-    allowed = engine.matching_ids(settings.filter) if settings.filter else None
+    answer = engine.search_vector(vector, options, own_id=own_id, filter=filter)
+    allowed = None if filter is None else engine.matching_ids(filter)
     exact = engine.index("exact")
     exact_score = float(exact.search(vector[None], 1, ids=np.array([id])).distances[0, 0])
     exact_rank = _rank(exact, vector[None], id, exact_score, own_id, ids=allowed)
-    path = search_path(engine, vector, hits, settings)
-    file = inverted_file(engine, settings)
+    path = search_path(engine, vector, answer, options, filter=filter)
+    file = inverted_file(engine, options)
     place = None if file is None else _place(file, vector, id, own_id, len(path.probed), allowed)
-    rank = next((hit.rank for hit in hits if hit.id == id), None)
-    lost = rank is None and exact_rank <= settings.k
-    verdict = _verdict(rank, exact_rank, place, path, settings, own_id is not None)
+    rank = next((hit.rank for hit in answer if hit.id == id), None)
+    lost = rank is None and exact_rank <= options.k
+    verdict = _verdict(rank, exact_rank, place, path, options, own_id is not None)
     return Explanation(id, rank, exact_rank, exact_score, place, path, verdict, lost)
 
 
-def search(engine: SearchEngine, vector: Vector, own_id: int | None, settings: Settings) -> Hits:
-    """`SearchEngine.search_vector` with these settings."""
-    return engine.search_vector(
-        vector,
-        settings.k,
-        own_id=own_id,
-        nprobe=settings.nprobe,
-        engine=settings.engine,
-        rerank=settings.rerank,
-        filter=settings.filter,
-    )
-
-
-def search_path(engine: SearchEngine, vector: Vector, hits: Hits, settings: Settings) -> SearchPath:
-    """What a search with these settings, which found `hits`, looked at."""
-    file = inverted_file(engine, settings)
-    allowed = engine.matching_ids(settings.filter) if settings.filter else None
+def search_path(
+    engine: SearchEngine,
+    vector: Vector,
+    answer: Answer,
+    options: SearchOptions,
+    *,
+    filter: LabelFilter | None = None,
+) -> SearchPath:
+    """What a search with these options, which gave this answer, looked at."""
+    file = inverted_file(engine, options)
+    allowed = None if filter is None else engine.matching_ids(filter)
     if file is None:
-        return SearchPath(int(engine.store.ids.size if allowed is None else allowed.size), (), 0, hits.reranked)
-    probed = _probed(engine, file, vector, settings)
+        return SearchPath(int(engine.store.ids.size if allowed is None else allowed.size), (), 0, answer.reranked)
+    probed = _probed(engine, file, vector, options)
     lists = file.cells.lists.view
     if allowed is None:
         scanned = int(lists.sizes[probed].sum())
     else:
         scanned = int(np.isin(file.cells.codes_of(allowed)[0], probed).sum())
-    return SearchPath(file.cells.nlist, tuple(probed.tolist()), scanned, hits.reranked)
+    return SearchPath(file.cells.nlist, tuple(probed.tolist()), scanned, answer.reranked)
 
 
-def cell_map(engine: SearchEngine, vector: Vector, settings: Settings, *, method: str = "pca") -> CellMap | None:
+def cell_map(engine: SearchEngine, vector: Vector, options: SearchOptions, *, method: str = "pca") -> CellMap | None:
     """The cells on a plane, with the query and the lists that a search looks into; None where there are no lists.
 
     Parameters
@@ -252,18 +242,18 @@ def cell_map(engine: SearchEngine, vector: Vector, settings: Settings, *, method
     method : {"pca", "umap"}
         UMAP keeps neighbours together better; it needs the package umap-learn, and a while to begin with.
     """
-    file = inverted_file(engine, settings)
+    file = inverted_file(engine, options)
     if file is None or file.cells.nlist < 3:
         return None
     points, projection = _plane(file.cells, method)
     x = file.seen(vector)
     query = projection.transform(normalised(x) if file.cells.metric == "cosine" else x)[0]
-    return CellMap(points, query, file.cells.lists.view.sizes, _probed(engine, file, vector, settings))
+    return CellMap(points, query, file.cells.lists.view.sizes, _probed(engine, file, vector, options))
 
 
-def inverted_file(engine: SearchEngine, settings: Settings) -> InvertedFile | None:
-    """What a search with these settings looks into; None if it compares with every picture."""
-    return None if settings.engine == "exact" else InvertedFile.of(engine.index(settings.engine))
+def inverted_file(engine: SearchEngine, options: SearchOptions) -> InvertedFile | None:
+    """What a search with these options looks into; None if it compares with every picture."""
+    return None if options.engine == "exact" else InvertedFile.of(engine.index(options.engine))
 
 
 def map_methods() -> tuple[str, ...]:
@@ -304,8 +294,8 @@ def top_classes(encoder: Encoder, vector: Vector, n: int = 5) -> list[tuple[str,
     return [(encoder.classes[i], float(probabilities[i])) for i in np.argsort(-probabilities, kind="stable")[:n]]
 
 
-def _probed(engine: SearchEngine, file: InvertedFile, vector: Vector, settings: Settings) -> NDArray[np.int64]:
-    nprobe = engine.index(settings.engine).nprobe if settings.nprobe is None else settings.nprobe  # type: ignore[attr-defined]
+def _probed(engine: SearchEngine, file: InvertedFile, vector: Vector, options: SearchOptions) -> NDArray[np.int64]:
+    nprobe = engine.index(options.engine).nprobe if options.nprobe is None else options.nprobe  # type: ignore[attr-defined]
     return file.cells.probe(file.seen(vector), nprobe).ids[0]
 
 
@@ -340,10 +330,10 @@ def _rank(index: Any, x: NDArray[np.float32], id: int, score: float, own_id: int
 
 
 def _verdict(
-    rank: int | None, exact_rank: int, place: Place | None, path: SearchPath, settings: Settings, own: bool
+    rank: int | None, exact_rank: int, place: Place | None, path: SearchPath, options: SearchOptions, own: bool
 ) -> str:
-    k = settings.k
-    if settings.engine == "exact":
+    k = options.k
+    if options.engine == "exact":
         return f"Found at rank {rank}." if rank else f"Not shown: it is at rank {exact_rank}, and {k} were asked for."
     if rank and exact_rank <= k:
         same = "and exact search agrees" if rank == exact_rank else f"and by exact search at rank {exact_rank}"
@@ -363,7 +353,7 @@ def _verdict(
             f"{said}it is in the {_ordinal(place.list_rank)} nearest list, and {len(path.probed)} "
             f"{'was' if len(path.probed) == 1 else 'were'} probed. Probe {place.list_rank} to look at it."
         )
-    if settings.rerank:
+    if options.rerank:
         return f"{said}by its code it is at rank {place.rank}, and only the first {path.reranked} were ranked again."
     candidates = RERANK_FACTOR * (k + own) - own
     help_ = (

@@ -13,7 +13,7 @@ import numpy as np
 
 from features.datasets import Item
 from features.images import decode_image
-from search.engine import Hit, Hits
+from search.hits import Answer, Hit
 
 
 class FakeEngine:
@@ -34,7 +34,7 @@ class FakeEngine:
         self.asked: list[Any] = []
         self.labels = dict(Counter(label for item in items for label in item.labels))
 
-    def search(self, query, k=10, *, nprobe=None, engine="ivfpq", rerank=False, filter=None, cutoff=None) -> Hits:
+    def search(self, query, k=10, *, nprobe=None, engine="ivfpq", rerank=False, filter=None, cutoff=None) -> Answer:
         self.asked.append((query, k, nprobe, engine))
         pixels = query if isinstance(query, np.ndarray) else decode_image(query)
         own = Path(query) if isinstance(query, str | os.PathLike) else None
@@ -44,11 +44,11 @@ class FakeEngine:
             if item.path != own and (filter is None or set(filter["label"]) & set(item.labels))
         ]
         distances.sort(key=lambda pair: pair[0])
-        return Hits(
-            [
+        return Answer(
+            tuple(
                 Hit(rank, item.id, 1 - distance / 442, 1 - distance / 442, None, item.labels, item.path)
                 for rank, (distance, item) in enumerate(distances[:k], start=1)
-            ],
+            ),
             own_id=next((item.id for item in self.store.items if item.path == own), None),
             encode_ms=10 + len(self.asked),  # no two answers read the same
             search_ms=0.45,

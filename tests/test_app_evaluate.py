@@ -8,8 +8,10 @@ import pytest
 
 from features.datasets import Item
 from ivfpq import IndexFlat
-from search.engine import EngineError, SearchEngine
+from search.engine import SearchEngine
+from search.errors import EngineError
 from search.evaluate import BLOCK, DEPTH, evaluate
+from search.options import SearchOptions
 
 
 class Labelled:
@@ -31,9 +33,9 @@ class Labelled:
         self.index.add_with_ids(features[ids], ids)
         self.asked = []
 
-    def neighbours(self, vectors, k, **how):
-        self.asked.append((len(vectors), k, how))
-        return self.index.search(vectors, min(k, self.index.ntotal))
+    def neighbours(self, vectors, options):
+        self.asked.append((len(vectors), options))
+        return self.index.search(vectors, min(options.k, self.index.ntotal))
 
 
 def naive(engine, k):
@@ -76,7 +78,7 @@ def test_measures_are_those_of_a_naive_loop(seed):
     labels += [("alone",), ("alone too", "a")]
     engine = Labelled(labels, seed, damaged=(3, 77))
     precision, average, accuracy, table = naive(engine, 7)
-    final = last(evaluate(engine, "exact", k=7, worst=100))
+    final = last(evaluate(engine, SearchOptions("exact", 7), worst=100))
     assert final.precision == pytest.approx(precision)
     assert final.mean_average_precision == pytest.approx(average)
     assert final.accuracy == pytest.approx(accuracy)
@@ -95,20 +97,18 @@ def test_measures_are_those_of_a_naive_loop(seed):
 
 def test_few_pictures_and_the_smallest_collection():
     engine = Labelled([("a",), ("a",), ("b",), ("b",)])
-    assert last(evaluate(engine, "exact", k=3)).precision == pytest.approx(1 / 3)
+    assert last(evaluate(engine, SearchOptions("exact", 3))).precision == pytest.approx(1 / 3)
     twins = Labelled([("a",), ("a",)])
-    final = last(evaluate(twins, "exact", k=10))
+    final = last(evaluate(twins, SearchOptions("exact", 10)))
     assert (final.accuracy, final.mean_average_precision, final.precision) == (1, 1, 0.1)
     assert final.worst == ()
 
 
 def test_goes_in_blocks_and_hands_the_settings_on():
     engine = Labelled([("ab"[i > BLOCK],) for i in range(3 * BLOCK + 5)])
-    steps = list(evaluate(engine, "faiss", nprobe=3, rerank=True))
+    steps = list(evaluate(engine, SearchOptions("faiss", nprobe=3, rerank=True)))
     assert [step.done for step in steps] == [BLOCK, 2 * BLOCK, 3 * BLOCK, 3 * BLOCK + 5]
-    assert engine.asked == [
-        (n, DEPTH + 1, {"nprobe": 3, "engine": "faiss", "rerank": True}) for n in (BLOCK,) * 3 + (5,)
-    ]
+    assert engine.asked == [(n, SearchOptions("faiss", DEPTH + 1, nprobe=3, rerank=True)) for n in (BLOCK,) * 3 + (5,)]
     # in random order, so that what is seen first is like the rest
     assert {confusion.label for confusion in steps[0].worst} == {"a", "b"}
 
@@ -116,13 +116,15 @@ def test_goes_in_blocks_and_hands_the_settings_on():
 def test_what_cannot_be_judged_is_said():
     for labels in ([(), ()], [("a",), ("b",)]):
         with pytest.raises(EngineError, match="no two pictures of made-up share a label"):
-            next(evaluate(Labelled(labels), "exact"))
-    with pytest.raises(EngineError, match="k must be from 1 to 100, got 0"):
-        next(evaluate(Labelled([("a",), ("a",)]), "exact", k=0))
+            next(evaluate(Labelled(labels), SearchOptions("exact")))
+    with pytest.raises(EngineError, match="k must be from 1 to 100, got 101"):
+        next(evaluate(Labelled([("a",), ("a",)]), SearchOptions("exact", 101)))
 
 
 def test_every_engine_of_a_real_collection(demo_collection):
     engine = SearchEngine.open(demo_collection)
-    finals = {name: last(evaluate(engine, name, nprobe=100, rerank=name != "exact")) for name in engine.engines}
+    finals = {
+        name: last(evaluate(engine, SearchOptions(name, nprobe=100, rerank=name != "exact"))) for name in engine.engines
+    }
     assert finals["ivfpq"].accuracy == finals["faiss"].accuracy == finals["exact"].accuracy > 0.8
     assert finals["exact"].total == 340

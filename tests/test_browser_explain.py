@@ -16,8 +16,8 @@ from test_browser import (  # noqa: F401
     browser,
     choose_collection,
     found,
+    open_options,
     open_page,
-    open_settings,
     outside,
     search,
 )
@@ -28,7 +28,8 @@ from gradio_app.create_index import main
 from search.compare import compare
 from search.engine import SearchEngine
 from search.evaluate import evaluate
-from search.explain import Settings, explain
+from search.explain import explain
+from search.options import SearchOptions
 
 pytestmark = pytest.mark.browser
 
@@ -148,7 +149,7 @@ def test_engines_are_compared_live(page, engine):
     assert own_id == id
 
     def check(k, nprobe, rerank=False):
-        answers = compare(engine, vector, own_id, k, nprobe=nprobe, rerank=rerank)
+        answers = compare(engine, vector, own_id, SearchOptions(k=k, nprobe=nprobe, rerank=rerank))
         rows = compared(page)
         assert list(rows) == list(answers)
         assert page.locator("#ris-compare thead").inner_text().split("\t")[1] == f"Recall@{k}"
@@ -157,8 +158,8 @@ def test_engines_are_compared_live(page, engine):
             assert recall.strip() == f"{answer.recall:.2f}"
             assert hits == f"{round(k * answer.recall)} of {k}"
             assert re.fullmatch(r"[\d.]+ ms", search_time)
-            assert re.fullmatch(r"[\d.]+ ms, \d+ pictures" if answer.hits.reranked else "–", again)
-            assert shown(page, f"#ris-compare section[data-engine={name}]") == [hit.id for hit in answer.hits]
+            assert re.fullmatch(r"[\d.]+ ms, \d+ pictures" if answer.answer.reranked else "–", again)
+            assert shown(page, f"#ris-compare section[data-engine={name}]") == list(answer.answer.ids)
         ours, theirs = answers["ivfpq"].ids, answers["faiss"].ids
         counts = [len(ours & theirs), len(ours - theirs), len(theirs - ours)]
         assert [int(n) for n in re.findall(r"\d+", page.locator(".ris-overlap").inner_text())] == counts
@@ -192,7 +193,7 @@ def test_a_search_is_explained(page, engine):
     page.wait_for_selector(".ris-verdict")
     assert shown(page, "#ris-strip section:first-child") == results
     vector, _ = engine.encode(engine.store.items[id].path)
-    settings = Settings("ivfpq", 20, 8)
+    options = SearchOptions("ivfpq", 20, 8)
 
     def check(expected):
         verdict = page.locator(".ris-verdict p").all_inner_texts()
@@ -206,7 +207,7 @@ def test_a_search_is_explained(page, engine):
         assert page.locator(".ris-list img").count() == min(24, len(expected.place.list_ids) - 1)
         assert page.locator("[aria-current]").get_attribute("data-explain") == str(expected.id)
 
-    check(explain(engine, vector, id, results[0], settings))
+    check(explain(engine, vector, id, results[0], options))
     assert min(decoded(page, "#ris-explain img")) > 0
     assert page.locator(".ris-card").count() == 2
     assert page.locator(".ris-classes").first.locator("li").count() == 5
@@ -215,13 +216,13 @@ def test_a_search_is_explained(page, engine):
     assert not page.locator(".ris-seen").first.is_visible()
 
     change(page, ".ris-verdict", lambda: page.locator(f"#ris-strip [data-explain='{results[6]}']").click())
-    check(explain(engine, vector, id, results[6], settings))
+    check(explain(engine, vector, id, results[6], options))
     change(page, ".ris-verdict", lambda: slide(page, "#ris-explain-nprobe", 1))
-    check(explain(engine, vector, id, results[6], Settings("ivfpq", 20, 1)))
+    check(explain(engine, vector, id, results[6], SearchOptions("ivfpq", 20, 1)))
     lost = shown(page, "#ris-strip section:nth-child(2)")
     assert lost  # one list of a hundred cannot hold them all
     change(page, ".ris-verdict", lambda: page.locator(f"#ris-strip [data-explain='{lost[0]}']").click())
-    expected = explain(engine, vector, id, lost[0], Settings("ivfpq", 20, 1))
+    expected = explain(engine, vector, id, lost[0], SearchOptions("ivfpq", 20, 1))
     assert expected.lost
     check(expected)
     assert page.locator(".ris-verdict.ris-is-lost").count() == 1
@@ -233,7 +234,7 @@ def test_a_search_is_explained(page, engine):
     assert points == 99  # the hundredth is probed
 
     change(page, ".ris-verdict", lambda: page.locator("#ris-explain-engine").get_by_label("faiss", exact=True).check())
-    check(explain(engine, vector, id, lost[0], Settings("faiss", 20, 1)))
+    check(explain(engine, vector, id, lost[0], SearchOptions("faiss", 20, 1)))
     change(page, ".ris-verdict", lambda: page.locator("#ris-explain-engine").get_by_label("exact", exact=True).check())
     assert "340 pictures compared, one by one." in page.locator(".ris-verdict").inner_text()
     page.wait_for_selector("#ris-map", state="hidden")
@@ -287,7 +288,7 @@ def test_a_collection_is_evaluated(page, engine):
     rows = evaluated(page)
     assert list(rows) == ["ivfpq", "exact"]
     for name, (precision, average, accuracy, asked, seconds) in rows.items():
-        *_, final = evaluate(engine, name, k=5, nprobe=8)
+        *_, final = evaluate(engine, SearchOptions(name, 5, 8))
         assert (precision, average, accuracy) == tuple(
             f"{value:.3f}" for value in (final.precision, final.mean_average_precision, final.accuracy)
         )
@@ -364,7 +365,7 @@ def test_every_tab_fits_the_screen(open_page, width, scheme):  # noqa: F811
     )
     assert outside(page) == []
     take_example(page, 1)
-    open_settings(page)
+    open_options(page)
     search(page)
     assert outside(page) == []
     left, first = (

@@ -21,7 +21,8 @@ from features.extract import extract
 from gradio_app.create_index import _recall, collection_name, create_index, main, sync_collection
 from ivfpq import IndexFlat, load
 from ivfpq.faiss_compat import FaissIndex
-from search.engine import EngineError, SearchEngine, add_rows
+from search.engine import SearchEngine, add_rows
+from search.errors import EngineError
 
 ROOT = Path(__file__).resolve().parent.parent
 LITE0 = ["--encoder", "efficientnet-lite0"]

@@ -11,7 +11,9 @@ from PIL import Image
 from features.collection.store import StoreError
 from features.images import ImageError, decode_image
 from ivfpq import IndexFlat
-from search.engine import EngineError, SearchEngine
+from search.engine import SearchEngine
+from search.errors import EngineError
+from search.options import SearchOptions
 
 
 @pytest.fixture(scope="module")
@@ -139,15 +141,18 @@ class TestRerank:
 def test_many_vectors_at_once_find_what_each_finds(engine, name, rerank):
     ids = np.array([3, 50, 300])
     vectors = np.asarray(engine.store.features[ids], dtype=np.float32)
-    found = engine.neighbours(vectors, 6, nprobe=4, engine=name, rerank=rerank)
+    options = SearchOptions(name, 6, nprobe=4, rerank=rerank)
+    found = engine.neighbours(vectors, options)
     for row, vector in zip(found.ids, vectors, strict=True):
-        alone = engine.search_vector(vector, 6, nprobe=4, engine=name, rerank=rerank)
+        alone = engine.search_vector(vector, options)
         assert [hit.id for hit in alone] == row[row >= 0].tolist()
 
 
 def test_one_encoding_serves_several_searches(engine, outsider):
     vector, own_id = engine.encode(engine.store.items[7].path)
-    assert engine.search_vector(vector, 5, own_id=own_id) == engine.search(engine.store.items[7].path, 5)
+    assert engine.search_vector(vector, SearchOptions(k=5), own_id=own_id) == engine.search(
+        engine.store.items[7].path, 5
+    )
     assert engine.index("ivfpq").ntotal == engine.index("exact").ntotal == 340
     with pytest.raises(EngineError, match="unknown engine 'scann'"):
         engine.index("scann")

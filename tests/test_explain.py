@@ -17,15 +17,14 @@ from gradio_app.create_index import create_index
 from search.engine import SearchEngine
 from search.explain import (
     InvertedFile,
-    Settings,
     cell_map,
     explain,
     heat_map,
     map_methods,
-    search,
     search_path,
     top_classes,
 )
+from search.options import SearchOptions
 
 QUERIES = (0, 57, 150, 333)
 
@@ -58,9 +57,9 @@ def test_list_code_and_members_are_those_of_a_naive_encoder(engine):
     index = engine.index("ivfpq")
     rows = unit(np.asarray(engine.store.features, dtype=np.float64))
     lists = np.linalg.norm(rows[:, None] - index.centroids[None], axis=2).argmin(axis=1)
-    settings = Settings(nprobe=100)
+    options = SearchOptions(nprobe=100)
     for id in QUERIES:
-        place = explain(engine, vector_of(engine, 5), 5, id, settings).place
+        place = explain(engine, vector_of(engine, 5), 5, id, options).place
         assert place.list_number == lists[id]
         np.testing.assert_array_equal(np.sort(place.list_ids), np.flatnonzero(lists == lists[id]))
         residual = (rows[id] - index.centroids[lists[id]]).reshape(8, -1)
@@ -78,16 +77,16 @@ def test_list_code_and_members_are_those_of_a_naive_encoder(engine):
 def test_ranks_and_scores_are_those_of_the_searches(engine, name, nprobe):
     for query in QUERIES:
         vector = vector_of(engine, query)
-        settings = Settings(name, 340, nprobe)
-        hits = search(engine, vector, query, settings)
-        exact = {hit.id: hit for hit in engine.search_vector(vector, 340, own_id=query, engine="exact")}
-        path = search_path(engine, vector, hits, settings)
+        options = SearchOptions(name, 340, nprobe)
+        hits = engine.search_vector(vector, options, own_id=query)
+        exact = {hit.id: hit for hit in engine.search_vector(vector, SearchOptions("exact", 340), own_id=query)}
+        path = search_path(engine, vector, hits, options)
         assert path.compared == 100
         assert len(set(path.probed)) == nprobe
         assert path.scanned == len(hits) + 1  # the query itself is found and left out
         assert str(path) == f"100 centroids compared, {nprobe} lists probed, {path.scanned} codes scanned."
         for hit in (hits[0], hits[len(hits) // 2], hits[-1]):
-            found = explain(engine, vector, query, hit.id, settings)
+            found = explain(engine, vector, query, hit.id, options)
             assert (found.rank, found.exact_rank) == (hit.rank, exact[hit.id].rank)
             assert found.exact_score == exact[hit.id].score
             assert found.place.score == pytest.approx(hit.score, abs=1e-6)
@@ -101,10 +100,10 @@ def test_every_promise_about_a_lost_picture_holds(engine, name):
     seen = set()
     for query in range(0, 340, 17):
         vector = vector_of(engine, query)
-        settings = Settings(name, 5, 2)
-        found = {hit.id for hit in search(engine, vector, query, settings)}
-        for hit in engine.search_vector(vector, 5, own_id=query, engine="exact"):
-            explanation = explain(engine, vector, query, hit.id, settings)
+        options = SearchOptions(name, 5, 2)
+        found = {hit.id for hit in engine.search_vector(vector, options, own_id=query)}
+        for hit in engine.search_vector(vector, SearchOptions("exact", 5), own_id=query):
+            explanation = explain(engine, vector, query, hit.id, options)
             verdict = explanation.verdict
             assert explanation.lost == (hit.id not in found) == verdict.startswith("Lost")
             if not explanation.lost:
@@ -114,15 +113,15 @@ def test_every_promise_about_a_lost_picture_holds(engine, name):
                 rank = explanation.place.list_rank
                 assert f"Probe {rank} to look at it" in verdict
                 few, enough = (
-                    search_path(
-                        engine, vector, search(engine, vector, query, Settings(name, 5, n)), Settings(name, 5, n)
-                    )
-                    for n in (rank - 1, rank)
+                    search_path(engine, vector, engine.search_vector(vector, options, own_id=query), options)
+                    for options in (SearchOptions(name, 5, rank - 1), SearchOptions(name, 5, rank))
                 )
                 assert explanation.place.list_number in set(enough.probed) - set(few.probed)
             else:
                 seen.add("code")
-                again = {h.id for h in search(engine, vector, query, Settings(name, 5, 2, rerank=True))}
+                again = {
+                    h.id for h in engine.search_vector(vector, SearchOptions(name, 5, 2, rerank=True), own_id=query)
+                }
                 assert ("and finds it" in verdict) == (hit.id in again)
                 assert explanation.place.rank > 5
     assert seen == {"cell", "code"}
@@ -130,20 +129,20 @@ def test_every_promise_about_a_lost_picture_holds(engine, name):
 
 def test_what_is_not_lost_is_said_too(engine):
     vector = vector_of(engine, 57)
-    exact = [hit.id for hit in engine.search_vector(vector, 340, own_id=57, engine="exact")]
-    last = explain(engine, vector, 57, exact[-1], Settings("ivfpq", 5, 8))
+    exact = [hit.id for hit in engine.search_vector(vector, SearchOptions("exact", 340), own_id=57)]
+    last = explain(engine, vector, 57, exact[-1], SearchOptions("ivfpq", 5, 8))
     assert last.verdict == "Not shown, and rightly: exact search puts it at rank 339, and 5 were asked for."
     assert not last.lost
-    by_all = explain(engine, vector, 57, exact[6], Settings("exact", 5))
+    by_all = explain(engine, vector, 57, exact[6], SearchOptions("exact", 5))
     assert (by_all.place, by_all.path.probed) == (None, ())
     assert by_all.verdict == "Not shown: it is at rank 7, and 5 were asked for."
     assert str(by_all.path) == "340 pictures compared, one by one."
-    again = explain(engine, vector, 57, exact[0], Settings("ivfpq", 5, 100, rerank=True))
+    again = explain(engine, vector, 57, exact[0], SearchOptions("ivfpq", 5, 100, rerank=True))
     assert again.verdict == "Found at rank 1, and exact search agrees."
     assert str(again.path).endswith("340 codes scanned, 60 re-ranked.")
     # One list alone: all of it is shown, also what is far away.
-    alone = Settings("ivfpq", 20, 1)
-    worst = explain(engine, vector, 57, search(engine, vector, 57, alone)[-1].id, alone)
+    alone = SearchOptions("ivfpq", 20, 1)
+    worst = explain(engine, vector, 57, engine.search_vector(vector, alone, own_id=57)[-1].id, alone)
     said = f"though exact search puts it only at rank {worst.exact_rank}: pictures that are nearer were lost."
     assert (worst.exact_rank > 20) == worst.verdict.endswith(said)
     assert str(worst.path).startswith("100 centroids compared, 1 list probed, ")
@@ -152,28 +151,28 @@ def test_what_is_not_lost_is_said_too(engine):
 def test_labels_narrow_everything_down(engine):
     label = engine.store.items[200].labels[0]
     borne = [item.id for item in engine.store.items if label in item.labels]
-    vector, settings = vector_of(engine, 0), Settings("ivfpq", 3, 100, labels=(label,))
-    exact = engine.search_vector(vector, 340, own_id=0, engine="exact", filter={"label": label})
-    found = explain(engine, vector, 0, exact[-1].id, settings)
+    vector, options, filter = vector_of(engine, 0), SearchOptions("ivfpq", 3, 100), {"label": label}
+    exact = engine.search_vector(vector, SearchOptions("exact", 340), own_id=0, filter=filter)
+    found = explain(engine, vector, 0, exact[-1].id, options, filter=filter)
     assert (found.exact_rank, found.path.scanned) == (len(exact), len(borne))
     assert found.place.rank <= len(borne)
 
 
 def test_other_kinds_of_index_are_looked_into(other):
-    settings = Settings("ivfpq", 339, 8)
+    options = SearchOptions("ivfpq", 339, 8)
     vector = vector_of(other, 57)
-    hits = search(other, vector, 57, settings)
+    hits = other.search_vector(vector, options, own_id=57)
     file = InvertedFile.of(other.index("ivfpq"))
     inside = [id for id in file.cells.search(file.seen(vector), 340, nprobe=8).ids[0].tolist() if id != 57]
     for hit in (hits[0], hits[100], hits[-1]):
-        found = explain(other, vector, 57, hit.id, settings)
+        found = explain(other, vector, 57, hit.id, options)
         assert found.rank == hit.rank
         assert inside[found.place.rank - 1] == hit.id
         assert hit.id in found.place.list_ids
         assert len(found.place.code) == file.cells.code_size
         if "Refine" not in other.store.manifest["indexes"]["ivfpq"]["factory"]:
             assert found.place.score == pytest.approx(hit.score, rel=1e-5)
-    cells = cell_map(other, vector, settings)
+    cells = cell_map(other, vector, options)
     assert cells.points.shape == (8, 2)
 
 
@@ -182,16 +181,16 @@ def test_an_index_without_lists_has_no_place(demo_collection, tmp_path):
     create_index(FeatureStore.open(folder), factory="Flat")
     flat = SearchEngine.open(folder)
     for name in ("ivfpq", "faiss"):
-        found = explain(flat, vector_of(flat, 0), 0, 1, Settings(name, 340))
+        found = explain(flat, vector_of(flat, 0), 0, 1, SearchOptions(name, 340))
         assert found.place is None
         assert found.rank == found.exact_rank
-        assert cell_map(flat, vector_of(flat, 0), Settings(name)) is None
+        assert cell_map(flat, vector_of(flat, 0), SearchOptions(name)) is None
 
 
 def test_the_map_puts_vectors_where_their_centroids_are(engine):
-    index, settings = engine.index("ivfpq"), Settings("ivfpq", 10, 7)
+    index, options = engine.index("ivfpq"), SearchOptions("ivfpq", 10, 7)
     number = np.linalg.norm(index.centroids, axis=1).argmax()  # of vectors so alike that it is nearly as long as they
-    cells = cell_map(engine, index.centroids[number] * 3, settings)  # cosine: the length does not matter
+    cells = cell_map(engine, index.centroids[number] * 3, options)  # cosine: the length does not matter
     near = np.linalg.norm(cells.points - cells.query, axis=1).argmin()
     assert near == number == cells.probed[0]
     assert cells.sizes.sum() == 340
@@ -219,7 +218,7 @@ def test_umap_is_offered_and_used_where_it_is_installed(engine, monkeypatch):
     monkeypatch.setitem(sys.modules, "umap", module)
     assert map_methods() == ("pca", "umap")
     vector = vector_of(engine, 0)
-    cells = cell_map(engine, vector, Settings(), method="umap")
+    cells = cell_map(engine, vector, SearchOptions(), method="umap")
     np.testing.assert_array_equal(cells.points, engine.index("ivfpq").centroids[:, :2])
     np.testing.assert_allclose(cells.query, unit(vector)[:2], rtol=1e-5)
 

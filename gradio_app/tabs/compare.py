@@ -14,9 +14,9 @@ from gradio_app.routes.pictures import picture_url
 from gradio_app.session import Session
 from gradio_app.tabs.controls import NO_PICTURE, QUEUED, SEND_BOX, ExplainRequest, ExplainState, about, encode, is_image
 from gradio_app.tabs.search import ENGINE_NAMES
-from search.compare import Answer, compare
+from search.compare import Compared, compare
 from search.engine import SearchEngine
-from search.explain import Settings
+from search.options import SearchOptions
 
 SCRIPT = "".join((STATIC / name).read_text(encoding="utf-8") for name in ("ask.js", "explain.js"))
 MAX_K = 50
@@ -62,7 +62,8 @@ def compare_tab(library: Library, shared: Shared, tab: gr.Tab, box: gr.Textbox, 
             return about(None), ""
         state.compared = engine, query
         vector, own_id = encode(engine, query)
-        found = compare(engine, vector, own_id, int(k), nprobe=int(nprobe), rerank=bool(rerank))
+        options = SearchOptions(k=int(k), nprobe=int(nprobe), rerank=bool(rerank))
+        found = compare(engine, vector, own_id, options)
         return about(query), _render(engine, found, int(k))
 
     def on_explain(name: str, state: ExplainState, k: float, nprobe: float, rerank: bool, event: gr.EventData) -> Any:
@@ -72,7 +73,7 @@ def compare_tab(library: Library, shared: Shared, tab: gr.Tab, box: gr.Textbox, 
         engine, query = state.compared
         if engine is not library.get(name) or key not in engine.engines or not is_image(engine, id):
             raise sorry("The collection has changed. Compare again.")
-        state.asked = ExplainRequest(engine, query, Settings(key, int(k), int(nprobe), bool(rerank)), id)
+        state.asked = ExplainRequest(engine, query, SearchOptions(key, int(k), int(nprobe), bool(rerank)), id=id)
         return gr.update(selected="explain")
 
     def on_collection(name: str, state: ExplainState) -> Any:
@@ -121,7 +122,7 @@ def nprobe_slider(engine: SearchEngine | None) -> dict[str, Any]:
     }
 
 
-def _render(engine: SearchEngine, answers: Mapping[str, Answer], k: int) -> str:
+def _render(engine: SearchEngine, answers: Mapping[str, Compared], k: int) -> str:
     truth = answers["exact"].ids
     rows = "".join(_row(name, answer, len(truth), k) for name, answer in answers.items())
     head = f"<tr><th>Engine</th><th>Recall@{k}</th><th>True neighbours</th><th>Search</th><th>Re-rank</th></tr>"
@@ -133,17 +134,17 @@ def _render(engine: SearchEngine, answers: Mapping[str, Answer], k: int) -> str:
     )
 
 
-def _row(name: str, answer: Answer, true: int, k: int) -> str:
-    found = round(answer.recall * true)
-    again = f"{answer.hits.rerank_ms:.2f} ms, {answer.hits.reranked} pictures" if answer.hits.reranked else "–"
+def _row(name: str, compared: Compared, true: int, k: int) -> str:
+    answer, found = compared.answer, round(compared.recall * true)
+    again = f"{answer.rerank_ms:.2f} ms, {answer.reranked} pictures" if answer.reranked else "–"
     return (
-        f'<tr data-engine="{name}"><th>{ENGINE_NAMES[name]}</th><td><meter min="0" max="1" value="{answer.recall:.3f}" '
-        f'aria-hidden="true"></meter> {answer.recall:.2f}</td><td>{found} of {true}</td>'
-        f"<td>{answer.hits.search_ms:.2f} ms</td><td>{again}</td></tr>"
+        f'<tr data-engine="{name}"><th>{ENGINE_NAMES[name]}</th><td>'
+        f'<meter min="0" max="1" value="{compared.recall:.3f}" aria-hidden="true"></meter> {compared.recall:.2f}</td>'
+        f"<td>{found} of {true}</td><td>{answer.search_ms:.2f} ms</td><td>{again}</td></tr>"
     )
 
 
-def _overlap(answers: Mapping[str, Answer]) -> str:
+def _overlap(answers: Mapping[str, Compared]) -> str:
     if not {"ivfpq", "faiss"} <= answers.keys():
         return ""
     ours, theirs = answers["ivfpq"].ids, answers["faiss"].ids
@@ -153,10 +154,10 @@ def _overlap(answers: Mapping[str, Answer]) -> str:
     )
 
 
-def _column(engine: SearchEngine, name: str, answer: Answer, answers: Mapping[str, Answer]) -> str:
+def _column(engine: SearchEngine, name: str, compared: Compared, answers: Mapping[str, Compared]) -> str:
     truth = answers["exact"].ids
     tiles = []
-    for hit in answer.hits:
+    for hit in compared.answer:
         label = escape(", ".join(hit.labels) or hit.path.name)
         asked = name
         if name == "exact":

@@ -13,8 +13,9 @@ from features.images import ImageError
 from gradio_app.crop import READ_BOX
 from gradio_app.page import UNQUEUED, sorry
 from gradio_app.session import Query, Result
-from search.engine import EngineError, SearchEngine
-from search.explain import Settings
+from search.engine import SearchEngine
+from search.errors import EngineError
+from search.options import SearchOptions
 
 NO_PICTURE = "Choose a picture on the Search tab first, then come back."
 # Sent with every event whose last input is `SearchTab.box`.
@@ -26,12 +27,18 @@ QUEUED: dict[str, Any] = {**UNQUEUED, "show_progress": "minimal", "queue": True,
 
 @dataclass(frozen=True)
 class ExplainRequest:
-    """A search to explain, and the picture in question: the best result, if it is None."""
+    """A search to explain, among pictures with these labels, and the picture in question: the best hit, if None."""
 
     engine: SearchEngine
     query: Query
-    settings: Settings
+    options: SearchOptions
+    labels: tuple[str, ...] = ()
     id: int | None = None
+
+    @property
+    def filter(self) -> dict[str, tuple[str, ...]] | None:
+        """As `SearchEngine.search` takes it."""
+        return {"label": self.labels} if self.labels else None
 
 
 @dataclass

@@ -15,8 +15,10 @@ from gradio_app.routes.pictures import picture_url
 from gradio_app.tabs.compare import MAX_K, RERANK, nprobe_slider
 from gradio_app.tabs.controls import QUEUED
 from gradio_app.tabs.search import ENGINE_NAMES
-from search.engine import EngineError, SearchEngine
+from search.engine import SearchEngine
+from search.errors import EngineError
 from search.evaluate import DEPTH, Confusion, Evaluation, evaluate
+from search.options import SearchOptions
 
 REFRESH = 0.5  # seconds between two updates of the page
 
@@ -62,7 +64,8 @@ def evaluate_tab(library: Library, shared: Shared) -> None:
         try:
             for key in chosen:
                 started = time.perf_counter()
-                for evaluation in evaluate(engine, key, k=int(k), nprobe=int(nprobe), rerank=bool(rerank)):
+                options = SearchOptions(key, int(k), int(nprobe), bool(rerank))
+                for evaluation in evaluate(engine, options):
                     now = time.perf_counter()
                     made[key] = evaluation, now - started
                     if now - told > REFRESH:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from html import escape
 from typing import Any
@@ -22,18 +22,18 @@ from gradio_app.session import Query, Result, Session
 from gradio_app.tabs.compare import MAX_K, RERANK, clickable, nprobe_slider
 from gradio_app.tabs.controls import NO_PICTURE, QUEUED, SEND_BOX, ExplainRequest, ExplainState, about, encode, is_image
 from gradio_app.tabs.search import ENGINE_NAMES
-from search.engine import Hit, SearchEngine
+from search.engine import SearchEngine
 from search.explain import (
     CellMap,
     Explanation,
-    Settings,
     cell_map,
     explain,
     heat_map,
     map_methods,
-    search,
     top_classes,
 )
+from search.hits import Hit
+from search.options import SearchOptions
 
 SIDE = 640  # pixels of a picture under its heat map
 LIST_SHOWN = 24  # pictures of a list
@@ -91,20 +91,20 @@ def explain_tab(
         state.shown = None
         if question is None:
             return about(None), "", "", gr.update(visible=False), None
-        engine, settings = question.engine, question.settings
+        engine, options = question.engine, question.options
         if engine is not library.get(name):  # its ids may be other pictures by now
             raise sorry("The collection has changed. Search again.")
         vector, own_id = encode(engine, question.query)
-        hits, lost = _found_and_lost(engine, vector, own_id, settings)
+        hits, lost = _found_and_lost(question, vector, own_id)
         id = question.id if question.id is not None else next((hit.id for hit in (*hits, *lost)), None)
         state.shown = replace(question, id=id)
         if id is None:
             return about(question.query), _nothing(), "", gr.update(visible=False), None
-        explanation = explain(engine, vector, own_id, id, settings)
-        cells = cell_map(engine, vector, settings, method=method)
+        explanation = explain(engine, vector, own_id, id, options, filter=question.filter)
+        cells = cell_map(engine, vector, options, method=method)
         return (
             about(question.query),
-            _strip(engine, hits, lost, id, settings),
+            _strip(engine, hits, lost, id, question.labels),
             _detail(engine, question.query, vector, explanation),
             gr.update(visible=cells is not None),
             None if cells is None else _figure(cells, explanation),
@@ -118,22 +118,20 @@ def explain_tab(
             state.asked = _asked(session.result, int(nprobe))
         state.asked = state.asked or state.shown
         if state.asked is None and (query := session.crop(drawn) or session.last) is not None:
-            state.asked = ExplainRequest(
-                engine_of(library, name), query, Settings(key, int(k), int(nprobe), bool(rerank))
-            )
+            options = SearchOptions(key, int(k), int(nprobe), bool(rerank))
+            state.asked = ExplainRequest(engine_of(library, name), query, options)
         if state.asked is None:
             return about(None), key, k, nprobe, rerank
-        settings = state.asked.settings
-        return about(state.asked.query), settings.engine, settings.k, settings.nprobe or nprobe, settings.rerank
+        options = state.asked.options
+        return about(state.asked.query), options.engine, options.k, options.nprobe or nprobe, options.rerank
 
     def on_opened(name: str, state: ExplainState, method: str) -> Any:
         question, state.asked = state.asked or state.shown, None
         return respond(name, state, question, method)
 
     def on_change(name: str, state: ExplainState, method: str, key: str, k: float, nprobe: float, rerank: bool) -> Any:
-        shown = _shown(state)
-        settings = Settings(key, int(k), int(nprobe), bool(rerank), shown.settings.labels)
-        return respond(name, state, replace(shown, settings=settings), method)
+        options = SearchOptions(key, int(k), int(nprobe), bool(rerank))
+        return respond(name, state, replace(_shown(state), options=options), method)
 
     def on_explain(name: str, state: ExplainState, method: str, event: gr.EventData) -> Any:
         shown, id = _shown(state), getattr(event, "id", None)
@@ -195,8 +193,8 @@ def _shown(state: ExplainState) -> ExplainRequest:
 def _asked(result: Result, nprobe: int) -> ExplainRequest:
     """The question of what a search on the Search tab did."""
     request = result.request
-    settings = Settings(request.engine, min(request.k, MAX_K), request.nprobe or nprobe, request.rerank, request.labels)
-    return ExplainRequest(result.engine, result.query, settings)
+    options = SearchOptions(request.engine, min(request.k, MAX_K), request.nprobe or nprobe, request.rerank)
+    return ExplainRequest(result.engine, result.query, options, request.labels)
 
 
 def _engine_radio(engine: SearchEngine | None) -> dict[str, Any]:
@@ -205,20 +203,20 @@ def _engine_radio(engine: SearchEngine | None) -> dict[str, Any]:
 
 
 def _found_and_lost(
-    engine: SearchEngine, vector: np.ndarray, own_id: int | None, settings: Settings
-) -> tuple[list[Hit], list[Hit]]:
+    question: ExplainRequest, vector: np.ndarray, own_id: int | None
+) -> tuple[tuple[Hit, ...], tuple[Hit, ...]]:
     """What the search finds, and what exact search finds besides."""
-    hits = search(engine, vector, own_id, settings)
-    found = {hit.id for hit in hits}
-    truth = search(engine, vector, own_id, replace(settings, engine="exact", rerank=False))
-    return hits, [hit for hit in truth if hit.id not in found]
+    engine, exactly = question.engine, replace(question.options, engine="exact", rerank=False)
+    answer = engine.search_vector(vector, question.options, own_id=own_id, filter=question.filter)
+    truth = engine.search_vector(vector, exactly, own_id=own_id, filter=question.filter)
+    return answer.hits, tuple(hit for hit in truth if hit.id not in answer.ids)
 
 
 def _nothing() -> str:
     return '<p class="ris-note">The search found nothing.</p>'
 
 
-def _strip(engine: SearchEngine, hits: Iterable[Hit], lost: Iterable[Hit], chosen: int, settings: Settings) -> str:
+def _strip(engine: SearchEngine, hits: Iterable[Hit], lost: Iterable[Hit], chosen: int, labels: Sequence[str]) -> str:
     def tiles(hits: Iterable[Hit], kind: str) -> str:
         made = []
         for hit in hits:
@@ -233,7 +231,7 @@ def _strip(engine: SearchEngine, hits: Iterable[Hit], lost: Iterable[Hit], chose
         return f'<ol class="ris-minis">{"".join(made)}</ol>'
 
     hits, lost = list(hits), list(lost)
-    among = f" <small>among pictures labelled {escape(' or '.join(settings.labels))}</small>" if settings.labels else ""
+    among = f" <small>among pictures labelled {escape(' or '.join(labels))}</small>" if labels else ""
     found = f"<section><h3>Found{among}</h3>{tiles(hits, 'found') if hits else _nothing()}</section>"
     if not lost:
         return f'<div class="ris-strip">{found}</div>'

@@ -21,7 +21,9 @@ from gradio_app.library import Library
 from gradio_app.page import AFTER_ERROR, UNQUEUED, Shared, engine_of, sorry
 from gradio_app.remote_image import RemoteImageError, fetch_image
 from gradio_app.session import Query, Request, Result, Session, gone
-from search.engine import EngineError, Hits, SearchEngine
+from search.engine import SearchEngine
+from search.errors import EngineError
+from search.hits import Answer
 
 ENGINE_NAMES = {"ivfpq": "IVFPQ (ours)", "faiss": "faiss", "exact": "exact"}
 MAX_RESULTS = 50  # a page
@@ -233,8 +235,7 @@ def search_tab(library: Library, shared: Shared) -> SearchTab:
         engine = engine_of(library, request.collection)
         hits = _search(engine, query, request)
         more = len(hits) > request.k and request.k < MAX_SHOWN
-        del hits[request.k :]
-        found = Result(engine, query, request, hits, more)
+        found = Result(engine, query, request, hits.first(request.k), more)
         if not session.keep(found, turn):
             return gr.skip(), gr.skip(), gr.skip(), gr.skip()
         return _results(found, order), _status(found), _last_view(query), _recent(session)
@@ -357,7 +358,7 @@ def _picked(library: Library, event: gr.EventData) -> Query:
     return Query.open(path, path.name)
 
 
-def _search(engine: SearchEngine, query: Query, request: Request) -> Hits:
+def _search(engine: SearchEngine, query: Query, request: Request) -> Answer:
     # An uncropped picture goes as its file: the engine then knows it again if the collection holds it.
     source = query.path if query.box is None else query.pixels()
     try:

@@ -1,0 +1,84 @@
+"""What a search gives: hits in order, and how they came about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import overload
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One found image.
+
+    Attributes
+    ----------
+    rank : int
+        1 for the nearest.
+    id : int
+        Row of the image in the collection.
+    score : float
+        What the hits are ordered by: cosine similarity or inner product (larger is nearer), or squared L2 distance.
+    similarity, distance : float or None
+        The score under its own name; the one that does not apply to the collection's metric is None.
+    labels : tuple of str
+    path : Path
+        The original image file, absolute.
+    """
+
+    rank: int
+    id: int
+    score: float
+    similarity: float | None
+    distance: float | None
+    labels: tuple[str, ...]
+    path: Path
+
+
+@dataclass(frozen=True)
+class Answer(Sequence[Hit]):
+    """The hits of a search, best first: a sequence of `Hit`. Two answers are equal if their hits are.
+
+    Attributes
+    ----------
+    hits : tuple of Hit
+    own_id : int or None
+        The query's own id, where it is a picture of the collection and so left itself out.
+    encode_ms, search_ms, rerank_ms : float
+        How long it took from image to vector, from vector to candidates, and to rank these again (0 if that was not
+        asked for).
+    reranked : int
+        Candidates ranked again.
+    """
+
+    hits: tuple[Hit, ...]
+    own_id: int | None = field(default=None, compare=False)
+    encode_ms: float = field(default=0.0, compare=False)
+    search_ms: float = field(default=0.0, compare=False)
+    rerank_ms: float = field(default=0.0, compare=False)
+    reranked: int = field(default=0, compare=False)
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Of the images found, best first."""
+        return tuple(hit.id for hit in self.hits)
+
+    def first(self, n: int) -> Answer:
+        """The same answer with its n best hits only."""
+        return replace(self, hits=self.hits[:n])
+
+    def __len__(self) -> int:
+        return len(self.hits)
+
+    def __iter__(self) -> Iterator[Hit]:
+        return iter(self.hits)
+
+    @overload
+    def __getitem__(self, place: int) -> Hit: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> tuple[Hit, ...]: ...
+
+    def __getitem__(self, place: int | slice) -> Hit | tuple[Hit, ...]:
+        return self.hits[place]

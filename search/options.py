@@ -1,0 +1,46 @@
+"""How a search is to be done: one object, handed from the page or the command line down to the index."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from numbers import Integral, Real
+
+from search.errors import EngineError
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """How a search is to be done.
+
+    Attributes
+    ----------
+    engine : str
+        One of `SearchEngine.engines`: "ivfpq" (ours), "faiss" (the same method in C++), "exact" (compares with every
+        vector), or another backend that the collection has an index of.
+    k : int
+        Most hits wanted; fewer come back where the probed lists hold fewer.
+    nprobe : int or None
+        Inverted lists to visit, 1 to `SearchEngine.nlist`; None for the index's own number.
+    rerank : bool
+        Take the `RERANK_FACTOR` * k best by the index's codes and rank them again by the stored vectors, exactly.
+    cutoff : float or None
+        Leave out hits whose score is worse: a smaller similarity, or a larger distance.
+
+    Raises
+    ------
+    EngineError
+        If k or nprobe is no whole number of at least 1, or the cutoff no number.
+    """
+
+    engine: str = "ivfpq"
+    k: int = 10
+    nprobe: int | None = None
+    rerank: bool = False
+    cutoff: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("k", self.k), ("nprobe", 1 if self.nprobe is None else self.nprobe)):
+            if not isinstance(value, Integral) or value < 1:
+                raise EngineError(f"{name} must be a whole number of at least 1, got {value!r}")
+        if self.cutoff is not None and not (isinstance(self.cutoff, Real) and self.cutoff == self.cutoff):
+            raise EngineError(f"cutoff must be a number, got {self.cutoff!r}")
