@@ -6,9 +6,9 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from features.encoders import Encoder, EncoderError, choose_encoder, create_encoder
+    from features.encoders import Encoder, EncoderError, choose_encoder, create_encoder, register_encoder
 
-__all__ = ["Encoder", "EncoderError", "choose_encoder", "create_encoder"]
+__all__ = ["Encoder", "EncoderError", "choose_encoder", "create_encoder", "register_encoder"]
 
 
 def __getattr__(name: str) -> Any:

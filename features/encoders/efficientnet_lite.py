@@ -37,7 +37,7 @@ declare_operators()  # before timm, which imports torchvision
 import timm  # noqa: E402
 
 from features.checksum import sha256_of  # noqa: E402
-from features.encoders import EncoderError  # noqa: E402
+from features.encoders.base import EncoderError  # noqa: E402
 from features.encoders.network import NetworkEncoder  # noqa: E402
 from features.encoders.preprocessing import Preprocessing  # noqa: E402
 from features.encoders.weights import class_names, load_into, read_training, read_weights  # noqa: E402

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from features.encoders import FeatureMap
+from features.encoders.base import FeatureMap
 from features.encoders.preprocessing import Preprocessing
 from features.encoders.runtime import make_runtime
 

@@ -18,7 +18,7 @@ declare_operators()  # before torchvision is imported
 
 from torchvision.models import ResNet50_Weights, resnet50  # noqa: E402
 
-from features.encoders import EncoderError  # noqa: E402
+from features.encoders.base import EncoderError  # noqa: E402
 from features.encoders.network import NetworkEncoder  # noqa: E402
 from features.encoders.preprocessing import Preprocessing  # noqa: E402
 from features.encoders.weights import (  # noqa: E402

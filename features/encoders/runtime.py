@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from features.encoders import EncoderError
+from features.encoders.base import EncoderError
 
 NAMES = ("openvino", "torch", "eager")
 

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from features.checksum import sha256_of
-from features.encoders import EncoderError
+from features.encoders.base import EncoderError
 from features.encoders.preprocessing import Preprocessing
 from features.torchvision_ops import declare_operators
 
