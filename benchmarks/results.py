@@ -18,8 +18,9 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from benchmarks import abilities, codecs
@@ -68,6 +69,11 @@ def faiss_command(collection: Path, out: Path) -> Command:
     return benchmark_command(collection, out, "--study", "fast-table", "--repeats", "2")
 
 
+def portable_command(collection: Path, out: Path) -> Command:
+    """The same study once more: `Part.variables` names the instruction set."""
+    return faiss_command(collection, out)
+
+
 def scaling_command(collection: Path, out: Path) -> Command:
     """A million made vectors."""
     return ["python", "-m", "ivfpq.benchmark", "--study", "scaling", "--repeats", "3", "--out", str(out)]
@@ -108,15 +114,22 @@ def create_command(collection: Path, out: Path) -> Command:
     return ["python", "gradio_app/create_index.py", "--data", data, *where, "--json"]
 
 
-def run(command: Command, out: Path) -> str:
-    """Standard output of a command; what it says meanwhile goes to standard error.
+def run(command: Command, variables: Mapping[str, str], out: Path) -> str:
+    """Standard output of a command under these environment variables; what it says meanwhile goes to standard error.
 
     Raises
     ------
     subprocess.CalledProcessError
     """
     logger.info("%s", shlex.join(command))
-    done = subprocess.run([sys.executable, *command[1:]], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, *command[1:]],
+        cwd=ROOT,
+        env={**os.environ, **variables},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
     (out / "output.txt").write_text(done.stdout, encoding="utf-8")
     return done.stdout
 
@@ -127,10 +140,11 @@ def measure(part: Part, collection: Path, results: Path, root: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     command = part.command(collection, out)
-    printed = run(command, out)
+    printed = run(command, part.variables, out)
     if part.written:
         content = json.loads((out / part.written).read_text(encoding="utf-8"))
-        content["environment"]["command"] = shlex.join(command)
+        set_first = [f"{name}={value}" for name, value in part.variables.items()]
+        content["environment"]["command"] = shlex.join([*set_first, *command])
     else:
         content = {"environment": environment(0, command), "printed": json.loads(printed)}
     content["environment"]["seconds"] = round(time.perf_counter() - started)
@@ -206,11 +220,12 @@ def peers_short(content: Content) -> str:
     ]
     k = content["data"]["k"]
     header = f"index|asked with|recall@{k}|us, one query|us/query in a batch|memory MB|build s"
+    data = content["data"]
     return "\n\n".join(
         [
             markdown(header, with_best(cells, values, [0, 0, 1, -1, -1, -1, -1]), left=2),
-            f"{peers_header(content)} One thread; of each index the quickest setting that reaches recall {RECALL}, or "
-            "the best one of those that do not.",
+            f"{data['n']:,} vectors of {data['d']} dimensions ({data['name']}, cosine), {data['queries']} held-out "
+            f"queries, one thread, of each index the quickest setting that reaches recall {RECALL}, else the best",
         ]
     )
 
@@ -271,10 +286,10 @@ def ranged(row: Content, name: str) -> str:
     return spread(Spread(row[name], row[f"{name}_low"], row[f"{name}_high"]))
 
 
-def faiss_table(content: Content, wanted: Callable[[str], bool] = lambda what: True) -> str:
-    """Ours beside faiss: the better one of each line is bold."""
-    rows = [row for row in content["rows"] if wanted(row["what"])]
-    notes = list(dict.fromkeys(row["note"] for row in rows if row["note"]))
+def faiss_table(content: Content, *, short_one: bool = False) -> str:
+    """Ours beside faiss: the better one of each line is bold. The short one has fewer lines, and no notes."""
+    rows = [row for row in content["rows"] if not short_one or shown_first(row["what"])]
+    notes = [] if short_one else list(dict.fromkeys(row["note"] for row in rows if row["note"]))
     cells = []
     for row in rows:
         unit = f" {row['unit']}" if row["unit"] else ""
@@ -287,7 +302,7 @@ def faiss_table(content: Content, wanted: Callable[[str], bool] = lambda what: T
         recalls = [f"{recall:.3f}" for recall in (row["their_recall"], row["our_recall"]) if recall is not None]
         cells.append(
             [
-                row["what"] + (f" [{notes.index(row['note']) + 1}]" if row["note"] else ""),
+                row["what"] + (f" [{notes.index(row['note']) + 1}]" if row["note"] in notes else ""),
                 *texts,
                 spread(Spread(*row["ratio"]), "x") if row["ratio"] else "-",
                 " / ".join(recalls) or "-",
@@ -299,8 +314,9 @@ def faiss_table(content: Content, wanted: Callable[[str], bool] = lambda what: T
 
 def shown_first(what: str) -> bool:
     """Whether a line of faiss_table is one of the few for a README."""
-    fast_scan = "x4fs" in what
-    return "2 threads" not in what and (not fast_scan or ("batch" in what and "nprobe 16," in what))
+    return not any(
+        word in what for word in ("2 threads", "x4fs", "nprobe 64", "polysemous codes that", "import", "recall@10 at")
+    )
 
 
 def faiss_header(content: Content) -> str:
@@ -320,7 +336,13 @@ def faiss_tables(content: Content) -> str:
 
 
 def faiss_short(content: Content) -> str:
-    return "\n\n".join([faiss_table(content, shown_first), faiss_header(content)])
+    return "\n\n".join(
+        [
+            faiss_table(content, short_one=True),
+            "Medians (and ranges) of rounds in which the two took turns, over held-out queries, k = 10, equal threads, "
+            "training vectors and nprobe",
+        ]
+    )
 
 
 def scaling_header(content: Content) -> str:
@@ -353,7 +375,7 @@ def scaling_table(content: Content) -> str:
 def scaling_short(content: Content) -> str:
     """The figure, for a README that lies in a folder."""
     figure = "![Microseconds a query against vectors, lists probed, threads and bytes of a code](../docs/scaling.png)"
-    return f"{figure}\n\n{scaling_header(content)}"
+    return f"{figure}\n\nFixed unless varied: {content['fixed']}; made vectors, k = {content['k']}"
 
 
 def encoded(content: Content) -> list[codecs.Encoded]:
@@ -380,7 +402,9 @@ def codecs_short(content: Content) -> str:
     return "\n\n".join(
         [
             codecs.recalls(encoded(content), content["data"]["k"]),
-            codecs.describe_data(content["data"]),
+            f"Recall@{content['data']['k']} in equal bytes of a code, {content['data']['n']:,} vectors of "
+            f"{content['data']['d']} dimensions ({content['data']['name']}, cosine); what is missing would take "
+            "minutes to train",
         ]
     )
 
@@ -397,16 +421,29 @@ def abilities_table(content: Content) -> str:
     )
 
 
-def encoders_table(content: Content) -> str:
-    """How well the features retrieve."""
+def encoder_rows(content: Content) -> str:
+    """How well the features of each encoder retrieve."""
     rows = content["printed"]
     names = ("mean_average_precision", "nearest_neighbor", "precision_at_5")
     cells = [[f"`{row['encoder']}`", row["weights"] or "", *(f"{row[name]:.3f}" for name in names)] for row in rows]
     values = [[None, None, *(round(row[name], 3) for name in names)] for row in rows]
-    first = rows[0]
+    return markdown("encoder|weights|mAP|1-NN|P@5", with_best(cells, values, [0, 0, 1, 1, 1]), left=2)
+
+
+def encoders_short(content: Content) -> str:
+    first = content["printed"][0]
+    return (
+        f"{encoder_rows(content)}\n\nEach of {first['queries']:,} images of {first['dataset']} as the query among the "
+        f"others, by cosine; a hit is right if it shares one of the {first['labels']} labels"
+    )
+
+
+def encoders_table(content: Content) -> str:
+    """The same, and how it was measured."""
+    first = content["printed"][0]
     return "\n\n".join(
         [
-            markdown("encoder|weights|mAP|1-NN|P@5", with_best(cells, values, [0, 0, 1, 1, 1]), left=2),
+            encoder_rows(content),
             f"{first['queries']:,} queries, each image of {first['dataset']} among the {first['images'] - 1:,} others, "
             f"by cosine over {first['dim']} dimensions; a hit is right if it shares one of the {first['labels']} "
             "labels. Exact search, so there is no spread. An encoder that is missing here has no collection of these "
@@ -431,12 +468,9 @@ def create_table(content: Content) -> str:
 
 
 def machine(content: Content) -> str:
-    """A line on where it was measured, for a README."""
+    """Where it was measured, the end of a caption."""
     about = content["environment"]
-    return (
-        f"{about['cpu']}, {about['cores']} cores, {about['date'][:10]}; the command, versions and seed are in "
-        "`docs/RESULTS.md`."
-    )
+    return f"kernel `{about['kernel']}`, {about['cpu']}, {about['cores']} cores, {about['date'][:10]}"
 
 
 # --- documents ------------------------------------------------------------------------------------------------------
@@ -455,15 +489,27 @@ class Part(NamedTuple):
     table: Callable[[Content], str]
     short: Callable[[Content], str] | None = None
     """What READMEs show, where that is less"""
+    variables: Mapping[str, str] = MappingProxyType({})
+    """Environment variables that the command is run with"""
 
 
 PARTS = (
     Part("peers", "Ours and its peers", peers_command, "results.json", "pareto.png", peers_tables, peers_short),
     Part("faiss", "Speed and size beside faiss", faiss_command, "fast-table.json", "", faiss_tables, faiss_short),
+    Part(
+        "portable",
+        "Without AVX-512",
+        portable_command,
+        "fast-table.json",
+        "",
+        faiss_tables,
+        faiss_short,
+        {"IVFPQ_KERNEL": "portable", "FAISS_SIMD_LEVEL": "AVX2"},
+    ),
     Part("scaling", "How the cost grows", scaling_command, "scaling.json", "scaling.png", scaling_table, scaling_short),
     Part("codecs", "Accuracy in equal bytes", codecs_command, "codecs.json", "codecs.png", codecs_table, codecs_short),
     Part("abilities", "What each library does", abilities_command, "abilities.json", "", abilities_table),
-    Part("encoders", "How well the features retrieve", encoders_command, "", "", encoders_table),
+    Part("encoders", "How well the features retrieve", encoders_command, "", "", encoders_table, encoders_short),
     Part("create", "Making a collection", create_command, "", "", create_table),
 )
 
@@ -518,7 +564,7 @@ def filled(text: str, contents: dict[str, Content]) -> str:
         part, content = by_name[match[2]], contents.get(match[2])
         if content is None:
             return match[0]
-        return f"{match[1]}\n{(part.short or part.table)(content)} {machine(content)}\n\n{match[3]}"
+        return f"{match[1]}\n{(part.short or part.table)(content)}; {machine(content)}.\n\n{match[3]}"
 
     return MARKED.sub(table, text)
 
