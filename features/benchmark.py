@@ -23,7 +23,7 @@ import torch
 
 from features.datasets import Item
 from features.encoders import Encoder, EncoderError, create_encoder
-from features.extract import encode_items
+from features.encoding import encode_items
 from features.images import ImageError, decode_image
 
 ENCODERS = ("resnet50", "efficientnet-lite0", "efficientnet-lite2", "efficientnet-lite2+lite0")

@@ -23,7 +23,9 @@ if __package__ in (None, ""):  # run as a script: the project's root, not this f
 import numpy as np
 from numpy.typing import NDArray
 
-from features.collection.store import MANIFEST, FeatureStore, StoreError, files_of, numbered, read_manifest, sha256_of
+from features.checksum import sha256_of
+from features.collection.manifest import MANIFEST, files_of, numbered, read_manifest
+from features.collection.store import FeatureStore, StoreError
 from features.collection.sync import Progress, SyncReport, sync
 from features.datasets import Dataset, DatasetError, open_dataset, reopen_dataset
 from features.encoders import Encoder, EncoderError, create_encoder, encoder_for

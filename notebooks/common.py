@@ -18,7 +18,8 @@ from IPython.display import Image, Markdown, display
 from matplotlib.figure import Figure
 
 from benchmarks.report import COLOURS
-from features.collection.store import MANIFEST, FeatureStore
+from features.collection.manifest import MANIFEST
+from features.collection.store import FeatureStore
 from features.images import decode_image
 
 DEMO = "demo"

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from features.checksum import sha256_of
-from features.collection.store import FeatureStore, StoreError, encoder_identity
+from features.collection.manifest import encoder_identity
+from features.collection.store import FeatureStore, StoreError
 from features.datasets import DatasetError, Item, spec_of
 from features.encoders import Encoder, EncoderError, create_encoder
-from features.extract import extract
+from features.encoding import extract
 from features.pixels import Pixels
 from features.split import split
 

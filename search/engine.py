@@ -16,7 +16,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from features.collection.store import FeatureStore, sha256_of
+from features.checksum import sha256_of
+from features.collection.store import FeatureStore
 from features.encoders import Encoder, encoder_for
 from features.images import ImageError, decode_image
 from ivfpq import IndexFlat, SearchResult, load

@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 import features.encoders
-from features.collection.store import FeatureStore, StoreError, partial_folder
+from features.collection.manifest import partial_folder
+from features.collection.store import FeatureStore, StoreError
 from features.datasets import ImageFolder
 from features.extract import extract, main
 
@@ -213,13 +214,31 @@ def test_going_on_with_something_else_is_refused(images, tmp_path):
     assert f"remove {partial} to start over" in str(caught.value)
     with pytest.raises(StoreError, match="writes float16, now float32"):
         run(images, tmp_path / "c", dtype="float32")
-    with pytest.raises(StoreError, match=r"has 23 images, .* now gives 10"):
-        run(images, tmp_path / "c", limit=10)
-    shutil.copytree(images.root, tmp_path / "more/images")
-    (tmp_path / "more/images/label 0/000a.png").write_bytes(b"x")
-    with pytest.raises(StoreError, match=r"has 'label 0/003.png' where .* now has 'label 0/000a.png'"):
-        run(ImageFolder(tmp_path / "more/images"), tmp_path / "c")
     run(images, tmp_path / "c")
+
+
+def test_begun_extraction_takes_what_has_changed_and_keeps_what_is_encoded(images, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(images, tmp_path / "c", Interrupted())  # after 8 images
+    Image.effect_mandelbrot((9, 9), (-3, -2.5, 2, 2.5), 50).save(images.root / "label 0/000a.png")  # now the second
+    images.items[2].path.unlink()
+    images.items[3].path.write_bytes(images.items[20].path.read_bytes())
+    changed = ImageFolder(images.root)
+    encoder = FakeEncoder()
+    store = run(changed, tmp_path / "c", encoder)
+    assert encoder.encoded == 23 - 8 + 2
+    assert store.items == changed.items
+    whole = run(changed, tmp_path / "whole")
+    assert (store.folder / "features.npy").read_bytes() == (whole.folder / "features.npy").read_bytes()
+    assert store.manifest == whole.manifest
+
+
+def test_begun_extraction_may_be_limited_later(images, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(images, tmp_path / "c", Interrupted())
+    encoder = FakeEncoder()
+    assert run(images, tmp_path / "c", encoder, limit=6).items == images.items[:6]
+    assert encoder.encoded == 0
 
 
 def test_finished_store_of_something_else_is_refused(images, tmp_path):

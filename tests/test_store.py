@@ -11,15 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features.collection.store import (
-    FeatureStore,
-    StoreError,
-    StoreWriter,
-    check_same_encoder,
-    partial_folder,
-    remove_leftovers,
-    sha256_of,
-)
+from features.checksum import sha256_of
+from features.collection.manifest import check_same_encoder, partial_folder, remove_leftovers
+from features.collection.store import FeatureStore, StoreError
+from features.collection.writer import StoreWriter
 from features.datasets import ImageFolder, Item
 
 SPEC = {"name": "fake", "dim": 4, "weights": {"argument": None, "source": "a test", "sha256": "ab" * 32}, "size": 8}

@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 from test_extract import FakeEncoder, make_images
 
+from features.collection.stage import STAGE
 from features.collection.store import FeatureStore, StoreError
-from features.collection.sync import STAGE, SyncReport, sync
+from features.collection.sync import SyncReport, sync
 from features.datasets import ImageFolder
 from features.extract import extract, main
 
@@ -226,7 +227,7 @@ def test_file_that_is_there_but_not_listed_stays(root, folder, monkeypatch):
 
 
 def test_unreadable_image_is_tried_again_and_again(root, tmp_path, monkeypatch):
-    monkeypatch.setattr("features.extract.MAX_FILE_BYTES", 380)  # the larger ones are not even read
+    monkeypatch.setattr("features.encoding.MAX_FILE_BYTES", 380)  # the larger ones are not even read
     folder = tmp_path / "c"
     store = extract(ImageFolder(root), FakeEncoder(), folder, progress=False)
     unread = store.manifest["damaged"]
@@ -327,7 +328,7 @@ def test_what_else_the_catalog_holds_is_kept(root, folder):
         catalog.execute("INSERT INTO tags VALUES (3, 'mine')")
     change_everything(root)
     update(root, folder)
-    with FeatureStore.open(folder).catalog() as catalog:
+    with sqlite3.connect(folder / FeatureStore.open(folder).manifest["catalog"]["file"]) as catalog:
         assert catalog.execute("SELECT * FROM tags").fetchall() == [(3, "mine")]
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from features.checksum import sha256_of
-from features.collection.store import FeatureStore, Record, StoreError, stat_of
+from features.collection.catalog import Record, stat_of
+from features.collection.errors import StoreError
+from features.collection.store import FeatureStore
 from features.datasets import Dataset, Item
 
 

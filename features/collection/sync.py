@@ -9,12 +9,10 @@ Whatever stops a sync, the collection is either the old one or the new one, and 
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,35 +20,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
-from features.checksum import sha256_of
+from features.collection.catalog import Catalog, CatalogChanges, Row, stat_of
 from features.collection.changes import Changes, find_changes
-from features.collection.store import (
+from features.collection.errors import StoreError
+from features.collection.manifest import (
     CATALOG,
     FEATURES,
     MANIFEST,
-    Facts,
-    FeatureStore,
-    StoreError,
-    as_rows,
+    catalog_file,
+    library_versions,
     numbered,
-    path_to,
     read_manifest,
     remove_leftovers,
-    stat_of,
-    upgrade_catalog,
-    versions,
     write_json,
 )
+from features.collection.stage import STAGE, Stage
+from features.collection.store import FeatureStore
+from features.collection.writer import BLOCK, as_rows, write_features
 from features.datasets import Dataset, Item
-from features.extract import check_counts, encode_items
+from features.encoding import check_counts, encode_items
 
 if TYPE_CHECKING:
     from features.encoders import Encoder
 
 logger = logging.getLogger(__name__)
-
-STAGE = ".sync.sqlite"
-BLOCK = 16_384  # rows of the features that are copied at a time
 
 Progress = Callable[[int, int], None]
 
@@ -130,7 +123,7 @@ def sync(
     check_counts(batch_size, limit)
     folder = Path(folder).expanduser().resolve()
     read_manifest(folder)  # nothing is written where there is no collection
-    with _Stage.locked(folder / STAGE) as stage:
+    with closing(Stage(folder / STAGE, f"{folder} is being brought up to date by another process")) as stage:
         store = FeatureStore.open(folder)
         store.check_encoder(encoder)
         dtype = np.dtype(store.manifest["dtype"])
@@ -151,7 +144,7 @@ def sync(
 
 
 def _encode(
-    stage: _Stage,
+    stage: Stage,
     changes: Changes,
     root: Path,
     encoder: Encoder,
@@ -178,83 +171,11 @@ def _encode(
     return stats
 
 
-class _Stage:
-    """What has been encoded for a collection and is not in it yet: one sqlite file, and the lock of the sync."""
-
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
-        self.path = path
-        self._connection = connection
-
-    @classmethod
-    @contextmanager
-    def locked(cls, path: Path) -> Iterator[_Stage]:
-        """Open the stage for this process alone. Raises StoreError if another one has it."""
-        with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as connection:
-            try:
-                connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # held until it is closed
-                connection.execute("BEGIN EXCLUSIVE")
-                connection.execute("COMMIT")
-            except sqlite3.OperationalError as error:
-                raise StoreError(f"{path.parent} is being brought up to date by another process ({error})") from error
-            except sqlite3.DatabaseError as error:
-                raise StoreError(f"{path} is damaged ({error}): remove it") from error
-            yield cls(path, connection)
-
-    def begin(self, spec: dict[str, Any], dtype: np.dtype[Any]) -> None:
-        """Make it ready for vectors of this encoder; those of another one are dropped."""
-        execute, maker = self._connection.execute, json.dumps([spec, dtype.str], sort_keys=True)
-        execute("BEGIN")
-        execute("CREATE TABLE IF NOT EXISTS maker (spec TEXT)")
-        execute(
-            "CREATE TABLE IF NOT EXISTS encoded (path PRIMARY KEY, size INTEGER, mtime INTEGER, sha256 TEXT, "
-            "width INTEGER, height INTEGER, error TEXT, vector BLOB)"
-        )
-        if execute("SELECT spec FROM maker").fetchone() != (maker,):
-            execute("DELETE FROM maker")
-            execute("DELETE FROM encoded")
-            execute("INSERT INTO maker VALUES (?)", (maker,))
-        execute("COMMIT")
-
-    def has(self, path: Path, stat: tuple[int, int]) -> bool:
-        """Whether the file, as it is now, was encoded. One that could not be read is always tried again."""
-        query = "SELECT 1 FROM encoded WHERE path = ? AND size = ? AND mtime = ? AND sha256 IS NOT NULL"
-        return self._connection.execute(query, (path_to(path), *stat)).fetchone() is not None
-
-    def put(self, files: Sequence[tuple[Path, tuple[int, int]]], rows: np.ndarray, facts: Sequence[Facts]) -> None:
-        """Keep a batch; it is durable when this returns."""
-        self._connection.execute("BEGIN")
-        self._connection.executemany(
-            "INSERT OR REPLACE INTO encoded VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                (path_to(path), *stat, *fact, row.tobytes())
-                for (path, stat), fact, row in zip(files, facts, rows, strict=True)
-            ),
-        )
-        self._connection.execute("COMMIT")
-
-    def facts(self, path: Path) -> Facts:
-        """What is known of an encoded file."""
-        query = "SELECT sha256, width, height, error FROM encoded WHERE path = ?"
-        facts: Facts = self._connection.execute(query, (path_to(path),)).fetchone()
-        return facts
-
-    def row(self, path: Path, dtype: np.dtype[Any]) -> np.ndarray:
-        """The vector of an encoded file, (dim,)."""
-        query = "SELECT vector FROM encoded WHERE path = ?"
-        return np.frombuffer(self._connection.execute(query, (path_to(path),)).fetchone()[0], dtype)
-
-    def remove(self) -> None:
-        """Delete the file, still locked. Where open files cannot be deleted it waits for the next sync."""
-        with suppress(PermissionError):
-            self.path.unlink()
-            self.path.with_name(f"{self.path.name}-journal").unlink(missing_ok=True)
-
-
 class _NextGeneration:
     """The next generation of a store: its files first, then the manifest that names them."""
 
     def __init__(
-        self, store: FeatureStore, stage: _Stage, changes: Changes, dataset: Dataset, stats: dict[Path, tuple[int, int]]
+        self, store: FeatureStore, stage: Stage, changes: Changes, dataset: Dataset, stats: dict[Path, tuple[int, int]]
     ) -> None:
         self._store, self._stage, self._changes, self._dataset, self._stats = store, stage, changes, dataset, stats
         self._number = store.generation + 1
@@ -274,99 +195,75 @@ class _NextGeneration:
         manifest = {**before, "generation": self._number, "root": str(self._dataset.root)}
         if self._edited or self._added or self._changes.removed:
             manifest["features"] = self._write_features()
-            manifest["versions"] = versions()
-        statements = self._statements()
-        if statements:
-            manifest.update(self._write_catalog(statements, manifest["features"]["sha256"]))
+            manifest["versions"] = library_versions()
+        if changes := self._catalog_changes():
+            manifest.update(self._write_catalog(changes, manifest["features"]["sha256"]))
         if with_store is not None:
             rows = np.load(folder / manifest["features"]["file"], mmap_mode="r", allow_pickle=False)
-            manifest.update(with_store(FeatureStore(folder, manifest, rows)))
+            catalog = Catalog.open(folder / catalog_file(manifest))
+            manifest.update(with_store(FeatureStore(folder, manifest, rows, catalog)))
         if {**manifest, "generation": None} != {**before, "generation": None}:
             write_json(folder / MANIFEST, manifest)
         return self._report()
 
     def _write_features(self) -> dict[str, Any]:
         """Copy the vectors but for what has changed; returns the manifest's entry."""
-        old, folder = self._store.features, self._store.folder
+        old = self._store.features
         shape = (len(old) + len(self._added), old.shape[1])
+        path = self._store.folder / numbered(FEATURES, self._number)
+        return write_features(path, shape, old.dtype, self._blocks(shape))
+
+    def _blocks(self, shape: tuple[int, int]) -> Iterator[np.ndarray]:
+        old = self._store.features
         source = {file.record.id: self._path(file.item) for file in self._edited}
         source.update((id, self._path(item)) for id, item in self._added)
         renewed = np.array(sorted(source), np.int64)
         removed = np.array(sorted(record.id for record in self._changes.removed), np.int64)
-        path = folder / numbered(FEATURES, self._number)
-        with path.open("wb") as file:
-            header = {"descr": old.dtype.str, "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            for start in range(0, shape[0], BLOCK):
-                rows = np.zeros((min(BLOCK, shape[0] - start), shape[1]), old.dtype)
-                kept = old[start : start + BLOCK]
-                rows[: len(kept)] = kept
-                within = removed[slice(*np.searchsorted(removed, (start, start + BLOCK)))]
-                rows[within - start] = 0
-                for id in renewed[slice(*np.searchsorted(renewed, (start, start + BLOCK)))].tolist():
-                    rows[id - start] = self._stage.row(source[id], old.dtype)
-                file.write(rows.tobytes())
-            file.flush()
-            os.fsync(file.fileno())
-        return {"file": path.name, "sha256": sha256_of(path)}
+        for start in range(0, shape[0], BLOCK):
+            rows = np.zeros((min(BLOCK, shape[0] - start), shape[1]), old.dtype)
+            kept = old[start : start + BLOCK]
+            rows[: len(kept)] = kept
+            within = removed[slice(*np.searchsorted(removed, (start, start + BLOCK)))]
+            rows[within - start] = 0
+            for id in renewed[slice(*np.searchsorted(renewed, (start, start + BLOCK)))].tolist():
+                rows[id - start] = self._stage.vector(source[id], old.dtype)
+            yield rows
 
-    def _statements(self) -> list[tuple[str, tuple[Any, ...]]]:
-        """What has to be said to the catalog."""
-        said: list[tuple[str, tuple[Any, ...]]] = []
-
-        def facts_of(item: Item) -> tuple[Any, ...]:
-            return (*self._stats[item.path], *self._stage.facts(self._path(item)), self._number)
-
-        for record in self._changes.removed:
-            said += [
-                ("INSERT INTO removed VALUES (?, ?, ?)", (record.id, path_to(record.path), self._number)),
-                ("DELETE FROM labels WHERE image_id = ?", (record.id,)),
-                ("DELETE FROM images WHERE id = ?", (record.id,)),
-            ]
-        update = (
-            "UPDATE images SET size = ?, mtime = ?, sha256 = ?, width = ?, height = ?, error = ?, generation = ? "
-            "WHERE id = ?"
+    def _catalog_changes(self) -> CatalogChanges:
+        """What brings the catalog to this generation."""
+        changes, known = self._changes, self._store.catalog.labels_by_image()
+        still_there = [*changes.kept, *changes.unread, *changes.edited, *changes.renamed]
+        labels = {file.record.id: file.item.labels for file in still_there}
+        labels = {id: names for id, names in labels.items() if set(names) != set(known.get(id, ()))}
+        labels.update((id, item.labels) for id, item in self._added if item.labels)
+        return CatalogChanges(
+            removed=[(record.id, record.path) for record in changes.removed],
+            encoded=[self._row(file.record.id, file.item) for file in self._edited],
+            moved=[
+                (file.record.id, self._path(file.item), file.size, file.mtime)
+                for file in (*changes.kept, *changes.renamed)
+                if file.record[1:4] != (self._path(file.item), file.size, file.mtime)
+            ],
+            added=[self._row(id, item) for id, item in self._added],
+            labels=labels,
         )
-        said += [(update, (*facts_of(file.item), file.record.id)) for file in self._edited]
-        for file in (*self._changes.kept, *self._changes.renamed):
-            path = self._path(file.item)
-            if file.record[1:4] != (path, file.size, file.mtime):
-                moved = "UPDATE images SET path = ?, size = ?, mtime = ? WHERE id = ?"
-                said.append((moved, (path_to(path), file.size, file.mtime, file.record.id)))
-        insert = (
-            "INSERT INTO images (id, path, size, mtime, sha256, width, height, error, generation) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-        )
-        said += [(insert, (id, path_to(self._path(item)), *facts_of(item))) for id, item in self._added]
 
-        label = "INSERT INTO labels (image_id, label) VALUES (?, ?)"
-        known: dict[int, set[str]] = {}
-        with self._store.catalog() as catalog:
-            for id, name in catalog.execute("SELECT image_id, label FROM labels"):
-                known.setdefault(id, set()).add(name)
-        changes = self._changes
-        for file in (*changes.kept, *changes.unread, *changes.edited, *changes.renamed):
-            if set(file.item.labels) != known.get(file.record.id, set()):
-                said.append(("DELETE FROM labels WHERE image_id = ?", (file.record.id,)))
-                said += [(label, (file.record.id, name)) for name in set(file.item.labels)]
-        said += [(label, (id, name)) for id, item in self._added for name in set(item.labels)]
-        return said
+    def _row(self, id: int, item: Item) -> Row:
+        path = self._path(item)
+        size, mtime = self._stats[item.path]
+        return Row(id, path, size, mtime, *self._stage.facts(path))
 
-    def _write_catalog(self, said: list[tuple[str, tuple[Any, ...]]], checksum: str) -> dict[str, Any]:
-        """Copy the catalog and say it there; returns what becomes new in the manifest."""
+    def _write_catalog(self, changes: CatalogChanges, checksum: str) -> dict[str, Any]:
+        """Copy the catalog and change the copy; returns what becomes new in the manifest."""
         path = self._store.folder / numbered(CATALOG, self._number)
-        with closing(sqlite3.connect(path, isolation_level=None)) as new:
-            with self._store.catalog() as old:
-                old.backup(new)
-            upgrade_catalog(new)
-            new.execute("BEGIN")
-            for statement, values in said:
-                new.execute(statement, values)
-            new.execute("UPDATE about SET value = ? WHERE key = 'features_sha256'", (json.dumps(checksum),))
-            new.execute("COMMIT")
-            count, damaged, reason = new.execute("SELECT count(*), count(error), min(error) FROM images").fetchone()
-            (removed,) = new.execute("SELECT count(*) FROM removed").fetchone()
+        new = self._store.catalog.copy(path)
+        with closing(new):
+            new.apply(changes, self._number)
+            new.set_about(features_sha256=checksum)
+            (count, damaged), removed = new.counts(), new.removed_count()
+            reasons = new.damaged()
         if count == damaged:
+            reason = min(error for _, error in reasons)
             raise StoreError(f"none of the {count} images in {self._dataset.root} can be read (the first: {reason})")
         return {"catalog": {"file": path.name}, "count": count + removed, "removed": removed, "damaged": damaged}
 

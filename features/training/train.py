@@ -19,8 +19,8 @@ from tqdm import tqdm
 from features.datasets import Dataset, Item
 from features.encoders import create_encoder
 from features.encoders.weights import Training, read_training, read_weights, write_training
+from features.encoding import encode_items
 from features.evaluate import indicators, leave_one_out
-from features.extract import encode_items
 from features.split import split
 from features.training.progress import best_epoch, score
 from features.training.recipe import Recipe, TrainingError

@@ -1,0 +1,110 @@
+"""What has been encoded for a collection and is not in it yet, in one sqlite file.
+
+An extraction and a sync that were stopped, whatever stopped them, go on from here: a file whose size and time are still
+those that it was encoded with is not encoded again.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from features.collection.catalog import Facts, path_to
+from features.collection.errors import StoreError
+
+STAGE = ".sync.sqlite"
+
+
+class Stage:
+    """Encoded images by path, for one process at a time.
+
+    Parameters
+    ----------
+    path : Path
+        The file, made where there is none.
+    in_use : str
+        What to say where another process has it.
+
+    Raises
+    ------
+    StoreError
+        Another process has it, or it is damaged.
+    """
+
+    def __init__(self, path: Path, in_use: str) -> None:
+        self.path = path
+        self._connection = sqlite3.connect(path, timeout=0, isolation_level=None)
+        try:
+            self._connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # held until it is closed
+            self._connection.execute("BEGIN EXCLUSIVE")
+            self._connection.execute("CREATE TABLE IF NOT EXISTS maker (spec TEXT)")
+            self._connection.execute(
+                "CREATE TABLE IF NOT EXISTS encoded (path PRIMARY KEY, size INTEGER, mtime INTEGER, sha256 TEXT, "
+                "width INTEGER, height INTEGER, error TEXT, vector BLOB)"
+            )
+            self._connection.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            self._connection.close()
+            raise StoreError(f"{in_use} ({error})") from error
+        except sqlite3.DatabaseError as error:
+            self._connection.close()
+            raise StoreError(f"{path} is damaged ({error}): remove it") from error
+
+    def close(self) -> None:
+        self._connection.close()
+
+    @property
+    def maker(self) -> tuple[dict[str, Any], str] | None:
+        """The encoder's spec and the dtype (``"<f2"``) of the vectors; None where there is nothing yet."""
+        row = self._connection.execute("SELECT spec FROM maker").fetchone()
+        return None if row is None else tuple(json.loads(row[0]))
+
+    def begin(self, spec: dict[str, Any], dtype: np.dtype[Any]) -> None:
+        """Make it ready for vectors of this encoder and type; those of another one are dropped."""
+        execute, maker = self._connection.execute, json.dumps([spec, dtype.str], sort_keys=True)
+        if execute("SELECT spec FROM maker").fetchone() != (maker,):
+            execute("BEGIN")
+            execute("DELETE FROM maker")
+            execute("DELETE FROM encoded")
+            execute("INSERT INTO maker VALUES (?)", (maker,))
+            execute("COMMIT")
+
+    def has(self, path: Path, stat: Sequence[int]) -> bool:
+        """Whether the file, as it is now, was encoded. One that could not be read is always tried again."""
+        query = "SELECT 1 FROM encoded WHERE path = ? AND size = ? AND mtime = ? AND sha256 IS NOT NULL"
+        return self._connection.execute(query, (path_to(path), *map(int, stat))).fetchone() is not None
+
+    def put(self, files: Sequence[tuple[Path, Sequence[int]]], rows: np.ndarray, facts: Sequence[Facts]) -> None:
+        """Keep a batch of files, each with its size and time; it is durable when this returns."""
+        self._connection.execute("BEGIN")
+        self._connection.executemany(
+            "INSERT OR REPLACE INTO encoded VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                (path_to(path), *map(int, stat), *fact, row.tobytes())
+                for (path, stat), fact, row in zip(files, facts, rows, strict=True)
+            ),
+        )
+        self._connection.execute("COMMIT")
+
+    def facts(self, path: Path) -> Facts:
+        """What is known of an encoded file."""
+        query = "SELECT sha256, width, height, error FROM encoded WHERE path = ?"
+        facts: Facts = self._connection.execute(query, (path_to(path),)).fetchone()
+        return facts
+
+    def vector(self, path: Path, dtype: np.dtype[Any]) -> np.ndarray:
+        """The vector of an encoded file, (dim,)."""
+        query = "SELECT vector FROM encoded WHERE path = ?"
+        return np.frombuffer(self._connection.execute(query, (path_to(path),)).fetchone()[0], dtype)
+
+    def remove(self) -> None:
+        """Delete the file, still locked. Where open files cannot be deleted it waits for the next sync."""
+        with suppress(PermissionError):
+            self.path.unlink()
+            self.path.with_name(f"{self.path.name}-journal").unlink(missing_ok=True)

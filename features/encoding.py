@@ -1,0 +1,191 @@
+"""Dataset x encoder -> feature store.
+
+Images are read, hashed, decoded and prepared by threads while the network is busy with the batch before. Every batch is
+on disk before the next one, so an interrupted run loses one batch at most and the same command goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tqdm import tqdm
+
+from features.checksum import sha256_of
+from features.collection.catalog import Facts
+from features.collection.changes import find_changes
+from features.collection.errors import StoreError
+from features.collection.manifest import MANIFEST
+from features.collection.store import FeatureStore
+from features.collection.writer import StoreWriter
+from features.datasets import Dataset, DatasetError, Item
+from features.images import ImageError, decode_with_size
+
+if TYPE_CHECKING:
+    import torch
+
+    from features.encoders import Encoder
+
+logger = logging.getLogger(__name__)
+
+MAX_FILE_BYTES = 1 << 29
+"""Larger files are skipped: they are read whole, by several threads at once."""
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """One image on its way to the network, or the reason why there is none."""
+
+    tensor: torch.Tensor | None
+    sha256: str | None = None
+    width: int | None = None
+    height: int | None = None
+    error: str | None = None
+
+
+def extract(
+    dataset: Dataset,
+    encoder: Encoder,
+    folder: str | os.PathLike[str],
+    *,
+    batch_size: int = 32,
+    dtype: str = "float16",
+    limit: int | None = None,
+    progress: bool | Callable[[int, int], None] = True,
+) -> FeatureStore:
+    """Encode a dataset into a store; go on where an interrupted run stopped; do nothing if the store is complete.
+
+    Parameters
+    ----------
+    folder : path
+        Where the store will be. It appears there when it is complete.
+    batch_size : int
+        Images encoded and made durable at a time.
+    dtype : {"float16", "float32"}
+        How the vectors are stored.
+    limit : int, optional
+        Take only the first so many images.
+    progress : bool or callable
+        True: a progress bar with rate and remaining time on stderr. A function is called with the number of images
+        that are done and of all.
+
+    Raises
+    ------
+    StoreError
+        A store, or the beginning of one, is there already and is of another encoder, dtype or dataset; or no image of
+        the dataset can be read.
+    """
+    check_counts(batch_size, limit)
+    if dtype not in ("float16", "float32"):
+        raise ValueError(f"dtype must be float16 or float32, got {dtype!r}")
+    folder = Path(folder).expanduser().resolve()
+    items = dataset.items[:limit]
+    if not items:
+        raise DatasetError(f"dataset {dataset.name} has no images")
+    if (folder / MANIFEST).exists():
+        return _finished(folder, dataset, items, encoder, dtype)
+
+    writer = StoreWriter(folder, dataset, items, encoder.spec, dtype)
+    with closing(writer):
+        if writer.done:
+            logger.info("going on after %d of %d images", writer.done, len(items))
+        skipped = 0
+        bar = tqdm(total=len(items), initial=writer.done, unit="image", disable=progress is not True, smoothing=0.1)
+        with bar, closing(encode_items(writer.todo, encoder, batch_size)) as batches:
+            for features, facts in batches:
+                writer.append(features, facts)
+                skipped += sum(error is not None for *_, error in facts)
+                bar.set_postfix({"damaged": skipped} if skipped else {}, refresh=False)
+                bar.update(len(facts))
+                if callable(progress):
+                    progress(writer.done, len(items))
+        store = writer.finish()
+    for path, error in store.damaged():
+        logger.warning("skipped %s: %s", path, error)
+    return store
+
+
+def check_counts(batch_size: int, limit: int | None) -> None:
+    """Raise ValueError unless both are at least 1, or there is no limit."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1, got {limit}")
+
+
+def encode_items(
+    items: Sequence[Item], encoder: Encoder, batch_size: int
+) -> Generator[tuple[np.ndarray, list[Facts]], None, None]:
+    """Encode images a batch at a time, in order.
+
+    Yields
+    ------
+    features : float32 (b, dim)
+        Rows of images that cannot be read are zero.
+    facts : list of b tuples (sha256, width, height, error)
+    """
+    with closing(_batches(items, encoder, batch_size)) as batches:
+        for batch in batches:
+            good = [image.tensor for image in batch if image.tensor is not None]
+            features = np.zeros((len(batch), encoder.dim), dtype=np.float32)
+            if good:
+                features[[image.tensor is not None for image in batch]] = encoder.encode_prepared(good)
+            yield features, [(image.sha256, image.width, image.height, image.error) for image in batch]
+
+
+def _finished(folder: Path, dataset: Dataset, items: Sequence[Item], encoder: Encoder, dtype: str) -> FeatureStore:
+    """Open a complete store after making sure that it is the one that was asked for."""
+    store = FeatureStore.open(folder)
+    store.check_encoder(encoder)
+    if store.manifest["dtype"] != dtype:
+        raise StoreError(
+            f"{folder} holds {store.manifest['dtype']}, now {dtype} is asked for; remove it or choose another folder"
+        )
+    find_changes(store, dataset, items).refuse(folder)
+    if store.image_count != len(items):
+        raise StoreError(
+            f"{folder} has {store.image_count} images, {dataset.root} now gives {len(items)}; remove it or choose "
+            f"another folder"
+        )
+    if store.manifest["root"] != str(dataset.root):
+        store.update_manifest(root=str(dataset.root))  # the same images have moved
+    return store
+
+
+def _batches(items: Sequence[Item], encoder: Encoder, size: int) -> Generator[list[_Prepared], None, None]:
+    """Prepare images in threads, always one batch ahead of the one that is handed out."""
+    pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode")
+    try:
+        ahead: deque[list[Future[_Prepared]]] = deque()
+        for start in range(0, len(items), size):
+            ahead.append([pool.submit(_prepare, item, encoder) for item in items[start : start + size]])
+            if len(ahead) > 1:
+                yield [job.result() for job in ahead.popleft()]
+        for jobs in ahead:
+            yield [job.result() for job in jobs]
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _prepare(item: Item, encoder: Encoder) -> _Prepared:
+    sha256 = None
+    try:
+        size = item.path.stat().st_size
+        if size > MAX_FILE_BYTES:
+            return _Prepared(None, error=f"the file has {size} bytes; at most {MAX_FILE_BYTES} are read")
+        data = item.path.read_bytes()
+        sha256 = sha256_of(data)
+        image, (width, height) = decode_with_size(data, min_side=encoder.min_side)
+    except OSError as error:
+        return _Prepared(None, error=error.strerror or str(error))
+    except ImageError as error:
+        return _Prepared(None, sha256, error=error.reason)
+    return _Prepared(encoder.preprocess(image), sha256, width, height)
