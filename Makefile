@@ -4,11 +4,13 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+DEV := $(VENV)/.installed-dev
+BENCH := $(VENV)/.installed-bench
 DEMO := collections/demo/manifest.json
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: app pytest index bench results notebooks lint format typecheck clean help
+.PHONY: app pytest quick index bench results notebooks lint format typecheck clean help
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,32 +18,35 @@ help: ## list the commands
 
 app: $(STAMP) ## open the search page (builds the demo collection first if there is no collection)
 	@ls collections/*/manifest.json >/dev/null 2>&1 || $(MAKE) $(DEMO)
-	$(RUN) gradio_app/app.py $(ARGS)
+	$(RUN) -m gradio_app.app $(ARGS)
 
-pytest: $(STAMP) ## run the tests
+pytest: $(DEV) ## run the tests
 	$(RUN) -m pytest $(ARGS)
 
-index: $(STAMP) ## make a collection: ARGS="--data caltech|voc|demo|PATH"
-	$(RUN) gradio_app/create_index.py $(ARGS)
+quick: $(DEV) ## run the tests that need no browser, no real data and little time
+	$(RUN) -m pytest -m "not browser and not realdata and not slow" $(ARGS)
 
-bench: $(VENV)/.installed-bench ## measure the index against its peers
+index: $(STAMP) ## make a collection: ARGS="--data caltech|voc|demo|PATH"
+	$(RUN) -m gradio_app.create_index $(ARGS)
+
+bench: $(BENCH) ## measure the index against its peers
 	$(RUN) -m ivfpq.benchmark $(ARGS)
 
-results: $(VENV)/.installed-bench ## measure all that the documents say and write it into them
+results: $(BENCH) ## measure all that the documents say and write it into them
 	$(RUN) -m benchmarks.results $(ARGS)
 
-notebooks: $(DEMO) ## run the notebooks
+notebooks: $(DEMO) $(DEV) ## run the notebooks
 	$(RUN) -m pytest --nbmake notebooks $(ARGS)
 
-lint: $(STAMP) ## check style
+lint: $(DEV) ## check style
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 
-format: $(STAMP) ## rewrite the sources in the house style
+format: $(DEV) ## rewrite the sources in the house style
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-typecheck: $(STAMP) ## check types
+typecheck: $(DEV) ## check types
 	$(RUN) -m mypy
 
 clean: ## remove what the tools made (never datasets or collections)
@@ -49,17 +54,23 @@ clean: ## remove what the tools made (never datasets or collections)
 	find ivfpq features search gradio_app benchmarks notebooks tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(DEMO): | $(STAMP)
-	$(RUN) gradio_app/create_index.py --data demo
+	$(RUN) -m gradio_app.create_index --data demo
 
-# The stamp is written last, so an interrupted installation starts over and a finished one is not looked at again.
+# The stamp is written last, so an interrupted installation starts over and a finished one is not looked at again. By the
+# .pth file this Python finds the rooms of the checkout from any folder, as after an editable installation.
 $(STAMP): requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Python 3.11 or later is needed; '$(PYTHON)' is older or missing. Name another: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) \
 	  || { echo "'$(PYTHON) -m venv' failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@echo '$(CURDIR)' >"$$($(RUN) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/checkout.pth"
 	@touch $@
 
-$(VENV)/.installed-bench: requirements-bench.txt $(STAMP)
-	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt
+$(DEV): requirements-dev.txt $(STAMP)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+$(BENCH): requirements-bench.txt $(STAMP)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@

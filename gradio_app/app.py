@@ -21,8 +21,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-if __package__ in (None, ""):  # started as a script: Python put this folder on the path, the packages lie beside it
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
+if __name__ == "__main__" and not __package__:  # run by its path, so the rooms beside this folder are not found
+    paths = os.pathsep.join(filter(None, [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, *sys.orig_argv[1 : -len(sys.argv)], "-m", "gradio_app.app", *sys.argv[1:]]
+    os.execve(sys.executable, command, os.environ | {"PYTHONPATH": paths})
 
 from gradio_app import quick_start  # noqa: F401  (imports Gradio, and so comes first)
 

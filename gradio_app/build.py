@@ -15,9 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-if __package__ in (None, ""):  # run as a script: the project's root, not this folder, is where imports start
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 from features.collection.store import FeatureStore, StoreError
 from features.datasets import DatasetError, ImageFolder
 from features.encoders import EncoderError, create_encoder

@@ -9,6 +9,7 @@ import argparse
 import itertools
 import json
 import logging
+import os
 import re
 import sys
 import time
@@ -17,8 +18,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-if __package__ in (None, ""):  # run as a script: the project's root, not this folder, is where imports start
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+if __name__ == "__main__" and not __package__:  # run by its path, so the rooms beside this folder are not found
+    paths = os.pathsep.join(filter(None, [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, *sys.orig_argv[1 : -len(sys.argv)], "-m", "gradio_app.create_index", *sys.argv[1:]]
+    os.execve(sys.executable, command, os.environ | {"PYTHONPATH": paths})
 
 import numpy as np
 from numpy.typing import NDArray

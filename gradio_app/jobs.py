@@ -213,7 +213,7 @@ class CollectionJobs:
             raise JobError(f"{self.job.title} is under way. Wait for its end, or cancel it.")
 
     def _start(self, job: Job, order: dict[str, Any], waste: list[Path]) -> Job:
-        command = [sys.executable, str(Path(__file__).with_name("build.py"))]
+        command = [sys.executable, "-m", "gradio_app.build"]
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,

@@ -30,9 +30,6 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
-if __package__ in (None, ""):
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 from features.images import decode_image
 from search.engine import SearchEngine
 from search.hits import Hit
@@ -318,10 +315,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.exit(1, f"{error}\n")
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    script = str(Path(__file__).with_name("app.py"))
     with tempfile.TemporaryDirectory() as cache:
         environment = {**os.environ, "GRADIO_TEMP_DIR": cache}
-        command = [sys.executable, script, "--data", *engines, "--port", str(port)]
+        command = [sys.executable, "-m", "gradio_app.app", "--data", *engines, "--port", str(port)]
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as server:
             try:
                 if server.stdout is None or not server.stdout.readline():

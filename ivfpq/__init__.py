@@ -13,6 +13,8 @@ from ivfpq.refine import IndexRefine
 from ivfpq.results import RangeResult, SearchResult
 from ivfpq.rq import IndexIVFRQ, IndexRQ
 
+__version__ = "0.2.0"
+
 __all__ = [
     "IVFPQTransformer",
     "IndexFileError",

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import io
-import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # Jupyter starts a notebook in its own folder, from where the rooms cannot be imported
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -22,6 +18,7 @@ from features.collection.manifest import MANIFEST
 from features.collection.store import FeatureStore
 from features.images import decode_image
 
+ROOT = Path(__file__).resolve().parent.parent
 DEMO = "demo"
 
 COLORS = list(COLOURS.values())

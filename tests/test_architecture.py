@@ -89,6 +89,10 @@ class TestEverySource:
         lines = len(path.read_text(encoding="utf-8").splitlines())
         assert (lines > LINES) == (name in LONGER_TODAY) or name.startswith("benchmarks/"), f"{lines} lines"
 
+    def test_changes_no_search_path(self, path):
+        named = {ast.unparse(node) for node in ast.walk(parsed(path)) if isinstance(node, ast.Attribute)}
+        assert not named & {"sys.path", "site.addsitedir"}
+
     def test_reads_and_writes_no_pickle(self, path):
         assert not outside(path, "pickle", "cPickle", "joblib", "shelve", "dill", "cloudpickle", "marshal")
 

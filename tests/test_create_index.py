@@ -256,7 +256,6 @@ def test_open_collection_goes_on_with_what_it_was(root, synced):
 KILLED = """
 import os, shutil, sys
 from pathlib import Path
-sys.path[:0] = {paths!r}
 from killing import kill_before
 from test_extract import FakeEncoder
 from features.datasets import ImageFolder
@@ -280,7 +279,7 @@ for step in range(1, 200):
 def killed_copies(call, root, folder, tmp_path):
     """Copies of a collection, in each of which the call was killed one step later; in the last it came to its end."""
     script = tmp_path / "killed.py"
-    script.write_text(KILLED.format(paths=[str(ROOT / "tests"), str(ROOT)], call=call))
+    script.write_text(KILLED.format(call=call))
     done = subprocess.run(
         [sys.executable, script, root, folder, tmp_path / "copies"],
         capture_output=True,

@@ -111,7 +111,8 @@ def serves(words, project):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, str(ROOT / words[1]), *words[2:], "--port", str(port)]
+    program = words[1:] if words[1] == "-m" else [str(ROOT / words[1]), *words[2:]]
+    command = [sys.executable, *program, "--port", str(port)]
     server = subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         for _ in range(600):
@@ -133,7 +134,7 @@ def downloads(words, project):
     server = Server({"/caltech": caltech_archive(), "/voc": voc_archive()})
     try:
         urls = {"CALTECH101_URL": server.url("/caltech"), "VOC2012_URL": server.url("/voc")}
-        subprocess.run([str(project / words[0]), *words[1:]], env={**os.environ, **urls}, check=True, timeout=60)
+        subprocess.run([str(project / words[0]), *words[1:]], env={**os.environ, **urls}, check=True)
     finally:
         server.shutdown()
         server.server_close()
@@ -141,13 +142,21 @@ def downloads(words, project):
 
 def collects(words, project):
     """pytest finds the tests and stops there: they are being run already."""
-    command = [sys.executable, *words[1:], "--collect-only", "-q", "-p", "no:cacheprovider"]
-    subprocess.run([*command, *([] if words[3:] else ["tests/test_checks.py"])], cwd=ROOT, check=True, timeout=60)
+    named = any((ROOT / word).exists() for word in words[3:])
+    command = [
+        *words[1:],
+        *([] if named else ["tests/test_checks.py"]),
+        "--collect-only",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+    ]
+    subprocess.run([sys.executable, *command], cwd=ROOT, check=True)
 
 
 def lints(words, project):
     """ruff takes a moment."""
-    subprocess.run([sys.executable, *words[1:]], cwd=ROOT, check=True, timeout=60)
+    subprocess.run([sys.executable, *words[1:]], cwd=ROOT, check=True)
 
 
 def is_run_by_ci(words, project):
@@ -156,14 +165,14 @@ def is_run_by_ci(words, project):
 
 
 def installs(words, project):
-    """Nothing is fetched here; the package is an extra that the project names, or the project itself, which
-    test_packaging installs.
-    """
+    """Nothing is fetched here; it is the library itself, with extras it has, or one of requirements-optional.txt."""
     assert words[1] == "install"
-    named = {Requirement(word).name for word in words[2:] if word != "."}
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"].values()
-    pinned = {Requirement(line).name for lines in extras for line in lines}
-    assert named <= pinned
+    lines = (line.partition("#")[0] for line in (ROOT / "requirements-optional.txt").read_text().splitlines())
+    optional = {Requirement(line).name for line in lines if line.strip()}
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for word in words[2:]:
+        itself = re.fullmatch(r"\.(?:\[(.*)\])?", word)
+        assert set((itself[1] or "numba").split(",")) <= extras.keys() if itself else Requirement(word).name in optional
 
 
 def makes(words, project):
@@ -171,9 +180,7 @@ def makes(words, project):
     alone = {
         name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))
     }  # not of ours
-    done = subprocess.run(
-        ["make", "-n", *words[1:]], cwd=project, env=alone, capture_output=True, text=True, timeout=60
-    )
+    done = subprocess.run(["make", "-n", *words[1:]], cwd=project, env=alone, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout
     for line in done.stdout.splitlines():
@@ -185,11 +192,11 @@ WAYS = (
     (r"make( |$)", makes),
     (r"\./data_download\.sh (caltech|voc|all)$", downloads),
     (r"pip install ", installs),
-    (r"python gradio_app/app\.py$", serves),
-    (r"python gradio_app/create_index\.py --data (~/Pictures|caltech|voc)( --sync)?$", runs),
+    (r"python (gradio_app/|-m gradio_app\.)app(\.py)?$", serves),
+    (r"python (gradio_app/|-m gradio_app\.)create_index(\.py)? --data (~/Pictures|caltech|voc)( --sync)?$", runs),
     (r"python -m features\.extract --data ~/Pictures( --sync)?$", runs),
     (r"python -m features\.evaluate collections/(demo|Pictures)$", runs),
-    (r"python gradio_app/(app|create_index)\.py", parses),
+    (r"python (gradio_app/|-m gradio_app\.)(app|create_index)\b", parses),
     (r"python -m features\.(extract|evaluate|train)", parses),  # other encoders, weights, minutes of training
     (r"python -m gradio_app\.load_test", parses),
     (r"python -m ivfpq\.benchmark", parses),  # minutes; test_benchmark runs each study on little
@@ -254,10 +261,10 @@ def voc_archive():
 def project(tmp_path_factory, demo_collection, picture_folder):
     """A folder as the project's own is, installed, with a demo collection, a picture, and pictures at home."""
     folder = tmp_path_factory.mktemp("project")
-    for name in ("Makefile", "requirements.txt", "requirements-bench.txt", "data_download.sh"):
+    for name in ("Makefile", "data_download.sh", *(path.name for path in ROOT.glob("requirements*.txt"))):
         shutil.copy(ROOT / name, folder)
     (folder / ".venv").mkdir()
-    for stamp in (".installed", ".installed-bench"):  # in this order: the second is the younger
+    for stamp in (".installed", ".installed-dev", ".installed-bench"):  # in this order: the first is the oldest
         (folder / ".venv" / stamp).touch()
     (folder / "datasets").mkdir()
     (folder / "collections").mkdir()
