@@ -5,6 +5,7 @@ import http.server
 import io
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -13,6 +14,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from waiting import MINUTES, until
 
 SCRIPT = Path(__file__).parent.parent / "data_download.sh"
 
@@ -42,8 +44,8 @@ VOC = _tar(
 def _zipped(tar: bytes) -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
-        archive.writestr("caltech-101/101_ObjectCategories.tar.gz", tar)
-        archive.writestr("caltech-101/show_annotation.m", "% not needed")
+        for name, content in (("101_ObjectCategories.tar.gz", tar), ("show_annotation.m", "% not needed")):
+            archive.writestr(zipfile.ZipInfo(f"caltech-101/{name}"), content)  # of 1980: the same bytes at any time
     return out.getvalue()
 
 
@@ -115,18 +117,26 @@ def place(tmp_path: Path) -> Path:
     return folder
 
 
-def run(place: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+def start(place: Path, *arguments: str, **environment: str) -> subprocess.Popen:
+    """The script, in a process group of its own."""
     clean = {
         k: v for k, v in os.environ.items() if k not in ("CALTECH101_URL", "VOC2012_URL") and "proxy" not in k.lower()
     }
-    return subprocess.run(
+    return subprocess.Popen(
         [str(place / SCRIPT.name), *arguments],
         env={**clean, **environment},
         cwd="/",
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=60,
+        start_new_session=True,
     )
+
+
+def run(place: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    process = start(place, *arguments, **environment)
+    out, err = process.communicate(timeout=60 * MINUTES)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 def files_in(folder: Path) -> set[str]:
@@ -161,7 +171,7 @@ def tools_without(tmp_path: Path, *missing: str) -> str:
         "ls",
         "md5sum",
     ]
-    names += ["mkdir", "mv", "python3", "rm", "rmdir", "sleep", "tail", "tar", "tr", "unzip", "wc", "wget"]
+    names += ["flock", "mkdir", "mv", "python3", "rm", "rmdir", "sleep", "tail", "tar", "tr", "unzip", "wc", "wget"]
     for name in names:
         found = os.path.realpath(sys.executable) if name == "python3" else shutil.which(name)
         if found and name not in missing:
@@ -315,6 +325,106 @@ def test_remains_of_a_killed_run_are_cleared(place, tmp_path):
     source.write_bytes(CALTECH)
     assert run(place, "caltech", CALTECH101_URL=source.as_uri()).returncode == 0
     assert files_in(place / "datasets/caltech101") == CALTECH_RESULT
+
+
+def test_an_archive_of_which_not_all_was_unpacked_is_refused(place, tmp_path):
+    tools = Path(tools_without(tmp_path, "tar"))
+    one = '"${@: -1}/101_ObjectCategories/b/image_0001.jpg"'
+    (tools / "tar").write_text(f'#!/bin/bash\n{shutil.which("tar")} "$@"\n[ "$1" != -x ] || rm {one}\n')
+    (tools / "tar").chmod(0o755)
+    source = tmp_path / "c.tar.gz"
+    source.write_bytes(CALTECH)
+    result = run(place, "caltech", CALTECH101_URL=source.as_uri(), PATH=str(tools))
+    failed_in_one_line(result, "lists 6 images, 5 of them")
+    assert files_in(place / "datasets") == set()
+
+
+def test_what_a_killed_run_of_old_left_behind_is_not_taken_for_the_dataset(place, tmp_path):
+    folder = place / "datasets/caltech101/ant"
+    folder.mkdir(parents=True)
+    for i in range(4):
+        (folder / f"{i}.jpg").write_bytes(b"image")
+    source = tmp_path / "c.tar.gz"
+    source.write_bytes(CALTECH)
+    failed_in_one_line(run(place, "caltech", CALTECH101_URL=source.as_uri()), "4 of 9144 images", "remove it")
+    assert len(files_in(place / "datasets")) == 4
+    script = place / SCRIPT.name
+    script.write_text(script.read_text().replace("CALTECH_IMAGES=9144", "CALTECH_IMAGES=4"))  # as if that were all
+    whole = run(place, "caltech", CALTECH101_URL=source.as_uri())
+    assert whole.returncode == 0
+    assert "already in" in whole.stderr
+    assert len(files_in(place / "datasets")) == 4
+
+
+@pytest.mark.parametrize("missing", ["", "flock"])
+def test_of_several_at_once_one_fetches_and_the_others_wait(place, serve, tmp_path, missing):
+    server = serve({"/c.zip": _zipped(CALTECH)})
+    tools = tools_without(tmp_path, missing)
+    several = [start(place, "caltech", CALTECH101_URL=server.url("/c.zip"), PATH=tools) for _ in range(5)]
+    said = [process.communicate(timeout=60 * MINUTES)[1] for process in several]
+    assert [process.returncode for process in several] == [0] * 5, said
+    assert [server.url("/c.zip") in text for text in said].count(True) == 1
+    assert sum("already in" in text for text in said) == 4
+    assert len(server.asked) == 1
+    assert files_in(place / "datasets") == {f"caltech101/{name}" for name in CALTECH_RESULT}
+
+
+def wrapped(tmp_path: Path, body: str, *names: str) -> str:
+    """A PATH whose named programs (all, if none is) run a line of bash before they do their work."""
+    folder, own = Path(tools_without(tmp_path)), tmp_path / "wrapped"
+    own.mkdir()
+    for tool in folder.iterdir():
+        if tool.name in ("bash", "env") or (names and tool.name not in names):
+            (own / tool.name).symlink_to(tool)
+        else:
+            (own / tool.name).write_text(f'#!{folder}/bash\n{body}\nexec "{tool.resolve()}" "$@"\n')
+            (own / tool.name).chmod(0o755)
+    return str(own)
+
+
+@pytest.mark.slow
+def test_killed_before_any_step_the_next_run_fetches_all(place, serve, tmp_path):
+    """kill -9 of the script and all it has started, before each program that it calls in turn."""
+    server = serve({"/c.zip": _zipped(CALTECH)})
+    calls = tmp_path / "calls"
+    kill = f'echo call >>"{calls}"; [ "$(wc -l <"{calls}")" -lt "$KILL_AT" ] || kill -9 0'
+    tools = wrapped(tmp_path, kill.replace("wc -l", f"{shutil.which('wc')} -l"))
+    address = {"CALTECH101_URL": server.url("/c.zip")}
+    step, killed = 0, True
+    while killed:
+        step += 1
+        calls.write_text("")
+        first = run(place, "caltech", PATH=tools, KILL_AT=str(step), **address)
+        killed = first.returncode == -signal.SIGKILL
+        there = files_in(place / "datasets/caltech101")
+        assert there in (set(), CALTECH_RESULT), f"killed at step {step}"
+        second = run(place, "caltech", **address)
+        assert second.returncode == 0, (step, second.stderr)
+        assert files_in(place / "datasets/caltech101") == CALTECH_RESULT
+        shutil.rmtree(place / "datasets")
+    assert first.returncode == 0
+    assert step > 10
+
+
+def test_the_next_run_waits_for_what_a_killed_one_left_running(place, serve, tmp_path):
+    """The script dies and its tar goes on: the next run may not unpack into its folder, nor move it."""
+    server = serve({"/c.tar.gz": CALTECH})
+    pids, go = tmp_path / "pids", tmp_path / "go"
+    tell = f'echo $PPID >"{pids}.new"; mv "{pids}.new" "{pids}"'
+    wait = f'[ "$1" != -x ] || {{ {tell}; until [ -e "{go}" ]; do sleep 0.05; done; }}'
+    address = {"CALTECH101_URL": server.url("/c.tar.gz"), "PATH": wrapped(tmp_path, wait, "tar")}
+    first = start(place, "caltech", **address)
+    parent = int(until(lambda: pids.exists() and pids.read_text(), "tar's start"))
+    for pid in (first.pid, parent):
+        os.kill(pid, signal.SIGKILL)
+    assert first.wait(60 * MINUTES) == -signal.SIGKILL
+    second = start(place, "caltech", **address)
+    waiting = second.stderr.readline()
+    assert "waiting for another run" in waiting
+    go.touch()
+    said = second.communicate(timeout=60 * MINUTES)[1]
+    assert second.returncode == 0, said
+    assert files_in(place / "datasets") == {f"caltech101/{name}" for name in CALTECH_RESULT}
 
 
 @pytest.mark.parametrize(
