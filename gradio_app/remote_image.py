@@ -37,8 +37,8 @@ _NOT_PUBLIC_IPV6 = tuple(map(ipaddress.IPv6Network, ("2001::/23", "2001:db8::/32
 # Beyond what every Python's `is_global` knows: protocol assignments (RFC 6890), the 6to4 relays' block (RFC 7526).
 _NOT_PUBLIC_IPV4 = tuple(map(ipaddress.IPv4Network, ("192.0.0.0/24", "192.88.99.0/24")))
 
-# Looking a name up cannot be interrupted, so each has a thread of its own: one that hangs holds up no other, nor the end
-# of the program. Who asks for a name that is being looked up waits for that same look-up.
+# Looking a name up cannot be interrupted, so each has a thread of its own: one that hangs holds up no other, nor the
+# end of the program. Who asks for a name that is being looked up waits for that same look-up.
 _lookups: dict[tuple[str, int], Future[list[Any]]] = {}
 _lookups_lock = threading.Lock()
 

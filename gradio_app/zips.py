@@ -135,7 +135,8 @@ def _check_room(total: int, folder: Path) -> None:
     room = shutil.disk_usage(above).free - KEEP_FREE
     if total > room:
         raise ZipError(
-            f"The pictures unpack to {total:,} bytes, and there is room for {max(room, 0):,}: free some on the disk first."
+            f"The pictures unpack to {total:,} bytes, and there is room for {max(room, 0):,}: "
+            "free some on the disk first."
         )
 
 

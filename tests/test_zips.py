@@ -57,8 +57,10 @@ def test_a_folder_around_everything_is_no_label(pack, tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["../evil.png", "/etc/evil.png", "a/../../evil.png", "a\\..\\..\\evil.png", "C:\\evil.png", "..\\evil.png"]
-    + ["C:evil.png", "c:/evil.png", "\\evil.png", "\\\\server\\share\\evil.png"],
+    [
+        *("../evil.png", "/etc/evil.png", "a/../../evil.png", "a\\..\\..\\evil.png", "C:\\evil.png", "..\\evil.png"),
+        *("C:evil.png", "c:/evil.png", "\\evil.png", "\\\\server\\share\\evil.png"),
+    ],
 )
 def test_a_name_that_leads_out_is_refused(pack, tmp_path, name):
     with pytest.raises(ZipError, match="outside its folder"):
