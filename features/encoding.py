@@ -23,7 +23,8 @@ from features.checksum import sha256_of
 from features.collection.catalog import Facts
 from features.collection.changes import find_changes
 from features.collection.errors import StoreError
-from features.collection.manifest import MANIFEST
+from features.collection.lock import writing
+from features.collection.manifest import MANIFEST, absolute
 from features.collection.store import FeatureStore
 from features.collection.writer import StoreWriter
 from features.datasets import Dataset, DatasetError, Item
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from features.encoders import Encoder
 
 logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+"""Called with the number of images that are done and of all."""
 
 MAX_FILE_BYTES = 1 << 29
 """Larger files are skipped: they are read whole, by several threads at once."""
@@ -59,7 +63,7 @@ def extract(
     batch_size: int = 32,
     dtype: str = "float16",
     limit: int | None = None,
-    progress: bool | Callable[[int, int], None] = True,
+    progress: bool | Progress = True,
 ) -> FeatureStore:
     """Encode a dataset into a store; go on where an interrupted run stopped; do nothing if the store is complete.
 
@@ -86,13 +90,28 @@ def extract(
     check_counts(batch_size, limit)
     if dtype not in ("float16", "float32"):
         raise ValueError(f"dtype must be float16 or float32, got {dtype!r}")
-    folder = Path(folder).expanduser().resolve()
+    folder = absolute(folder)
     items = dataset.items[:limit]
     if not items:
         raise DatasetError(f"dataset {dataset.name} has no images")
-    if (folder / MANIFEST).exists():
-        return _finished(folder, dataset, items, encoder, dtype)
+    with writing(folder, purpose="extracted"):
+        if (folder / MANIFEST).exists():
+            return _finished(folder, dataset, items, encoder, dtype)
+        store = _extract(folder, dataset, items, encoder, batch_size, dtype, progress)
+    for path, error in store.damaged():
+        logger.warning("skipped %s: %s", path, error)
+    return store
 
+
+def _extract(
+    folder: Path,
+    dataset: Dataset,
+    items: Sequence[Item],
+    encoder: Encoder,
+    batch_size: int,
+    dtype: str,
+    progress: bool | Progress,
+) -> FeatureStore:
     writer = StoreWriter(folder, dataset, items, encoder.spec, dtype)
     with closing(writer):
         if writer.done:
@@ -107,10 +126,7 @@ def extract(
                 bar.update(len(facts))
                 if callable(progress):
                     progress(writer.done, len(items))
-        store = writer.finish()
-    for path, error in store.damaged():
-        logger.warning("skipped %s: %s", path, error)
-    return store
+        return writer.finish()
 
 
 def check_counts(batch_size: int, limit: int | None) -> None:

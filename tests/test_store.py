@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from features.checksum import sha256_of
-from features.collection.manifest import check_same_encoder, partial_folder, remove_leftovers
+from features.collection.manifest import announce, check_same_encoder, new_part, partial_folder, remove_leftovers
 from features.collection.store import FeatureStore, StoreError
 from features.collection.writer import StoreWriter
 from features.datasets import ImageFolder, Item
@@ -140,15 +140,39 @@ def test_a_file_that_the_manifest_no_longer_names_is_deleted(store):
     assert (store.folder / "faiss.index").exists()
 
 
-def test_leftovers_of_other_generations_go_and_everything_else_stays(store):
+def test_leftovers_of_a_stopped_writer_go_and_everything_else_stays(store):
+    folder = store.folder
     store.update_manifest(indexes={"ivfpq": {"file": "ivfpq.2.index"}})
-    left = ["features.1.npy", "catalog.3.sqlite", "catalog.3.sqlite-journal", "ivfpq.index", ".ivfpq.3.index.ab.tmp"]
+    left = ["features.1.npy", "catalog.3.sqlite", "catalog.3.sqlite-journal", "ivfpq.index", "faiss.3.index"]
+    temporary = [".faiss.3.index.0123456789ab.tmp", ".manifest.json.0123456789ab.tmp"]
     mine = ["notes.sqlite", "my features.npy", "features.txt", "ivfpq.2.index", "catalog.sqlite-wal", "faiss.index"]
-    for name in left + mine:
+    mine += ["catalog.sqlite.bak", "features.npy.2026-11-01", "ivfpq.index.good", "features.20261101.npy", ".ivfpq.tmp"]
+    for name in left + temporary + mine:
+        (folder / name).write_bytes(b"x")
+    announce(folder, *(name for name in left if not name.endswith("journal")), "ivfpq.2.index", "../mine")
+    (folder.parent / "mine").write_bytes(b"x")
+    remove_leftovers(folder)
+    names = {path.name for path in folder.iterdir()}
+    assert names == {*mine, "features.npy", "catalog.sqlite", "manifest.json"}
+    assert (folder.parent / "mine").exists()
+
+
+def test_a_new_part_takes_no_name_that_is_taken(store):
+    (store.folder / "features.1.npy").write_bytes(b"mine")
+    assert new_part(store.folder, "features.npy", 0).name == "features.2.npy"
+    (store.folder / "features.2.npy").write_bytes(b"begun")
+    remove_leftovers(store.folder)
+    assert not (store.folder / "features.2.npy").exists()
+    assert (store.folder / "features.1.npy").read_bytes() == b"mine"
+
+
+def test_a_name_announced_by_half_is_not_believed(store):
+    (store.folder / ".announced").write_bytes(b"gone.npy\nmine")  # the disk was full, or the process was killed
+    for name in ("gone.npy", "mine"):
         (store.folder / name).write_bytes(b"x")
     remove_leftovers(store.folder)
-    names = {path.name for path in store.folder.iterdir()}
-    assert names == {*mine, "features.npy", "catalog.sqlite", "manifest.json"}
+    assert (store.folder / "mine").exists()
+    assert not (store.folder / "gone.npy").exists()
 
 
 def test_an_entry_written_by_another_process_is_kept(store):

@@ -5,18 +5,32 @@ It is written last and replaced as a whole, so there is one moment at which ever
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
+import secrets
+from collections.abc import Callable
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from features.collection.errors import StoreError
 
 FORMAT = 1
 MANIFEST, CATALOG, FEATURES = "manifest.json", "catalog.sqlite", "features.npy"
+_ANNOUNCED = ".announced"  # names of files, one a line
+
+T = TypeVar("T")
+
+
+def absolute(folder: str | os.PathLike[str]) -> Path:
+    """An absolute path that keeps the name that a link to a folder has; "~" is the home where there is one."""
+    path = Path(folder)
+    with suppress(RuntimeError):  # "~old pictures" is nobody's home
+        path = path.expanduser()
+    return Path(os.path.abspath(path))  # noqa: PTH100  # Path.absolute keeps ".."
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -46,13 +60,24 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a file so that at any moment it is the old one or the new one, whole."""
-    temporary = path.with_name(f".{path.name}.partial")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2, ensure_ascii=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    # A file name that is not UTF-8 has lone surrogates for its bytes, which JSON writes as escapes.
+    text = json.dumps(content, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    try:
+        with temporary.open("xb") as file:
+            file.write(text + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def put_in_force(folder: Path, manifest: dict[str, Any]) -> None:
+    """Replace the manifest, and delete the files that only the old one spoke of. For who holds the lock."""
+    announce(folder, *(files_of(read_manifest(folder)) - files_of(manifest)))
+    write_json(folder / MANIFEST, manifest)
+    remove_leftovers(folder)
 
 
 def catalog_file(manifest: dict[str, Any]) -> str:
@@ -77,18 +102,67 @@ def partial_folder(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.partial")
 
 
+def new_part(folder: Path, file: str, generation: int) -> Path:
+    """A free name for a part of the next state of a collection, announced, so that it goes if that never comes."""
+    names = (numbered(file, number) for number in itertools.count(generation))
+    path = next(folder / name for name in names if not os.path.lexists(folder / name))
+    announce(folder, path.name)
+    return path
+
+
+def announce(folder: Path, *names: str) -> None:
+    """Note, durably, which files are about to be written or deleted: see `remove_leftovers`."""
+    if names:
+        with (folder / _ANNOUNCED).open("ab") as file:
+            file.writelines(f"{name}\n".encode() for name in sorted(names))
+            file.flush()
+            os.fsync(file.fileno())
+
+
 def remove_leftovers(folder: Path) -> None:
-    """Delete parts of a collection, by their names, that the manifest does not speak of: of earlier generations, or
-    written by someone who was stopped.
+    """Delete what a writer who was stopped has left: announced files that the manifest does not speak of.
+
+    Everything else in the folder is someone else's and stays, whatever it is called.
     """
-    manifest = read_manifest(folder)
-    parts = "|".join(map(re.escape, {"features", "catalog", *manifest.get("indexes", {})}))
-    named = re.compile(rf"\.?({parts})(\.\d+)?\.(npy|sqlite|index)([-.].*)?")
-    kept = tuple(files_of(manifest))
-    for path in folder.iterdir():
-        if named.fullmatch(path.name) and not path.name.startswith(kept):  # nor a journal of the catalog
-            with suppress(OSError):  # where open files cannot be deleted: the next time
-                path.unlink()
+    try:
+        announced = (folder / _ANNOUNCED).read_bytes().decode("utf-8", "replace").split("\n")[:-1]
+    except FileNotFoundError:
+        announced = []
+    names = {name for name in announced if _is_plain(name)} - files_of(read_manifest(folder)) - {MANIFEST}
+    parts = "|".join(map(re.escape, {MANIFEST, *announced}))
+    temporary = re.compile(rf"\.({parts})\.[0-9a-f]{{12}}\.tmp")  # as `write_json` and the indexes name theirs
+    with os.scandir(folder) as entries:
+        temporaries = {entry.name for entry in entries if temporary.fullmatch(entry.name)}
+    all_gone = True
+    for name in (*names, *(f"{name}-journal" for name in names), *temporaries):
+        try:
+            (folder / name).unlink(missing_ok=True)
+        except OSError:  # where open files cannot be deleted: the next time
+            all_gone = False
+    if all_gone:
+        (folder / _ANNOUNCED).unlink(missing_ok=True)
+
+
+def _is_plain(name: str) -> bool:
+    return Path(name).name == name
+
+
+def unchanged_while(folder: Path, read: Callable[[], T]) -> T:
+    """What `read` returns. It is called once more if it fails while a writer replaces the manifest."""
+    before = _manifest_bytes(folder)
+    try:
+        return read()
+    except (OSError, ValueError):
+        if _manifest_bytes(folder) == before:
+            raise
+    return read()
+
+
+def _manifest_bytes(folder: Path) -> bytes | None:
+    try:
+        return (folder / MANIFEST).read_bytes()
+    except OSError:
+        return None
 
 
 def library_versions() -> dict[str, str]:

@@ -23,7 +23,16 @@ import numpy as np
 from features.checksum import sha256_of
 from features.collection.catalog import Catalog, Record
 from features.collection.errors import StoreError
-from features.collection.manifest import MANIFEST, catalog_file, check_same_encoder, files_of, read_manifest, write_json
+from features.collection.lock import writing
+from features.collection.manifest import (
+    MANIFEST,
+    absolute,
+    catalog_file,
+    check_same_encoder,
+    put_in_force,
+    read_manifest,
+    unchanged_while,
+)
 from features.datasets import Item
 
 if TYPE_CHECKING:
@@ -69,7 +78,11 @@ class FeatureStore:
         StoreError
             A part is missing or does not fit the manifest; the message names both sides.
         """
-        folder = Path(folder).expanduser().resolve()
+        folder = absolute(folder)
+        return unchanged_while(folder, lambda: cls._open(folder))
+
+    @classmethod
+    def _open(cls, folder: Path) -> FeatureStore:
         manifest = read_manifest(folder)
         path = folder / manifest["features"]["file"]
         try:
@@ -190,11 +203,8 @@ class FeatureStore:
 
         A file that the manifest spoke of before and does not any more is deleted.
         """
-        with self._lock:
-            before = read_manifest(self.folder)
-            manifest = {**before, **entries}
-            write_json(self.folder / MANIFEST, manifest)
-            for file in files_of(before) - files_of(manifest):
-                (self.folder / file).unlink(missing_ok=True)
+        with self._lock, writing(self.folder, wait_seconds=5.0):
+            manifest = {**read_manifest(self.folder), **entries}
+            put_in_force(self.folder, manifest)
             self.manifest = manifest
             self.__dict__.pop("items", None)  # their paths follow from the manifest's root

@@ -23,29 +23,28 @@ from tqdm import tqdm
 from features.collection.catalog import Catalog, CatalogChanges, Row, stat_of
 from features.collection.changes import Changes, find_changes
 from features.collection.errors import StoreError
+from features.collection.lock import writing
 from features.collection.manifest import (
     CATALOG,
     FEATURES,
-    MANIFEST,
+    absolute,
     catalog_file,
     library_versions,
-    numbered,
+    new_part,
+    put_in_force,
     read_manifest,
     remove_leftovers,
-    write_json,
 )
 from features.collection.stage import STAGE, Stage
 from features.collection.store import FeatureStore
 from features.collection.writer import BLOCK, as_rows, write_features
 from features.datasets import Dataset, Item
-from features.encoding import check_counts, encode_items
+from features.encoding import Progress, check_counts, encode_items
 
 if TYPE_CHECKING:
     from features.encoders import Encoder
 
 logger = logging.getLogger(__name__)
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -121,9 +120,12 @@ def sync(
         would be left of it. The collection is as it was.
     """
     check_counts(batch_size, limit)
-    folder = Path(folder).expanduser().resolve()
+    folder = absolute(folder)
     read_manifest(folder)  # nothing is written where there is no collection
-    with closing(Stage(folder / STAGE, f"{folder} is being brought up to date by another process")) as stage:
+    with (
+        writing(folder, purpose="brought up to date"),
+        closing(Stage(folder / STAGE, f"{folder} is being brought up to date by another process")) as stage,
+    ):
         store = FeatureStore.open(folder)
         store.check_encoder(encoder)
         dtype = np.dtype(store.manifest["dtype"])
@@ -203,14 +205,14 @@ class _NextGeneration:
             catalog = Catalog.open(folder / catalog_file(manifest))
             manifest.update(with_store(FeatureStore(folder, manifest, rows, catalog)))
         if {**manifest, "generation": None} != {**before, "generation": None}:
-            write_json(folder / MANIFEST, manifest)
+            put_in_force(folder, manifest)
         return self._report()
 
     def _write_features(self) -> dict[str, Any]:
         """Copy the vectors but for what has changed; returns the manifest's entry."""
         old = self._store.features
         shape = (len(old) + len(self._added), old.shape[1])
-        path = self._store.folder / numbered(FEATURES, self._number)
+        path = new_part(self._store.folder, FEATURES, self._number)
         return write_features(path, shape, old.dtype, self._blocks(shape))
 
     def _blocks(self, shape: tuple[int, int]) -> Iterator[np.ndarray]:
@@ -255,7 +257,7 @@ class _NextGeneration:
 
     def _write_catalog(self, changes: CatalogChanges, checksum: str) -> dict[str, Any]:
         """Copy the catalog and change the copy; returns what becomes new in the manifest."""
-        path = self._store.folder / numbered(CATALOG, self._number)
+        path = new_part(self._store.folder, CATALOG, self._number)
         new = self._store.catalog.copy(path)
         with closing(new):
             new.apply(changes, self._number)
