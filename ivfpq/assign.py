@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from ivfpq import kernels
 from ivfpq.checks import Floats, Ids, Metric
 from ivfpq.distances import SMALL_BLOCK, pair_distances_at
 from ivfpq.results import best_k
@@ -77,12 +77,12 @@ def nearest(x: Floats, parts: Sequence[Points], metric: Metric) -> Ids:
 
 def finder(parts: Sequence[Points], metric: Metric) -> Callable[[Floats], Ids]:
     """`nearest` for many calls with the same parts, each in the calling thread: x (n, M * d) -> int64 (n, M)."""
-    if importlib.import_module("ivfpq.kernels").active() == "reference":  # which imports this module
+    if kernels.active() == "reference":
         d = parts[0].y.shape[1]
         return lambda x: np.stack(
             [_nearest(x[:, m * d : (m + 1) * d], points, metric) for m, points in enumerate(parts)], axis=1
         )
-    compiled = importlib.import_module("ivfpq.kernels.nearest").Nearest(parts, metric)
+    compiled = kernels.compiled_module("nearest").Nearest(parts, metric)
     return lambda x: compiled(x)[0]
 
 

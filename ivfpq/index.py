@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ivfpq import kernels
 from ivfpq.assign import choose, finder
 from ivfpq.checks import Floats, Ids, Metric, NotTrainedError, as_ids, as_metric, as_vectors, positive_int
 from ivfpq.distances import normalised, pair_distances_at
 from ivfpq.invlists import InvertedLists, Lists
-from ivfpq.kernels.model import Model, coarse_rows, term_rows
+from ivfpq.kernels import dispatch
+from ivfpq.kernels.quantizers import Quantizers, coarse_rows, term_rows
 from ivfpq.kmeans import MAX_POINTS_PER_CENTROID, kmeans
 from ivfpq.pq import Codes, ProductQuantizer, Quantizer
 from ivfpq.results import RangeResult, SearchResult, best_k
@@ -56,7 +56,7 @@ class IndexIVFPQ:
     Any number of threads may search while one adds or removes: a search sees the index as it was at one moment.
     """
 
-    __slots__ = ("_metric", "_model", "_nprobe", "lists", "metadata", "pq", "seed")
+    __slots__ = ("_metric", "_nprobe", "_quantizers", "lists", "metadata", "pq", "seed")
     _quantizer: Callable[[int, int, int], Quantizer] = ProductQuantizer  # the codec: `IndexIVFRQ` has another
     _parameters: ClassVar[tuple[str, ...]] = ("d", "nlist", "M", "nbits", "metric", "nprobe", "seed")
 
@@ -78,7 +78,7 @@ class IndexIVFPQ:
         self.lists = InvertedLists(nlist, width, self.pq.dtype)
         self.nprobe = nprobe
         self.seed = int(seed)
-        self._model: Model | None = None
+        self._quantizers: Quantizers | None = None
         self.metadata: dict[str, Any] = {}
 
     def __repr__(self) -> str:
@@ -127,12 +127,12 @@ class IndexIVFPQ:
     @property
     def centroids(self) -> Floats | None:
         """The coarse quantizer, float32 (nlist, d); None before training."""
-        return None if self._model is None else self._model.coarse.y
+        return None if self._quantizers is None else self._quantizers.coarse.y
 
     @property
     def is_trained(self) -> bool:
         """Whether vectors can be added."""
-        return self._model is not None
+        return self._quantizers is not None
 
     @property
     def code_size(self) -> int:
@@ -179,7 +179,7 @@ class IndexIVFPQ:
             x = x[np.sort(rng.choice(len(x), most, replace=False))]
         coarse = coarse_rows(centroids, self.metric)
         self.pq.train(x - centroids[choose(x, coarse, 1, "ip" if self.metric == "ip" else "l2")[:, 0]], rng)
-        self._model = Model(coarse, self.pq, self.metric)
+        self._quantizers = Quantizers(coarse, self.pq, self.metric)
 
     def add(self, x: Any) -> None:
         """Store vectors (n, d) under the next free ids: 0, 1, ..., or on from the largest id there is."""
@@ -252,11 +252,11 @@ class IndexIVFPQ:
             candidate fills hold id -1 at +inf (l2) or -inf (ip, cosine).
         """
         k = positive_int(k, "k")
-        return kernels.search(*self._prepared(xq, nprobe, ids), k)
+        return dispatch.search(*self._prepared(xq, nprobe, ids), k)
 
     def candidates(self, x: Floats, k: int, nprobe: int | None, ids: Any, kernel: str) -> Ids:
         """The ids that `search` gives, int64 (nq, k), in no order: for `IndexRefine`, which knows the active kernel."""
-        return kernels.candidates(*self._prepared(x, nprobe, ids), k, kernel)
+        return dispatch.candidates(*self._prepared(x, nprobe, ids), k, kernel)
 
     def range_search(self, xq: Any, radius: float, *, nprobe: int | None = None, ids: Any = None) -> RangeResult:
         """All vectors of the probed lists nearer than `radius` (for ip and cosine: more similar than it).
@@ -267,7 +267,7 @@ class IndexIVFPQ:
             `lims` (nq + 1,), `distances` and `ids` (lims[-1],): those of query i are at lims[i]:lims[i + 1], best
             first.
         """
-        return kernels.range_search(*self._prepared(xq, nprobe, ids), float(np.float32(radius)))
+        return dispatch.range_search(*self._prepared(xq, nprobe, ids), float(np.float32(radius)))
 
     def probe(self, xq: Any, nprobe: int | None = None) -> SearchResult:
         """The lists that a search with the same arguments looks into.
@@ -399,13 +399,13 @@ class IndexIVFPQ:
             raise ValueError(f"codebooks must have shape {shape}, got {np.shape(codebooks)}")
         flat = as_vectors(np.reshape(codebooks, (-1, self.pq.dsub)), self.pq.dsub, "codebooks")
         self.pq.codebooks = flat.reshape(shape)
-        self._model = Model(coarse_rows(centroids, self.metric), self.pq, self.metric)
+        self._quantizers = Quantizers(coarse_rows(centroids, self.metric), self.pq, self.metric)
 
     def _cells(self, x: Floats, rng: np.random.Generator) -> Floats:
         """The coarse quantizer of training vectors (n, d): float32 (nlist, d)."""
         return kmeans(x, self.nlist, rng, spherical=self.metric == "ip")
 
-    def _prepared(self, xq: Any, nprobe: int | None, ids: Any) -> tuple[Floats, int, Model, Lists]:
+    def _prepared(self, xq: Any, nprobe: int | None, ids: Any) -> tuple[Floats, int, Quantizers, Lists]:
         """Queries, how many lists each looks into, the quantizers, and the lists as they are now."""
         trained = self._trained()
         x = self._vectors(xq, "xq")
@@ -415,7 +415,7 @@ class IndexIVFPQ:
             lists = self.lists.only(lists, as_ids(ids))
         return x, min(nprobe, self.nlist), trained, lists
 
-    def _encoded(self, x: Floats, trained: Model) -> tuple[Ids, Codes]:
+    def _encoded(self, x: Floats, trained: Quantizers) -> tuple[Ids, Codes]:
         """The list (n,) and the code (n, M) of each vector."""
         list_numbers, codes = np.empty(len(x), np.int64), np.empty((len(x), self.M), self.lists.dtype)
         find, encode = finder([trained.coarse], trained.space), self.pq.encoder()
@@ -435,10 +435,10 @@ class IndexIVFPQ:
         x = as_vectors(x, self.d, name)
         return normalised(x) if self._metric == "cosine" else x
 
-    def _trained(self) -> Model:
-        if self._model is None:
+    def _trained(self) -> Quantizers:
+        if self._quantizers is None:
             raise NotTrainedError("the index is not trained: call train first")
-        return self._model
+        return self._quantizers
 
 
 class IndexPQ(IndexIVFPQ):

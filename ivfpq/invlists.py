@@ -14,7 +14,7 @@ from ivfpq.checks import Ids
 LANES = 64  # codes in a block: as many as one AVX-512 register holds bytes
 ID_BYTES = 3  # of an id, at least: enough for 16,777,214 vectors numbered from 0
 
-_PLACES = np.dtype(
+_ADDRESSES = np.dtype(
     [(name, np.int64) for name in ("blocks", "ids", "starts", "sizes", "width", "code_bytes", "id_bytes", "ntotal")]
 )
 
@@ -40,14 +40,14 @@ class Lists:
     sizes: Ids
     """int64 (nlist,)"""
     ntotal: int
-    places: npt.NDArray[Any] = field(init=False)
+    addresses: npt.NDArray[Any] = field(init=False)
     """Where the arrays are in memory, for compiled code, which so needs no copy of itself for each kind of array."""
 
     def __post_init__(self) -> None:
         arrays = (self.blocks, self.packed_ids, self.starts, self.sizes)
         sizes = (self.blocks.shape[1], self.blocks.itemsize, self.packed_ids.shape[1], self.ntotal)
-        places = np.array([(*(array.ctypes.data for array in arrays), *sizes)], _PLACES)
-        object.__setattr__(self, "places", places)
+        addresses = np.array([(*(array.ctypes.data for array in arrays), *sizes)], _ADDRESSES)
+        object.__setattr__(self, "addresses", addresses)
 
     @property
     def lanes(self) -> int:

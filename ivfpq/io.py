@@ -20,7 +20,7 @@ What each kind keeps (`state`), n vectors in all:
                        where a last block has places to spare, and codes (rows / 64, width, 64), uint8 up to 8 bits a
                        number and uint16 above, the numbers of a code one below the other; once trained, centroids
                        float32 (nlist, d) and codebooks float32 (M, ksub, d / M). width is M, or M + 1 where vectors
-                       have terms (see `kernels.model`)
+                       have terms (see `kernels.quantizers`)
     IndexIVFRQ         the same with codebooks float32 (M, ksub, d) and terms of two numbers, so that width is M, for
                        inner products, or M + 2 (in version 2 always M)
     IndexPQ, IndexRQ   the same as these two with one list, whose centroid is the origin; IndexPQ has no terms

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 
 import numpy as np
@@ -105,7 +104,7 @@ def assign(x: Floats, lengths: Floats | None, centroids: Floats) -> tuple[Ids, F
     `lengths` (n,) are the points' squared lengths, or None for inner products.
     """
     if x.shape[1] <= NARROW and kernels.active() != "reference":  # the same sums, in another order
-        compiled = importlib.import_module("ivfpq.kernels.nearest")  # numba takes its time
+        compiled = kernels.compiled_module("nearest")
         find = compiled.Nearest([Points.of(centroids)], "ip" if lengths is None else "l2").roughly
         found = spread(lambda first, last: find(x[first:last]), len(x), x.size * len(centroids) // WORTH_A_THREAD)
         numbers, costs = (np.concatenate(parts)[:, 0] for parts in zip(*found, strict=True))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -54,7 +53,7 @@ class IndexRefine:
     through this index only. A range search refines and cuts what the base finds within the radius.
 
     The first search of float32 vectors in memory makes an 8-bit sketch of each, a quarter of their memory: see
-    `kernels.exact`. Vectors that stay in a file have none.
+    `kernels.rerank`. Vectors that stay in a file have none.
     """
 
     __slots__ = ("_changes", "_compiled", "_dtype", "_k_factor", "_lock", "base", "metadata", "store")
@@ -188,8 +187,8 @@ class IndexRefine:
             return self._ranked(x, lists, self._rows(lists, found), found, k)
         store = self._compiled
         if store is None or store.lists is not lists:
-            exact = importlib.import_module("ivfpq.kernels.exact")  # numba takes its time
-            store = self._compiled = exact.Store(lists, self.metric, store)
+            rerank = kernels.compiled_module("rerank")
+            store = self._compiled = rerank.Store(lists, self.metric, store)
         rows = found if store.in_order else self._rows(lists, found)
         result: SearchResult | None = store.rerank(x, rows, found, k)
         if result is None:

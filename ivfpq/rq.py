@@ -13,7 +13,6 @@ bits everywhere.
 
 from __future__ import annotations
 
-import importlib
 import logging
 import time
 from collections.abc import Callable
@@ -171,7 +170,7 @@ def _beam_search(x: Floats, tables: _Tables, beam: int) -> Codes:
         block = x[start : start + step].astype(np.float64)
         own = (tables.norms - 2 * (block @ tables.words)).astype(np.float32)  # (n, M * ksub)
         if compiled:
-            search = importlib.import_module("ivfpq.kernels.beam").beam_search  # numba takes its time
+            search = kernels.compiled_module("beam").beam_search
             parts.append(search(own, tables.cross, M, width))
         else:
             parts.append(_best_codes(own, tables, beam))

@@ -9,7 +9,6 @@ and seed give the same transform on the same machine with the same library and n
 
 from __future__ import annotations
 
-import importlib
 import logging
 import math
 import time
@@ -101,7 +100,7 @@ class LinearTransform:
             raise NotTrainedError("the transform is not trained: call train first")
         if (kernel or kernels.active()) != "reference":
             if self._compiled is None:
-                self._compiled = importlib.import_module("ivfpq.kernels.exact").Transform(self.A, self.b)
+                self._compiled = kernels.compiled_module("transform").Transform(self.A, self.b)
             y: Floats = self._compiled(x)
             return y
         y = np.empty((len(x), self.d_out), np.float32)

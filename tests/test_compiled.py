@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ivfpq import IndexIVFPQ, IndexIVFRQ, kernels
 from ivfpq.distances import normalised
-from ivfpq.kernels import compiled
+from ivfpq.kernels import compiled, panels
 
 F = np.float32
 COMPILED = [name for name in kernels.available() if name != "reference"]
@@ -171,8 +171,8 @@ def test_the_screen_keeps_its_word(name, kind, monkeypatch):
         index = made(rng, metric, 6, 16, 8, 8, 3000, kind=kind)
         x = rng.standard_normal((4, index.d)).astype(F)
         x = normalised(x) if metric == "cosine" else x
-        ready = compiled.Ready(index._model)
-        first = compiled._arguments(ready, index.lists.view, x, 6, 0, name == "avx512")
+        quantizers = compiled.CompiledQuantizers(index._quantizers)
+        first = compiled._arguments(quantizers, index.lists.view, x, 6, name == "avx512")
         q, value, _ = scan.range_search(*first, np.inf)
         assert len(q) == 4 * 3000  # an infinite radius leaves nothing out
         for limit in np.quantile(value, [0.0, 0.01, 0.5]):
@@ -188,17 +188,17 @@ def test_panels_stand_for_their_rows_within_their_loss(scale, width):
     rng = np.random.default_rng(4)
     y = (rng.standard_normal((3, 70, 2 * width)) * scale).astype(F)
     y[1] *= F(0.01)
-    even = compiled._even(y, width)
+    even = panels.with_even_parts(y, width)
     assert even.shape == (3, 70, 12) and (width == 6 or not even[..., [5, 11]].any())
-    panels = compiled.Panels.of(even, 40000.0)
-    words = panels.words.transpose(0, 1, 3, 2, 4).reshape(3, 128, 12).astype(np.float64)
+    cut = panels.Panels.of(even, 40000.0)
+    words = cut.words.transpose(0, 1, 3, 2, 4).reshape(3, 128, 12).astype(np.float64)
     assert np.sqrt(np.square(words).sum(axis=2)).max() < 40000 + 4
     rows = np.pad(even, ((0, 0), (0, 58), (0, 0)), mode="edge").astype(np.float64)
-    np.testing.assert_allclose(panels.squares, np.square(rows).sum(axis=2), rtol=1e-12)
-    off = np.square(rows - words * np.float64(panels.scale)).sum(axis=2)
-    np.testing.assert_allclose(panels.losses, np.sqrt(off.max(axis=1)), rtol=1e-12)
+    np.testing.assert_allclose(cut.squares, np.square(rows).sum(axis=2), rtol=1e-12)
+    off = np.square(rows - words * np.float64(cut.scale)).sum(axis=2)
+    np.testing.assert_allclose(cut.losses, np.sqrt(off.max(axis=1)), rtol=1e-12)
     if scale > 1e-30:
-        assert panels.losses.max() < 2e-4 * np.abs(rows).max()
+        assert cut.losses.max() < 2e-4 * np.abs(rows).max()
 
 
 @pytest.mark.parametrize("metric", METRICS)

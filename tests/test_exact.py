@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from oracles import slow_sum
 
 from ivfpq import IndexFlat, IndexRefine, kernels
-from ivfpq.kernels import exact
+from ivfpq.kernels import rerank
 from ivfpq.transforms import LinearTransform
 
 F = np.float32
@@ -93,7 +93,7 @@ def test_threads_do_not_change_an_answer(monkeypatch):
     index.add(rng.integers(0, 3, (500, 40)))
     q = rng.integers(0, 3, (101, 40)).astype(F)
     want = index.search(q, 10)
-    monkeypatch.setattr(exact, "WORTH_A_THREAD", 1)
+    monkeypatch.setattr(rerank, "WORTH_A_THREAD", 1)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     index._compiled = None
     assert same(index.search(q, 10), want)

@@ -89,10 +89,6 @@ def test_where_numbers_leave_float32_every_row_is_doubtful(monkeypatch):
         assert compiled.Nearest([Points.of(y)], "l2")(x)[1] == 3
         assert nearest(x, [Points.of(y)], "l2").tolist() == [[0]] * 3
     monkeypatch.setattr(kernels, "active", lambda: "reference")
-    monkeypatch.setattr(
-        assign.importlib,
-        "import_module",
-        {"ivfpq.kernels": assign.importlib.import_module("ivfpq.kernels")}.__getitem__,
-    )
+    monkeypatch.setattr(kernels, "compiled_module", {}.__getitem__)
     with np.errstate(all="ignore"):
         assert nearest(x, [Points.of(y)], "l2").tolist() == [[0]] * 3  # and no compiled module was asked for

@@ -8,8 +8,8 @@ but for the roundings of M <= 256 entries, which together are less than one step
 bound a lower bound, whatever the step: it is half of what the widest table asks for, because a code with an entry so
 far out is hardly ever among the nearest, and the others gain a bit.
 
-Terms (see `model`) are added in steps of their own, of 8 bits or 16, scaled by floor(256 step_l / step) / 256, which is
-again from below. Sums of 16 bits do not overflow: M * 255 < 65536, and the term is added saturating.
+Terms (see `quantizers`) are added in steps of their own, of 8 bits or 16, scaled by floor(256 step_l / step) / 256,
+which is again from below. Sums of 16 bits do not overflow: M * 255 < 65536, and the term is added saturating.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 
-from ivfpq.kernels.vectors import extent, float32_at, i64, inner, intrinsic, load_vector, prefetch_line, splat
+from ivfpq.kernels.intrinsics import FLOAT, I8, I16, I32, I64, extent, i64, load_vector, prefetch_line, splat
+from ivfpq.kernels.jit import cgutils, intrinsic, jit_inner
+from ivfpq.kernels.memory import float32_at
 
 F32 = np.float32
 M_MAX = 256  # sums of so many bytes still fit 16 bits
 CLIP = 0.5  # the share of the widest table's range that 8 bits cover
 
-_I8, _I16, _I32, _I64, _F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
-_BYTES = ir.VectorType(_I8, 64)
-_WORDS = ir.VectorType(_I16, 32)
+_BYTES = ir.VectorType(I8, 64)
+_WORDS = ir.VectorType(I16, 32)
 
 
 @intrinsic
@@ -38,12 +38,12 @@ def quantise_row(typingctx: Any, row: Any, n: Any, low: Any, inverse: Any, out: 
 
     def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
         row, n, low, inverse, out = args
-        wide = ir.VectorType(_F32, 64)
+        wide = ir.VectorType(FLOAT, 64)
         lows, inverses, top = splat(b, low, wide), splat(b, inverse, wide), ir.Constant(wide, [255.0] * 64)
-        with cgutils.for_range_slice(b, i64(0), n, i64(64), _I64, inc=True) as (j, _):
+        with cgutils.for_range_slice(b, i64(0), n, i64(64), I64, inc=True) as (j, _):
             v = b.fmul(b.fsub(load_vector(b, b.add(row, b.shl(j, i64(2))), wide), lows), inverses)
             v = b.select(b.fcmp_ordered("<", v, top), v, top)
-            v = b.trunc(b.fptosi(v, ir.VectorType(_I32, 64)), _BYTES)
+            v = b.trunc(b.fptosi(v, ir.VectorType(I32, 64)), _BYTES)
             b.store(v, b.inttoptr(b.add(out, j), _BYTES.as_pointer()), align=1)
         return context.get_dummy_value()
 
@@ -56,9 +56,7 @@ GROUP = 2  # blocks scanned together: each load of a table then serves 128 codes
 
 
 @intrinsic
-def scan_blocks(
-    typingctx: Any, block: Any, stride: Any, ahead: Any, tables: Any, M: Any, terms: Any, scale: Any, limit: Any
-) -> Any:
+def scan_blocks(typingctx: Any, blocks: Any, ahead: Any, tables: Any, rows: Any, scale: Any, limit: Any) -> Any:
     """Which of 2 x 64 codes have a quantised distance not above a limit.
 
     With the tables t (M, 256) and a block of codes j (M, 64), followed by a row of terms u (64,) that counts only if
@@ -72,16 +70,14 @@ def scan_blocks(
 
     Parameters
     ----------
-    block, stride : uintp
+    blocks : (int, int)
         Address of the first block and the distance of the second from it, in bytes.
-    ahead : uintp
+    ahead : int
         Address of what will be scanned soon, and should be read into the cache meanwhile.
-    tables : uintp
+    tables : int
         Address of the uint8 (M, 256) tables.
-    M : uintp
-        At most 256.
-    terms : uintp
-        Rows of terms: 2 for u and v.
+    rows : (int, int)
+        M, at most 256, and rows of terms: 2 for u and v.
     scale, limit : uint16
 
     Returns
@@ -90,10 +86,12 @@ def scan_blocks(
         One for each block. Bit i < 32 stands for code 2 i of the block, bit 32 + i for code 2 i + 1: see `lane_of`.
     """
     masks = types.UniTuple(types.uint64, GROUP)
-    signature = masks(*[types.int64] * 6, types.uint16, types.uint16)
+    pair = types.UniTuple(types.int64, 2)
+    signature = masks(pair, types.int64, types.int64, pair, types.uint16, types.uint16)
 
     def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        block, stride, ahead, tables, M, terms, scale, limit = args
+        _, ahead, tables, _, scale, limit = args
+        (block, stride), (M, terms) = ([b.extract_value(args[place], i) for i in range(2)] for place in (0, 3))
         permute = b.module.declare_intrinsic(
             "llvm.x86.avx512.vpermi2var.qi.512", (), ir.FunctionType(_BYTES, [_BYTES] * 3)
         )
@@ -103,16 +101,16 @@ def scan_blocks(
         high_product = b.module.declare_intrinsic(
             "llvm.x86.avx512.pmulhu.w.512", (), ir.FunctionType(_WORDS, [_WORDS] * 2)
         )
-        blocks = [block, b.add(block, stride)]
+        starts = [block, b.add(block, stride)]
         zero, eight = ir.Constant(_BYTES, [0] * 64), ir.Constant(_WORDS, [8] * 32)
         nothing = ir.Constant(_WORDS, [0] * 32)
-        both = [cgutils.alloca_once_value(b, nothing) for _ in blocks]
-        odd = [cgutils.alloca_once_value(b, nothing) for _ in blocks]
+        both = [cgutils.alloca_once_value(b, nothing) for _ in starts]
+        odd = [cgutils.alloca_once_value(b, nothing) for _ in starts]
         with cgutils.for_range(b, M) as loop:
             table = b.add(tables, b.shl(loop.index, i64(8)))
             t = [load_vector(b, b.add(table, i64(64 * part)), _BYTES) for part in range(4)]
             row = b.shl(loop.index, i64(6))
-            for g, start in enumerate(blocks):
+            for g, start in enumerate(starts):
                 at = b.add(start, row)
                 prefetch_line(b, b.add(b.add(ahead, row), b.mul(i64(g), stride)))
                 code = load_vector(b, at, _BYTES)
@@ -126,10 +124,10 @@ def scan_blocks(
             upper_sum = b.load(odd[g])
             sums.append([b.sub(b.load(both[g]), b.shl(upper_sum, eight)), upper_sum])
         kept = [[cgutils.alloca_once_value(b, v) for v in pair] for pair in sums]
-        with b.if_then(b.icmp_unsigned(">", scale, ir.Constant(_I16, 0))):
+        with b.if_then(b.icmp_unsigned(">", scale, ir.Constant(I16, 0))):
             scales = splat(b, scale, _WORDS)
             upper = ir.Constant(_WORDS, [0xFF00] * 32)
-            for g, start in enumerate(blocks):
+            for g, start in enumerate(starts):
                 at = b.add(start, b.shl(M, i64(6)))
                 u = b.bitcast(load_vector(b, at, _BYTES), _WORDS)
                 parts = [cgutils.alloca_once_value(b, v) for v in (b.shl(u, eight), b.and_(u, upper))]
@@ -142,14 +140,16 @@ def scan_blocks(
                     b.store(b.call(saturating, [b.load(kept[g][side]), term]), kept[g][side])
         near = []
         for pair in kept:
-            even, odd_ = (b.zext(b.bitcast(b.icmp_unsigned("<=", b.load(v), limits), _I32), _I64) for v in pair)
+            even, odd_ = (b.zext(b.bitcast(b.icmp_unsigned("<=", b.load(v), limits), I32), I64) for v in pair)
             near.append(b.or_(even, b.shl(odd_, i64(32))))
         return context.make_tuple(b, masks, near)
 
     return signature, codegen
 
 
-@inner
+# low = T.min(axis=1); step = (T.max(axis=1) - low).max() * CLIP / 255
+# t8 = np.minimum((T - low[:, None]) / step, 255).astype(np.uint8)
+@jit_inner
 def quantise(floats, M, wide, bytes_, ends):
     """Fill the 8-bit tables of a query; returns their step and the sum of low_m.
 
@@ -165,25 +165,25 @@ def quantise(floats, M, wide, bytes_, ends):
     widest = F32(0.0)
     for m in range(M):
         extent(floats + 4 * m * wide, wide, ends + 8 * m)
-        width = float32_at(ends + 8 * m + 4) - float32_at(ends + 8 * m)
+        width = float32_at(ends, 2 * m + 1) - float32_at(ends, 2 * m)
         widest = width if width > widest else widest
     step = F32(widest * F32(CLIP / 255.0))
     step = step if step > F32(1e-30) else F32(1e-30)
     total = 0.0
     for m in range(M):
-        low = float32_at(ends + 8 * m)
+        low = float32_at(ends, 2 * m)
         quantise_row(floats + 4 * m * wide, wide, low, F32(1.0) / step, bytes_ + 256 * m)
         total += np.float64(low)
     return np.float64(step), total
 
 
-@inner
+@jit_inner
 def lane_of(bit):
     """The place in its block of the code that a bit of `scan_blocks` stands for."""
     return ((bit & 31) << 1) | (bit >> 5)
 
 
-@inner
+@jit_inner
 def sum_limit(bound):
     """The largest 16-bit sum that a bound in steps may not leave out; 65535 leaves nothing out (NaN neither)."""
     return np.uint16(65535) if not bound < 65535.0 else np.uint16(bound) if bound > 0.0 else np.uint16(0)

@@ -13,52 +13,51 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from llvmlite import binding, ir
+import numpy.typing as npt
+from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 
 from ivfpq.checks import Floats, Ids, Metric
-from ivfpq.kernels.vectors import (
-    LANES,
-    address,
-    entry,
-    float32_at,
+from ivfpq.distances import LANES
+from ivfpq.kernels.intrinsics import (
+    FLOAT,
+    FLOATS,
+    I32,
+    INTS,
+    centred,
     i64,
-    inner,
-    int32_at,
-    intrinsic,
     load_vector,
-    put_float32,
-    sources,
     splat,
     sum_of_products,
     sum_of_squares,
 )
+from ivfpq.kernels.jit import cgutils, intrinsic, jit_entry, jit_inner, sources, target_features
+from ivfpq.kernels.memory import float32_at, float64_at, int32_at, put_float32, put_float64, put_int64
 from ivfpq.screening import HUGE, Points, product_error
 
 F32 = np.float32
 
 # A tile of scores fills the processor's registers: 24 of 32 with 16 floats each, or 12 of 16 with 8 floats each.
 ROWS = 6
-VECTORS = 4 if binding.get_host_cpu_features().get("avx512f") else 1
+VECTORS = 4 if "avx512f" in target_features() else 1
 WIDTH = VECTORS * LANES
+STATE = 3 * 4 * LANES  # bytes of what is known of a row: see `_take_scores`
 CHUNK = 1 << 16  # numbers of the rows that a panel is multiplied with before the next: they stay in the caches
 
-TASK = np.dtype(
+NEAREST = np.dtype(
     [(name, np.int64) for name in ("x", "n", "stride", "parts", "d", "ny", "l2", "centre", "y", "panels", "starts")]
-    + [("costs", np.int64)]
-    + [("gamma", np.float64), ("floor", np.float64), (f"sources_{sources('nearest', 'vectors')}", np.int8)]
+    + [(name, np.int64) for name in ("costs", "longest", "numbers", "rows", "a", "sizes", "states")]
+    + [("gamma", np.float64), ("floor", np.float64), (f"sources_{sources()}", np.int8)]
 )
-"""Rows x (n, parts * d), `stride` bytes apart; for each part, ny rows of y and as many columns (see `_panels`). Names
-are addresses of arrays where they name arrays: numba then needs no code for each kind of array. Where there is an array
-for costs, float32 (n, parts), they are written, and what is nearest goes by them alone."""
-
-_F32, _I32, _I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
-_FLOATS, _NUMBERS = ir.VectorType(_F32, LANES), ir.VectorType(_I32, LANES)
+"""Rows x (n, parts * d), `stride` bytes apart; for each part, ny rows of y and as many columns (see `_panels`), and the
+largest |y|^2, float64 (parts,). Names are addresses of arrays where they name arrays. What is nearest goes to
+`numbers`, int64 (n, parts). Where there is an array for costs, float32 (n, parts), they are written, and what is
+nearest goes by them alone. To work in, for a multiple of ROWS `rows` at a time: float32 (rows, d), float64 (rows,), and
+the states of `_take_scores`."""
 
 
 @intrinsic
-def _tile(typingctx: Any, a: Any, d: Any, panel: Any, start: Any, first: Any, state: Any) -> Any:
+def _take_scores(typingctx: Any, a: Any, d: Any, panel: Any, start: Any, first: Any, state: Any) -> Any:
     """Take the scores of ROWS rows and WIDTH columns into the state of each row.
 
     Parameters
@@ -76,26 +75,26 @@ def _tile(typingctx: Any, a: Any, d: Any, panel: Any, start: Any, first: Any, st
 
     def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
         a, d, panel, start, first, state = args
-        fused = cgutils.get_or_insert_function(b.module, ir.FunctionType(_FLOATS, [_FLOATS] * 3), "llvm.fmuladd.v16f32")
-        starts = [load_vector(b, b.add(start, i64(64 * v)), _FLOATS) for v in range(VECTORS)]
+        fused = cgutils.get_or_insert_function(b.module, ir.FunctionType(FLOATS, [FLOATS] * 3), "llvm.fmuladd.v16f32")
+        starts = [load_vector(b, b.add(start, i64(64 * v)), FLOATS) for v in range(VECTORS)]
         sums = [[cgutils.alloca_once_value(b, value) for value in starts] for _ in range(ROWS)]
         row_bytes = b.shl(d, i64(2))
         rows = [b.add(a, b.mul(row_bytes, i64(r))) for r in range(ROWS)]
         with cgutils.for_range(b, d) as loop:
             at = b.add(panel, b.mul(loop.index, i64(4 * WIDTH)))
-            columns = [load_vector(b, b.add(at, i64(64 * v)), _FLOATS) for v in range(VECTORS)]
+            columns = [load_vector(b, b.add(at, i64(64 * v)), FLOATS) for v in range(VECTORS)]
             for r in range(ROWS):
-                where = b.inttoptr(b.add(rows[r], b.shl(loop.index, i64(2))), _F32.as_pointer())
-                value = splat(b, b.load(where, align=4), _FLOATS)
+                where = b.inttoptr(b.add(rows[r], b.shl(loop.index, i64(2))), FLOAT.as_pointer())
+                value = splat(b, b.load(where, align=4), FLOATS)
                 for v in range(VECTORS):
                     b.store(b.call(fused, [value, columns[v], b.load(sums[r][v])]), sums[r][v])
         fresh = b.icmp_signed("==", first, i64(0))
-        nothing = ir.Constant(_FLOATS, [float("inf")] * LANES)
-        numbers = [splat(b, b.trunc(b.add(first, i64(LANES * v)), _I32), _NUMBERS) for v in range(VECTORS)]
+        nothing = ir.Constant(FLOATS, [float("inf")] * LANES)
+        numbers = [splat(b, b.trunc(b.add(first, i64(LANES * v)), I32), INTS) for v in range(VECTORS)]
         for r in range(ROWS):
-            places = [b.add(state, i64(192 * r + 64 * i)) for i in range(3)]
-            best, second = (b.select(fresh, nothing, load_vector(b, place, _FLOATS)) for place in places[:2])
-            number = load_vector(b, places[2], _NUMBERS)
+            places = [b.add(state, i64(STATE * r + 64 * i)) for i in range(3)]
+            best, second = (b.select(fresh, nothing, load_vector(b, place, FLOATS)) for place in places[:2])
+            number = load_vector(b, places[2], INTS)
             for v in range(VECTORS):
                 score = b.load(sums[r][v])
                 smaller = b.fcmp_ordered("<", score, best)
@@ -116,12 +115,12 @@ def _smallest(typingctx: Any, state: Any) -> Any:
 
     def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
         places = [b.add(args[0], i64(64 * i)) for i in range(3)]
-        best, second = (load_vector(b, place, _FLOATS) for place in places[:2])
-        lanes = ir.Constant(_NUMBERS, list(range(LANES)))
-        number = b.add(load_vector(b, places[2], _NUMBERS), lanes)
+        best, second = (load_vector(b, place, FLOATS) for place in places[:2])
+        lanes = ir.Constant(INTS, list(range(LANES)))
+        number = b.add(load_vector(b, places[2], INTS), lanes)
         half = LANES // 2
         while half:
-            parts = [ir.Constant(ir.VectorType(_I32, half), list(range(s, s + half))) for s in (0, half)]
+            parts = [ir.Constant(ir.VectorType(I32, half), list(range(s, s + half))) for s in (0, half)]
             (best, other), (second, fourth), (number, column) = (
                 [b.shuffle_vector(v, v, part) for part in parts] for v in (best, second, number)
             )
@@ -132,66 +131,63 @@ def _smallest(typingctx: Any, state: Any) -> Any:
             second = b.select(b.fcmp_ordered("<", larger, second), larger, second)
             half //= 2
         for place, value in zip(places, (best, second, number), strict=True):
-            value = b.extract_element(value, ir.Constant(_I32, 0))
+            value = b.extract_element(value, ir.Constant(I32, 0))
             b.store(value, b.inttoptr(place, value.type.as_pointer()), align=4)
         return context.get_dummy_value()
 
     return types.void(types.int64), codegen
 
 
-@entry
-def _nearest(task, longest, a, state, numbers):
-    """Fill numbers int64 (n, parts); returns how many were found by the defined distances.
-
-    Parameters
-    ----------
-    task : record array of type TASK, shape (1,)
-    longest : float64 array, shape (parts,)
-        The largest |y|^2 of each part.
-    a : float32 array, shape (rows, d)
-        Room for rows of a part; a multiple of ROWS.
-    state : float32 array, shape (rows, 3, 16)
-    """
+# scores = (|y|^2 - 2 (x - centre) @ y.T of each part, (n, parts, ny)); numbers = scores.argmin(axis=2)
+# unsure = np.partition(scores, 1, axis=2)[:, :, 1] - scores.min(axis=2) <= 2 * error
+# numbers[unsure] = defined distances of those, argmin
+@jit_entry
+def _nearest(task):
+    """Fill the numbers; returns how many were found by the defined distances."""
     settled = 0
     t = task[0]
     wide = (t.ny + WIDTH - 1) // WIDTH * WIDTH
-    size = np.empty(len(a), np.float64)
-    for top in range(0, t.n, len(a)):
-        count = min(len(a), t.n - top)
+    for top in range(0, t.n, t.rows):
+        count = t.rows if t.rows < t.n - top else t.n - top
         full = (count + ROWS - 1) // ROWS * ROWS
         for m in range(t.parts):
             for r in range(full):
-                row = t.x + (top + min(r, count - 1)) * t.stride + 4 * m * t.d
-                for i in range(t.d):
-                    a[r, i] = float32_at(row + 4 * i) - float32_at(t.centre + 4 * i)
-                size[r] = sum_of_squares(row, t.centre, t.d)
+                row = t.x + (top + (r if r < count else count - 1)) * t.stride + 4 * m * t.d
+                centred(row, t.d, t.centre, t.a + 4 * r * t.d)
+                put_float64(t.sizes, r, np.float64(sum_of_squares(row, t.centre, t.d)))
             for column in range(0, wide, WIDTH):
                 panel, start = t.panels + 4 * t.d * (m * wide + column), t.starts + 4 * (m * wide + column)
                 for r in range(0, full, ROWS):
-                    _tile(address(a) + 4 * r * t.d, t.d, panel, start, column, address(state) + 192 * r)
+                    _take_scores(t.a + 4 * r * t.d, t.d, panel, start, column, t.states + STATE * r)
             for r in range(count):
-                _smallest(address(state) + 192 * r)
-                best, second = np.float64(state[r, 0, 0]), np.float64(state[r, 1, 0])
-                known = best < np.inf
-                numbers[top + r, m] = int32_at(address(state) + 192 * r + 128) if known else 0
-                if t.costs:
-                    cost = best + size[r] if t.l2 else best
-                    put_float32(t.costs + 4 * ((top + r) * t.parts + m), F32(cost))
-                    continue
-                if t.l2:
-                    magnitude = 2.0 * (size[r] + longest[m])
-                else:
-                    magnitude = np.sqrt((size[r] + t.floor) * (longest[m] + t.floor))
-                error = t.gamma * magnitude + t.floor
-                if not (known and magnitude < HUGE and second - best > 2.0 * error):
-                    numbers[top + r, m] = _settled(
-                        t, t.x + (top + r) * t.stride + 4 * m * t.d, t.y + 4 * m * t.ny * t.d
-                    )
-                    settled += 1
+                settled += _take_smallest(t, top + r, m, t.states + STATE * r, float64_at(t.sizes, r))
     return settled
 
 
-@inner
+@jit_inner
+def _take_smallest(t, row, m, state, size):
+    """Write what is nearest of part m to a row, whose |x - centre|^2 is `size`; returns 1 if it took defined distances.
+
+    `state` is the address of what `_take_scores` knows of the row.
+    """
+    _smallest(state)
+    best, second = np.float64(float32_at(state, 0)), np.float64(float32_at(state, LANES))
+    known, place = best < np.inf, row * t.parts + m
+    put_int64(t.numbers, place, int32_at(state, 2 * LANES) if known else 0)
+    if t.costs:
+        put_float32(t.costs, place, F32(best + size if t.l2 else best))
+        return 0
+    longest = float64_at(t.longest, m)
+    magnitude = 2.0 * (size + longest) if t.l2 else np.sqrt((size + t.floor) * (longest + t.floor))
+    error = t.gamma * magnitude + t.floor
+    if known and magnitude < HUGE and second - best > 2.0 * error:
+        return 0
+    put_int64(t.numbers, place, _settled(t, t.x + row * t.stride + 4 * m * t.d, t.y + 4 * m * t.ny * t.d))
+    return 1
+
+
+# np.nanargmin(pair_distances(x, y, metric))
+@jit_inner
 def _settled(t, x, y):
     """The number of the nearest of the ny rows at address y to the row at address x, by the defined distance."""
     number, smallest = 0, F32(np.nan)  # which any number is better than, infinity too
@@ -212,19 +208,27 @@ class Nearest:
     metric : {"l2", "ip"}
     """
 
-    __slots__ = ("_arrays", "_longest", "_task")
+    __slots__ = ("_arrays", "_parts", "_task")
 
     def __init__(self, parts: Sequence[Points], metric: Metric) -> None:
         ny, d = parts[0].y.shape
         with np.errstate(over="ignore"):
-            panels = _panels([rows.shifted() for rows in parts], 0)
+            panels = _panels([points.shifted() for points in parts], 0)
             panels *= F32(-2 if metric == "l2" else -1)
-            lengths = [rows.lengths[:, None] if metric == "l2" else np.zeros((ny, 1), F32) for rows in parts]
+            lengths = [points.lengths[:, None] if metric == "l2" else np.zeros((ny, 1), F32) for points in parts]
         centre = np.zeros(d, F32) if parts[0].centre is None else parts[0].centre
-        y = np.stack([rows.y for rows in parts])
-        self._arrays = {"centre": centre, "y": y, "panels": panels, "starts": _panels(lengths, np.inf)}
-        self._longest = np.array([rows.lengths.max() for rows in parts], np.float64)
-        task = self._task = np.zeros(1, TASK)
+        y = np.stack([points.y for points in parts])
+        longest = np.array([points.lengths.max() for points in parts], np.float64)
+        starts = _panels(lengths, np.inf)
+        self._arrays: dict[str, npt.NDArray[Any]] = {
+            "centre": centre,
+            "y": y,
+            "panels": panels,
+            "starts": starts,
+            "longest": longest,
+        }
+        self._parts = len(parts)
+        task = self._task = np.zeros(1, NEAREST)
         for name, array in self._arrays.items():
             task[name] = array.ctypes.data
         for name, value in {"parts": len(parts), "d": d, "ny": ny, "l2": metric == "l2"}.items():
@@ -243,20 +247,26 @@ class Nearest:
 
         Costs, float32 (n, parts), are squared distances, or inner products with their sign turned.
         """
-        costs = np.empty((len(x), len(self._longest)), F32)
+        costs = np.empty((len(x), self._parts), F32)
         return self._found(x, costs)[0], costs
 
     def _found(self, x: Floats, costs: Floats | None) -> tuple[Ids, int]:
         if x.strides[1] != x.itemsize:
             x = np.ascontiguousarray(x)
-        task = self._task.copy()
-        task["x"], task["n"], task["stride"] = x.ctypes.data, len(x), x.strides[0]
-        task["costs"] = 0 if costs is None else costs.ctypes.data
-        d = int(task["d"][0])
+        task, d = self._task.copy(), int(self._task["d"][0])
         rows = ROWS * max(1, min(CHUNK // d, len(x) + ROWS - 1) // ROWS)
-        numbers = np.empty((len(x), len(self._longest)), np.int64)
-        a, state = np.empty((rows, d), F32), np.empty((rows, 3, LANES), F32)
-        return numbers, _nearest(task, self._longest, a, state, numbers)
+        numbers = np.empty((len(x), self._parts), np.int64)
+        room: dict[str, npt.NDArray[Any]] = {
+            "a": np.empty((rows, d), F32),
+            "sizes": np.empty(rows),
+            "states": np.empty((rows, 3, LANES), F32),
+        }
+        room |= {"x": x, "numbers": numbers}
+        for name, array in room.items():
+            task[name] = array.ctypes.data
+        task["costs"] = 0 if costs is None else costs.ctypes.data
+        task["n"], task["stride"], task["rows"] = len(x), x.strides[0], rows
+        return numbers, _nearest(task)
 
 
 def _panels(parts: Sequence[Floats], padding: float) -> Floats:

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from ivfpq.kernels.vectors import byte_at, eight_bytes_at, float32_at, inner, word_at
+from ivfpq.kernels.jit import jit_inner
+from ivfpq.kernels.memory import byte_at, eight_bytes_at, float32_at, word_at
 
 F32 = np.float32
 
 
-@inner
+# sums = T[np.arange(M), codes].sum(axis=1)                        (two rows of terms: + step * (256 u + v))
+# near = ~(sums > limit).reshape(8, 8).all(axis=1)
+# mask = np.packbits(near.repeat(8), bitorder="little").view(np.uint64)[0]
+@jit_inner
 def near_bytes(table, M, wide, terms, step, block, limit):
     """Which of the 64 one-byte codes of a block may have a sum of table entries not above a limit.
 
@@ -44,31 +48,33 @@ def near_bytes(table, M, wide, terms, step, block, limit):
         for m in range(M):
             t = table + 4 * m * wide
             w = eight_bytes_at(block + 64 * m + 8 * i)
-            s0 += float32_at(t + 4 * np.int64(w & byte))
-            s1 += float32_at(t + 4 * np.int64((w >> np.uint64(8)) & byte))
-            s2 += float32_at(t + 4 * np.int64((w >> np.uint64(16)) & byte))
-            s3 += float32_at(t + 4 * np.int64((w >> np.uint64(24)) & byte))
-            s4 += float32_at(t + 4 * np.int64((w >> np.uint64(32)) & byte))
-            s5 += float32_at(t + 4 * np.int64((w >> np.uint64(40)) & byte))
-            s6 += float32_at(t + 4 * np.int64((w >> np.uint64(48)) & byte))
-            s7 += float32_at(t + 4 * np.int64(w >> np.uint64(56)))
+            s0 += float32_at(t, np.int64(w & byte))
+            s1 += float32_at(t, np.int64((w >> np.uint64(8)) & byte))
+            s2 += float32_at(t, np.int64((w >> np.uint64(16)) & byte))
+            s3 += float32_at(t, np.int64((w >> np.uint64(24)) & byte))
+            s4 += float32_at(t, np.int64((w >> np.uint64(32)) & byte))
+            s5 += float32_at(t, np.int64((w >> np.uint64(40)) & byte))
+            s6 += float32_at(t, np.int64((w >> np.uint64(48)) & byte))
+            s7 += float32_at(t, np.int64(w >> np.uint64(56)))
         if terms == 2:
             at = block + 64 * M + 8 * i
-            s0 += step * _term(byte_at(at), byte_at(at + 64))
-            s1 += step * _term(byte_at(at + 1), byte_at(at + 65))
-            s2 += step * _term(byte_at(at + 2), byte_at(at + 66))
-            s3 += step * _term(byte_at(at + 3), byte_at(at + 67))
-            s4 += step * _term(byte_at(at + 4), byte_at(at + 68))
-            s5 += step * _term(byte_at(at + 5), byte_at(at + 69))
-            s6 += step * _term(byte_at(at + 6), byte_at(at + 70))
-            s7 += step * _term(byte_at(at + 7), byte_at(at + 71))
+            s0 += step * _term(byte_at(at, 0), byte_at(at, 64))
+            s1 += step * _term(byte_at(at, 1), byte_at(at, 65))
+            s2 += step * _term(byte_at(at, 2), byte_at(at, 66))
+            s3 += step * _term(byte_at(at, 3), byte_at(at, 67))
+            s4 += step * _term(byte_at(at, 4), byte_at(at, 68))
+            s5 += step * _term(byte_at(at, 5), byte_at(at, 69))
+            s6 += step * _term(byte_at(at, 6), byte_at(at, 70))
+            s7 += step * _term(byte_at(at, 7), byte_at(at, 71))
         far = s0 > limit and s1 > limit and s2 > limit and s3 > limit and s4 > limit and s5 > limit
         if not (far and s6 > limit and s7 > limit):
             mask |= byte << np.uint64(8 * i)
     return mask
 
 
-@inner
+# near = ~(sums > limit).reshape(16, 4).all(axis=1)
+# mask = np.packbits(near.repeat(4), bitorder="little").view(np.uint64)[0]
+@jit_inner
 def near_words(table, M, wide, terms, step, block, limit):
     """The same for codes of two bytes, four at a time: `block` is the address of uint16 (M + terms, 64)."""
     mask = np.uint64(0)
@@ -77,22 +83,22 @@ def near_words(table, M, wide, terms, step, block, limit):
         for m in range(M):
             t = table + 4 * m * wide
             at = block + 2 * (64 * m + i)
-            s0 += float32_at(t + 4 * np.int64(word_at(at)))
-            s1 += float32_at(t + 4 * np.int64(word_at(at + 2)))
-            s2 += float32_at(t + 4 * np.int64(word_at(at + 4)))
-            s3 += float32_at(t + 4 * np.int64(word_at(at + 6)))
+            s0 += float32_at(t, np.int64(word_at(at, 0)))
+            s1 += float32_at(t, np.int64(word_at(at, 1)))
+            s2 += float32_at(t, np.int64(word_at(at, 2)))
+            s3 += float32_at(t, np.int64(word_at(at, 3)))
         if terms == 2:
             at = block + 2 * (64 * M + i)
-            s0 += step * _term(word_at(at), word_at(at + 128))
-            s1 += step * _term(word_at(at + 2), word_at(at + 130))
-            s2 += step * _term(word_at(at + 4), word_at(at + 132))
-            s3 += step * _term(word_at(at + 6), word_at(at + 134))
+            s0 += step * _term(word_at(at, 0), word_at(at, 64))
+            s1 += step * _term(word_at(at, 1), word_at(at, 65))
+            s2 += step * _term(word_at(at, 2), word_at(at, 66))
+            s3 += step * _term(word_at(at, 3), word_at(at, 67))
         if not (s0 > limit and s1 > limit and s2 > limit and s3 > limit):
             mask |= np.uint64(15) << np.uint64(i)
     return mask
 
 
-@inner
+@jit_inner
 def _term(first, second):
     """The number that two rows of terms hold, in steps of the second."""
     return F32(np.int64(first) << 8 | np.int64(second))

@@ -17,7 +17,7 @@ TOP = 255  # a row of terms holds steps of 1 / 255, two hold steps of 1 / 65535,
 
 
 def term_rows(pq: Quantizer, nlist: int, metric: Metric) -> int:
-    """How many numbers behind a code hold the vector's term (see `Model`)."""
+    """How many numbers behind a code hold the vector's term (see `Quantizers`)."""
     if metric == "ip":
         return 0
     if isinstance(pq, ProductQuantizer):
@@ -30,7 +30,7 @@ def coarse_rows(centroids: Floats, metric: Metric) -> Points:
     return Points.of(centroids, None if metric == "ip" else centroids.mean(axis=0))
 
 
-class Model:
+class Quantizers:
     """The quantizers of a trained index.
 
     With a = x - centre and g_l = c_l - centre, what `reference` defines for l2 is, but for roundings,
@@ -64,11 +64,11 @@ class Model:
     ----------
     space : {"l2", "ip"}
         How lists and codewords are chosen.
-    ready : object
-        What compiled kernels have made of the model, kept here; None before.
+    compiled : object
+        What compiled kernels have made of them, kept here; None before.
     """
 
-    __slots__ = ("_terms", "coarse", "metric", "pq", "ready", "space")
+    __slots__ = ("_terms", "coarse", "compiled", "metric", "pq", "space")
 
     def __init__(self, coarse: Points, pq: Quantizer, metric: Metric) -> None:
         self.coarse = coarse
@@ -76,7 +76,7 @@ class Model:
         self.metric: Metric = metric
         self.space: Metric = "ip" if metric == "ip" else "l2"
         self._terms: tuple[Doubles, Doubles] | None = None
-        self.ready: Any = None
+        self.compiled: Any = None
 
     @property
     def term_rows(self) -> int:
