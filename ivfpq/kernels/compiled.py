@@ -153,9 +153,9 @@ class _OfThread(threading.local):
 _of_thread = _OfThread()
 
 
-def writeable(x: Floats) -> Floats:
+def writeable(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """The same: numba would compile once more for read-only arrays."""
-    return x if x.flags.writeable else x.copy()
+    return array if array.flags.writeable else array.copy()
 
 
 def _each(answer: Callable[..., Any], compiled: CompiledQuantizers, k: int, *arrays: npt.NDArray[Any]) -> list[Any]:

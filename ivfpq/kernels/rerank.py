@@ -20,6 +20,7 @@ from numba import types
 from ivfpq.checks import Floats, Ids, Metric
 from ivfpq.distances import LANES
 from ivfpq.invlists import Lists
+from ivfpq.kernels.compiled import writeable
 from ivfpq.kernels.heaps import push_pair, sort_pairs
 from ivfpq.kernels.intrinsics import (
     FLOATS,
@@ -39,6 +40,7 @@ from ivfpq.kernels.intrinsics import (
 )
 from ivfpq.kernels.jit import cgutils, intrinsic, jit_entry, jit_inner, sources
 from ivfpq.kernels.memory import (
+    address,
     allocate,
     float32_at,
     float64_at,
@@ -49,6 +51,7 @@ from ivfpq.kernels.memory import (
     put_float32,
     put_float64,
     put_int64,
+    record_reader,
 )
 from ivfpq.results import SearchResult
 from ivfpq.screening import HUGE, product_error
@@ -64,13 +67,14 @@ STORE = np.dtype(
 """Addresses of the stored vectors (n, d), float32, or float16 if `half`, and of their sketches (0 for none)."""
 
 RANKING = np.dtype(
-    [(name, np.int64) for name in ("x", "candidates", "ids", "order", "distances", "found", "width", "k")]
-    + [(name, np.int64) for name in ("vector", "values", "numbers", "lower", "rows", "places")]
+    [(name, np.int64) for name in ("rows", "ids", "width", "k", "vector", "values", "numbers", "lower", "places")]
 )
-"""Addresses of queries float32 (nq, d), of rows of the store and of their ids, int64 (nq, width), of the order in which
-queries are taken, int64 (nq,), and of what is found, float32 and int64 (nq, k). To work in: float32 (d + SKETCH,) for a
-vector; a heap, float64 and int64 (k,); of the candidates of a query lower bounds, float64, and rows and places in
-`ids`, int64, (width,) each."""
+"""The candidates of a query: addresses of their rows of the store and of their ids, int64 (width,). To work in: float32
+(d + SKETCH,) for a vector; a heap, float64 and int64 (k,); float64 and int64 (width,): lower bounds of the candidates
+that are left, and their places among all."""
+
+_ranking_at = record_reader(RANKING)
+RANKING_BYTES = RANKING.itemsize
 
 
 @intrinsic
@@ -164,48 +168,65 @@ def _sketch(task, first, last):
         put_float64(sketch + t.wide, 2, np.sqrt(apart) * 1.000001)
 
 
-# distance = pair_distances(x[q][None], y[candidates[q]], metric)
+# distance = pair_distances(x[q][None], y[rows[q]], metric)
 # best = np.lexsort((ids[q], distance))[:k]
 # distances[q], found[q] = distance[best], ids[q][best]
 @jit_entry
-def _rerank(store, ranking, first, last):
-    """Fill distances and ids of queries order[first:last], as `Store.rerank` gives them.
+def _rerank(store, x, rows, ids, order, distances, found):
+    """Fill distances and found of the queries that `order` names, as `Store.rerank` gives them.
 
     Parameters
     ----------
-    store, ranking : record arrays of types STORE and RANKING, shape (1,)
-        The second is this thread's own.
+    store : record array of type STORE, shape (1,)
+    x : float32 array, shape (nq, d)
+    rows, ids : int64 arrays, shape (nq, width)
+    order : int64 array, shape (n,)
+    distances, found : float32 and int64 arrays, shape (nq, k)
 
     Returns
     -------
     bool
-        False, and nothing else, if there is no such row.
+        False, and nothing more, if there is no such row.
     """
-    t, r = store[0], ranking[0]
-    k = r.k
-    r.vector = allocate(4 * (t.d + SKETCH) + 16 * k + 24 * r.width)
-    r.values = r.vector + 4 * (t.d + SKETCH)
+    t = store[0]
+    width, k = rows.shape[1], found.shape[1]
+    room = allocate(RANKING_BYTES + 4 * (t.d + SKETCH) + 16 * k + 16 * width)
+    r = _ranking_at(room, 0)
+    r.width, r.k = width, k
+    r.values = room + RANKING_BYTES
     r.numbers = r.values + 8 * k
     r.lower = r.numbers + 8 * k
-    r.rows = r.lower + 8 * r.width
-    r.places = r.rows + 8 * r.width
+    r.places = r.lower + 8 * width
+    r.vector = r.places + 8 * width
+    sign = F32(1.0) if t.l2 else F32(-1.0)
     there = True
-    for place in range(first, last):
-        q = int64_at(r.order, place)
-        there = there and _rank(t, r, q, q * r.width, q * k)
-    free(r.vector)
+    for place in range(len(order)):
+        q = order[place]
+        r.rows, r.ids = address(rows) + 8 * q * width, address(ids) + 8 * q * width
+        n = _ranked(t, r, address(x) + 4 * q * t.d)
+        if n < 0:
+            there = False
+            break
+        for rank in range(k):
+            if rank < n:
+                distances[q, rank], found[q, rank] = sign * F32(float64_at(r.values, rank)), int64_at(r.numbers, rank)
+            else:
+                distances[q, rank], found[q, rank] = sign * F32(np.inf), -1
+    free(room)
     return there
 
 
 @jit_inner
-def _rank(t, r, q, begin, out):
-    """Rank the candidates of query q, from the begin-th on, and put them to the out-th place and behind; see above."""
-    k, x = r.k, r.x + 4 * q * t.d
-    count = np.int64(0)
-    for c in range(begin, begin + r.width):
-        row = int64_at(r.candidates, c)
+def _ranked(t, r, x):
+    """Put the k best of the candidates of the query at address x, best first, into the heap; returns how many, or -1.
+
+    -1 stands for a row that is not there.
+    """
+    k, count = r.k, np.int64(0)
+    for c in range(r.width):
+        row = int64_at(r.rows, c)
         if row >= t.n:
-            return False
+            return np.int64(-1)
         if row >= 0:
             put_float64(r.lower, count, -np.inf)
             put_int64(r.places, count, c)
@@ -221,21 +242,13 @@ def _rank(t, r, q, begin, out):
         value = _defined(t, x, _vector(t, r, i), r.vector)
         n = push_pair(r.values, r.numbers, k, n, np.float64(value), int64_at(r.ids, int64_at(r.places, i)))
     sort_pairs(r.values, r.numbers, n)
-    sign = F32(1.0) if t.l2 else F32(-1.0)
-    for rank in range(k):
-        if rank < n:
-            put_float32(r.distances, out + rank, sign * F32(float64_at(r.values, rank)))
-            put_int64(r.found, out + rank, int64_at(r.numbers, rank))
-        else:
-            put_float32(r.distances, out + rank, sign * F32(np.inf))
-            put_int64(r.found, out + rank, -1)
-    return True
+    return n
 
 
 @jit_inner
 def _vector(t, r, i):
     """Address of the stored vector that the i-th of the candidates left is."""
-    return t.rows + t.stride * int64_at(r.candidates, int64_at(r.places, i))
+    return t.rows + t.stride * int64_at(r.rows, int64_at(r.places, i))
 
 
 # product = (w @ sketches.T) * unit * scales
@@ -303,7 +316,7 @@ def _screened(t, r, x, count):
 @jit_inner
 def _sketch_of(t, r, i):
     """Address of the sketch of the i-th candidate."""
-    return t.sketch + (t.wide + SIZES) * int64_at(r.candidates, int64_at(r.places, i))
+    return t.sketch + (t.wide + SIZES) * int64_at(r.rows, int64_at(r.places, i))
 
 
 # pair_distances(x[None], y[None], metric)[0]                                   (ip: with its sign turned)
@@ -373,20 +386,15 @@ class Store:
         rows, ids : int64 arrays, shape (nq, candidates)
             Rows of the store, -1 for no candidate.
         """
-        x, rows, ids = np.ascontiguousarray(x), np.ascontiguousarray(rows), np.ascontiguousarray(ids)
+        x, rows, ids = writeable(np.ascontiguousarray(x)), np.ascontiguousarray(rows), np.ascontiguousarray(ids)
         nq, width = rows.shape
         distances, found = np.empty((nq, k), np.float32), np.empty((nq, k), np.int64)
         # Queries with the same largest row have many in common, by chance or not (min-wise hashing, Broder 1997), and
         # those are still in a cache for the second one.
         order = rows.max(axis=1, initial=-1).argsort(kind="stable") if nq > 1 else _FIRST
-        ranking = np.zeros(1, RANKING)
-        arrays = {"x": x, "candidates": rows, "ids": ids, "order": order, "distances": distances, "found": found}
-        for name, array in arrays.items():
-            ranking[name] = array.ctypes.data
-        ranking["width"], ranking["k"] = width, k
 
         def work(first: int, last: int) -> bool:
-            there: bool = _rerank(self._task, ranking.copy(), first, last)
+            there: bool = _rerank(self._task, x, rows, ids, order[first:last], distances, found)
             return there
 
         there = [work(0, 1)] if nq == 1 else spread(work, nq, nq * x.shape[1] * width // WORTH_A_THREAD)

@@ -12,18 +12,17 @@ from numba import types
 
 from ivfpq.checks import Floats
 from ivfpq.distances import LANES
+from ivfpq.kernels.compiled import writeable
 from ivfpq.kernels.intrinsics import FLOAT, FLOATS, I64, fold, i64, load_vector, sum_of_products
 from ivfpq.kernels.jit import cgutils, intrinsic, jit_entry, sources
-from ivfpq.kernels.memory import float32_at, put_float32
+from ivfpq.kernels.memory import address, float32_at, put_float32
 from ivfpq.threads import spread
 
 F32 = np.float32
 WORTH_A_THREAD = 1 << 22  # multiplications: about half a millisecond
 
-TRANSFORM = np.dtype(
-    [(name, np.int64) for name in ("A", "b", "x", "y", "d_in", "d_out")] + [(f"sources_{sources()}", np.int8)]
-)
-"""Addresses of float32 A (d_out, d_in), b (d_out,), x (n, d_in) and y (n, d_out)."""
+TRANSFORM = np.dtype([("A", np.int64), ("b", np.int64), (f"sources_{sources()}", np.int8)])
+"""Addresses of float32 A (d_out, d_in) and b (d_out,)."""
 
 
 def _products(rows: int, columns: int) -> Any:
@@ -67,15 +66,15 @@ _products_of_rows, _products_of_one = _products(ROWS, COLUMNS), _products(1, COL
 
 # y[first:last] = ordered_sum(x[first:last, None] * A) + b + np.float32(0)
 @jit_entry
-def _transform(task, first, last):
-    """Rows first to last - 1 of y = A x + b."""
+def _transform(task, x, y, first, last):
+    """Rows first to last - 1 of y (n, d_out) = A x + b, x float32 (n, d_in)."""
     t = task[0]
-    d, d_out = t.d_in, t.d_out
+    d, d_out = x.shape[1], y.shape[1]
     whole = d_out // COLUMNS * COLUMNS if d % LANES == 0 else 0
     i = first
     while i < last:
         rows = ROWS if i + ROWS <= last else 1
-        at, out = t.x + 4 * i * d, t.y + 4 * i * d_out
+        at, out = address(x) + 4 * i * d, address(y) + 4 * i * d_out
         for j in range(0, whole, COLUMNS):
             if rows == ROWS:
                 _products_of_rows(at, t.A + 4 * j * d, d, t.b + 4 * j, out + 4 * j, d_out)
@@ -97,16 +96,14 @@ class Transform:
         self._arrays = A, b  # which must stay where they are
         self._task = np.zeros(1, TRANSFORM)
         self._task["A"], self._task["b"] = A.ctypes.data, b.ctypes.data
-        self._task["d_out"], self._task["d_in"] = A.shape
 
     def __call__(self, x: Floats) -> Floats:
         """float32 (n, d_in) -> float32 (n, d_out)."""
-        x = np.ascontiguousarray(x)
-        nq, y, task = len(x), np.empty((len(x), len(self._arrays[1])), np.float32), self._task.copy()
-        task["x"], task["y"] = x.ctypes.data, y.ctypes.data
+        x = writeable(np.ascontiguousarray(x))
+        nq, y = len(x), np.empty((len(x), len(self._arrays[1])), np.float32)
         if nq == 1:
-            _transform(task, 0, 1)
+            _transform(self._task, x, y, 0, 1)
         else:
             count = x.size * y.shape[1] // WORTH_A_THREAD
-            spread(lambda first, last: _transform(task, first, last), nq, count)
+            spread(lambda first, last: _transform(self._task, x, y, first, last), nq, count)
         return y
