@@ -257,6 +257,18 @@ def test_an_orientation_that_is_none_turns_nothing(entry):
     assert decode_image(photo_with_exif(entry)).shape == (24, 40, 3)
 
 
+def test_orientation_of_a_png_behind_its_pixels():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    png = encoded(Image.fromarray(gradient()), "PNG", exif=exif)
+    start = png.index(b"eXIf") - 4
+    (length,) = struct.unpack_from(">I", png, start)
+    chunk = png[start : start + length + 12]
+    moved = png.replace(chunk, b"")
+    end = moved.index(b"IEND") - 4
+    np.testing.assert_array_equal(decode_image(moved[:end] + chunk + moved[end:]), np.rot90(gradient(), -1))
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_tiff_is_turned_whatever_else_its_tags_say(orientation):
     odd = [(274, 3, 1, orientation, True), (700, 3, 2, (1, 2), True), (33723, 2, 2, b"2", True)]

@@ -207,19 +207,23 @@ def _decode(data: bytes, request: _Request) -> tuple[np.ndarray, tuple[int, int]
         size = image.size
         if request.min_side is not None:
             image.draft(None, (request.min_side, request.min_side))
-        return _decode_opened(image, size, _orientation_of(image, orientation), len(data), request)
+        return _decode_opened(image, size, orientation, len(data), request)
 
 
 def _decode_opened(
     image: Image.Image, size: tuple[int, int], orientation: int, file_bytes: int, request: _Request
 ) -> tuple[np.ndarray, tuple[int, int]]:
-    """Decode an image that was opened and whose full `size` was known before it was reduced."""
+    """Decode an image that was opened and whose full `size` was known before it was reduced.
+
+    `orientation` holds where its own metadata give none.
+    """
     _check_size(image.size, size, request)
     reduced = image.size != size
-    with decoding_memory.reserve(_cost(image, size, orientation, file_bytes), request.limits.max_wait):
+    with decoding_memory.reserve(_cost(image, size, file_bytes), request.limits.max_wait):
         png_samples = _png_samples(image)
         _prepare_tiff(image)
         image.load()
+        orientation = _orientation_of(image, orientation)
         if orientation in _TURNS:
             image = _turned(image, _TURNS[orientation])
         pixels = to_rgb(image, png_samples)
@@ -239,13 +243,9 @@ def _check_size(decoded: tuple[int, int], announced: tuple[int, int], request: _
             )
 
 
-def _cost(image: Image.Image, size: tuple[int, int], orientation: int, file_bytes: int) -> int:
+def _cost(image: Image.Image, size: tuple[int, int], file_bytes: int) -> int:
     """Bytes that decoding takes at most, the file and the pixels that are returned included."""
-    held = _HELD.get(image.mode, 4)
-    if image.mode[0] in "IF":
-        held *= 2  # as an array as well
-    if orientation in _TURNS:
-        held *= 2
+    held = 2 * _HELD.get(image.mode, 4)  # a second time where it is turned, or as an array of wide numbers
     reader = _READER.get(image.format or "", _OTHER_READER)
     cost = file_bytes + _BAND_BYTES + image.width * image.height * (held + reader + 3)
     if image.info.get("progressive"):
@@ -254,7 +254,10 @@ def _cost(image: Image.Image, size: tuple[int, int], orientation: int, file_byte
 
 
 def _orientation_of(image: Image.Image, otherwise: int) -> int:
-    """The EXIF orientation of an opened image; that of a TIFF Pillow applies itself."""
+    """The EXIF orientation of a loaded image; that of a TIFF Pillow has applied itself.
+
+    Not before it is loaded: a PNG may have its metadata at the end, and Pillow would load it to find them.
+    """
     if image.format == "TIFF":
         return 1
     exif = image.info.get("exif")
