@@ -28,7 +28,8 @@ from benchmarks.comparison import Spread
 from benchmarks.engines import Subject
 from benchmarks.report import describe, environment, markdown, missing, short, spread
 from features.datasets import spec_of
-from gradio_app.create_index import EngineReport, format_table
+from gradio_app.create_index import format_table
+from search.backends.base import EngineReport
 
 logger = logging.getLogger("benchmarks.results")
 

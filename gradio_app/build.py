@@ -19,8 +19,8 @@ from features.collection.store import FeatureStore, StoreError
 from features.datasets import DatasetError, ImageFolder
 from features.encoders import EncoderError, create_encoder
 from features.extract import extract
-from gradio_app.create_index import create_index, sync_collection
 from gradio_app.zips import ZipError, unpack
+from search.build import create_index, sync_collection
 
 MAX_SKIPPED = 200  # files named in a report
 EVERY = 0.2  # seconds between two lines of progress

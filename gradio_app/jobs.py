@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from features.collection.store import StoreError
-from gradio_app.create_index import collection_name
 from gradio_app.library import Library
+from search.build import collection_name
 from search.engine import SearchEngine
 from search.errors import EngineError
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ivfpq.metrics import knn_recall_at_k
-from search.engine import LabelFilter, SearchEngine
+from search.engine import SearchEngine
+from search.filters import Filter, FilterLike
 from search.hits import Answer
 from search.options import SearchOptions
 
@@ -44,7 +45,7 @@ def compare(
     own_id: int | None,
     options: SearchOptions,
     *,
-    filter: LabelFilter | None = None,
+    filter: Filter | FilterLike | None = None,
 ) -> dict[str, Compared]:
     """Every engine's answer to the same query, exact search last.
 
@@ -54,7 +55,7 @@ def compare(
         The query, as `SearchEngine.encode` returns it.
     options : SearchOptions
         For all engines; which one it names does not matter.
-    filter : mapping, optional
+    filter : Filter or mapping, optional
         See `SearchEngine.search`.
     """
 

@@ -17,9 +17,11 @@ from ivfpq.distances import normalised
 from ivfpq.faiss_compat import FaissIndex, from_faiss
 from ivfpq.pretransform import IndexPreTransform
 from ivfpq.refine import IndexRefine
-from search.engine import RERANK_FACTOR, LabelFilter, SearchEngine
+from search.engine import SearchEngine
+from search.filters import Filter, FilterLike
 from search.hits import Answer
 from search.options import SearchOptions
+from search.searcher import RERANK_FACTOR
 
 Vector = NDArray[np.float32]
 Box = tuple[float, float, float, float]
@@ -185,7 +187,7 @@ def explain(
     id: int,
     options: SearchOptions,
     *,
-    filter: LabelFilter | None = None,
+    filter: Filter | FilterLike | None = None,
 ) -> Explanation:
     """Follow a picture through a search.
 
@@ -195,7 +197,7 @@ def explain(
         The query, as `SearchEngine.encode` returns it.
     id : int
         Any picture of the collection, found or not.
-    filter : mapping, optional
+    filter : Filter or mapping, optional
         See `SearchEngine.search`.
     """
     answer = engine.search_vector(vector, options, own_id=own_id, filter=filter)
@@ -218,7 +220,7 @@ def search_path(
     answer: Answer,
     options: SearchOptions,
     *,
-    filter: LabelFilter | None = None,
+    filter: Filter | FilterLike | None = None,
 ) -> SearchPath:
     """What a search with these options, which gave this answer, looked at."""
     file = inverted_file(engine, options)

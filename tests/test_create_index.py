@@ -18,10 +18,12 @@ from features.collection.store import FeatureStore
 from features.collection.sync import sync
 from features.datasets import ImageFolder
 from features.extract import extract
-from gradio_app.create_index import _recall, collection_name, create_index, main, sync_collection
+from gradio_app.create_index import main
 from ivfpq import IndexFlat, load
 from ivfpq.faiss_compat import FaissIndex
-from search.engine import SearchEngine, add_rows
+from search.backends.trial import recall
+from search.build import collection_name, create_index, sync_collection
+from search.engine import SearchEngine
 from search.errors import EngineError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -179,7 +181,7 @@ def test_sync_updates_both_indexes_and_keeps_their_quantizers(root, synced, tmp_
     engine = assert_searches_all_and_nothing_else(synced)
     # The same quantizers filled anew answer the same, and exact search finds what a fresh collection finds.
     trained.reset()
-    add_rows(trained, engine.store, engine.store.ids)
+    engine.space().space.add_rows(trained, engine.store.ids)
     queries = np.asarray(engine.store.features[engine.store.ids[:5]], np.float32)
     found, wanted = (index.search(queries, 10, nprobe=4) for index in (load(synced / "ivfpq.1.index"), trained))
     np.testing.assert_array_equal(found.ids, wanted.ids)
@@ -260,7 +262,7 @@ from killing import kill_before
 from test_extract import FakeEncoder
 from features.datasets import ImageFolder
 from features.collection.store import FeatureStore
-from gradio_app.create_index import create_index, sync_collection
+from search.build import create_index, sync_collection
 
 root, folder, copies = map(Path, sys.argv[1:])
 for step in range(1, 200):
@@ -436,11 +438,11 @@ def test_the_real_caltech101_all_the_way(testdata, tmp_path, capsys):
 def test_recall_counts_ties(metric):
     """Of two copies of a picture either is right; a picture farther away, or none, is not."""
     vectors = np.array([[3, 0], [3, 0], [2, 1], [-1, 2]], np.float32)
-    store = SimpleNamespace(features=vectors)
+    space = SimpleNamespace(rows=lambda ids: vectors[ids])
     flat = IndexFlat(2, metric=metric)
     flat.add(vectors)
     query = np.array([[3, 0.1]], np.float32)
     truth = flat.search(query, 1)
     assert truth.ids.tolist() == [[0]]
-    for found, recall in ((0, 1), (1, 1), (2, 0), (3, 0), (-1, 0)):
-        assert _recall(store, query, np.array([[found]]), truth, metric) == recall
+    for found, right in ((0, 1), (1, 1), (2, 0), (3, 0), (-1, 0)):
+        assert recall(space, query, np.array([[found]]), truth, metric) == right

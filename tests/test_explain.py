@@ -13,7 +13,7 @@ from PIL import Image
 from features.collection.store import FeatureStore
 from features.encoders import create_encoder
 from features.images import decode_image
-from gradio_app.create_index import create_index
+from search.build import create_index
 from search.engine import SearchEngine
 from search.explain import (
     InvertedFile,

@@ -87,8 +87,10 @@ def catalog_file(manifest: dict[str, Any]) -> str:
 
 def files_of(manifest: dict[str, Any]) -> set[str]:
     """Names of the files that a manifest speaks of."""
-    indexes = manifest.get("indexes", {}).values()
-    return {manifest["features"]["file"], catalog_file(manifest), *(index["file"] for index in indexes)}
+    spaces = manifest.get("spaces", {}).values()
+    indexes = [index for owner in (manifest, *spaces) for index in owner.get("indexes", {}).values()]
+    own = {part["file"] for part in (manifest["features"], *spaces)}
+    return {*own, catalog_file(manifest), *(index["file"] for index in indexes if "file" in index)}
 
 
 def numbered(file: str, generation: int) -> str:

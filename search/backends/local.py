@@ -1,0 +1,215 @@
+"""Backends on this machine: our index and faiss's, in one file each of the collection's folder, and exact search."""
+
+from __future__ import annotations
+
+import logging
+import time
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.checksum import sha256_of
+from features.collection.manifest import new_part
+from ivfpq import IndexFlat, index_factory, load, save
+from ivfpq.checks import IndexFileError, Metric
+from ivfpq.faiss_compat import FaissIndex
+from search.backends.base import Backend, EngineReport, IndexRecipe, SearchableIndex, UpdateError
+from search.backends.trial import measure, split
+from search.errors import EngineError
+from search.spaces import VISUAL, Entry, Space
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_NPROBE = 8
+
+
+class LocalBackend(Backend):
+    """An index in one file of the collection's folder. What differs from one to the other is three functions."""
+
+    @abstractmethod
+    def create(self, d: int, recipe: IndexRecipe) -> Any:
+        """An untrained index."""
+
+    @abstractmethod
+    def write(self, index: Any, path: Path, space: Space) -> None:
+        """Save an index."""
+
+    @abstractmethod
+    def read(self, path: Path, metric: Metric) -> Any:
+        """Load an index. Raises IndexFileError if the file is damaged."""
+
+    def build(self, space: Space, recipe: IndexRecipe) -> tuple[dict[str, Any], EngineReport]:
+        """Index all vectors of a space. See `Backend.build`.
+
+        Up to 500 vectors (a tenth of a small collection) are held out of training. They query the index before they are
+        added to it, so that recall is measured on pictures that the index has never seen; the saved index holds all.
+        """
+        held_out, training = split(space, recipe.seed)
+        kept = np.setdiff1d(space.ids, held_out)
+        asked, recipe = recipe.factory, trainable(space, recipe)
+        # An index of the same kind is used first, so that no time holds what is done once in a process: compiling.
+        warm = self.create(space.dim, recipe)
+        some = space.rows(training[: train_size_min(space, recipe)])
+        warm.train(some)
+        warm.add_with_ids(some, np.arange(len(some)))
+        warm.search(some[:1], 1)
+
+        index = self.create(space.dim, recipe)
+        if getattr(index, "nlist", None):
+            index.nprobe = min(DEFAULT_NPROBE, index.nlist)
+        started = time.perf_counter()
+        index.train(space.rows(training))
+        trained = time.perf_counter()
+        space.add_rows(index, kept)
+        added = time.perf_counter()
+        recall, us_per_query = measure(index, space, kept, space.rows(held_out), recipe.metric)
+        space.add_rows(index, held_out)
+
+        entry = self._save(index, space, recipe, asked)
+        return entry, EngineReport(
+            engine=self.name,
+            factory=recipe.factory,
+            train_s=trained - started,
+            add_s=added - trained,
+            file_bytes=(space.folder / entry["file"]).stat().st_size,
+            bytes_per_vector=index.bytes_per_vector,
+            recall_at_10=recall,
+            us_per_query=us_per_query,
+        )
+
+    def update(
+        self, space: Space, entry: Entry, changed: NDArray[np.int64], gone: NDArray[np.int64]
+    ) -> tuple[dict[str, Any], int]:
+        try:
+            index = self._read(space, entry)
+            taken_out = int(index.remove_ids(np.concatenate([changed, gone])))
+            space.add_rows(index, changed)
+        except (EngineError, RuntimeError) as error:  # faiss cannot take vectors out of some kinds
+            raise UpdateError(str(error)) from error
+        if index.ntotal != space.ids.size:
+            raise UpdateError(f"it did not hold what it should ({index.ntotal} vectors, not {space.ids.size})")
+        recipe = IndexRecipe(entry["factory"], space.metric, entry["seed"])
+        return self._save(index, space, recipe, entry.get("asked", entry["factory"])), taken_out
+
+    def open(self, space: Space, entry: Entry) -> SearchableIndex:
+        path = space.folder / entry["file"]
+        if any(ids.size for ids in space.store.changes_since(entry.get("generation", 0))):
+            raise EngineError(f"{path} is older than the vectors of its collection: run create_index.py --sync for it")
+        index: SearchableIndex = self._read(space, entry)
+        if index.ntotal != space.ids.size:
+            raise EngineError(
+                f"{path} holds {index.ntotal} vectors, the collection {space.ids.size}: "
+                f"run create_index.py for this collection again"
+            )
+        return index
+
+    def delete(self, space: Space, entry: Entry) -> None:
+        (space.folder / entry["file"]).unlink(missing_ok=True)
+
+    def _read(self, space: Space, entry: Entry) -> Any:
+        """Load the file of an entry, and make sure that it is the one that the entry speaks of."""
+        path = space.folder / entry["file"]
+        again = "run create_index.py for this collection again"
+        if not path.is_file():
+            raise EngineError(f"{path} is missing though the manifest lists it: {again}")
+        found = sha256_of(path)
+        if found != entry["sha256"]:
+            raise EngineError(
+                f"{path} (sha256 {found[:12]}) is not the index that {space.folder / 'manifest.json'} lists "
+                f"(sha256 {entry['sha256'][:12]}): {again}"
+            )
+        try:
+            index = self.read(path, space.metric)
+        except IndexFileError as error:
+            raise EngineError(f"{error}: {again}") from error
+        if index.metric != space.metric:
+            raise EngineError(f"{path} is made for {index.metric}, the collection for {space.metric}: {again}")
+        if index.d != space.dim:
+            raise EngineError(f"{path} holds vectors of {index.d} dimensions, the collection of {space.dim}: {again}")
+        return index
+
+    def _save(self, index: Any, space: Space, recipe: IndexRecipe, asked: str) -> dict[str, Any]:
+        """Write an index of the store's generation under a new name; returns the manifest's entry."""
+        store, stem = space.store, self.name if space.name == VISUAL else f"{space.name}-{self.name}"
+        path = new_part(store.folder, f"{stem}.index", store.generation)
+        self.write(index, path, space)
+        return {
+            "file": path.name,
+            "sha256": sha256_of(path),
+            "factory": recipe.factory,
+            "asked": asked,  # differs where there were too few images to train it
+            "seed": recipe.seed,
+            "images": int(space.ids.size),
+            "generation": store.generation,
+        }
+
+
+class Ivfpq(LocalBackend):
+    """Our index."""
+
+    name = "ivfpq"
+
+    def create(self, d: int, recipe: IndexRecipe) -> Any:
+        return index_factory(d, recipe.factory, metric=recipe.metric, seed=recipe.seed)
+
+    def write(self, index: Any, path: Path, space: Space) -> None:
+        encoder = space.store.manifest["encoder"]["name"]
+        save(index, path, metadata={"collection": space.folder.name, "encoder": encoder})
+
+    def read(self, path: Path, metric: Metric) -> Any:
+        return load(path)
+
+
+class Faiss(LocalBackend):
+    """The same method in C++."""
+
+    name = "faiss"
+
+    def create(self, d: int, recipe: IndexRecipe) -> Any:
+        return FaissIndex(d, recipe.factory, metric=recipe.metric)
+
+    def write(self, index: Any, path: Path, space: Space) -> None:
+        index.save(path)
+
+    def read(self, path: Path, metric: Metric) -> Any:
+        return FaissIndex.load(path, metric=metric)  # a faiss file cannot say "cosine" by itself
+
+
+class Exact(Backend):
+    """Compares with every vector of the space, read into memory when it is first asked."""
+
+    name = "exact"
+    is_built = False
+
+    def build(self, space: Space, recipe: IndexRecipe) -> tuple[dict[str, Any], EngineReport]:
+        raise EngineError("exact search needs no index: every collection has it")
+
+    def update(
+        self, space: Space, entry: Entry, changed: NDArray[np.int64], gone: NDArray[np.int64]
+    ) -> tuple[dict[str, Any], int]:
+        raise EngineError("exact search needs no index: every collection has it")
+
+    def open(self, space: Space, entry: Entry) -> SearchableIndex:
+        index = IndexFlat(space.dim, metric=space.metric)
+        space.add_rows(index, space.ids)
+        return index
+
+    def delete(self, space: Space, entry: Entry) -> None:
+        """Nothing: there is nothing to delete."""
+
+
+def trainable(space: Space, recipe: IndexRecipe) -> IndexRecipe:
+    """The recipe, or one for a flat index where the space has too few vectors to train what is asked for."""
+    needed, there = train_size_min(space, recipe), split(space, recipe.seed)[1].size
+    if there >= needed:
+        return recipe
+    logger.warning("%s needs %d images to train, there are %d: building Flat", recipe.factory, needed, there)
+    return IndexRecipe("Flat", recipe.metric, recipe.seed)
+
+
+def train_size_min(space: Space, recipe: IndexRecipe) -> int:
+    """Vectors that training needs."""
+    return int(index_factory(space.dim, recipe.factory, metric=recipe.metric, seed=recipe.seed).train_size_min)

@@ -1,0 +1,272 @@
+"""A dataset becomes a searchable collection: its vectors, their indexes, and other spaces over its pictures."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from features.collection.lock import writing
+from features.collection.manifest import read_manifest
+from features.collection.store import FeatureStore, StoreError
+from features.collection.sync import Progress, SyncReport, sync
+from features.datasets import Dataset, reopen_dataset
+from features.encoders import Encoder, encoder_for
+from ivfpq.checks import Metric
+from search.backends import backend_names, get_backend
+from search.backends.base import EngineReport, Entry, IndexRecipe, UpdateError
+from search.backends.local import train_size_min
+from search.backends.trial import split
+from search.errors import EngineError
+from search.spaces import VISUAL, Space, make_space, space_kind, visual_space
+
+logger = logging.getLogger(__name__)
+
+FACTORY = "IVF100,PQ8"
+ENGINES = ("ivfpq", "faiss")
+
+
+@dataclass(frozen=True)
+class IndexUpdate:
+    """What `sync_collection` did to one index.
+
+    Attributes
+    ----------
+    engine, space : str
+    taken_out, put_in : int
+        Vectors. An edited image counts in both.
+    rebuilt : str or None
+        Why it was trained and filled anew, if it was.
+    seconds : float
+        All of it, reading and writing included.
+    """
+
+    engine: str
+    taken_out: int
+    put_in: int
+    rebuilt: str | None
+    seconds: float
+    space: str = VISUAL
+
+    def __str__(self) -> str:
+        done = (
+            f"built anew, {self.rebuilt}"
+            if self.rebuilt
+            else f"{self.taken_out} vectors taken out and {self.put_in} put in, quantizers kept"
+        )
+        of = "" if self.space == VISUAL else f" of {self.space}"
+        return f"{self.engine}{of}: {done} ({self.seconds:.2f} s)"
+
+
+def create_index(
+    store: FeatureStore,
+    *,
+    factory: str | None = None,
+    engines: Sequence[str] | None = None,
+    metric: Metric | None = None,
+    seed: int | None = None,
+) -> list[EngineReport]:
+    """Build, measure and save indexes over a collection's vectors, then list them in its manifest.
+
+    What is not asked for is as the manifest says it already is; for a collection without an index it is ``IVF100,PQ8``
+    by ours and by faiss, cosine, seed 0. Indexes that are there already stay in force until the new ones, all of them,
+    take their place.
+
+    Raises
+    ------
+    ValueError
+        If the store holds no usable vector, or the factory string, metric or engine is unknown.
+    StoreError
+        If the vectors are not, bit for bit, what was written, or another writer is at work.
+    """
+    if store.ids.size == 0:
+        raise ValueError(f"{store.folder} holds no readable image, so there is nothing to index")
+    with writing(store.folder, purpose="indexed"):
+        return _create_index(store, _manifest_in_force(store), factory, engines, metric, seed)
+
+
+def _create_index(
+    store: FeatureStore,
+    manifest: dict[str, Any],
+    factory: str | None,
+    engines: Sequence[str] | None,
+    metric: Metric | None,
+    seed: int | None,
+) -> list[EngineReport]:
+    store.verify()
+    recorded = manifest.get("indexes", {})
+    metric = metric or manifest["metric"]
+    space = visual_space(store)
+    reports, entries = [], {}
+    for engine in engines or tuple(recorded) or ENGINES:
+        known: Entry = recorded.get(engine, next(iter(recorded.values()), {}))
+        asked = factory or known.get("asked", known.get("factory", FACTORY))
+        recipe = IndexRecipe(asked, metric, known.get("seed", 0) if seed is None else seed)
+        entries[engine], report = get_backend(engine).build(space, recipe)
+        reports.append(report)
+    # An engine that is not rebuilt keeps its index as long as that covers the same vectors by the same metric.
+    kept = {
+        name: entry
+        for name, entry in recorded.items()
+        if name not in entries and manifest["metric"] == metric and _is_current(store, entry)
+    }
+    store.update_manifest(metric=metric, indexes={**kept, **entries})
+    for name, entry in recorded.items():
+        if name not in kept and name in backend_names():
+            get_backend(name).delete(space, entry)
+    return reports
+
+
+def create_space(
+    store: FeatureStore, name: str, *, engines: Sequence[str] = (), factory: str = FACTORY, seed: int = 0
+) -> list[EngineReport]:
+    """Make a space of a collection, or make it again, and list it in the manifest.
+
+    Parameters
+    ----------
+    name : str
+        One of `spaces.space_names`.
+    engines : sequence of str
+        Backends to build an index of it; without one it is searched exactly.
+
+    Raises
+    ------
+    EngineError
+        If there is no such kind of space, or it gave vectors that do not fit.
+    """
+    if name == VISUAL:
+        raise EngineError(f"every collection has the space {VISUAL}: it is what it was made of")
+    recipes = dict.fromkeys(engines, (factory, seed))
+    entry, reports = _make_space(store, name, recipes)
+    store.update_manifest(spaces={**store.manifest.get("spaces", {}), name: entry})
+    return reports
+
+
+def sync_collection(
+    folder: Path,
+    *,
+    dataset: Dataset | None = None,
+    encoder: Encoder | None = None,
+    limit: int | None = None,
+    progress: bool | Progress = True,
+) -> tuple[SyncReport, list[IndexUpdate]]:
+    """Bring a collection, vectors and indexes, up to date with its images: see `features.collection.sync.sync`.
+
+    Indexes keep their trained quantizers, and vectors are taken out and put in, unless more than half of them change or
+    the collection has grown to what the factory string that was asked for needs. All becomes new in one moment; whoever
+    has the collection open goes on with what it was and sees the new one when opening it again.
+
+    Parameters
+    ----------
+    dataset, encoder : optional
+        By default those that the collection was made with, as its manifest says.
+    limit, progress : optional
+        See `features.collection.sync.sync`.
+
+    Raises
+    ------
+    StoreError
+        See `features.collection.sync.sync`. The collection is as it was.
+    DatasetError, EncoderError
+        What the collection was made with is not here any more.
+    """
+    made = read_manifest(folder)
+    dataset = dataset or reopen_dataset(made["dataset"], made["root"])
+    encoder = encoder or encoder_for(made["encoder"])
+    updates: list[IndexUpdate] = []
+
+    def follow(store: FeatureStore) -> dict[str, Any]:
+        """What follows from the vectors, brought up to date with them: entries for the manifest."""
+        space, entries, followed = visual_space(store), {}, {}
+        for name, entry in space.indexes.items():
+            entries[name], update = _update(space, name, entry)
+            updates.extend([update] if update else [])
+        for name, entry in store.manifest.get("spaces", {}).items():
+            followed[name] = _remade(store, name, entry, updates)
+        return {**({"indexes": entries} if entries else {}), **({"spaces": followed} if followed else {})}
+
+    report = sync(dataset, encoder, folder, limit=limit, progress=progress, with_store=follow)
+    return report, updates
+
+
+def collection_name(name: str) -> str:
+    """A name that is safe as a folder: letters, digits, dot, dash and underscore, not starting with a dot."""
+    safe = re.sub(r"[^\w.-]+", "-", name.strip()).strip("-.")
+    if not safe:
+        raise ValueError(f"{name!r} gives no usable collection name: pass --name")
+    return safe
+
+
+def _update(space: Space, name: str, entry: Entry) -> tuple[dict[str, Any], IndexUpdate | None]:
+    """The manifest's entry of an index over the vectors as they are now, and what was done for it."""
+    started = time.perf_counter()
+    changed, gone = space.store.changes_since(entry.get("generation", 0))
+    if (not changed.size and not gone.size) or name not in backend_names(built=True):
+        return dict(entry), None
+    asked = IndexRecipe(entry.get("asked", entry["factory"]), space.metric, entry["seed"])
+    reason, taken_out, new = None, 0, dict(entry)
+    if changed.size + gone.size > space.ids.size / 2:
+        reason = "more than half of the collection has changed"
+    elif entry["factory"] != asked.factory and split(space, asked.seed)[1].size >= train_size_min(space, asked):
+        reason = f"there are enough images for {asked.factory} now"
+    else:
+        try:
+            new, taken_out = get_backend(name).update(space, entry, changed, gone)
+        except UpdateError as error:
+            reason = str(error)
+    if reason is not None:
+        logger.info("%s is built anew: %s", name, reason)
+        new, _ = get_backend(name).build(space, asked)
+    seconds = time.perf_counter() - started
+    return new, IndexUpdate(name, taken_out, int(changed.size), reason, seconds, space.name)
+
+
+def _remade(store: FeatureStore, name: str, entry: Entry, updates: list[IndexUpdate]) -> dict[str, Any]:
+    """The manifest's entry of a space over the pictures as they are now."""
+    changed, gone = store.changes_since(entry["generation"])
+    if not changed.size and not gone.size:
+        return dict(entry)
+    try:
+        space_kind(name)
+    except EngineError as error:  # it was made by a program that knows more kinds: what it made stays, out of date
+        logger.warning("%s: %s", store.folder.name, error)
+        return dict(entry)
+    started = time.perf_counter()
+    recipes = {
+        engine: (index.get("asked", FACTORY), index.get("seed", 0)) for engine, index in entry["indexes"].items()
+    }
+    new, _ = _make_space(store, name, recipes)
+    seconds = time.perf_counter() - started
+    updates.extend(
+        IndexUpdate(engine, 0, int(store.ids.size), "the space was made again", seconds, name) for engine in recipes
+    )
+    return new
+
+
+def _make_space(
+    store: FeatureStore, name: str, recipes: dict[str, tuple[str, int]]
+) -> tuple[dict[str, Any], list[EngineReport]]:
+    """Vectors and indexes of a space, in new files; returns the entry for the manifest."""
+    space, entry = make_space(store, name)
+    reports = []
+    for engine, (factory, seed) in recipes.items():
+        recipe = IndexRecipe(factory, space.metric, seed)
+        entry["indexes"][engine], report = get_backend(engine).build(space, recipe)
+        reports.append(report)
+    return entry, reports
+
+
+def _manifest_in_force(store: FeatureStore) -> dict[str, Any]:
+    """The manifest, now that nobody else can change it. Raises StoreError if the store is of an earlier one."""
+    manifest = read_manifest(store.folder)
+    if manifest["features"] != store.manifest["features"]:
+        raise StoreError(f"{store.folder} has been brought up to date meanwhile: open it again")
+    return manifest
+
+
+def _is_current(store: FeatureStore, entry: Entry) -> bool:
+    return not any(ids.size for ids in store.changes_since(entry.get("generation", 0)))

@@ -1,0 +1,102 @@
+"""One space of a collection with its indexes, ready to be searched by vectors."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ivfpq import IndexFlat, SearchResult
+from search.backends import backend_names, get_backend
+from search.backends.base import SearchableIndex
+from search.errors import EngineError
+from search.options import SearchOptions
+from search.spaces import Space
+
+RERANK_FACTOR = 10  # candidates ranked again for each result wanted
+
+
+class SpaceSearcher:
+    """Safe to use from many threads.
+
+    Parameters
+    ----------
+    space : Space
+    indexes : mapping of str to index
+        By the names of their backends. Those that build none are opened when they are first asked.
+    """
+
+    def __init__(self, space: Space, indexes: Mapping[str, SearchableIndex]) -> None:
+        self.space = space
+        self._built = dict(indexes)
+        self._opened: dict[str, SearchableIndex] = {}
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(cls, space: Space) -> SpaceSearcher:
+        """Open the indexes that the manifest lists and whose backends are known here. See `Backend.open`."""
+        known = [name for name in backend_names(built=True) if name in space.indexes]
+        return cls(space, {name: get_backend(name).open(space, space.indexes[name]) for name in known})
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """What it can be searched with: the built indexes, and the backends that need none."""
+        return (*self._built, *backend_names(built=False))
+
+    @property
+    def nlist(self) -> int | None:
+        """Number of inverted lists, the upper end of nprobe; None where the indexes are flat."""
+        return next((nlist for index in self._built.values() if (nlist := getattr(index, "nlist", None))), None)
+
+    @property
+    def nprobe(self) -> int:
+        """Lists visited when a search does not say how many."""
+        return next((nprobe for index in self._built.values() if (nprobe := getattr(index, "nprobe", None))), 1)
+
+    def index(self, engine: str) -> SearchableIndex:
+        """The index behind one of `engines`."""
+        self.check(engine)
+        if engine in self._built:
+            return self._built[engine]
+        with self._lock:
+            if engine not in self._opened:
+                self._opened[engine] = get_backend(engine).open(self.space, {})
+            return self._opened[engine]
+
+    def check(self, engine: str) -> None:
+        """Raise EngineError unless it can be searched with this engine."""
+        if engine not in self.engines:
+            raise EngineError(f"unknown engine {engine!r}; {self.space.folder.name} has {', '.join(self.engines)}")
+
+    def reranks(self, options: SearchOptions) -> bool:
+        """Whether a search with these options ranks candidates again: not where the first ranking is exact."""
+        return options.rerank and options.engine != "exact"
+
+    def candidates(
+        self,
+        vectors: NDArray[np.float32],
+        k: int,
+        options: SearchOptions,
+        ids: NDArray[np.int64] | None = None,
+    ) -> SearchResult:
+        """The k nearest of each vector (nq, dim) by the index, among `ids` if they are given."""
+        index = self.index(options.engine)
+        nprobe, nlist = options.nprobe, getattr(index, "nlist", None)
+        nprobe = min(int(nprobe), nlist) if nprobe is not None and nlist else None
+        return index.search(vectors, min(int(k), self.space.ids.size), nprobe=nprobe, ids=ids)
+
+    def reranked(self, vector: NDArray[np.float32], ids: NDArray[np.int64], k: int) -> SearchResult:
+        """The k best of `ids` (-1 for none) by their stored vectors, read from the file: one row."""
+        index = IndexFlat(len(vector), metric=self.space.metric)
+        self.space.add_rows(index, np.sort(ids[ids >= 0]))
+        return index.search(vector[None], k)
+
+    def neighbours(self, vectors: NDArray[np.float32], options: SearchOptions) -> SearchResult:
+        """The k nearest of each vector (nq, dim), with these options."""
+        if not self.reranks(options):
+            return self.candidates(vectors, options.k, options)
+        found = self.candidates(vectors, RERANK_FACTOR * options.k, options)
+        again = [self.reranked(vector, ids, options.k) for vector, ids in zip(vectors, found.ids, strict=True)]
+        return SearchResult(np.concatenate([a.distances for a in again]), np.concatenate([a.ids for a in again]))

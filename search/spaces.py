@@ -1,0 +1,222 @@
+"""Spaces: sets of vectors over the pictures of a collection, and the kinds of spaces there are.
+
+A new kind of search is a new kind of space: one class, and one line in `_KINDS` or one call of `register_space`.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.checksum import sha256_of
+from features.collection.manifest import new_part
+from features.collection.store import FeatureStore
+from features.encoders import Encoder
+from ivfpq.checks import Metric
+from search.errors import EngineError
+from search.query import ImagePart, Part
+
+VISUAL = "visual"
+ADD_BLOCK = 16_384  # vectors handed to an index at once: 128 MiB of float32 at 2048-d
+
+Entry = Mapping[str, Any]
+"""What a manifest says of a space or of an index."""
+
+
+class OpenCollection(Protocol):
+    """What a kind of space may ask of the collection that a query is for: a `SearchEngine`."""
+
+    @property
+    def store(self) -> FeatureStore: ...
+
+    @property
+    def encoder(self) -> Encoder: ...
+
+
+class SpaceKind(ABC):
+    """How the vectors of a space are made, and what may be asked there.
+
+    Attributes
+    ----------
+    name : str
+        Lower-case letters, digits and underscores: the file of the vectors bears it too.
+    accepts : tuple of types
+        The parts of a query that may be asked in this space (see `query`).
+    metric : str
+        How its vectors are compared.
+    """
+
+    name: ClassVar[str]
+    accepts: ClassVar[tuple[type[Part], ...]]
+    metric: ClassVar[Metric] = "cosine"
+
+    @abstractmethod
+    def make(self, store: FeatureStore) -> NDArray[Any]:
+        """Vectors of all pictures, float16 or float32 (n, dim), row = id; zero where there is no usable picture."""
+
+    def encode_picture(self, pixels: NDArray[np.uint8], collection: OpenCollection) -> NDArray[np.float32]:
+        """The vector (dim,) of a decoded picture, uint8 (H, W, 3): of kinds that accept an `ImagePart`."""
+        raise NotImplementedError(f"space {self.name} says that it accepts pictures, and cannot encode them")
+
+
+class Visual(SpaceKind):
+    """The encoder's vectors. Every collection has them: they are what it was made of."""
+
+    name = VISUAL
+    accepts = (ImagePart,)
+
+    def make(self, store: FeatureStore) -> NDArray[Any]:
+        return store.features
+
+    def encode_picture(self, pixels: NDArray[np.uint8], collection: OpenCollection) -> NDArray[np.float32]:
+        vector: NDArray[np.float32] = collection.encoder.encode([pixels])[0]
+        return vector
+
+
+_KINDS: dict[str, SpaceKind] = {kind.name: kind for kind in (Visual(),)}
+
+
+def register_space(kind: SpaceKind) -> None:
+    """Let collections have spaces of this kind. A kind of the same name is replaced."""
+    if not kind.name.isidentifier() or kind.name != kind.name.lower():
+        raise ValueError(f"the name of a space is of lower-case letters, digits and underscores, got {kind.name!r}")
+    _KINDS[kind.name] = kind
+
+
+def space_names() -> tuple[str, ...]:
+    """The kinds of spaces there are."""
+    return tuple(_KINDS)
+
+
+def space_kind(name: str) -> SpaceKind:
+    """A kind by its name. Raises EngineError if there is none."""
+    if name not in _KINDS:
+        raise EngineError(f"unknown space {name!r}; there are {', '.join(_KINDS)}")
+    return _KINDS[name]
+
+
+@dataclass(frozen=True, eq=False)
+class Space:
+    """A space of a collection, open for reading.
+
+    Attributes
+    ----------
+    vectors : float16 or float32 array, shape (n, dim)
+        Memory-mapped; row = id.
+    metric : str
+    indexes : mapping
+        What the manifest says of each index of it, by the backend's name.
+    """
+
+    kind: SpaceKind
+    store: FeatureStore
+    vectors: NDArray[Any]
+    metric: Metric
+    indexes: Mapping[str, Entry]
+
+    @property
+    def name(self) -> str:
+        return self.kind.name
+
+    @property
+    def folder(self) -> Path:
+        return self.store.folder
+
+    @property
+    def ids(self) -> NDArray[np.int64]:
+        """Of the usable pictures, ascending."""
+        return self.store.ids
+
+    @property
+    def dim(self) -> int:
+        return int(self.vectors.shape[1])
+
+    def rows(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Vectors of some pictures, float32 (len(ids), dim)."""
+        return np.asarray(self.vectors[ids], dtype=np.float32)
+
+    def add_rows(self, index: Any, ids: NDArray[np.int64]) -> None:
+        """Add vectors to an index under their ids, a block at a time so that memory stays flat."""
+        for start in range(0, ids.size, ADD_BLOCK):
+            block = ids[start : start + ADD_BLOCK]
+            index.add_with_ids(self.rows(block), block)
+
+
+def open_spaces(store: FeatureStore) -> dict[str, Space]:
+    """The spaces of a collection whose kinds are known here, `VISUAL` first.
+
+    Raises
+    ------
+    EngineError
+        A file of vectors is missing, does not fit the manifest, or is older than the pictures.
+    """
+    visual = visual_space(store)
+    listed: Mapping[str, Entry] = store.manifest.get("spaces", {})
+    others = {name: _open(store, name, entry) for name, entry in listed.items() if name in _KINDS and name != VISUAL}
+    return {VISUAL: visual, **others}
+
+
+def visual_space(store: FeatureStore) -> Space:
+    """The space of the encoder's vectors."""
+    metric: Metric = store.manifest["metric"]
+    return Space(space_kind(VISUAL), store, store.features, metric, store.manifest.get("indexes", {}))
+
+
+def make_space(store: FeatureStore, name: str) -> tuple[Space, dict[str, Any]]:
+    """Make the vectors of a space and write them to a new file of the collection. For who holds its lock.
+
+    Returns
+    -------
+    space : Space
+        Without indexes.
+    entry : dict
+        For the manifest's `spaces`; see `features.collection.manifest`.
+    """
+    kind = space_kind(name)
+    made = np.ascontiguousarray(kind.make(store))
+    if made.ndim != 2 or len(made) != len(store.features) or made.dtype not in (np.float16, np.float32):
+        raise EngineError(
+            f"space {name} must give float16 or float32 ({len(store.features)}, dim), got {made.dtype} {made.shape}"
+        )
+    if not np.isfinite(made).all():
+        raise EngineError(f"space {name} gave NaN or infinity")
+    path = new_part(store.folder, f"{name}.npy", store.generation)
+    with path.open("wb") as out:
+        np.lib.format.write_array(out, made, allow_pickle=False)
+        out.flush()
+        os.fsync(out.fileno())
+    entry = {
+        "file": path.name,
+        "sha256": sha256_of(path),
+        "dim": made.shape[1],
+        "dtype": made.dtype.name,
+        "metric": kind.metric,
+        "accepts": [part.__name__ for part in kind.accepts],
+        "generation": store.generation,
+        "indexes": {},
+    }
+    return _open(store, name, entry), entry
+
+
+def _open(store: FeatureStore, name: str, entry: Entry) -> Space:
+    path = store.folder / entry["file"]
+    again = f"make the space again: --spaces {name}"
+    if any(ids.size for ids in store.changes_since(entry["generation"])):
+        raise EngineError(f"{path} is older than the vectors of its collection: run create_index.py --sync for it")
+    try:
+        vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise EngineError(f"{path} cannot be read ({error}): {again}") from error
+    wanted = (len(store.features), entry["dim"]), entry["dtype"]
+    if (vectors.shape, vectors.dtype.name) != wanted:
+        raise EngineError(
+            f"{path} holds {vectors.dtype.name} {vectors.shape}, the manifest says {wanted[1]} {wanted[0]}: {again}"
+        )
+    return Space(space_kind(name), store, vectors, entry["metric"], entry.get("indexes", {}))
