@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from features.collection.manifest import MANIFEST, read_manifest
+from features.collection.names import collection_name
 from features.collection.store import FeatureStore, StoreError
 from features.collection.sync import sync
 from features.datasets import DatasetError, open_dataset
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             names = ENCODERS if options.encoder == "auto" else (options.encoder,)
             sys.stdout.write(f"{benchmark(dataset.items, names, limit=options.limit)}\n")
             return 0
-        folder = options.out or Path("collections", dataset.name)
+        folder = options.out or Path("collections", collection_name(dataset.name))
         update = options.sync and (folder / MANIFEST).is_file()
         if update and options.encoder == "auto" and options.weights is None:
             encoder = encoder_for(read_manifest(folder)["encoder"])

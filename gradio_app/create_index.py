@@ -23,7 +23,9 @@ if __name__ == "__main__" and not __package__:  # run by its path, so the rooms 
     command = [sys.executable, *sys.orig_argv[1 : -len(sys.argv)], "-m", "gradio_app.create_index", *sys.argv[1:]]
     os.execve(sys.executable, command, os.environ | {"PYTHONPATH": paths})
 
+from features.collection.errors import os_reason
 from features.collection.manifest import MANIFEST, read_manifest
+from features.collection.names import collection_name
 from features.collection.store import FeatureStore, StoreError
 from features.datasets import Dataset, DatasetError, open_dataset
 from features.datasets.registry import dataset_names
@@ -34,7 +36,7 @@ from ivfpq import index_factory
 from search.backends import backend_names
 from search.backends.base import EngineReport
 from search.backends.trial import held_out_count
-from search.build import ENGINES, FACTORY, IndexUpdate, collection_name, create_index, sync_collection
+from search.build import ENGINES, FACTORY, IndexUpdate, create_index, sync_collection
 
 __all__ = ["EngineReport", "IndexUpdate", "collection_name", "create_index", "format_table", "main", "sync_collection"]
 
@@ -107,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("stopped; the same command goes on from here", file=sys.stderr)  # noqa: T201
         return 130
     except (DatasetError, EncoderError, StoreError, ValueError, OSError, sqlite3.Error, MemoryError) as error:
-        print(f"error: {cause_of(error)}", file=sys.stderr)  # noqa: T201
+        print(f"error: {cause_of(error, args.collections)}", file=sys.stderr)  # noqa: T201
         return 2
     print(report)  # noqa: T201
     return 0
@@ -123,19 +125,15 @@ def own_path(text: str) -> Path:
         return path
 
 
-def cause_of(error: BaseException) -> str:
-    """What went wrong, in one line, by what the operating system or sqlite says of it."""
-    known, cause = error, error.__cause__
-    if isinstance(cause, OSError | sqlite3.Error) and not isinstance(error, OSError):
-        known = cause
-    if isinstance(known, MemoryError):
+def cause_of(error: BaseException, folder: Path) -> str:
+    """What went wrong in a folder, in one line, by what the operating system says of it."""
+    if isinstance(error, MemoryError):
         said = "there is not enough memory"
-    elif isinstance(known, OSError) and known.errno in _CAUSES:
-        where = f": {os.fspath(known.filename)}" if isinstance(known.filename, str | os.PathLike) else ""
-        said = f"{_CAUSES[known.errno]}{where}"
-    elif getattr(known, "sqlite_errorname", "") in ("SQLITE_FULL", "SQLITE_READONLY", "SQLITE_CANTOPEN"):
-        full = getattr(known, "sqlite_errorname", "") == "SQLITE_FULL"
-        said = "the disk is full" if full else f"the folder cannot be written to ({known})"
+    elif isinstance(error, OSError) and error.errno in _CAUSES:
+        where = f": {os.fspath(error.filename)}" if isinstance(error.filename, str | os.PathLike) else ""
+        said = f"{_CAUSES[error.errno]}{where}"
+    elif isinstance(error, sqlite3.Error):  # it keeps the reason to itself
+        said = f"{folder} cannot be written: {os_reason(folder / MANIFEST) or error}"
     else:
         said = str(error)
     return " ".join(said.split())
@@ -176,7 +174,10 @@ def run(args: argparse.Namespace) -> str:
 def _open_dataset(data: str) -> Dataset:
     """A dataset by what the command line says: downloaded ones lie in this folder's ``datasets``, or the checkout's."""
     if data not in dataset_names():
-        return open_dataset(str(own_path(data).absolute()) if own_path(data).is_dir() else data)
+        path = own_path(data)
+        if data.startswith("~") and not path.is_dir():
+            raise DatasetError(f"unknown dataset {data!r}: no such folder exists")
+        return open_dataset(str(path.absolute()) if path.is_dir() else data)
     try:
         return open_dataset(data)
     except DatasetError:

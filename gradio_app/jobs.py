@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from features.collection.names import collection_name
 from features.collection.store import StoreError
 from gradio_app.library import Library
-from search.build import collection_name
 from search.engine import SearchEngine
 from search.errors import EngineError
 

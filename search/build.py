@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -191,14 +190,6 @@ def sync_collection(
 
     report = sync(dataset, encoder, folder, limit=limit, progress=progress, with_store=follow)
     return report, updates
-
-
-def collection_name(name: str) -> str:
-    """A name that is safe as a folder: letters, digits, dot, dash and underscore, not starting with a dot."""
-    safe = re.sub(r"[^\w.-]+", "-", name.strip()).strip("-.")
-    if not safe:
-        raise ValueError(f"{name!r} gives no usable collection name: pass --name")
-    return safe
 
 
 def _update(space: Space, name: str, entry: Entry) -> tuple[dict[str, Any], IndexUpdate | None]:

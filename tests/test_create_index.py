@@ -14,6 +14,7 @@ import pytest
 from test_extract import FakeEncoder, make_images
 from test_sync import change_everything, paint
 
+from features.collection.names import collection_name
 from features.collection.store import FeatureStore
 from features.collection.sync import sync
 from features.datasets import ImageFolder
@@ -22,7 +23,7 @@ from gradio_app.create_index import main
 from ivfpq import IndexFlat, load
 from ivfpq.faiss_compat import FaissIndex
 from search.backends.trial import recall
-from search.build import collection_name, create_index, sync_collection
+from search.build import create_index, sync_collection
 from search.engine import SearchEngine
 from search.errors import EngineError
 
@@ -261,6 +262,7 @@ from pathlib import Path
 from killing import kill_before
 from test_extract import FakeEncoder
 from features.datasets import ImageFolder
+from features.collection.names import collection_name
 from features.collection.store import FeatureStore
 from search.build import create_index, sync_collection
 
