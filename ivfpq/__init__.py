@@ -6,7 +6,8 @@ from ivfpq import kernels, metrics
 from ivfpq.checks import IndexFileError, NotTrainedError
 from ivfpq.factory import index_factory
 from ivfpq.flat import IndexFlat
-from ivfpq.index import IndexIVFPQ, IndexPQ
+from ivfpq.index import IndexIVFPQ
+from ivfpq.index_pq import IndexPQ
 from ivfpq.io import load, save
 from ivfpq.pretransform import IndexPreTransform
 from ivfpq.refine import IndexRefine

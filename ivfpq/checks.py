@@ -66,6 +66,19 @@ def as_vectors(x: Any, d: int, name: str = "x") -> Floats:
     )
 
 
+def read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The same numbers in an array that cannot be written to, copied if somebody else could write to them."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        if base.flags.writeable:
+            array = array.copy()
+            break
+        base = base.base
+    array = array.view()
+    array.flags.writeable = False
+    return array
+
+
 def as_ids(ids: Any, name: str = "ids", *, n: int | None = None) -> Ids:
     """Ids as an int64 array, shape (n,): distinct if `n` is given, and never negative (-1 means "no neighbour").
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 
+from ivfpq.base import StoredIndex
 from ivfpq.checks import Metric, as_metric, positive_int
 from ivfpq.flat import IndexFlat
-from ivfpq.index import IndexIVFPQ, IndexPQ
+from ivfpq.index import IndexIVFPQ
+from ivfpq.index_pq import IndexPQ
 from ivfpq.pretransform import IndexPreTransform
 from ivfpq.refine import IndexRefine
 from ivfpq.rq import IndexIVFRQ, IndexRQ
 from ivfpq.transforms import OPQ, PCA, L2Norm, Transform
-
-Index = IndexFlat | IndexPQ | IndexRQ | IndexIVFPQ | IndexIVFRQ | IndexPreTransform | IndexRefine
 
 _GRAMMAR = (
     "any of PCAn, OPQm or OPQm_n, L2norm; then Flat, or a codec PQm, PQmxb or RQmxb (m numbers of b bits a code, 8 if "
@@ -26,7 +26,7 @@ _CODEC = re.compile(r"(PQ|RQ)(\d+)(?:x(\d+))?")
 _REFINE = {"Refine": "float32", "RFlat": "float32", "Refine(Flat)": "float32", "Refine(SQfp16)": "float16"}
 
 
-def index_factory(d: int, spec: str, *, metric: Metric = "l2", seed: int = 0) -> Index:
+def index_factory(d: int, spec: str, *, metric: Metric = "l2", seed: int = 0) -> StoredIndex:
     """An empty index.
 
     Parameters
@@ -72,7 +72,7 @@ def index_factory(d: int, spec: str, *, metric: Metric = "l2", seed: int = 0) ->
         parts.pop(0)
     # Vectors of length 1 are compared by their distance, which the transforms keep; see `IndexPreTransform`.
     inner: Metric = "l2" if transforms and metric == "cosine" else metric
-    index: Index
+    index: StoredIndex
     match parts:
         case ["Flat"]:
             index = IndexFlat(width, metric=inner)

@@ -1,322 +1,27 @@
-"""faiss indexes from ours and ours from faiss's, and faiss behind our verbs. The only module that needs faiss."""
+"""faiss behind our verbs, and, from `faiss_convert`, indexes of each other's kinds."""
 
 from __future__ import annotations
 
 import os
-import secrets
-from collections.abc import Callable
+import threading
 from pathlib import Path
 from typing import Any
 
 import faiss  # its stubs are incomplete, so what it makes is Any below
 import numpy as np
 
-from ivfpq.checks import Floats, Ids, IndexFileError, Metric, as_ids, as_metric, as_vectors, positive_int
-from ivfpq.distances import normalised
-from ivfpq.factory import Index
-from ivfpq.flat import IndexFlat
-from ivfpq.index import IndexIVFPQ, IndexPQ
-from ivfpq.invlists import bytes_of_id, pack_ids, unpack_ids
-from ivfpq.pretransform import IndexPreTransform, nested
-from ivfpq.refine import IndexRefine
+from ivfpq.atomic_file import replaced
+from ivfpq.base import Index
+from ivfpq.checks import Floats, Ids, IndexFileError, Metric, as_ids, as_metric, positive_int
+from ivfpq.cosine import zero_rows
+from ivfpq.faiss_convert import from_faiss, lists_from_faiss, metric_of, to_faiss
+from ivfpq.filtering import search_until_filled
 from ivfpq.results import SearchResult
-from ivfpq.rq import IndexIVFRQ, IndexRQ, ResidualQuantizer
-from ivfpq.transforms import OPQ, PCA, L2Norm, LinearTransform, Transform
+
+__all__ = ["FaissIndex", "from_faiss", "to_faiss"]
 
 
-def to_faiss(index: Index) -> Any:
-    """A faiss index with the same transforms, quantizers, codes and ids.
-
-    IndexPQ becomes faiss's IndexPQ, IndexRQ its IndexResidualQuantizer, IndexIVFRQ its IndexIVFResidualQuantizer; the
-    other names are the same.
-
-    faiss has no cosine, so the caller scales queries to length 1. A cosine IndexFlat becomes an inner-product one, any
-    other cosine index an L2 one, of whose distances d our similarities are 1 - d / 2 (where float16 vectors refine,
-    which are not quite of length 1, similarities differ by their rounding). Ids of an index without lists, with or
-    without transforms, other than 0, 1, ..., n - 1 in order need an IndexIDMap2 around the faiss index, and so does an
-    IndexRefine with other ids: faiss numbers what it refines. (Inside that map the base's ids are the numbers.)
-
-    Raises
-    ------
-    TypeError
-        If `index` is not one of ours.
-    """
-    if isinstance(index, IndexRefine):
-        arrays = index.state()[1]
-        ids: Any = unpack_ids(arrays["ids"])
-        base = _body(index.base, ids)
-        if index.dtype == "float16":
-            store: Any = faiss.IndexScalarQuantizer(index.d, faiss.ScalarQuantizer.QT_fp16, base.metric_type)
-        else:
-            store = faiss.IndexFlat(index.d, base.metric_type)
-        store.add(arrays["vectors"].astype(np.float32))
-        made: Any = faiss.IndexRefine(base, store)
-        made.k_factor = float(index.k_factor)
-    elif isinstance(index, IndexFlat | IndexIVFPQ | IndexPreTransform):
-        inner = index.index if isinstance(index, IndexPreTransform) else index
-        if not isinstance(inner, IndexFlat | IndexPQ):
-            return _body(index, None)
-        lists = inner.lists.view
-        ids = lists.ids(lists.rows())
-        made = _body(index, ids)
-    else:
-        raise TypeError(f"to_faiss takes an index of ours, got {type(index).__name__}")
-    if (ids == np.arange(len(ids))).all():
-        return made
-    count, made.ntotal = made.ntotal, 0  # it only takes an empty index
-    mapped = faiss.IndexIDMap2(made)
-    made.ntotal = count
-    faiss.copy_array_to_vector(ids.astype(np.int64), mapped.id_map)
-    mapped.ntotal = count
-    mapped.construct_rev_map()
-    return mapped
-
-
-def _body(index: Any, ids: Any) -> Any:
-    """The faiss index; with `ids` (ntotal,), one that calls each vector by its place among these."""
-    if isinstance(index, IndexPreTransform):
-        return _transformed(index, _body(index.index, ids))
-
-    def renamed(own: Ids) -> Ids:
-        if ids is None:
-            return own
-        order = np.argsort(ids)
-        places: Ids = order[np.searchsorted(ids[order], own)]
-        return places
-
-    if not isinstance(index, IndexFlat | IndexPQ):
-        return _with_lists(index, renamed)
-    lists = index.lists.view
-    rows = lists.rows()
-    codes = lists.codes(rows[np.argsort(renamed(lists.ids(rows)))])
-    if isinstance(index, IndexFlat):
-        flat = faiss.IndexFlat(index.d, faiss.METRIC_L2 if index.metric == "l2" else faiss.METRIC_INNER_PRODUCT)
-        flat.add(codes)
-        return flat
-    kind: Any = faiss.IndexResidualQuantizer if isinstance(index, IndexRQ) else faiss.IndexPQ
-    made: Any = kind(index.d, index.M, index.nbits, _faiss_metric(index))
-    if index.is_trained:
-        _install(made, index)
-        faiss.copy_array_to_vector(index.pq.pack(codes[:, : index.M]).ravel(), made.codes)  # faiss keeps no terms
-        made.ntotal = len(codes)
-    return made
-
-
-def _transformed(index: IndexPreTransform, inner: Any) -> Any:
-    made: Any = faiss.IndexPreTransform(inner)
-    for transform in reversed(index.transforms):
-        if isinstance(transform, L2Norm):
-            theirs: Any = faiss.NormalizationTransform(transform.d_in, 2.0)
-        elif isinstance(transform, PCA):
-            theirs = faiss.PCAMatrix(transform.d_in, transform.d_out)
-        elif isinstance(transform, OPQ):
-            theirs = faiss.OPQMatrix(transform.d_in, transform.M, transform.d_out)
-        else:
-            theirs = faiss.LinearTransform(transform.d_in, transform.d_out, True)
-        if isinstance(transform, LinearTransform) and transform.A is not None and transform.b is not None:
-            theirs.have_bias = True
-            faiss.copy_array_to_vector(transform.A.ravel(), theirs.A)
-            faiss.copy_array_to_vector(transform.b, theirs.b)
-            theirs.is_orthonormal = theirs.is_trained = True
-        made.prepend_transform(theirs)
-    made.is_trained, made.ntotal = index.is_trained, index.ntotal
-    return made
-
-
-def _faiss_metric(index: IndexIVFPQ) -> int:
-    return int(faiss.METRIC_INNER_PRODUCT if index.metric == "ip" else faiss.METRIC_L2)
-
-
-def _install(made: Any, index: IndexIVFPQ) -> None:
-    """Give a faiss index our codebooks."""
-    codebooks: Floats = index.pq.codebooks  # type: ignore[assignment]
-    if isinstance(index.pq, ResidualQuantizer):
-        faiss.copy_array_to_vector(codebooks.ravel(), made.rq.codebooks)
-        made.rq.is_trained = True
-        made.rq.compute_codebook_tables()
-    else:
-        faiss.copy_array_to_vector(codebooks.ravel(), made.pq.centroids)
-    made.is_trained = True
-
-
-def _with_lists(index: IndexIVFPQ, renamed: Callable[[Ids], Ids]) -> Any:
-    metric = _faiss_metric(index)
-    quantizer = faiss.IndexFlat(index.d, metric)
-    residual = isinstance(index, IndexIVFRQ)
-    kind: Any = faiss.IndexIVFResidualQuantizer if residual else faiss.IndexIVFPQ
-    made: Any = kind(quantizer, index.d, index.nlist, index.M, index.nbits, metric)
-    made.nprobe = min(index.nprobe, index.nlist)
-    if not index.is_trained:
-        return made
-    quantizer.add(index.centroids)  # type: ignore[arg-type]
-    _install(made, index)
-    if index.metric != "ip" and not residual:
-        made.precompute_table()
-    lists = index.lists.view
-    for number in np.flatnonzero(lists.sizes).tolist():
-        rows = lists.starts[number] + np.arange(lists.sizes[number])
-        ids = renamed(lists.ids(rows))
-        codes = np.ascontiguousarray(index.pq.pack(lists.codes(rows)[:, : index.M]))
-        made.invlists.add_entries(number, len(rows), faiss.swig_ptr(ids), faiss.swig_ptr(codes))
-    made.ntotal = lists.ntotal
-    return made
-
-
-def from_faiss(faiss_index: Any) -> Index:
-    """Our index with the same transforms, quantizers, codes and ids as a faiss one, for L2 or inner product.
-
-    Takes IndexFlat, IndexPQ and IndexResidualQuantizer, IndexIVFPQ and IndexIVFResidualQuantizer (codes of residuals, a
-    flat quantizer), an IndexPreTransform of orthonormal linear transforms and NormalizationTransform around one of
-    these, an IndexRefine (flat or float16) around either, and each of these but an index with lists alone inside
-    IndexIDMap.
-
-    Raises
-    ------
-    TypeError
-        If it is of another kind.
-    ValueError
-        If it is one of these kinds with settings that ours have not.
-    """
-    index = faiss.downcast_index(faiss_index)  # does not keep what it is a view of alive: `faiss_index` does
-    ids: Any = None
-    if isinstance(index, faiss.IndexIDMap):
-        ids = faiss.vector_to_array(index.id_map)
-        index = faiss.downcast_index(index.index)
-    if isinstance(index, faiss.IndexRefine):
-        return _refine_from_faiss(index, ids)
-    if isinstance(index, faiss.IndexPreTransform):
-        return _transforms_from_faiss(index, ids)
-    return _plain_from_faiss(index, ids)
-
-
-def _plain_from_faiss(index: Any, ids: Any) -> Any:
-    """From a flat index or one with lists; `ids` (ntotal,) are what its own numbers from 0 stand for, if given."""
-    if isinstance(index, faiss.IndexFlat):
-        flat = IndexFlat(index.d, metric=_metric_of(index))
-        vectors = _flat_vectors(index)
-        flat.add_with_ids(vectors, np.arange(len(vectors)) if ids is None else ids)
-        return flat
-    kind = _CODED.get(type(index))
-    if kind is None:
-        raise TypeError(
-            f"from_faiss takes {', '.join(known.__name__ for known in _CODED)}, IndexFlat, IndexPreTransform or "
-            f"IndexRefine, got {type(index).__name__}"
-        )
-    M, nbits, codebooks = _codec_from_faiss(index)
-    metric = _metric_of(index)
-    if issubclass(kind, IndexPQ):
-        if getattr(index, "search_type", None) not in (None, faiss.IndexPQ.ST_PQ):  # type: ignore[attr-defined]
-            raise ValueError(
-                f"ours compares with vectors by tables (ST_PQ), faiss here by search type {index.search_type}"
-            )
-        ours = kind(index.d, M, nbits, metric=metric)
-        centroids = np.zeros((1, index.d))
-        sizes, own = np.array([index.ntotal]), np.arange(index.ntotal)
-        codes = faiss.vector_to_array(index.codes).reshape(index.ntotal, index.code_size)
-    else:
-        quantizer = faiss.downcast_index(index.quantizer)
-        if not isinstance(quantizer, faiss.IndexFlat) or _metric_of(quantizer) != metric:
-            raise ValueError(f"the coarse quantizer must be flat, with the metric of the index, got {quantizer}")
-        if not index.by_residual:
-            raise ValueError("the faiss index stores codes of the vectors (by_residual=False), ours are of residuals")
-        ours = kind(index.d, index.nlist, M, nbits, metric=metric, nprobe=index.nprobe)
-        centroids = _flat_vectors(quantizer)
-        sizes, own, codes = _lists_from_faiss(index)
-    if index.is_trained:
-        if ids is not None and len(own) and (own.min() < 0 or own.max() >= len(ids)):
-            raise ValueError("the ids of the faiss index inside do not fit the IndexIDMap around it")
-        numbers = as_ids(own if ids is None else ids[own], "the ids of the faiss index", n=len(own))
-        ours.install(centroids, codebooks)
-        ours.add_codes(np.repeat(np.arange(len(sizes)), sizes), ours.pq.unpack(codes), numbers)
-    return ours
-
-
-_CODED: dict[Any, Any] = {
-    faiss.IndexPQ: IndexPQ,
-    faiss.IndexResidualQuantizer: IndexRQ,
-    faiss.IndexIVFPQ: IndexIVFPQ,
-    faiss.IndexIVFResidualQuantizer: IndexIVFRQ,
-}
-
-
-def _codec_from_faiss(index: Any) -> tuple[int, int, Any]:
-    """Numbers in a code, bits of each, and the codebooks (M, ksub, dsub) if there are any."""
-    if hasattr(index, "pq"):
-        pq = index.pq
-        return pq.M, pq.nbits, faiss.vector_to_array(pq.centroids).reshape(pq.M, pq.ksub, pq.dsub)
-    rq = index.rq
-    plain = [faiss.AdditiveQuantizer.ST_decompress]
-    if _metric_of(index) == "ip":
-        plain.append(faiss.AdditiveQuantizer.ST_LUT_nonorm)  # inner products from tables need no norms
-    if rq.search_type not in plain:
-        raise ValueError("the faiss index stores norms with its codes, ours are decoded (RQmxb without a suffix)")
-    bits = set(faiss.vector_to_array(rq.nbits).tolist())
-    if len(bits) != 1:
-        raise ValueError(f"the numbers of a code must all have the same bits, got {sorted(bits)}")
-    return rq.M, bits.pop(), faiss.vector_to_array(rq.codebooks).reshape(rq.M, -1, index.d)
-
-
-def _lists_from_faiss(index: Any) -> tuple[Ids, Ids, Any]:
-    """Sizes of the lists (nlist,), and list after list ids (n,) and packed codes (n, code_size)."""
-    invlists: Any = index.invlists
-    sizes = np.array([invlists.list_size(number) for number in range(index.nlist)], np.int64)
-    ids, codes = [np.empty(0, np.int64)], [np.empty((0, index.code_size), np.uint8)]
-    for number in np.flatnonzero(sizes).tolist():
-        size = int(sizes[number])
-        ids.append(faiss.rev_swig_ptr(invlists.get_ids(number), size).copy())
-        own = faiss.rev_swig_ptr(invlists.get_codes(number), size * index.code_size)
-        codes.append(own.reshape(size, index.code_size).copy())
-    return sizes, np.concatenate(ids), np.concatenate(codes)
-
-
-def _transforms_from_faiss(index: Any, ids: Any) -> IndexPreTransform:
-    transforms: list[Transform] = []
-    for number in range(index.chain.size()):
-        theirs = faiss.downcast_VectorTransform(index.chain.at(number))
-        if isinstance(theirs, faiss.NormalizationTransform):
-            if theirs.norm != 2:
-                raise ValueError(f"ours normalise by the Euclidean length, faiss here by norm {theirs.norm}")
-            transforms.append(L2Norm(theirs.d_in))
-            continue
-        if not isinstance(theirs, faiss.LinearTransform):
-            raise TypeError(f"from_faiss takes linear transforms and L2 normalisation, got {type(theirs).__name__}")
-        made: LinearTransform
-        if isinstance(theirs, faiss.PCAMatrix):
-            made = PCA(theirs.d_in, theirs.d_out)
-        elif isinstance(theirs, faiss.OPQMatrix):
-            made = OPQ(theirs.d_in, theirs.d_out, theirs.M)
-        else:
-            made = LinearTransform(theirs.d_in, theirs.d_out)
-        if theirs.is_trained:
-            A = faiss.vector_to_array(theirs.A)[: theirs.d_out * theirs.d_in].reshape(theirs.d_out, theirs.d_in)
-            made.install(A, faiss.vector_to_array(theirs.b) if theirs.have_bias else np.zeros(theirs.d_out))
-        transforms.append(made)
-    return IndexPreTransform(transforms, _plain_from_faiss(faiss.downcast_index(index.index), ids))
-
-
-def _refine_from_faiss(index: Any, ids: Any) -> IndexRefine:
-    store = faiss.downcast_index(index.refine_index)
-    if isinstance(store, faiss.IndexFlat):
-        dtype: Any = "float32"
-        vectors: Any = _flat_vectors(store)
-    elif isinstance(store, faiss.IndexScalarQuantizer) and store.sq.qtype == faiss.ScalarQuantizer.QT_fp16:
-        dtype = "float16"
-        vectors = faiss.vector_to_array(store.codes).view(np.float16).reshape(store.ntotal, store.d)
-    else:
-        raise TypeError(f"ours refine by float32 or float16 vectors, faiss here by {type(store).__name__}")
-    base = faiss.downcast_index(index.base_index)
-    known = np.arange(index.ntotal) if ids is None else ids
-    inner = (
-        _transforms_from_faiss(base, ids) if isinstance(base, faiss.IndexPreTransform) else _plain_from_faiss(base, ids)
-    )
-    described, arrays = nested(inner)
-    factor = max(1, round(index.k_factor))
-    parameters = {"base": described, "dtype": dtype, "k_factor": factor}
-    packed = pack_ids(known, bytes_of_id(int(known.max(initial=-1))))
-    return IndexRefine.from_state(parameters, {**arrays, "ids": packed, "vectors": vectors})
-
-
-class FaissIndex:
+class FaissIndex(Index):
     """A faiss index behind our verbs and conventions, to be measured and offered beside ours.
 
     Parameters
@@ -327,13 +32,14 @@ class FaissIndex:
         faiss's own factory string.
     metric : {"l2", "ip", "cosine"}
         Cosine scales vectors and queries to length 1, searches by L2 (better on codes, the same on vectors) and gives
-        1 - distance / 2.
+        1 - distance / 2. That of a zero query is 0; a stored zero vector, which faiss cannot tell from others, is taken
+        to be at the similarity 1/2.
     nprobe : int
         Lists that a search looks into unless told otherwise.
     """
 
     def __init__(self, d: int, spec: str, *, metric: Metric = "l2", nprobe: int = 1) -> None:
-        self.metric = as_metric(metric)
+        self._metric = as_metric(metric)
         index = faiss.index_factory(d, spec, faiss.METRIC_INNER_PRODUCT if metric == "ip" else faiss.METRIC_L2)
         if not _has_lists(index):
             index = faiss.IndexIDMap2(index)  # inverted lists keep ids, other kinds do not
@@ -349,12 +55,19 @@ class FaissIndex:
 
     def _take(self, index: Any, nprobe: int) -> None:
         self.faiss_index = index
+        self.metadata = {}
+        self._writing = threading.RLock()
         self._lists: Any = faiss.downcast_index(faiss.extract_index_ivf(index)) if _has_lists(index) else None
         # What holds codes or vectors, inside whatever is around it.
         self._coded: Any = index if self._lists is None else self._lists
         while self._lists is None and hasattr(self._coded, "index"):
             self._coded = faiss.downcast_index(self._coded.index)
         self.nprobe = positive_int(nprobe, "nprobe")
+
+    @property
+    def metric(self) -> Metric:
+        """What a search ranks by."""
+        return self._metric
 
     @property
     def d(self) -> int:
@@ -388,6 +101,11 @@ class FaissIndex:
         """Bytes of a stored vector in memory, with its id of 8."""
         return self.code_size + 8
 
+    @property
+    def train_size_min(self) -> int:
+        """The least number of training vectors, as far as faiss tells: none."""
+        return 0
+
     def train(self, x: Any) -> None:
         """Train on vectors (n, d)."""
         self.faiss_index.train(self._vectors(x, "x"))
@@ -402,36 +120,70 @@ class FaissIndex:
         return int(self.faiss_index.remove_ids(as_ids(ids)))
 
     def search(self, xq: Any, k: int, *, nprobe: int | None = None, ids: Any = None) -> SearchResult:
-        """The k nearest of each query (nq, d), among `ids` if given; missing places are id -1 at +inf (or -inf)."""
+        """The k nearest of each query (nq, d), among `ids` if given; missing places are id -1 at +inf (or -inf).
+
+        How many lists are looked into is said by `StoredIndex.search`.
+
+        Raises
+        ------
+        ValueError
+            If `ids` are given and faiss cannot search among some only: codes without lists.
+        """
         x, k = self._vectors(xq, "xq"), positive_int(k, "k")
         nprobe = self.nprobe if nprobe is None else positive_int(nprobe, "nprobe")
+        allowed = None if ids is None else as_ids(ids)
+        if allowed is not None and isinstance(self._coded, faiss.IndexPQ | faiss.IndexResidualQuantizer):
+            raise ValueError(f"faiss cannot restrict the search of an {type(self._coded).__name__} to ids")
+        nlist = self.nlist or 1
+        if allowed is None:
+            found = self._search(x, k, min(nprobe, nlist), None)
+        else:
+            selector = faiss.IDSelectorBatch(allowed)
+            first, most = min(nprobe, nlist), nlist
+            if self._lists is None and isinstance(self._coded, faiss.IndexHNSW):
+                # What is widened here is how much of the graph is looked at.
+                first, most = max(k, self._coded.hnsw.efSearch), max(1, self.ntotal)
+            found = search_until_filled(
+                lambda x, n: self._search(x, k, n, selector), x, first, most, k, len(np.unique(allowed))
+            )
+        if self.metric == "cosine" and len(asked := zero_rows(x)):
+            known = np.sort(self._ids())
+            smallest = (known if allowed is None else known[np.isin(known, allowed)])[:k]
+            found.ids[asked], found.distances[asked] = -1, -np.inf
+            found.ids[asked, : len(smallest)], found.distances[asked, : len(smallest)] = smallest, 0
+        return found
+
+    def _search(self, x: Floats, k: int, width: int, selector: Any) -> SearchResult:
+        """What faiss finds in `width` lists, or with so many candidates of a graph."""
         # Parameters of the call: the index itself is never changed.
         parameters: Any = None
         if self._lists is not None:
             parameters = faiss.SearchParametersIVF()
-            parameters.nprobe = min(nprobe, self._lists.nlist)
-        if ids is not None:
-            if isinstance(self._coded, faiss.IndexPQ | faiss.IndexResidualQuantizer):
-                raise ValueError(f"faiss cannot restrict the search of an {type(self._coded).__name__} to ids")
-            parameters = parameters or faiss.SearchParameters()
-            parameters.sel = faiss.IDSelectorBatch(as_ids(ids))
+            parameters.nprobe = width
+        elif selector is not None and isinstance(self._coded, faiss.IndexHNSW):
+            parameters = faiss.SearchParametersHNSW()  # type: ignore[attr-defined]
+            parameters.efSearch = width
+        elif selector is not None:
+            parameters = faiss.SearchParameters()
+        if selector is not None:
+            parameters.sel = selector
         distances, found = self.faiss_index.search(x, k, params=parameters)
-        if self.metric == "cosine" and _metric_of(self.faiss_index) == "l2":
+        if self.metric == "cosine" and metric_of(self.faiss_index) == "l2":
             distances = 1 - distances / 2
         distances[found < 0] = np.inf if self.metric == "l2" else -np.inf
         return SearchResult(distances, found)
 
+    def _ids(self) -> Ids:
+        """All ids, int64 (ntotal,)."""
+        if self._lists is None:
+            ids: Ids = faiss.vector_to_array(self.faiss_index.id_map)
+            return ids
+        return lists_from_faiss(self._lists)[1]
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the index in faiss's own format: the old file or the new one is there, whatever happens."""
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
-        try:
-            faiss.write_index(self.faiss_index, str(temporary))
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replaced(path) as file:
+            faiss.write_index(self.faiss_index, file.name)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, metric: Metric | None = None) -> FaissIndex:
@@ -450,31 +202,36 @@ class FaissIndex:
             index = faiss.read_index(os.fspath(path))
         except RuntimeError as error:
             raise IndexFileError(f"{os.fspath(path)}: faiss cannot read it: {error}") from None
-        known = _metric_of(index)
+        known = metric_of(index)
         if metric is not None and as_metric(metric) not in (known, "cosine"):
             raise ValueError(f"{os.fspath(path)} holds an index for {known!r}, not for {metric!r}")
         made = cls.__new__(cls)
-        made.metric = metric or known
+        made._metric = metric or known
         made._take(index, int(faiss.extract_index_ivf(index).nprobe) if _has_lists(index) else 1)
         return made
 
-    def _vectors(self, x: Any, name: str) -> Floats:
-        x = as_vectors(x, self.d, name)
-        return normalised(x) if self.metric == "cosine" else x
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For copies and for other processes: what a file would hold."""
+        return _restored, (faiss.serialize_index(self.faiss_index), self.metric, self.nprobe), dict(self.metadata)
+
+    def __setstate__(self, metadata: dict[str, Any]) -> None:
+        self.metadata = dict(metadata)
+
+    @property
+    def _lock(self) -> Any:
+        return self._writing
+
+    def _next_id(self) -> int:
+        return int(self._ids().max(initial=-1)) + 1
+
+
+def _restored(data: Any, metric: Metric, nprobe: int) -> FaissIndex:
+    """The adapter of a serialized faiss index."""
+    made = FaissIndex.__new__(FaissIndex)
+    made._metric = metric
+    made._take(faiss.deserialize_index(data), nprobe)
+    return made
 
 
 def _has_lists(index: Any) -> bool:
     return faiss.try_extract_index_ivf(index) is not None
-
-
-def _metric_of(index: Any) -> Metric:
-    if index.metric_type == faiss.METRIC_L2:
-        return "l2"
-    if index.metric_type == faiss.METRIC_INNER_PRODUCT:
-        return "ip"
-    raise ValueError(f"the faiss index has a metric that ours have not (number {index.metric_type})")
-
-
-def _flat_vectors(index: Any) -> Floats:
-    vectors: Floats = faiss.vector_to_array(index.codes).view(np.float32).reshape(index.ntotal, index.d)
-    return vectors

@@ -15,12 +15,13 @@
 
 What each kind keeps (`state`), n vectors in all:
 
-    IndexFlat          ids (n, b), vectors float32 (n, d)
+    IndexFlat          ids (n, b), vectors float32 (n, d), and sizes int64 (2,) as below if there are zero vectors
     IndexIVFPQ         sizes int64 (nlist,), and list after list, each in whole blocks of 64 vectors: ids (rows, b), -1
                        where a last block has places to spare, and codes (rows / 64, width, 64), uint8 up to 8 bits a
                        number and uint16 above, the numbers of a code one below the other; once trained, centroids
                        float32 (nlist, d) and codebooks float32 (M, ksub, d / M). width is M, or M + 1 where vectors
-                       have terms (see `kernels.quantizers`)
+                       have terms (see `kernels.quantizers`). If there are zero vectors (see `cosine`), there is a list
+                       of these more: sizes are (nlist + 1,)
     IndexIVFRQ         the same with codebooks float32 (M, ksub, d) and terms of two numbers, so that width is M, for
                        inner products, or M + 2 (in version 2 always M)
     IndexPQ, IndexRQ   the same as these two with one list, whose centroid is the origin; IndexPQ has no terms
@@ -38,19 +39,18 @@ of what that does not offer: sums that cover the header too, alignment, and no s
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from ivfpq.atomic_file import replaced
+from ivfpq.base import StoredIndex
 from ivfpq.checks import IndexFileError
-from ivfpq.factory import Index
-from ivfpq.pretransform import INNER, IndexPreTransform
-from ivfpq.refine import IndexRefine
 
 VERSION = "3"
 READ = ("2", VERSION)
@@ -58,7 +58,6 @@ ALIGNMENT = 64
 HEADER_MAX = 100_000_000  # as the safetensors package
 CHUNK = 1 << 24
 
-KINDS: dict[str, Any] = {**INNER, "IndexPreTransform": IndexPreTransform, "IndexRefine": IndexRefine}
 _TYPES = {
     "I64": "<i8",
     "F32": "<f4",
@@ -68,32 +67,56 @@ _TYPES = {
 }  # widest first: each array stays aligned to its type
 _NAMES = {np.dtype(code): name for name, code in _TYPES.items()}
 _NO_SUM = "0" * 64
+_SUM_FIELD = b'"header": "'
 
 
-def save(index: Index, path: str | os.PathLike[str], *, metadata: dict[str, Any] | None = None) -> None:
+def save(index: StoredIndex, path: str | os.PathLike[str], *, metadata: dict[str, Any] | None = None) -> None:
     """Write `index` to `path`, all or nothing: whatever happens, the old file or the new one is there.
 
     Parameters
     ----------
     index : any index of ours
     path : path-like
-        Its folder must exist; a file of that name is replaced.
+        Its folder must exist; a file of that name is replaced and keeps its permissions, a link to it is followed.
     metadata : dict, optional
-        Stored instead of `index.metadata`; anything that JSON can hold.
+        Stored instead of `index.metadata`; anything that JSON gives back as it was.
 
     Raises
     ------
     TypeError, ValueError
-        If `index` is not one of ours, or JSON cannot hold the metadata.
+        If `index` is not one of ours, or JSON cannot hold the metadata, or would change it: a key that is no string,
+        a tuple.
     OSError
         If the file cannot be written.
     """
+    parts = _encoded(index, metadata)
+    with replaced(path) as file:
+        for part in parts:
+            file.write(part)
+
+
+def to_bytes(index: StoredIndex, *, metadata: dict[str, Any] | None = None) -> bytes:
+    """What `save` would write. Arguments and errors as there."""
+    return b"".join(_encoded(index, metadata))
+
+
+def from_bytes(data: bytes) -> StoredIndex:
+    """The index that `to_bytes` wrote. Errors as of `load`."""
+    return _checked("the bytes", io.BytesIO(data), False)
+
+
+def _encoded(index: StoredIndex, metadata: dict[str, Any] | None) -> list[bytes | memoryview]:
+    """The parts of a file, one after the other."""
     kind = type(index).__name__
-    if KINDS.get(kind) is not type(index):
-        raise TypeError(f"save takes {', '.join(KINDS)}, got {kind}")
+    if StoredIndex.kinds.get(kind) is not type(index):
+        raise TypeError(f"save takes {', '.join(StoredIndex.known_kinds())}, got {kind}")
     metadata = index.metadata if metadata is None else metadata
     if not isinstance(metadata, dict):
         raise TypeError(f"metadata must be a dict, got {type(metadata).__name__}")
+    written = json.dumps(metadata, allow_nan=False)
+    if (known := json.loads(written)) != metadata:
+        changed = next((key for key, value in metadata.items() if key not in known or known[key] != value), None)
+        raise ValueError(f"metadata would not come back from the file as it is: JSON changes what is under {changed!r}")
     parameters, arrays = index.state()
     named = sorted(((n, np.ascontiguousarray(a)) for n, a in arrays.items()), key=lambda e: (-e[1].itemsize, e[0]))
 
@@ -110,7 +133,7 @@ def save(index: Index, path: str | os.PathLike[str], *, metadata: dict[str, Any]
         "version": VERSION,
         "kind": kind,
         "parameters": json.dumps(parameters, allow_nan=False),
-        "metadata": json.dumps(metadata, allow_nan=False),
+        "metadata": written,
         "data": data_sum.hexdigest(),
         "header": _NO_SUM,
     }
@@ -119,14 +142,13 @@ def save(index: Index, path: str | os.PathLike[str], *, metadata: dict[str, Any]
     if len(text) > HEADER_MAX:
         raise ValueError(f"metadata is too large: the header would take {len(text)} bytes, at most {HEADER_MAX} fit")
     head = len(text).to_bytes(8, "little") + text
-    field = f'"header": "{_NO_SUM}"'.encode()
-    place = head.rindex(field) + len(field) - 1 - len(_NO_SUM)
+    place = head.rindex(_SUM_FIELD) + len(_SUM_FIELD)
     head = head[:place] + hashlib.sha256(head).hexdigest().encode() + head[place + len(_NO_SUM) :]
 
-    _replace(Path(path), [head, *(_bytes(array) for _, array in named)])
+    return [head, *(_bytes(array) for _, array in named)]
 
 
-def load(path: str | os.PathLike[str], *, mmap: bool = False) -> Index:
+def load(path: str | os.PathLike[str], *, mmap: bool = False) -> StoredIndex:
     """Read an index that `save` wrote.
 
     Parameters
@@ -146,15 +168,20 @@ def load(path: str | os.PathLike[str], *, mmap: bool = False) -> Index:
     """
     path = Path(path)
     with path.open("rb") as file:
-        try:
-            return _load(file, mmap)
-        except IndexFileError as error:
-            raise IndexFileError(f"{path}: {error}") from None
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
-            raise IndexFileError(f"{path}: the parts of the index do not fit together: {error}") from error
+        return _checked(path, file, mmap)
 
 
-def _load(file: BinaryIO, mmap: bool) -> Index:
+def _checked(name: object, file: BinaryIO, mmap: bool) -> StoredIndex:
+    """What `_load` gives; its errors as IndexFileErrors that begin with the name."""
+    try:
+        return _load(file, mmap)
+    except IndexFileError as error:
+        raise IndexFileError(f"{name}: {error}") from None
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        raise IndexFileError(f"{name}: the parts of the index do not fit together: {error}") from error
+
+
+def _load(file: BinaryIO, mmap: bool) -> StoredIndex:
     entries, start, size = _header(file)
     about = entries.pop("__metadata__")
     if about["version"] not in READ:
@@ -162,7 +189,7 @@ def _load(file: BinaryIO, mmap: bool) -> Index:
             f"written in version {about['version']} of the format, this program reads {' and '.join(READ)}: "
             "build it again"
         )
-    kind = KINDS.get(about["kind"])
+    kind: Any = StoredIndex.kinds.get(about["kind"])
     if kind is None:
         raise IndexFileError(f"holds an index of the unknown kind {about['kind']!r}")
     spans = _spans(entries, size - start)
@@ -179,37 +206,41 @@ def _load(file: BinaryIO, mmap: bool) -> Index:
                 if file.readinto(chunk) != len(chunk):  # type: ignore[attr-defined]
                     raise IndexFileError("truncated while it was being read")
                 data_sum.update(chunk)
+            array.flags.writeable = False  # quantizers need no copy
         arrays[name] = array
     if data_sum.hexdigest() != about["data"]:
         raise IndexFileError("the arrays are damaged: their SHA-256 is not the recorded one")
-    index: Index = kind.from_state(json.loads(about["parameters"]), arrays)
-    index.metadata = json.loads(about["metadata"])
+    metadata = json.loads(about["metadata"])
+    if not isinstance(metadata, dict):
+        raise IndexFileError(f"the metadata must be an object, got {type(metadata).__name__}")
+    index: StoredIndex = kind.from_state(json.loads(about["parameters"]), arrays)
+    index.metadata = metadata
     return index
 
 
 def _header(file: BinaryIO) -> tuple[dict[str, Any], int, int]:
     """The header as JSON holds it, where the arrays start, and the size of the file."""
-    size = os.fstat(file.fileno()).st_size
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
     prefix = file.read(8)
     length = int.from_bytes(prefix, "little")
     if len(prefix) < 8 or length > min(size - 8, HEADER_MAX):
         raise IndexFileError(f"truncated or not an index file: {size} bytes, with a header of {length} announced")
-    text = file.read(length)
-    try:
-        entries = json.loads(text)
-        about = entries["__metadata__"]
-        if about["format"] != "ivfpq":
-            raise KeyError("format")
-        recorded = about["header"].encode()
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise IndexFileError("not an index file, or its header is damaged") from None
-    head = prefix + text
-    place = head.rfind(recorded)
-    if len(recorded) != 64 or head.count(recorded) != 1:
-        raise IndexFileError("the header is damaged: it has no sum")
+    head = prefix + file.read(length)
+    place = head.rfind(_SUM_FIELD) + len(_SUM_FIELD)
+    recorded = head[place : place + 64]
+    if place < 8 + len(_SUM_FIELD):
+        raise IndexFileError("not an index file, or its header is damaged: it has no sum")
     blank = head[:place] + _NO_SUM.encode() + head[place + 64 :]
+    # Before it is read as JSON, which can take thirty times as much memory as the text.
     if hashlib.sha256(blank).hexdigest().encode() != recorded:
         raise IndexFileError("the header is damaged: its SHA-256 is not the recorded one")
+    try:
+        entries = json.loads(head[8:])
+        if entries["__metadata__"]["format"] != "ivfpq":
+            raise KeyError("format")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise IndexFileError("not an index file, or its header is damaged") from None
     return entries, 8 + length, size
 
 
@@ -239,24 +270,3 @@ def _chunks(array: Any) -> Iterator[memoryview]:
     whole = _bytes(array)
     for start in range(0, len(whole), CHUNK):
         yield whole[start : start + CHUNK]
-
-
-def _replace(path: Path, parts: list[bytes | memoryview]) -> None:
-    """Write a file beside `path`, make sure that it is on disk, and give it the name."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            for part in parts:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    if os.name == "posix":  # the new name must outlive a power cut as well
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

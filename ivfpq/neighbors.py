@@ -10,11 +10,10 @@ from scipy.sparse import csr_matrix
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ivfpq.base import StoredIndex
 from ivfpq.checks import Metric, positive_int
-from ivfpq.factory import Index, index_factory
+from ivfpq.factory import index_factory
 from ivfpq.flat import IndexFlat
-from ivfpq.io import KINDS
-from ivfpq.pretransform import nested, unnested
 
 logger = logging.getLogger(__name__)
 
@@ -141,25 +140,12 @@ class IVFPQTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     def _n_features_out(self) -> int:
         return int(self.n_samples_fit_)
 
-    def __getstate__(self) -> Any:
-        """For copies and for scikit-learn's worker processes: the index as arrays, since its locks cannot go along."""
-        state = dict(super().__getstate__())
-        if "index_" in state:
-            state["index_"] = nested(state["index_"])
-        return state
-
-    def __setstate__(self, state: Any) -> None:
-        if "index_" in state:
-            described, arrays = state["index_"]
-            state = {**state, "index_": unnested(described, arrays, KINDS)}
-        super().__setstate__(state)
-
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
 
-    def _index_for(self, n: int, d: int) -> tuple[Index, int]:
+    def _index_for(self, n: int, d: int) -> tuple[StoredIndex, int]:
         """An index for n samples of d features, and the number of zero features that it needs besides.
 
         Zeros change no distance, and a product quantizer needs a multiple of M.

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ivfpq.assign import finder, nearest
-from ivfpq.checks import Floats, NotTrainedError, positive_int
+from ivfpq.checks import Floats, NotTrainedError, positive_int, read_only
 from ivfpq.kmeans import kmeans
 from ivfpq.screening import Points
 
@@ -31,7 +31,7 @@ class Quantizer:
     codebooks : float32 array, shape (M, ksub, dsub), or None before training
     """
 
-    __slots__ = ("M", "code_size", "codebooks", "d", "dsub", "ksub", "nbits")
+    __slots__ = ("M", "_codebooks", "code_size", "d", "dsub", "ksub", "nbits")
 
     def __init__(self, d: int, M: int, nbits: int) -> None:
         self.d = positive_int(d, "d")
@@ -40,7 +40,16 @@ class Quantizer:
         self.ksub = 1 << self.nbits
         self.dsub = self.d
         self.code_size = (self.M * self.nbits + 7) // 8
-        self.codebooks: Floats | None = None
+        self._codebooks: Floats | None = None
+
+    @property
+    def codebooks(self) -> Floats | None:
+        """The codewords, float32 (M, ksub, dsub), which cannot be written to; None before training."""
+        return self._codebooks
+
+    @codebooks.setter
+    def codebooks(self, codebooks: Floats | None) -> None:
+        self._codebooks = None if codebooks is None else read_only(codebooks)
 
     def train(self, x: Floats, rng: np.random.Generator) -> None:
         """Find the codebooks. `x` is float32 (n, d) with n >= ksub."""

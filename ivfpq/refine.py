@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, Literal, TypeVar
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import numpy as np
 
 from ivfpq import kernels
+from ivfpq.base import StoredIndex
 from ivfpq.checks import Floats, Ids, Metric, as_ids, as_vectors, positive_int
 from ivfpq.distances import SMALL_BLOCK, normalised, pair_distances
-from ivfpq.invlists import InvertedLists, Lists, compact
-from ivfpq.pretransform import INNER, IndexPreTransform, nested, unnested
+from ivfpq.invlists import InvertedLists
+from ivfpq.list_layout import Lists
+from ivfpq.publication import Change
 from ivfpq.results import RangeResult, SearchResult, best_k, within
-from ivfpq.screening import CandidateFilter, Points, screen
+from ivfpq.screening import BLOCK, CandidateFilter, Points, screen
 
 K_FACTOR = 10
-PATIENCE = 3  # times that a search is begun anew because of a writer before it makes writers wait
 STRANGE = "the base was changed behind the back of its IndexRefine"
 
-T = TypeVar("T")
 
-_BASES: dict[str, Any] = {**INNER, "IndexPreTransform": IndexPreTransform}
-
-
-class IndexRefine:
+class IndexRefine(StoredIndex):
     """Search the base index for k * k_factor candidates and give the k best of them by their exact distance.
 
     Distances are those of `IndexFlat`: with so many candidates that nothing is left out, so are the answers.
@@ -34,6 +29,7 @@ class IndexRefine:
     Parameters
     ----------
     base : an empty index of another kind than this
+        It belongs to this index from now on: whoever changes it otherwise makes the two disagree.
     dtype : {"float32", "float16"}
         How the vectors are stored: 4 or 2 bytes a number. Distances are to the stored, so rounded, vector.
     k_factor : int
@@ -49,20 +45,19 @@ class IndexRefine:
 
     Notes
     -----
-    The verbs are those of `IndexIVFPQ`, and so is what concurrent callers may do, as long as they change the base
-    through this index only. A range search refines and cuts what the base finds within the radius.
+    The verbs are those of `IndexIVFPQ`. Base and vectors are published together: see `Published`.
 
     The first search of float32 vectors in memory makes an 8-bit sketch of each, a quarter of their memory: see
     `kernels.rerank`. Vectors that stay in a file have none.
     """
 
-    __slots__ = ("_changes", "_compiled", "_dtype", "_k_factor", "_lock", "base", "metadata", "store")
+    __slots__ = ("_compiled", "_dtype", "_k_factor", "base", "store")
+    layer = 2
 
     def __init__(
         self, base: Any, *, dtype: Literal["float32", "float16"] = "float32", k_factor: int = K_FACTOR
     ) -> None:
-        if _BASES.get(type(base).__name__) is not type(base):
-            raise TypeError(f"base must be one of {', '.join(_BASES)}, got {type(base).__name__}")
+        self.check_inside(base, "base")
         if base.ntotal:
             raise ValueError(f"base must be empty, its {base.ntotal} vectors cannot be had from their codes")
         self._set_up(base, dtype, k_factor)
@@ -73,14 +68,18 @@ class IndexRefine:
         self.base = base
         self._dtype: Any = np.dtype(dtype)
         self.k_factor = k_factor
-        self.store = InvertedLists(1, base.d, self._dtype, lanes=1)
+        self.store = InvertedLists(1, base.d, self._dtype, lanes=1, published=base.lists.published)
         self.metadata: dict[str, Any] = {}
-        self._lock = threading.RLock()  # one writer at a time
         self._compiled: Any = None  # what compiled code knows of the store, made by the first search
-        self._changes = 0  # odd while base and store do not belong together
 
     def __repr__(self) -> str:
         return f"IndexRefine({self.base!r}, dtype={self.dtype!r}, k_factor={self.k_factor})"
+
+    @property
+    def lists(self) -> InvertedLists:
+        """What the base stores."""
+        lists: InvertedLists = self.base.lists
+        return lists
 
     @property
     def d(self) -> int:
@@ -146,43 +145,55 @@ class IndexRefine:
         """The least number of training vectors."""
         return int(self.base.train_size_min)
 
-    def train(self, x: Any) -> None:
-        """Train the base on vectors (n, d). See `IndexIVFPQ.train`."""
-        self.base.train(x)
+    def learned(self, x: Floats) -> list[Change]:
+        """As the base. See `StoredIndex.learned`."""
+        learned: list[Change] = self.base.learned(x)
+        return learned
 
-    def add(self, x: Any) -> None:
-        """Store vectors (n, d) under the next free ids: 0, 1, ..., or on from the largest id there is."""
-        x = as_vectors(x, self.d)
-        with self._lock:  # nobody else may take these ids
-            first = self.store.next_id()
-            self.add_with_ids(x, np.arange(first, first + len(x)))
+    def encode(self, x: Floats) -> tuple[Ids, Any]:
+        """As the base. See `StoredIndex.encode`."""
+        encoded: tuple[Ids, Any] = self.base.encode(x)
+        return encoded
 
     def add_with_ids(self, x: Any, ids: Any) -> None:
-        """Store vectors (n, d) under ids (n,). See `IndexIVFPQ.add_with_ids`."""
+        """Store vectors (n, d) under ids (n,). See `Index.add_with_ids`."""
         x = as_vectors(x, self.d)
-        ids, vectors = as_ids(ids, n=len(x)), self._rounded(x)
+        ids, encoded, vectors = as_ids(ids, n=len(x)), self.encode(x), self._rounded(x)
         with self._lock:
-            self._store(vectors, ids, lambda: self.base.add_with_ids(x, ids))
+            one_list = np.zeros(len(x), np.int64)
+            stored = self.store.added(one_list, vectors, ids)
+            self.store.published.replace(self.lists.added(*encoded, ids), stored)
 
     def update(self, ids: Any, x: Any) -> None:
-        """Replace the vectors stored under ids (n,) by `x` (n, d). See `IndexIVFPQ.update`."""
+        """Replace the vectors stored under ids (n,) by `x` (n, d). See `StoredIndex.update`."""
         x = as_vectors(x, self.d)
-        ids, vectors = as_ids(ids, n=len(x)), self._rounded(x)
-        with self._changing():
-            self.base.update(ids, x)
-            self.store.update(np.zeros(len(x), np.int64), vectors, ids)
+        ids, encoded, vectors = as_ids(ids, n=len(x)), self.encode(x), self._rounded(x)
+        with self._lock:
+            one_list = np.zeros(len(x), np.int64)
+            stored = self.store.updated(one_list, vectors, ids)
+            self.store.published.replace(self.lists.updated(*encoded, ids), stored)
 
-    def search(self, xq: Any, k: int, *, nprobe: int | None = None, ids: Any = None) -> SearchResult:
-        """The k nearest of the base's k * k_factor candidates of each query (nq, d). See `IndexIVFPQ.search`."""
-        xq, k, kernel = as_vectors(xq, self.d, "xq"), positive_int(k, "k"), kernels.active()
+    def remove_ids(self, ids: Any) -> int:
+        """Take the given ids out of the index; returns how many of them it held. See `StoredIndex.remove_ids`."""
+        ids = as_ids(ids)
+        with self._lock:
+            stored, count = self.store.removed(ids)
+            self.store.published.replace(self.lists.removed(ids)[0], stored)
+        return count
 
-        def candidates() -> Ids:
-            wanted = min(k * self._k_factor, max(k, self.ntotal))
-            found: Ids = self.base.candidates(xq, wanted, nprobe, ids, kernel)
-            return found
+    def reset(self) -> None:
+        """Forget the stored vectors, not the training."""
+        self.store.published.replace(self.lists.cleared(), self.store.cleared())
 
-        found, lists = self._consistent(candidates)
-        x = self._scaled(xq)
+    def _merged(self, other: IndexRefine, parts: tuple[Any, ...]) -> list[Change]:
+        self._check_same(other, "dtype")
+        base: list[Change] = self.base.merged(other.base, parts)
+        return [*base, self.store.merged(parts[other.store.part].lists)]
+
+    def search_parts(self, x: Floats, k: int, nprobe: int | None, ids: Any, parts: tuple[Any, ...]) -> SearchResult:
+        """The k nearest of the base's k * k_factor candidates of each query. See `StoredIndex.search_parts`."""
+        kernel, lists = kernels.active(), parts[self.store.part].lists
+        found = self.base.candidates(x, min(k * self._k_factor, max(k, lists.ntotal)), nprobe, ids, kernel, parts)
         if kernel == "reference":
             return self._ranked(x, lists, self._rows(lists, found), found, k)
         store = self._compiled
@@ -195,17 +206,37 @@ class IndexRefine:
             raise RuntimeError(STRANGE)
         return result
 
-    def range_search(self, xq: Any, radius: float, *, nprobe: int | None = None, ids: Any = None) -> RangeResult:
-        """What the base finds within `radius`, if the exact distance is within it too. See `IndexIVFPQ.range_search`.
+    def candidates(self, x: Floats, k: int, nprobe: int | None, ids: Any, kernel: str, parts: tuple[Any, ...]) -> Ids:
+        """The ids that `search` gives. See `StoredIndex.candidates`."""
+        return self.search_parts(self._scaled(x), k, nprobe, ids, parts).ids
 
-        A vector whose code alone lies outside is missed.
+    def reachable(self, x: Floats, nprobe: int | None, ids: Any, parts: tuple[Any, ...]) -> Iterator[Ids]:
+        """What the base would compare with. See `StoredIndex.reachable`."""
+        reachable: Iterator[Ids] = self.base.reachable(x, nprobe, ids, parts)
+        return reachable
+
+    def range_search(self, xq: Any, radius: float, *, nprobe: int | None = None, ids: Any = None) -> RangeResult:
+        """All vectors of the lists that the base looks into whose exact distance is below `radius`.
+
+        (For ip and cosine: above it.) So no vector is missed for its code. See `StoredIndex.range_search`.
         """
-        xq = as_vectors(xq, self.d, "xq")
-        result, lists = self._consistent(lambda: self.base.range_search(xq, radius, nprobe=nprobe, ids=ids))
-        x, found = self._scaled(xq), result.ids
-        query = np.repeat(np.arange(len(x)), np.diff(result.lims))
-        distance = self._distances(x, query, lists, self._rows(lists, found))
-        return within(query, distance, found, len(x), float(np.float32(radius)), self.metric)
+        x, parts = self._vectors(xq, "xq"), self.store.published.parts
+        lists: Lists = parts[self.store.part].lists
+        radius = float(np.float32(radius))
+        y, step = self._stored(lists), max(1, BLOCK // self.d)
+        rows, asking = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        for i, ids_there in enumerate(self.reachable(x, nprobe, ids, parts)):
+            there = self._rows(lists, ids_there)
+            for start in range(0, len(there), step):
+                part = there[start : start + step]
+                kept = CandidateFilter(1, None, radius if self.metric == "l2" else -radius)
+                points = Points.of(y[part].astype(np.float32, copy=False))
+                kept.offer(np.zeros(1, np.int64), 0, *screen(x[i : i + 1], points, self.metric))
+                rows.append(part[kept.finish()[1]])
+                asking.append(np.full(len(rows[-1]), i))
+        row, query = np.concatenate(rows), np.concatenate(asking)
+        distance = self._distances(x, query, lists, row)
+        return within(query, distance, lists.ids(row), len(x), radius, self.metric)
 
     def reconstruct(self, id: int) -> Floats:
         """The vector stored under `id`, float32 (d,); KeyError if there is none."""
@@ -215,37 +246,11 @@ class IndexRefine:
             raise KeyError(f"id {id} is not in the index")
         return self._stored(lists)[row[0]].astype(np.float32)
 
-    def remove_ids(self, ids: Any) -> int:
-        """Take the given ids out of the index; returns how many of them it held."""
-        ids = as_ids(ids)
-        with self._changing():
-            self.base.remove_ids(ids)
-            return self.store.remove(ids)
-
-    def merge_from(self, other: IndexRefine) -> None:
-        """Add what `other` stores, under the same ids. `other` stays as it is. Errors as `IndexIVFPQ.merge_from`."""
-        if not isinstance(other, IndexRefine):
-            raise TypeError(f"an IndexRefine can only take in another one, got {type(other).__name__}")
-        if self._dtype != other._dtype:
-            raise ValueError(f"the two indexes differ in dtype: {self.dtype} and {other.dtype}")
-        if other is self and self.ntotal:
-            raise ValueError(f"an index cannot take in itself: its {self.ntotal} ids are already there")
-        first, second = sorted((self, other), key=id)  # two that take in each other must not wait for each other
-        with first._lock, second._lock:
-            lists = compact(other.store.view)
-            self._store(self._stored(lists), lists.ids(lists.rows()), lambda: self.base.merge_from(other.base))
-
-    def reset(self) -> None:
-        """Forget the stored vectors, not the training."""
-        with self._changing():
-            self.base.reset()
-            self.store.clear()
-
     def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """What a file must hold: parameters (JSON) and arrays. See `io`."""
         with self._lock:
-            described, arrays = nested(self.base)
-            lists = compact(self.store.view)
+            described, arrays = self.base.described()
+            lists = self.store.settled()
         parameters = {"base": described, "dtype": self.dtype, "k_factor": self.k_factor}
         return parameters, {**arrays, "ids": lists.packed_ids, "vectors": self._stored(lists)}
 
@@ -253,28 +258,17 @@ class IndexRefine:
     def from_state(cls, parameters: dict[str, Any], arrays: dict[str, Any]) -> IndexRefine:
         """The index that `state` described. Raises ValueError if the parts do not fit together."""
         made = cls.__new__(cls)
-        made._set_up(unnested(parameters["base"], arrays, _BASES), parameters["dtype"], parameters["k_factor"])
+        base = cls.from_description(parameters["base"], arrays)
+        made._set_up(base, parameters["dtype"], parameters["k_factor"])
         vectors, ids = arrays["vectors"], arrays["ids"]
         if vectors.dtype != made._dtype or vectors.ndim != 2 or vectors.shape[1] != made.d:
             raise ValueError(f"vectors must be {made.dtype} (n, {made.d}), got {vectors.dtype} {vectors.shape}")
         lists = made.store.restored(np.array([len(vectors)]), ids, vectors[:, :, None])
-        inside = (made.base.index if isinstance(made.base, IndexPreTransform) else made.base).lists.view
+        inside = made.lists.view
         if not np.array_equal(np.sort(inside.ids(inside.rows())), np.sort(lists.ids(lists.rows()))):
             raise ValueError("the ids of the vectors are not those of the base")
         made.store.publish(lists)
         return made
-
-    def _consistent(self, search: Callable[[], T]) -> tuple[T, Lists]:
-        """What `search`, of the base, gives, and a state of the store that holds all it found."""
-        for _ in range(PATIENCE):
-            changes = self._changes
-            if changes % 2 == 0:
-                # The base first: whatever it holds, the store has held before.
-                found, lists = search(), self.store.view
-                if self._changes == changes:
-                    return found, lists
-        with self._lock:
-            return search(), self.store.view
 
     def _rows(self, lists: Lists, ids: Ids) -> Ids:
         """The rows of ids (...) in the store, -1 for -1."""
@@ -308,15 +302,6 @@ class IndexRefine:
             distance[part] = pair_distances(x[query[part]], vectors, self.metric)
         return distance
 
-    def _store(self, vectors: Any, ids: Ids, into_base: Callable[[], None]) -> None:
-        """Store vectors, then let the base have them: they are found, and found whole, when it does."""
-        self.store.add(np.zeros(len(ids), np.int64), vectors, ids)
-        try:
-            into_base()
-        except BaseException:
-            self.store.remove(ids)
-            raise
-
     def _stored(self, lists: Lists) -> Any:
         return lists.blocks[:, :, 0]
 
@@ -331,13 +316,3 @@ class IndexRefine:
 
     def _scaled(self, x: Floats) -> Floats:
         return normalised(x) if self.metric == "cosine" else x
-
-    @contextmanager
-    def _changing(self) -> Iterator[None]:
-        """For a writer that changes base and store, neither of which may be read with the other's old state."""
-        with self._lock:
-            self._changes += 1
-            try:
-                yield
-            finally:
-                self._changes += 1

@@ -22,7 +22,8 @@ import numpy as np
 
 from ivfpq import kernels
 from ivfpq.checks import Doubles, Floats, Ids
-from ivfpq.index import IndexIVFPQ, IndexPQ
+from ivfpq.index import IndexIVFPQ
+from ivfpq.index_pq import IndexPQ
 from ivfpq.kmeans import assign
 from ivfpq.pq import Codes, Quantizer
 

@@ -12,6 +12,7 @@ gamma(n) = n u / (1 - n u) and u = 2**-24.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ import numpy as np
 from ivfpq.checks import Doubles, Floats, Ids, Metric
 
 BLOCK = 1 << 22  # numbers in a temporary matrix of a product: 16 MiB of float32
+MANY = 1 << 20  # pairs that a filter holds before it looks at their defined distances: some 30 MB
 HUGE = float(np.finfo(np.float32).max) / 16
 
 _TINY = float(np.finfo(np.float32).tiny)
@@ -122,10 +124,21 @@ class CandidateFilter:
         Neighbours wanted; None for a radius search.
     radius : float
         For k None: whatever may score below it is kept (sign turned for ip and cosine, as by `screen`).
+    ranked : function, optional
+        Called with pairs as arrays (query, row) where the bounds let more than `MANY` pass. Gives back those of the
+        pairs that are worth it, as (query, row, defined distance, id), the sign turned as above.
     """
 
-    def __init__(self, nq: int, k: int | None, radius: float = np.inf) -> None:
+    def __init__(
+        self,
+        nq: int,
+        k: int | None,
+        radius: float = np.inf,
+        ranked: Callable[[Ids, Ids], tuple[Ids, Ids, Floats, Ids]] | None = None,
+    ) -> None:
         self._k = k
+        self._ranked = None if k is None else ranked
+        self._held, self._limit = 0, MANY
         self._bound = np.full(nq, radius)  # not below the k-th best defined distance seen so far; float64
         self._query: list[Ids] = []
         self._row: list[Ids] = []
@@ -149,12 +162,33 @@ class CandidateFilter:
                 self._bound[query] = np.fmin(self._bound[query], kth)
             limit = not_below(self._bound[query] + error)
             # Not "score <= limit": NaN, which comes of numbers beyond float32, says nothing and is kept.
-            position = np.flatnonzero(~(score > limit[:, None]))
-        i, j = np.divmod(position, score.shape[1])
-        self._query.append(query[i])
-        self._row.append(first_row + j)
-        self._score.append(score.ravel()[position])
-        self._error.append(error[i])
+            possible = np.flatnonzero(~(score > limit[:, None]))
+        step = MANY if self._ranked else max(1, len(possible))
+        for start in range(0, len(possible), step):
+            position = possible[start : start + step]
+            i, j = np.divmod(position, score.shape[1])
+            self._query.append(query[i])
+            self._row.append(first_row + j)
+            self._score.append(score.ravel()[position])
+            self._error.append(error[i])
+            self._held += len(position)
+            if self._ranked and self._held > self._limit:
+                self._settle(self._ranked)
+
+    def _settle(self, ranked: Callable[[Ids, Ids], tuple[Ids, Ids, Floats, Ids]]) -> None:
+        """Keep of what is held the k best of each query by the defined distance."""
+        k: int = self._k  # type: ignore[assignment]
+        query, row, distance, ids = ranked(np.concatenate(self._query), np.concatenate(self._row))
+        order = np.lexsort((ids, distance, query))
+        query, row, distance = query[order], row[order], distance[order]
+        rank = np.arange(len(query)) - np.searchsorted(query, query)
+        last = rank == k - 1
+        self._bound[query[last]] = np.fmin(self._bound[query[last]], distance[last])
+        best = rank < k
+        self._query, self._row, self._score = [query[best]], [row[best]], [distance[best]]
+        self._error = [np.zeros(int(best.sum()))]
+        self._held = int(best.sum())
+        self._limit = MANY + 2 * self._held
 
     def finish(self) -> tuple[Ids, Ids]:
         """The pairs that remain, as (query, row): two int64 arrays, shape (n,), in order of query."""

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ivfpq import kernels
-from ivfpq.checks import Doubles, Floats, NotTrainedError, as_vectors, positive_int
+from ivfpq.checks import Doubles, Floats, NotTrainedError, as_vectors, positive_int, read_only
 from ivfpq.distances import SMALL_BLOCK, normalised, ordered_sum
 from ivfpq.pq import ProductQuantizer
 
@@ -91,8 +91,13 @@ class LinearTransform:
         error = float(np.abs(A.astype(np.float64) @ A.T.astype(np.float64) - np.eye(self.d_out)).max())
         if not error < 1e-3:
             raise ValueError(f"the rows of A must be orthonormal, but their products are off by up to {error:.2g}")
-        self.A, self.b = A, b
-        self._compiled = None
+        self._set(A, b)
+
+    def _set(self, A: Floats, b: Floats) -> None:
+        self.A, self.b, self._compiled = read_only(A), read_only(b), None
+
+    def __reduce__(self) -> tuple[Any, ...]:  # what compiled code made of A and b holds addresses
+        return _copied, (type(self), self.parameters(), self.arrays())
 
     def apply(self, x: Floats, kernel: str | None = None) -> Floats:
         """float32 (n, d_in) -> float32 (n, d_out), as the module defines it. `kernel`: the active one, if known."""
@@ -269,6 +274,14 @@ class L2Norm:
 Transform = LinearTransform | L2Norm
 
 
+def _copied(kind: type[LinearTransform], parameters: dict[str, int], arrays: dict[str, Floats]) -> LinearTransform:
+    """A transform that is known to be right."""
+    made = kind(**parameters)
+    if arrays:
+        made._set(arrays["A"], arrays["b"])
+    return made
+
+
 def _sample(x: Floats, most: int, rng: np.random.Generator) -> Floats:
     return x if len(x) <= most else x[np.sort(rng.choice(len(x), most, replace=False))]
 
@@ -313,10 +326,11 @@ def _lloyd(pq: ProductQuantizer, z: Floats) -> None:
     """One round of Lloyd's algorithm on each part's codewords; a codeword that no vector uses stays."""
     if pq.codebooks is None:
         raise NotTrainedError("the product quantizer is not trained: call train first")
-    codes = pq.encode(z)
+    codes, codebooks = pq.encode(z), pq.codebooks.copy()
     parts = z.reshape(len(z), pq.M, pq.dsub)
     for m in range(pq.M):
         used, first = np.unique(np.sort(codes[:, m]), return_index=True)
         sums = np.add.reduceat(parts[np.argsort(codes[:, m], kind="stable"), m], first, axis=0)
         counts = np.diff(np.append(first, len(z)))
-        pq.codebooks[m, used] = sums / counts[:, None].astype(np.float32)
+        codebooks[m, used] = sums / counts[:, None].astype(np.float32)
+    pq.codebooks = codebooks

@@ -94,7 +94,7 @@ def test_one_query_at_a_time_gives_the_same_bits_as_all_at_once(metric):
 def test_blocks_do_not_change_the_answer(monkeypatch):
     x, q = data(500, 10)
     whole = filled(x).search(q, 9)
-    monkeypatch.setattr("ivfpq.flat.BLOCK", 40)
+    monkeypatch.setattr("ivfpq.exhaustive.BLOCK", 40)
     for got, want in zip(filled(x).search(q, 9), whole, strict=True):
         assert got.tobytes() == want.tobytes()
 

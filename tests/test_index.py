@@ -151,7 +151,7 @@ def test_a_filter_is_as_if_the_others_were_never_added(index):
     alone.reset()
     alone.add_with_ids(x[some], some)
     got = index.search(q, 50, nprobe=3, ids=np.concatenate([some, some, [10**12]]))
-    assert same(got, alone.search(q, 50, nprobe=3))
+    assert same(got, alone.search(q, 50, nprobe=NLIST))  # there are 37: all are found, whatever lists they are in
     assert same(index.search(q, 50, nprobe=3, ids=range(400)), index.search(q, 50, nprobe=3))
     assert (index.search(q, 5, ids=[]).ids == -1).all()
     assert same(index.range_search(q, 4.0, nprobe=3, ids=some), alone.range_search(q, 4.0, nprobe=3))

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ivfpq.invlists import InvertedLists, compact
+from ivfpq.invlists import InvertedLists
+from ivfpq.list_layout import compact
 
 NLIST, SIZE = 4, 3
 

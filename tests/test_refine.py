@@ -76,21 +76,27 @@ def test_it_finds_more_than_its_base(index):
     assert knn_recall_at_k(index.search(q, 5, nprobe=6).ids, truth) > min(base + 0.1, 0.95)
 
 
-def test_range_search_is_exact_for_what_the_base_finds(index):
+def test_range_search_is_what_search_gives_cut_at_the_radius(index):
     q, flat = vectors(9, 4), exact(index.metric)
     radius = float(flat.search(q, 60).distances[0, 40])
-    lims, distances, ids = index.range_search(q, radius, nprobe=6)
-    truth = flat.range_search(q, radius)
-    base = index.base.range_search(q, radius, nprobe=6)
+    assert same(index.range_search(q, radius, nprobe=6), flat.range_search(q, radius))
+    index.k_factor = 300
+    lims, distances, ids = index.range_search(q, radius, nprobe=2)
+    found = index.search(q, 300, nprobe=2)
     for i in range(len(q)):
-        there = set(truth.ids[truth.lims[i] : truth.lims[i + 1]].tolist())
-        inside = set(base.ids[base.lims[i] : base.lims[i + 1]].tolist())
-        assert set(ids[lims[i] : lims[i + 1]].tolist()) == there & inside
-    known = dict(
-        zip(zip(np.repeat(range(9), np.diff(truth.lims)), truth.ids, strict=True), truth.distances, strict=True)
-    )
-    for key, distance in zip(zip(np.repeat(range(9), np.diff(lims)), ids, strict=True), distances, strict=True):
-        assert known[key] == distance
+        inside = (found.distances[i] < radius) if index.metric == "l2" else (found.distances[i] > radius)
+        assert ids[lims[i] : lims[i + 1]].tolist() == found.ids[i][inside].tolist()
+        assert distances[lims[i] : lims[i + 1]].tobytes() == found.distances[i][inside].tobytes()
+
+
+def test_range_search_finds_a_stored_vector_at_any_radius():
+    """A code alone may lie farther away than the radius; the vector does not."""
+    x = vectors(200, 1)
+    index = index_factory(D, "IVF6,PQ3x4,Refine")
+    index.train(vectors(400))
+    index.add(x)
+    lims, distances, ids = index.range_search(x, 1e-6, nprobe=6)
+    assert (np.diff(lims) == 1).all() and ids.tolist() == list(range(200)) and (distances == 0).all()
 
 
 def test_missing_neighbours_are_padded(index):

@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ivfpq.checks import Floats, Ids
-from ivfpq.invlists import Lists
 from ivfpq.kernels import scan
 from ivfpq.kernels.avx512 import M_MAX
 from ivfpq.kernels.intrinsics import TOGETHER
 from ivfpq.kernels.layout import COSINE, IP, L2, QUANTIZERS, SCRATCH
 from ivfpq.kernels.panels import REACH, Panels, with_even_parts
 from ivfpq.kernels.quantizers import Quantizers
+from ivfpq.list_layout import Lists
 from ivfpq.pq import ProductQuantizer
 from ivfpq.results import RangeResult, SearchResult, within
 from ivfpq.screening import BLOCK

@@ -5,9 +5,9 @@ from __future__ import annotations
 from ivfpq import kernels
 from ivfpq.assign import choose
 from ivfpq.checks import Floats, Ids
-from ivfpq.invlists import Lists
 from ivfpq.kernels import reference
 from ivfpq.kernels.quantizers import Quantizers
+from ivfpq.list_layout import Lists
 from ivfpq.results import RangeResult, SearchResult
 
 

@@ -27,7 +27,7 @@ import numpy as np
 
 from ivfpq.checks import Floats, Ids, Metric
 from ivfpq.distances import SMALL_BLOCK, ordered_sum
-from ivfpq.invlists import Lists
+from ivfpq.list_layout import Lists
 from ivfpq.pq import Codes, Quantizer
 from ivfpq.results import RangeResult, SearchResult, best_k, within
 from ivfpq.screening import BLOCK, CandidateFilter, Points, screen

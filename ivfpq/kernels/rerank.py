@@ -19,7 +19,6 @@ from numba import types
 
 from ivfpq.checks import Floats, Ids, Metric
 from ivfpq.distances import LANES
-from ivfpq.invlists import Lists
 from ivfpq.kernels.compiled import writeable
 from ivfpq.kernels.heaps import push_pair, sort_pairs
 from ivfpq.kernels.intrinsics import (
@@ -53,6 +52,7 @@ from ivfpq.kernels.memory import (
     put_int64,
     record_reader,
 )
+from ivfpq.list_layout import Lists
 from ivfpq.results import SearchResult
 from ivfpq.screening import HUGE, product_error
 from ivfpq.threads import spread
@@ -358,7 +358,7 @@ class Store:
 
     def __init__(self, lists: Lists, metric: Metric, before: Store | None) -> None:
         self.lists = lists
-        n, d = lists.ntotal, lists.blocks.shape[1]
+        n, d = int(lists.sizes.sum()), lists.blocks.shape[1]  # rows, those of removed vectors too
         self.in_order = np.array_equal(lists.ids(np.arange(n)), np.arange(n))
         task = self._task = np.zeros(1, STORE)
         task["n"], task["d"], task["rows"], task["l2"] = n, d, lists.addresses["blocks"], metric == "l2"
@@ -370,7 +370,7 @@ class Store:
         task["steps"] = min(STEPS, (2**31 - 1) // (127 * wide // 32))  # sums of 32 bits must not overflow
         first = 0
         if before is not None and before.lists.blocks is lists.blocks:
-            self._sketches, first = before._sketches, before.lists.ntotal
+            self._sketches, first = before._sketches, int(before.lists.sizes.sum())
         else:
             self._sketches = np.zeros((len(lists.blocks), wide + SIZES), np.int8)
         task["sketch"] = self._sketches.ctypes.data

@@ -1,0 +1,345 @@
+"""faiss indexes from ours and ours from faiss's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import faiss  # its stubs are incomplete, so what it makes is Any below
+import numpy as np
+
+from ivfpq.base import StoredIndex
+from ivfpq.checks import Floats, Ids, Metric, as_ids
+from ivfpq.flat import IndexFlat
+from ivfpq.index import IndexIVFPQ
+from ivfpq.index_pq import IndexPQ
+from ivfpq.invlists import InvertedLists
+from ivfpq.list_layout import Lists, bytes_of_id, pack_ids, unpack_ids
+from ivfpq.pretransform import IndexPreTransform
+from ivfpq.refine import IndexRefine
+from ivfpq.rq import IndexIVFRQ, IndexRQ, ResidualQuantizer
+from ivfpq.transforms import OPQ, PCA, L2Norm, LinearTransform, Transform
+
+
+def to_faiss(index: StoredIndex) -> Any:
+    """A faiss index with the same transforms, quantizers, codes and ids.
+
+    IndexPQ becomes faiss's IndexPQ, IndexRQ its IndexResidualQuantizer, IndexIVFRQ its IndexIVFResidualQuantizer; the
+    other names are the same.
+
+    faiss has no cosine, so the caller scales queries to length 1. A cosine IndexFlat becomes an inner-product one, any
+    other cosine index an L2 one, of whose distances d our similarities are 1 - d / 2 (where float16 vectors refine,
+    which are not quite of length 1, similarities differ by their rounding). Ids of an index without lists, with or
+    without transforms, other than 0, 1, ..., n - 1 in order need an IndexIDMap2 around the faiss index, and so does an
+    IndexRefine with other ids: faiss numbers what it refines. (Inside that map the base's ids are the numbers.)
+
+    Raises
+    ------
+    TypeError
+        If `index` is not one of ours.
+    """
+    if isinstance(index, IndexRefine):
+        arrays = index.state()[1]
+        ids: Any = unpack_ids(arrays["ids"])
+        base = _body(index.base, ids)
+        if index.dtype == "float16":
+            store: Any = faiss.IndexScalarQuantizer(index.d, faiss.ScalarQuantizer.QT_fp16, base.metric_type)
+        else:
+            store = faiss.IndexFlat(index.d, base.metric_type)
+        store.add(arrays["vectors"].astype(np.float32))
+        made: Any = faiss.IndexRefine(base, store)
+        made.k_factor = float(index.k_factor)
+    elif isinstance(index, IndexFlat | IndexIVFPQ | IndexPreTransform):
+        inner = index.index if isinstance(index, IndexPreTransform) else index
+        if not isinstance(inner, IndexFlat | IndexPQ):
+            return _body(index, None)
+        lists = inner.lists.view
+        ids = lists.ids(lists.rows())
+        made = _body(index, ids)
+    else:
+        raise TypeError(f"to_faiss takes an index of ours, got {type(index).__name__}")
+    if (ids == np.arange(len(ids))).all():
+        return made
+    count, made.ntotal = made.ntotal, 0  # it only takes an empty index
+    mapped = faiss.IndexIDMap2(made)
+    made.ntotal = count
+    faiss.copy_array_to_vector(ids.astype(np.int64), mapped.id_map)
+    mapped.ntotal = count
+    mapped.construct_rev_map()
+    return mapped
+
+
+def _body(index: Any, ids: Any, zero: Any = None) -> Any:
+    """The faiss index; with `ids` (ntotal,), one that calls each vector by its place among these.
+
+    `zero` (1, d) is what a zero vector has become on its way into the index; itself if not given.
+    """
+    if isinstance(index, IndexPreTransform):
+        zero = index.apply_chain(np.zeros((1, index.d), np.float32)) if index.is_trained else None
+        return _transformed(index, _body(index.index, ids, zero))
+
+    def renamed(own: Ids) -> Ids:
+        if ids is None:
+            return own
+        order = np.argsort(ids)
+        places: Ids = order[np.searchsorted(ids[order], own)]
+        return places
+
+    if not isinstance(index, IndexFlat | IndexPQ):
+        return _with_lists(index, renamed, np.zeros((1, index.d), np.float32) if zero is None else zero)
+    lists = index.lists.view
+    rows = lists.rows()
+    codes = lists.codes(rows[np.argsort(renamed(lists.ids(rows)))])
+    if isinstance(index, IndexFlat):
+        flat = faiss.IndexFlat(index.d, faiss.METRIC_L2 if index.metric == "l2" else faiss.METRIC_INNER_PRODUCT)
+        flat.add(codes)
+        return flat
+    kind: Any = faiss.IndexResidualQuantizer if isinstance(index, IndexRQ) else faiss.IndexPQ
+    made: Any = kind(index.d, index.M, index.nbits, _faiss_metric(index))
+    if index.is_trained:
+        _install(made, index)
+        faiss.copy_array_to_vector(index.pq.pack(codes[:, : index.M]).ravel(), made.codes)  # faiss keeps no terms
+        made.ntotal = len(codes)
+    return made
+
+
+def _transformed(index: IndexPreTransform, inner: Any) -> Any:
+    made: Any = faiss.IndexPreTransform(inner)
+    for transform in reversed(index.transforms):
+        if isinstance(transform, L2Norm):
+            theirs: Any = faiss.NormalizationTransform(transform.d_in, 2.0)
+        elif isinstance(transform, PCA):
+            theirs = faiss.PCAMatrix(transform.d_in, transform.d_out)
+        elif isinstance(transform, OPQ):
+            theirs = faiss.OPQMatrix(transform.d_in, transform.M, transform.d_out)
+        else:
+            theirs = faiss.LinearTransform(transform.d_in, transform.d_out, True)
+        if isinstance(transform, LinearTransform) and transform.A is not None and transform.b is not None:
+            theirs.have_bias = True
+            faiss.copy_array_to_vector(transform.A.ravel(), theirs.A)
+            faiss.copy_array_to_vector(transform.b, theirs.b)
+            theirs.is_orthonormal = theirs.is_trained = True
+        made.prepend_transform(theirs)
+    made.is_trained, made.ntotal = index.is_trained, index.ntotal
+    return made
+
+
+def _faiss_metric(index: IndexIVFPQ) -> int:
+    return int(faiss.METRIC_INNER_PRODUCT if index.metric == "ip" else faiss.METRIC_L2)
+
+
+def _with_zero_vectors_among_others(index: IndexIVFPQ, zero: Floats) -> Lists:
+    """The lists with zero vectors in that of the nearest centroid, like all others."""
+    view = index.lists.view
+    zeros = view.list_ids(index.nlist)
+    again = InvertedLists(index.nlist, index.lists.width, index.lists.dtype)
+    rows = view.leading(index.nlist).rows()
+    again.add(view.list_numbers(rows), view.codes(rows), view.ids(rows))
+    numbers, codes = index.quantized(zero)
+    again.add(numbers.repeat(len(zeros)), codes.repeat(len(zeros), axis=0), zeros)
+    return again.view
+
+
+def _install(made: Any, index: IndexIVFPQ) -> None:
+    """Give a faiss index our codebooks."""
+    codebooks: Floats = index.pq.codebooks  # type: ignore[assignment]
+    if isinstance(index.pq, ResidualQuantizer):
+        faiss.copy_array_to_vector(codebooks.ravel(), made.rq.codebooks)
+        made.rq.is_trained = True
+        made.rq.compute_codebook_tables()
+    else:
+        faiss.copy_array_to_vector(codebooks.ravel(), made.pq.centroids)
+    made.is_trained = True
+
+
+def _with_lists(index: IndexIVFPQ, renamed: Callable[[Ids], Ids], zero: Floats) -> Any:
+    metric = _faiss_metric(index)
+    quantizer = faiss.IndexFlat(index.d, metric)
+    residual = isinstance(index, IndexIVFRQ)
+    kind: Any = faiss.IndexIVFResidualQuantizer if residual else faiss.IndexIVFPQ
+    made: Any = kind(quantizer, index.d, index.nlist, index.M, index.nbits, metric)
+    made.nprobe = min(index.nprobe, index.nlist)
+    if not index.is_trained:
+        return made
+    quantizer.add(index.centroids)  # type: ignore[arg-type]
+    _install(made, index)
+    if index.metric != "ip" and not residual:
+        made.precompute_table()
+    lists = index.lists.view
+    if len(lists.sizes) > index.nlist:  # faiss keeps no zero vectors apart
+        lists = _with_zero_vectors_among_others(index, zero)
+    for number in np.flatnonzero(lists.sizes).tolist():
+        rows = lists.starts[number] + np.arange(lists.sizes[number])
+        ids = renamed(lists.ids(rows))
+        codes = np.ascontiguousarray(index.pq.pack(lists.codes(rows)[:, : index.M]))
+        made.invlists.add_entries(number, len(rows), faiss.swig_ptr(ids), faiss.swig_ptr(codes))
+    made.ntotal = lists.ntotal
+    return made
+
+
+def from_faiss(faiss_index: Any) -> StoredIndex:
+    """Our index with the same transforms, quantizers, codes and ids as a faiss one, for L2 or inner product.
+
+    Takes IndexFlat, IndexPQ and IndexResidualQuantizer, IndexIVFPQ and IndexIVFResidualQuantizer (codes of residuals, a
+    flat quantizer), an IndexPreTransform of orthonormal linear transforms and NormalizationTransform around one of
+    these, an IndexRefine (flat or float16) around either, and each of these but an index with lists alone inside
+    IndexIDMap.
+
+    Raises
+    ------
+    TypeError
+        If it is of another kind.
+    ValueError
+        If it is one of these kinds with settings that ours have not.
+    """
+    index = faiss.downcast_index(faiss_index)  # does not keep what it is a view of alive: `faiss_index` does
+    ids: Any = None
+    if isinstance(index, faiss.IndexIDMap):
+        ids = faiss.vector_to_array(index.id_map)
+        index = faiss.downcast_index(index.index)
+    if isinstance(index, faiss.IndexRefine):
+        return _refine_from_faiss(index, ids)
+    if isinstance(index, faiss.IndexPreTransform):
+        return _transforms_from_faiss(index, ids)
+    return _plain_from_faiss(index, ids)
+
+
+def _plain_from_faiss(index: Any, ids: Any) -> Any:
+    """From a flat index or one with lists; `ids` (ntotal,) are what its own numbers from 0 stand for, if given."""
+    if isinstance(index, faiss.IndexFlat):
+        flat = IndexFlat(index.d, metric=metric_of(index))
+        vectors = _flat_vectors(index)
+        flat.add_with_ids(vectors, np.arange(len(vectors)) if ids is None else ids)
+        return flat
+    kind = _CODED.get(type(index))
+    if kind is None:
+        raise TypeError(
+            f"from_faiss takes {', '.join(known.__name__ for known in _CODED)}, IndexFlat, IndexPreTransform or "
+            f"IndexRefine, got {type(index).__name__}"
+        )
+    M, nbits, codebooks = _codec_from_faiss(index)
+    metric = metric_of(index)
+    if issubclass(kind, IndexPQ):
+        if getattr(index, "search_type", None) not in (None, faiss.IndexPQ.ST_PQ):  # type: ignore[attr-defined]
+            raise ValueError(
+                f"ours compares with vectors by tables (ST_PQ), faiss here by search type {index.search_type}"
+            )
+        ours = kind(index.d, M, nbits, metric=metric)
+        centroids = np.zeros((1, index.d))
+        sizes, own = np.array([index.ntotal]), np.arange(index.ntotal)
+        codes = faiss.vector_to_array(index.codes).reshape(index.ntotal, index.code_size)
+    else:
+        quantizer = faiss.downcast_index(index.quantizer)
+        if not isinstance(quantizer, faiss.IndexFlat) or metric_of(quantizer) != metric:
+            raise ValueError(f"the coarse quantizer must be flat, with the metric of the index, got {quantizer}")
+        if not index.by_residual:
+            raise ValueError("the faiss index stores codes of the vectors (by_residual=False), ours are of residuals")
+        ours = kind(index.d, index.nlist, M, nbits, metric=metric, nprobe=index.nprobe)
+        centroids = _flat_vectors(quantizer)
+        sizes, own, codes = lists_from_faiss(index)
+    if index.is_trained:
+        if ids is not None and len(own) and (own.min() < 0 or own.max() >= len(ids)):
+            raise ValueError("the ids of the faiss index inside do not fit the IndexIDMap around it")
+        numbers = as_ids(own if ids is None else ids[own], "the ids of the faiss index", n=len(own))
+        ours.install(centroids, codebooks)
+        ours.add_codes(np.repeat(np.arange(len(sizes)), sizes), ours.pq.unpack(codes), numbers)
+    return ours
+
+
+_CODED: dict[Any, Any] = {
+    faiss.IndexPQ: IndexPQ,
+    faiss.IndexResidualQuantizer: IndexRQ,
+    faiss.IndexIVFPQ: IndexIVFPQ,
+    faiss.IndexIVFResidualQuantizer: IndexIVFRQ,
+}
+
+
+def _codec_from_faiss(index: Any) -> tuple[int, int, Any]:
+    """Numbers in a code, bits of each, and the codebooks (M, ksub, dsub) if there are any."""
+    if hasattr(index, "pq"):
+        pq = index.pq
+        return pq.M, pq.nbits, faiss.vector_to_array(pq.centroids).reshape(pq.M, pq.ksub, pq.dsub)
+    rq = index.rq
+    plain = [faiss.AdditiveQuantizer.ST_decompress]
+    if metric_of(index) == "ip":
+        plain.append(faiss.AdditiveQuantizer.ST_LUT_nonorm)  # inner products from tables need no norms
+    if rq.search_type not in plain:
+        raise ValueError("the faiss index stores norms with its codes, ours are decoded (RQmxb without a suffix)")
+    bits = set(faiss.vector_to_array(rq.nbits).tolist())
+    if len(bits) != 1:
+        raise ValueError(f"the numbers of a code must all have the same bits, got {sorted(bits)}")
+    return rq.M, bits.pop(), faiss.vector_to_array(rq.codebooks).reshape(rq.M, -1, index.d)
+
+
+def lists_from_faiss(index: Any) -> tuple[Ids, Ids, Any]:
+    """Sizes of the lists (nlist,), and list after list ids (n,) and packed codes (n, code_size)."""
+    invlists: Any = index.invlists
+    sizes = np.array([invlists.list_size(number) for number in range(index.nlist)], np.int64)
+    ids, codes = [np.empty(0, np.int64)], [np.empty((0, index.code_size), np.uint8)]
+    for number in np.flatnonzero(sizes).tolist():
+        size = int(sizes[number])
+        ids.append(faiss.rev_swig_ptr(invlists.get_ids(number), size).copy())
+        own = faiss.rev_swig_ptr(invlists.get_codes(number), size * index.code_size)
+        codes.append(own.reshape(size, index.code_size).copy())
+    return sizes, np.concatenate(ids), np.concatenate(codes)
+
+
+def _transforms_from_faiss(index: Any, ids: Any) -> IndexPreTransform:
+    transforms: list[Transform] = []
+    for number in range(index.chain.size()):
+        theirs = faiss.downcast_VectorTransform(index.chain.at(number))
+        if isinstance(theirs, faiss.NormalizationTransform):
+            if theirs.norm != 2:
+                raise ValueError(f"ours normalise by the Euclidean length, faiss here by norm {theirs.norm}")
+            transforms.append(L2Norm(theirs.d_in))
+            continue
+        if not isinstance(theirs, faiss.LinearTransform):
+            raise TypeError(f"from_faiss takes linear transforms and L2 normalisation, got {type(theirs).__name__}")
+        made: LinearTransform
+        if isinstance(theirs, faiss.PCAMatrix):
+            made = PCA(theirs.d_in, theirs.d_out)
+        elif isinstance(theirs, faiss.OPQMatrix):
+            made = OPQ(theirs.d_in, theirs.d_out, theirs.M)
+        else:
+            made = LinearTransform(theirs.d_in, theirs.d_out)
+        if theirs.is_trained:
+            A = faiss.vector_to_array(theirs.A)[: theirs.d_out * theirs.d_in].reshape(theirs.d_out, theirs.d_in)
+            made.install(A, faiss.vector_to_array(theirs.b) if theirs.have_bias else np.zeros(theirs.d_out))
+        transforms.append(made)
+    return IndexPreTransform(transforms, _plain_from_faiss(faiss.downcast_index(index.index), ids))
+
+
+def _refine_from_faiss(index: Any, ids: Any) -> IndexRefine:
+    store = faiss.downcast_index(index.refine_index)
+    if isinstance(store, faiss.IndexFlat):
+        dtype: Any = "float32"
+        vectors: Any = _flat_vectors(store)
+    elif isinstance(store, faiss.IndexScalarQuantizer) and store.sq.qtype == faiss.ScalarQuantizer.QT_fp16:
+        dtype = "float16"
+        vectors = faiss.vector_to_array(store.codes).view(np.float16).reshape(store.ntotal, store.d)
+    else:
+        raise TypeError(f"ours refine by float32 or float16 vectors, faiss here by {type(store).__name__}")
+    base = faiss.downcast_index(index.base_index)
+    known = np.arange(index.ntotal) if ids is None else ids
+    inner = (
+        _transforms_from_faiss(base, ids) if isinstance(base, faiss.IndexPreTransform) else _plain_from_faiss(base, ids)
+    )
+    described, arrays = inner.described()
+    factor = max(1, round(index.k_factor))
+    parameters = {"base": described, "dtype": dtype, "k_factor": factor}
+    packed = pack_ids(known, bytes_of_id(int(known.max(initial=-1))))
+    return IndexRefine.from_state(parameters, {**arrays, "ids": packed, "vectors": vectors})
+
+
+def metric_of(index: Any) -> Metric:
+    """The metric of a faiss index. A ValueError if ours have none like it."""
+    if index.metric_type == faiss.METRIC_L2:
+        return "l2"
+    if index.metric_type == faiss.METRIC_INNER_PRODUCT:
+        return "ip"
+    raise ValueError(f"the faiss index has a metric that ours have not (number {index.metric_type})")
+
+
+def _flat_vectors(index: Any) -> Floats:
+    vectors: Floats = faiss.vector_to_array(index.codes).view(np.float32).reshape(index.ntotal, index.d)
+    return vectors
