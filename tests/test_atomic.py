@@ -29,7 +29,7 @@ def vectors(n, seed=0):
     return np.random.default_rng(seed).normal(size=(n, D)).astype(np.float32)
 
 
-def stopped_at(line, call):
+def stopped_at(line, call, *arguments):
     """Call, and raise at the line-th line of ours that runs. Whether that line was there."""
     left = line
 
@@ -46,7 +46,7 @@ def stopped_at(line, call):
     before = sys.gettrace()
     sys.settrace(trace)
     try:
-        call()
+        call(*arguments)
     except Stopped:
         return True
     finally:
@@ -95,7 +95,7 @@ def test_a_writer_stopped_at_any_line_has_changed_nothing_or_all(spec, metric, t
         write(after)
         want = content(after)
         line = 1
-        while stopped_at(line, lambda: write(index)):  # noqa: B023
+        while stopped_at(line, write, index):
             now = content(index)
             if now != before:  # it was stopped behind the change
                 assert now == want, (name, line)
@@ -127,7 +127,7 @@ def test_a_second_training_stopped_at_any_line_leaves_the_first(spec, monkeypatc
     want = learned(again)
     assert before != want
     line, step = 1, 1
-    while stopped_at(line, lambda: index.train(vectors(80, 5))):
+    while stopped_at(line, index.train, vectors(80, 5)):
         now = learned(index)
         assert now in (before, want), line
         if now == want:

@@ -12,6 +12,7 @@ from ivfpq import IndexIVFPQ, index_factory, kernels
 from ivfpq.distances import pair_distances
 from ivfpq.faiss_compat import FaissIndex
 from ivfpq.filtering import lists_to_fill
+from ivfpq.kernels import dispatch
 from ivfpq.results import SearchResult
 from ivfpq.screening import Points
 
@@ -173,12 +174,12 @@ def test_a_query_with_enough_is_asked_once(monkeypatch):
     index = IndexIVFPQ(D, NLIST, 2, 4)
     index.train(vectors(N))
     index.add(vectors(N, 1))
-    asked, real = [], kernels.search
+    asked, real = [], dispatch.search
 
     def search(x, nprobe, *rest):
         asked.append((len(x), nprobe))
         return real(x, nprobe, *rest)
 
-    monkeypatch.setattr(kernels, "search", search)
+    monkeypatch.setattr(dispatch, "search", search)
     found = index.search(vectors(9, 2), 3, nprobe=8, ids=np.arange(0, N, 2))
     assert isinstance(found, SearchResult) and asked == [(9, 8)]
