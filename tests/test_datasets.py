@@ -1,9 +1,11 @@
 """Which images a dataset holds, in which order, with which labels."""
 
 import hashlib
+import io
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +19,10 @@ from features.datasets import (
     ImageFolder,
     demo,
     open_dataset,
+    register_dataset,
+    registry,
     reopen_dataset,
+    source_of,
     spec_of,
 )
 from features.datasets.demo import View, make_views, render
@@ -86,7 +91,7 @@ def test_image_folder_does_not_follow_links_in_circles(tmp_path):
 
 def test_what_image_folder_passes_over_is_told(tmp_path, monkeypatch, caplog):
     touch(tmp_path, "1.jpg", "a/2.HEIC", "a/3.heif", "locked/4.jpg")
-    monkeypatch.setattr("features.datasets.folder.extensions", lambda: frozenset({".jpg"}))
+    monkeypatch.setattr("features.datasets.walk.extensions", lambda: frozenset({".jpg"}))
     scandir = os.scandir
 
     def refuse(folder):
@@ -98,6 +103,158 @@ def test_what_image_folder_passes_over_is_told(tmp_path, monkeypatch, caplog):
     assert relative(ImageFolder(tmp_path)) == ["1.jpg"]
     assert "2 HEIC images are passed over: pip install pillow-heif" in caplog.text
     assert f"{tmp_path / 'locked'} is passed over: Permission denied" in caplog.text
+
+
+def test_what_systems_keep_for_themselves_is_left_out(tmp_path, caplog):
+    kept = ("@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg", "#recycle/2.jpg", "$RECYCLE.BIN/S-1/3.jpg", "__MACOSX/._4.jpg")
+    touch(tmp_path, "1.jpg", "a/@eaDir/5.jpg/x.jpg", "System Volume Information/6.jpg", ".thumbnails/7.jpg", *kept)
+    assert relative(ImageFolder(tmp_path)) == ["1.jpg"]
+    assert "6 system folders are passed over (#recycle, $RECYCLE.BIN, @eaDir, ...)" in caplog.text
+
+
+def test_patterns_are_excluded(tmp_path):
+    touch(
+        tmp_path, "1.jpg", "2.gif", "a/3.jpg", "a/4.gif", "private/5.jpg", "b/private/6.jpg", "b/c/7.jpg", "b/c2/8.jpg"
+    )
+    assert relative(ImageFolder(tmp_path, exclude=["*.gif", "private", "b/c/"])) == ["1.jpg", "a/3.jpg", "b/c2/8.jpg"]
+    assert relative(ImageFolder(tmp_path, exclude=["b/*", "a/3.jpg"])) == ["1.jpg", "2.gif", "a/4.gif", "private/5.jpg"]
+    with pytest.raises(DatasetError, match=r"no images in .*: 5 files and folders that --exclude names"):
+        _ = ImageFolder(tmp_path, exclude=["*"]).items
+    with pytest.raises(DatasetError, match="is for folders of images, not for caltech"):
+        open_dataset("caltech", exclude=["*.gif"])
+
+
+def test_pictures_by_other_names(tmp_path):
+    touch(tmp_path, "1.MPO", "2.jfif", "3.insp", "notes.txt", "README", "12.30.45")
+    jpeg = io.BytesIO()
+    Image.new("RGB", (3, 2)).save(jpeg, "JPEG")
+    for name in ("IMG_0001", "Screenshot 12.30.46", "scan.of yesterday", "0", "not a picture.txt"):
+        (tmp_path / name).write_bytes(jpeg.getvalue())
+    (tmp_path / "BMW").write_bytes(b"BMW is a maker of cars")
+    assert relative(ImageFolder(tmp_path)) == [
+        "0", "1.MPO", "2.jfif", "3.insp", "IMG_0001", "Screenshot 12.30.46", "scan.of yesterday",
+    ]  # fmt: skip
+
+
+def test_kinds_that_nothing_reads_are_counted_with_the_reason(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("features.datasets.walk.extensions", lambda: frozenset({".jpg"}))
+    touch(tmp_path, "1.jpg", "a.hif", "b.jxl", "c.dng", "d.CR2", "e.nef", "f.svg", "g.txt")
+    assert relative(ImageFolder(tmp_path)) == ["1.jpg"]
+    for sentence in (
+        "1 HEIC images are passed over: pip install pillow-heif to read them",
+        "1 JPEG XL images are passed over: pip install pillow-jxl-plugin to read them",
+        "3 camera raw images are passed over: pip install rawpy to read them",
+        "1 .svg files are passed over: they hold drawings or pages, not pixels",
+    ):
+        assert sentence in caplog.text
+    assert ".txt" not in caplog.text
+    (tmp_path / "1.jpg").unlink()
+    touch(tmp_path, "h.txt", "i")
+    with pytest.raises(
+        DatasetError, match=r"no images in .*: 3 camera raw .*; 2 other files \(\.txt\); 1 .*no extension"
+    ):
+        _ = ImageFolder(tmp_path).items
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetError, match=r"no images in .*: the folder is empty"):
+        _ = ImageFolder(tmp_path / "empty").items
+
+
+@pytest.mark.parametrize("follow_links", [False, True])
+def test_pipes_and_devices_are_named_and_never_opened(tmp_path, caplog, follow_links):
+    touch(tmp_path, "1.jpg")
+    os.mkfifo(tmp_path / "cam.jpg")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zero.jpg").symlink_to("/dev/zero")
+    assert relative(ImageFolder(tmp_path, follow_links=follow_links)) == ["1.jpg"]
+    assert "2 named pipes are passed over: pictures are files (cam.jpg, pipe)" in caplog.text
+    assert "zero.jpg" in caplog.text
+
+
+def test_links_out_of_the_folder_are_taken_only_when_asked_for(tmp_path, caplog):
+    root = tmp_path / "root"
+    touch(root, "1.jpg", "a/2.jpg")
+    touch(tmp_path, "else/3.jpg", "else/deep/4.jpg", "5.jpg")
+    (root / "file.jpg").symlink_to(tmp_path / "5.jpg")
+    (root / "inner.jpg").symlink_to("a/2.jpg")
+    (root / "other").symlink_to(tmp_path / "else")
+    (root / "again").symlink_to(tmp_path / "else/deep")
+    (root / "within").symlink_to("a")
+    (tmp_path / "else/back").symlink_to(root)
+    (tmp_path / "else/deep/loop").symlink_to("..")
+    (root / "circle.jpg").symlink_to("circle.jpg")
+    (root / "up").symlink_to(tmp_path)
+    plain = ["1.jpg", "a/2.jpg", "circle.jpg", "inner.jpg"]
+    assert relative(ImageFolder(root)) == plain
+    assert "4 links that lead out of the folder are passed over: --follow-links takes them (again" in caplog.text
+    followed = ImageFolder(root, follow_links=True)
+    assert relative(followed) == sorted([*plain, "file.jpg", "again/4.jpg", "again/loop/3.jpg", "up/5.jpg"])
+    assert_well_formed(followed)
+    labels = {item.path.name: item.labels for item in followed.items}
+    assert (labels["3.jpg"], labels["5.jpg"]) == (("again/loop",), ("up",))
+
+
+def test_a_link_whose_drive_is_away_stays_listed(tmp_path):
+    touch(tmp_path, "drive/1.jpg", "root/2.jpg")
+    (tmp_path / "root/1.jpg").symlink_to(tmp_path / "drive/1.jpg")
+    (tmp_path / "drive/1.jpg").unlink()
+    assert relative(ImageFolder(tmp_path / "root", follow_links=True)) == ["1.jpg", "2.jpg"]
+    assert relative(ImageFolder(tmp_path / "root")) == ["2.jpg"]
+
+
+def test_a_tilde_that_names_nobody_is_part_of_the_name(tmp_path, monkeypatch):
+    touch(tmp_path, "~old pictures/1.jpg")
+    monkeypatch.chdir(tmp_path)
+    assert relative(open_dataset("~old pictures")) == ["1.jpg"]
+    with pytest.raises(DatasetError, match="unknown dataset '~nobody of this name'"):
+        open_dataset("~nobody of this name")
+    monkeypatch.setenv("HOME", str(tmp_path / "~old pictures"))
+    assert relative(open_dataset("~")) == ["1.jpg"]
+
+
+def test_what_a_manifest_keeps_opens_the_same_again(tmp_path, small_demo):
+    touch(
+        tmp_path,
+        "caltech101/a/1.jpg",
+        "VOCdevkit/VOC2012/JPEGImages/1.jpg",
+        "own/caltech101/a/1.jpg",
+        "own/caltech101/2.png",
+    )
+    for spec in ("caltech", "voc", "demo", str(tmp_path / "own/caltech101")):
+        dataset = open_dataset(spec, datasets_dir=tmp_path)
+        source = json.loads(json.dumps(source_of(dataset)))
+        again = reopen_dataset(dataset.name, str(dataset.root), source)
+        assert (type(again), again.items) == (type(dataset), dataset.items)
+        assert spec_of(dataset.name, dataset.root, source) == spec
+    (tmp_path / "link.png").symlink_to(tmp_path / "own/caltech101/2.png")
+    (tmp_path / "own/caltech101/3.png").symlink_to("/nowhere/3.png")
+    dataset = ImageFolder(tmp_path / "own/caltech101", exclude=["a"], follow_links=True)
+    again = reopen_dataset(dataset.name, dataset.root, json.loads(json.dumps(source_of(dataset))))
+    assert relative(again) == relative(dataset) == ["2.png", "3.png"]
+    assert source_of(SimpleNamespace(name="x", root=tmp_path, items=[])) == {}
+
+
+def test_a_new_dataset_is_registered(tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "_CLASSES", dict(registry._CLASSES))
+
+    class Mine(ImageFolder):
+        name, kind, location = "mine", "my-own", "mine"
+
+        def __init__(self, root):
+            super().__init__(root)
+            self.name, self.options = "mine", {}
+
+        @classmethod
+        def is_at(cls, root):
+            return True
+
+    register_dataset("my-own", Mine)
+    touch(tmp_path, "mine/1.jpg")
+    dataset = open_dataset("my-own", datasets_dir=tmp_path)
+    assert type(dataset) is Mine
+    assert type(reopen_dataset("mine", dataset.root, source_of(dataset))) is Mine
+    assert spec_of("mine", dataset.root) == "my-own"
+    with pytest.raises(DatasetError, match="none of caltech, voc, demo and my-own, and no such"):
+        open_dataset("x")
 
 
 def test_names_that_are_not_utf8(tmp_path):

@@ -1,6 +1,6 @@
 """What there is to search: collections of image files, each with its labels. One file for each kind of dataset."""
 
-from features.datasets.base import Dataset, DatasetError, Item
+from features.datasets.base import Dataset, DatasetError, Item, source_of
 from features.datasets.caltech import Caltech101
 from features.datasets.demo import Demo
 from features.datasets.folder import ImageFolder
@@ -18,5 +18,6 @@ __all__ = [
     "open_dataset",
     "register_dataset",
     "reopen_dataset",
+    "source_of",
     "spec_of",
 ]

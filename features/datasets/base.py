@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+
+from features.paths import expanded
 
 
 class DatasetError(ValueError):
@@ -47,9 +49,22 @@ class Dataset(Protocol):
     def items(self) -> list[Item]: ...
 
 
+def source_of(dataset: Dataset) -> dict[str, Any]:
+    """What `reopen_dataset` needs besides name and root to find the same images again, ready for a manifest.
+
+    Returns
+    -------
+    dict
+        ``kind``, as `register_dataset` has it, or "folder", and the options the dataset was opened with. A dataset that
+        is of no such kind gives an empty one.
+    """
+    kind = getattr(dataset, "kind", None)
+    return {} if kind is None else {"kind": kind, **getattr(dataset, "options", {})}
+
+
 def existing_folder(root: str | os.PathLike[str], title: str, argument: str) -> Path:
     """The absolute path of a folder that ``data_download.sh`` makes, or a DatasetError that says how to call it."""
-    path = Path(root).expanduser().resolve()
+    path = expanded(root).resolve()
     if not path.is_dir():
         raise DatasetError(f"{title} is not at {path}: run ./data_download.sh {argument}")
     return path

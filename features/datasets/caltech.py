@@ -13,6 +13,7 @@ class Caltech101:
     """Caltech101 (Fei-Fei, Fergus, Perona 2004): 9,144 images in 102 folders, the folder being the label."""
 
     name = "caltech101"
+    kind = "caltech"
     location = "caltech101"
 
     def __init__(self, root: str | os.PathLike[str]) -> None:

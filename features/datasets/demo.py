@@ -21,6 +21,7 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from features.checksum import sha256_of
 from features.datasets.base import DatasetError, Item
 from features.images import decode_image
+from features.paths import expanded
 
 logger = logging.getLogger(__name__)
 
@@ -65,10 +66,11 @@ class Demo:
     """
 
     name = "demo"
+    kind = "demo"
     location = "demo"
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.root = Path(root).expanduser().resolve()
+        self.root = expanded(root).resolve()
         if not (self.root / VIEWS).is_file():
             if self.root.exists() and any(self.root.iterdir()):
                 raise DatasetError(f"{self.root} is not the demo dataset (it has no {VIEWS}): move it away")

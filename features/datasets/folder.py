@@ -2,54 +2,55 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from features.datasets.base import DatasetError, Item, label_text
-from features.images import HEIC_EXTENSIONS, INSTALL_HEIC, extensions
-
-logger = logging.getLogger(__name__)
+from features.datasets.walk import PictureWalk
+from features.paths import expanded
 
 
 class ImageFolder:
     """Any folder of images, searched recursively.
 
     An image in a subfolder is labelled with that folder's path relative to the root ("animals/cats"); one that lies in
-    the root itself has no label. Hidden files and folders are passed over, and links to folders are not followed. A
-    folder that cannot be listed, and HEIC images that nothing here can read, are passed over with a warning.
+    the root itself has no label. Hidden files and folders are passed over, and those that systems keep for themselves
+    (trash, thumbnails). A file without an extension is taken if its content begins like an image. What is passed over
+    and may be missed is logged: folders that cannot be listed, images of kinds that nothing here reads, links that lead
+    out of the folder, pipes and devices.
+
+    Parameters
+    ----------
+    root : path
+    exclude : sequence of str
+        Patterns, as a shell has them ("*.gif", "private", "2019/*"), of names or of paths relative to the root: what
+        fits one is passed over.
+    follow_links : bool
+        Take what links lead to that lies outside the root.
     """
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.root = Path(root).expanduser().resolve()
+    kind = "folder"
+
+    def __init__(
+        self, root: str | os.PathLike[str], *, exclude: Sequence[str] = (), follow_links: bool = False
+    ) -> None:
+        self.root = expanded(root).resolve()
         if not self.root.is_dir():
             raise DatasetError(f"{self.root} is not a folder")
         self.name = label_text(self.root.name) or "root"
+        self.options: dict[str, Any] = {"exclude": list(exclude), "follow_links": follow_links}
 
     @cached_property
     def items(self) -> list[Item]:
-        paths = sorted(self._walk(), key=lambda path: path.relative_to(self.root).as_posix())
+        walk = PictureWalk(self.root, **self.options)
+        paths = sorted(walk, key=lambda path: path.relative_to(self.root).as_posix())
         if not paths:
-            raise DatasetError(f"no images in {self.root} (nor in its subfolders)")
+            raise DatasetError(f"no images in {self.root} (nor in its subfolders): {walk.summary()}")
+        walk.report()
         return [Item(id, path, self._labels(path)) for id, path in enumerate(paths)]
-
-    def _walk(self) -> Iterator[Path]:
-        wanted, unread = extensions(), 0
-
-        def warn(error: OSError) -> None:
-            logger.warning("%s is passed over: %s", error.filename, error.strerror)
-
-        for folder, folders, files in os.walk(self.root, onerror=warn):
-            folders[:] = [name for name in folders if not name.startswith(".")]
-            for name in files:
-                extension = os.path.splitext(name)[1].lower()  # noqa: PTH122
-                if not name.startswith(".") and extension in wanted:
-                    yield Path(folder, name)
-                unread += extension in HEIC_EXTENSIONS - wanted
-        if unread:
-            logger.warning("%d HEIC images are passed over: %s to read them", unread, INSTALL_HEIC)
 
     def _labels(self, path: Path) -> tuple[str, ...]:
         parent = path.parent.relative_to(self.root).as_posix()

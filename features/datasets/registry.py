@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
 from features.datasets.base import Dataset, DatasetError
 from features.datasets.folder import ImageFolder
+from features.paths import expanded
 
 
 class NamedDataset(Protocol):
@@ -18,11 +20,14 @@ class NamedDataset(Protocol):
     ----------
     name : str
         What the manifest of a collection calls it.
+    kind : str
+        What a person calls it, as it is registered.
     location : str
         Its folder below that of all downloaded datasets.
     """
 
     name: str
+    kind: str
     location: str
 
     def __call__(self, root: str | os.PathLike[str]) -> Dataset:
@@ -59,7 +64,13 @@ def dataset_names() -> tuple[str, ...]:
     return tuple(_CLASSES)
 
 
-def open_dataset(spec: str, *, datasets_dir: str | os.PathLike[str] = "datasets") -> Dataset:
+def open_dataset(
+    spec: str,
+    *,
+    datasets_dir: str | os.PathLike[str] = "datasets",
+    exclude: Sequence[str] = (),
+    follow_links: bool = False,
+) -> Dataset:
     """Open a dataset by name or by folder.
 
     Parameters
@@ -68,18 +79,22 @@ def open_dataset(spec: str, *, datasets_dir: str | os.PathLike[str] = "datasets"
         ``"caltech"``, ``"voc"``, ``"demo"`` (made on first use), or the path of a folder of images.
     datasets_dir : path
         Where ``data_download.sh`` puts the named ones.
+    exclude, follow_links
+        See `ImageFolder`; only for a folder.
 
     Raises
     ------
     DatasetError
-        Unknown name, dataset not downloaded yet, or no images.
+        Unknown name, dataset not downloaded yet, no images, or an option that it does not take.
     """
     dataset: Dataset
     if spec in _CLASSES:
+        if exclude or follow_links:
+            raise DatasetError(f"what to exclude and which links to follow is for folders of images, not for {spec}")
         kind = _class_of(spec)
         dataset = kind(Path(datasets_dir) / kind.location)
-    elif spec and Path(spec).expanduser().is_dir():
-        dataset = ImageFolder(spec)
+    elif spec and expanded(spec).is_dir():
+        dataset = ImageFolder(spec, exclude=exclude, follow_links=follow_links)
     else:
         *others, last = dataset_names()
         raise DatasetError(
@@ -89,8 +104,15 @@ def open_dataset(spec: str, *, datasets_dir: str | os.PathLike[str] = "datasets"
     return dataset
 
 
-def reopen_dataset(name: str, root: str | os.PathLike[str]) -> Dataset:
-    """Open the dataset that a collection was made of, by the ``dataset`` and the ``root`` of its manifest.
+def reopen_dataset(name: str, root: str | os.PathLike[str], source: Mapping[str, Any] | None = None) -> Dataset:
+    """Open the dataset that a collection was made of, by the entries of its manifest.
+
+    Parameters
+    ----------
+    name, root : str
+        The ``dataset`` and the ``root``.
+    source : mapping, optional
+        The ``source``, which `source_of` gave. Older manifests have none; then the name and what is in the folder tell.
 
     Raises
     ------
@@ -98,14 +120,25 @@ def reopen_dataset(name: str, root: str | os.PathLike[str]) -> Dataset:
         It is not there any more, or has no images.
     """
     root = Path(root)
-    kind = next((kind for kind in map(_class_of, _CLASSES) if kind.name == name and kind.is_at(root)), ImageFolder)
-    dataset: Dataset = kind(root)
+    kind = (source or {}).get("kind")
+    dataset: Dataset
+    if kind == ImageFolder.kind:
+        options = source or {}
+        dataset = ImageFolder(root, exclude=options.get("exclude", ()), follow_links=options.get("follow_links", False))
+    elif kind in _CLASSES:
+        dataset = _class_of(kind)(root)
+    else:
+        named = (found for found in map(_class_of, _CLASSES) if found.name == name and found.is_at(root))
+        dataset = next(named, ImageFolder)(root)
     dataset.items  # noqa: B018
     return dataset
 
 
-def spec_of(name: str, root: str | os.PathLike[str]) -> str:
+def spec_of(name: str, root: str | os.PathLike[str], source: Mapping[str, Any] | None = None) -> str:
     """What a person gives `open_dataset` for the dataset of a collection, by the entries of its manifest."""
+    kind = (source or {}).get("kind")
+    if kind is not None:
+        return kind if kind in _CLASSES else str(root)
     return next((spec for spec in _CLASSES if _class_of(spec).name == name), str(root))
 
 

@@ -17,6 +17,7 @@ class VOC2012:
     """PASCAL VOC 2012, training and validation: 17,125 images; the labels are the classes of the annotated objects."""
 
     name = "voc2012"
+    kind = "voc"
     location = "VOCdevkit/VOC2012"
 
     def __init__(self, root: str | os.PathLike[str]) -> None:

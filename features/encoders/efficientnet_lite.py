@@ -41,6 +41,7 @@ from features.encoders.base import EncoderError  # noqa: E402
 from features.encoders.network import NetworkEncoder  # noqa: E402
 from features.encoders.preprocessing import Preprocessing  # noqa: E402
 from features.encoders.weights import class_names, load_into, read_training, read_weights  # noqa: E402
+from features.paths import expanded  # noqa: E402
 
 DIM = 2048
 TEMPERATURE = 2.0
@@ -108,7 +109,7 @@ class EfficientNetLite(NetworkEncoder):
         elif len(networks) > 1:
             raise EncoderError(f"{name} takes no --weights: it is made of {' and '.join(map(_package, networks))}")
         else:
-            paths = [Path(weights).expanduser().resolve()]
+            paths = [expanded(weights).resolve()]
             argument = source = str(paths[0])
         training = read_training(paths[0])
         if training is not None and training.network != name:

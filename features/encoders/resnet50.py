@@ -30,6 +30,7 @@ from features.encoders.weights import (  # noqa: E402
     read_training,
     read_weights,
 )
+from features.paths import expanded  # noqa: E402
 
 DIM = 2048
 
@@ -70,7 +71,7 @@ def find_weights(weights: str | os.PathLike[str] | None) -> tuple[Path, dict[str
     argument = os.fspath(weights)
     if argument in ResNet50_Weights.__members__:
         return fetch(ResNet50_Weights[argument].url), {"argument": argument, "source": f"torchvision {argument}"}
-    path = Path(argument).expanduser().resolve()
+    path = expanded(argument).resolve()
     return path, {"argument": str(path), "source": str(path)}
 
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from features.checksum import sha256_of
 from features.encoders.base import EncoderError
 from features.encoders.preprocessing import Preprocessing
+from features.paths import expanded
 from features.torchvision_ops import declare_operators
 
 declare_operators()  # before torchvision is imported
@@ -70,7 +71,7 @@ def read_training(path: str | os.PathLike[str]) -> Training | None:
     EncoderError
         It says something that cannot be read.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     if path.suffix != ".safetensors" or not path.is_file():
         return None
     try:
@@ -120,7 +121,7 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor],
     EncoderError
         The file is missing, damaged, or not a flat dict of tensors.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     if not path.is_file():
         raise EncoderError(f"weights file {path} does not exist")
     try:

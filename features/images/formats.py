@@ -22,6 +22,9 @@ _NOT_IMAGES = frozenset({"EPS", "WMF", "MPEG", "HDF5", "BUFR", "GRIB", "PDF"})
 _HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"})
 _RAW_BEGINNINGS = (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0")
 
+# A JPEG may hold several pictures, and go by names that Pillow does not list or not among those it opens.
+_JPEG_EXTENSIONS = frozenset({".mpo", ".jps", ".pjpeg", ".pjp", ".jif", ".jfi", ".insp"})
+
 HEIC_EXTENSIONS = frozenset({".heic", ".heif", ".hif"})
 INSTALL_HEIC = "pip install pillow-heif"
 
@@ -110,7 +113,33 @@ def extensions() -> frozenset[str]:
     """File name extensions (lower case, with the dot) of the formats that `decode_image` reads."""
     formats = set(readable_formats())
     known = {extension for extension, name in Image.registered_extensions().items() if name in formats}
-    return frozenset(known | (RAW.extensions if find_spec(RAW.module) else frozenset()))
+    return frozenset(known | _JPEG_EXTENSIONS | (RAW.extensions if find_spec(RAW.module) else frozenset()))
+
+
+_BEGINNINGS = (
+    b"\xff\xd8\xff",
+    b"\x89PNG\r\n\x1a\n",
+    b"GIF87a",
+    b"GIF89a",
+    b"II*\0",
+    b"MM\0*",
+    b"8BPS",
+    b"qoif",
+    b"\0\0\0\x0cjP  ",
+)
+BEGINNING = 32
+"""Bytes of a file that tell an image."""
+
+
+def looks_like_image(beginning: bytes) -> bool:
+    """Whether a file with this beginning is an image of a kind that is read here, going by its signature alone."""
+    if beginning[:4] == b"RIFF":
+        return beginning[8:12] == b"WEBP"
+    if beginning[4:8] == b"ftyp":
+        return beginning[8:12] in (b"avif", b"avis") or ("HEIF" in readable_formats() and is_heic(beginning))
+    if beginning[:2] == b"BM":
+        return beginning[6:10] == bytes(4)
+    return beginning.startswith(_BEGINNINGS) or ("JXL" in readable_formats() and is_jpeg_xl(beginning))
 
 
 def missing_reader(data: bytes) -> OptionalReader | None:

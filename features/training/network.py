@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from features.encoders.efficientnet_lite import PREPROCESSING, packaged_weights 
 from features.encoders.preprocessing import Preprocessing  # noqa: E402
 from features.encoders.resnet50 import find_weights, preprocessing_for, preprocessing_of  # noqa: E402
 from features.encoders.weights import load_into, read_training, read_weights  # noqa: E402
+from features.paths import expanded  # noqa: E402
 from features.training.recipe import HEADS, Recipe  # noqa: E402
 
 WEIGHT_DECAY = 0.02
@@ -44,7 +44,7 @@ def initial_network(recipe: Recipe, classes: int) -> tuple[Any, dict[str, Any], 
     if is_resnet:
         path, origin = find_weights(recipe.weights)
     else:
-        path = packaged_weights() if recipe.weights is None else Path(recipe.weights).expanduser().resolve()
+        path = packaged_weights() if recipe.weights is None else expanded(recipe.weights).resolve()
         origin = {"argument": recipe.weights, "source": path.name if recipe.weights is None else str(path)}
     state, digest = read_weights(path)
     training = read_training(path)

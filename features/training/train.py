@@ -21,6 +21,7 @@ from features.encoders import create_encoder
 from features.encoders.weights import Training, read_training, read_weights, write_training
 from features.encoding import encode_items
 from features.evaluate import indicators, leave_one_out
+from features.paths import expanded
 from features.split import split
 from features.training.progress import best_epoch, score
 from features.training.recipe import Recipe, TrainingError
@@ -70,7 +71,7 @@ def train(
     EncoderError
         The weights to begin with, or the device, cannot be used.
     """
-    out = Path(out).expanduser().resolve()
+    out = expanded(out).resolve()
     if out.suffix != ".safetensors":
         raise TrainingError(f"out must be named <something>.safetensors, got {out.name}")
     with _locked(out):
