@@ -26,7 +26,7 @@ from ivfpq.list_layout import (
 )
 from ivfpq.publication import Change, Published
 
-LANES = 64  # codes in a block: as many as one AVX-512 register holds bytes
+CODES_IN_BLOCK = 64  # as many as one AVX-512 register holds bytes
 GONE_SHARE = 32  # of so many rows one may hold a removed vector before the others are copied together
 
 
@@ -80,7 +80,7 @@ class InvertedLists:
         nlist: int,
         width: int,
         dtype: npt.DTypeLike = np.uint8,
-        lanes: int = LANES,
+        lanes: int = CODES_IN_BLOCK,
         published: Published | None = None,
     ) -> None:
         self.nlist = nlist

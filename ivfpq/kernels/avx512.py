@@ -50,6 +50,20 @@ def quantise_row(typingctx: Any, row: Any, n: Any, low: Any, inverse: Any, out: 
     return types.void(types.int64, types.int64, types.float32, types.float32, types.int64), codegen
 
 
+# np.concatenate([low, high])[code & 127]
+def look_up(b: Any, low: Any, high: Any, code: Any) -> Any:
+    """The entries that 64 codes name, by their low 7 bits, in a table of 128 bytes in two registers: vpermi2b."""
+    kind = ir.FunctionType(_BYTES, [_BYTES] * 3)
+    return b.call(b.module.declare_intrinsic("llvm.x86.avx512.vpermi2var.qi.512", (), kind), [low, code, high])
+
+
+# (u.astype(np.uint32) * v >> 16).astype(np.uint16)
+def high_product(b: Any, u: Any, v: Any) -> Any:
+    """The upper halves of the products of 32 numbers of 16 bits: vpmulhuw."""
+    kind = ir.FunctionType(_WORDS, [_WORDS] * 2)
+    return b.call(b.module.declare_intrinsic("llvm.x86.avx512.pmulhu.w.512", (), kind), [u, v])
+
+
 PREFETCH = 4352  # bytes ahead: the processor alone follows only the first of two blocks, and no jump to another list
 
 GROUP = 2  # blocks scanned together: each load of a table then serves 128 codes
@@ -92,14 +106,8 @@ def scan_blocks(typingctx: Any, blocks: Any, ahead: Any, tables: Any, rows: Any,
     def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
         _, ahead, tables, _, scale, limit = args
         (block, stride), (M, terms) = ([b.extract_value(args[place], i) for i in range(2)] for place in (0, 3))
-        permute = b.module.declare_intrinsic(
-            "llvm.x86.avx512.vpermi2var.qi.512", (), ir.FunctionType(_BYTES, [_BYTES] * 3)
-        )
         saturating = cgutils.get_or_insert_function(
             b.module, ir.FunctionType(_WORDS, [_WORDS] * 2), "llvm.uadd.sat.v32i16"
-        )
-        high_product = b.module.declare_intrinsic(
-            "llvm.x86.avx512.pmulhu.w.512", (), ir.FunctionType(_WORDS, [_WORDS] * 2)
         )
         starts = [block, b.add(block, stride)]
         zero, eight = ir.Constant(_BYTES, [0] * 64), ir.Constant(_WORDS, [8] * 32)
@@ -114,7 +122,7 @@ def scan_blocks(typingctx: Any, blocks: Any, ahead: Any, tables: Any, rows: Any,
                 at = b.add(start, row)
                 prefetch_line(b, b.add(b.add(ahead, row), b.mul(i64(g), stride)))
                 code = load_vector(b, at, _BYTES)
-                lower, upper = b.call(permute, [t[0], code, t[1]]), b.call(permute, [t[2], code, t[3]])
+                lower, upper = look_up(b, t[0], t[1], code), look_up(b, t[2], t[3], code)
                 entry = b.bitcast(b.select(b.icmp_signed("<", code, zero), upper, lower), _WORDS)
                 b.store(b.add(b.load(both[g]), entry), both[g])
                 b.store(b.add(b.load(odd[g]), b.lshr(entry, eight)), odd[g])
@@ -136,7 +144,7 @@ def scan_blocks(typingctx: Any, blocks: Any, ahead: Any, tables: Any, rows: Any,
                     for part, finer in zip(parts, (b.lshr(b.shl(v, eight), eight), b.lshr(v, eight)), strict=True):
                         b.store(b.or_(b.load(part), finer), part)
                 for side, part in enumerate(parts):
-                    term = b.call(high_product, [b.load(part), scales])  # ((256 u + v) * scale) >> 16
+                    term = high_product(b, b.load(part), scales)  # ((256 u + v) * scale) >> 16
                     b.store(b.call(saturating, [b.load(kept[g][side]), term]), kept[g][side])
         near = []
         for pair in kept:
@@ -177,12 +185,14 @@ def quantise(floats, M, wide, bytes_, ends):
     return np.float64(step), total
 
 
+# np.concatenate([np.arange(0, 64, 2), np.arange(1, 64, 2)])[bit]
 @jit_inner
 def lane_of(bit):
     """The place in its block of the code that a bit of `scan_blocks` stands for."""
     return ((bit & 31) << 1) | (bit >> 5)
 
 
+# np.uint16(np.clip(np.nan_to_num(bound, nan=65535), 0, 65535))
 @jit_inner
 def sum_limit(bound):
     """The largest 16-bit sum that a bound in steps may not leave out; 65535 leaves nothing out (NaN neither)."""

@@ -106,6 +106,7 @@ def shrink(query):
     query.held, query.theta = held, np.float64(high) if high < query.theta else query.theta
 
 
+# found = np.resize(found, 2 * len(found)) if n + TILE > len(found) else found
 @jit_inner
 def make_room(scratch):
     """See to it that there is room for the candidates of another tile."""

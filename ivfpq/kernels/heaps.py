@@ -80,6 +80,7 @@ def sort_pairs(values, numbers, size):
         _sift(values, numbers, last, value, number)
 
 
+# values[0], numbers[0] = value, number; heapify
 @jit_inner
 def _sift(values, numbers, size, value, number):
     """Put a pair into a heap whose root is free."""
@@ -100,6 +101,7 @@ def _sift(values, numbers, size, value, number):
     _put(values, numbers, i, value, number)
 
 
+# values[i], numbers[i] = value, number
 @jit_inner
 def _put(values, numbers, i, value, number):
     put_float64(values, i, value)

@@ -56,12 +56,14 @@ is room for, and how many there are; the theta that queries begin with."""
 query_at, candidate_at = record_reader(QUERY), record_reader(CANDIDATE)
 
 
+# lists.starts[number]
 @jit_inner
 def list_start(lists, number):
     """The first row of a list."""
     return int64_at(lists.starts, number)
 
 
+# lists.sizes[number]
 @jit_inner
 def list_size(lists, number):
     """How many vectors a list holds."""
@@ -102,18 +104,21 @@ def codeword(quantizers, lists, block, m, lane):
     return quantizers.codebooks + 4 * quantizers.dsub * number
 
 
+# pq.d // pq.dsub
 @jit_inner
 def parts(quantizers):
     """How many codebooks' parts a vector has: M, or 1 where codewords are whole vectors."""
     return quantizers.M if quantizers.part else 1
 
 
+# -(-panels.with_even_parts(x, dsub).shape[-1] // 16) * 16
 @jit_inner
 def even_width(quantizers):
     """How many numbers a vector has with a zero behind each odd part, and more behind the last: a multiple of 16."""
     return (parts(quantizers) * 2 * ((quantizers.dsub + 1) // 2) + 15) & ~15
 
 
+# -(-n // PANEL) * PANEL
 @jit_inner
 def in_panels(n):
     """n rounded up to whole panels."""

@@ -92,9 +92,9 @@ def _take_scores(typingctx: Any, a: Any, d: Any, panel: Any, start: Any, first: 
         nothing = ir.Constant(FLOATS, [float("inf")] * LANES)
         numbers = [splat(b, b.trunc(b.add(first, i64(LANES * v)), I32), INTS) for v in range(VECTORS)]
         for r in range(ROWS):
-            places = [b.add(state, i64(STATE * r + 64 * i)) for i in range(3)]
-            best, second = (b.select(fresh, nothing, load_vector(b, place, FLOATS)) for place in places[:2])
-            number = load_vector(b, places[2], INTS)
+            addresses = [b.add(state, i64(STATE * r + 64 * i)) for i in range(3)]
+            best, second = (b.select(fresh, nothing, load_vector(b, place, FLOATS)) for place in addresses[:2])
+            number = load_vector(b, addresses[2], INTS)
             for v in range(VECTORS):
                 score = b.load(sums[r][v])
                 smaller = b.fcmp_ordered("<", score, best)
@@ -102,7 +102,7 @@ def _take_scores(typingctx: Any, a: Any, d: Any, panel: Any, start: Any, first: 
                 second = b.select(b.fcmp_ordered("<", larger, second), larger, second)
                 best = b.select(smaller, score, best)
                 number = b.select(smaller, numbers[v], number)
-            for place, value in zip(places, (best, second, number), strict=True):
+            for place, value in zip(addresses, (best, second, number), strict=True):
                 b.store(value, b.inttoptr(place, value.type.as_pointer()), align=1)
         return context.get_dummy_value()
 
@@ -114,10 +114,10 @@ def _smallest(typingctx: Any, state: Any) -> Any:
     """Bring into lane 0 of the state of one row the smallest score of all, the second smallest, and the column."""
 
     def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        places = [b.add(args[0], i64(64 * i)) for i in range(3)]
-        best, second = (load_vector(b, place, FLOATS) for place in places[:2])
+        addresses = [b.add(args[0], i64(64 * i)) for i in range(3)]
+        best, second = (load_vector(b, place, FLOATS) for place in addresses[:2])
         lanes = ir.Constant(INTS, list(range(LANES)))
-        number = b.add(load_vector(b, places[2], INTS), lanes)
+        number = b.add(load_vector(b, addresses[2], INTS), lanes)
         half = LANES // 2
         while half:
             parts = [ir.Constant(ir.VectorType(I32, half), list(range(s, s + half))) for s in (0, half)]
@@ -130,7 +130,7 @@ def _smallest(typingctx: Any, state: Any) -> Any:
             second = b.select(b.fcmp_ordered("<", fourth, second), fourth, second)
             second = b.select(b.fcmp_ordered("<", larger, second), larger, second)
             half //= 2
-        for place, value in zip(places, (best, second, number), strict=True):
+        for place, value in zip(addresses, (best, second, number), strict=True):
             value = b.extract_element(value, ir.Constant(I32, 0))
             b.store(value, b.inttoptr(place, value.type.as_pointer()), align=4)
         return context.get_dummy_value()
@@ -164,6 +164,8 @@ def _nearest(task):
     return settled
 
 
+# numbers[row, m], costs[row, m] = scores.argmin(), scores.min() + size
+# if np.sort(scores)[1] - scores.min() <= 2 * error: numbers[row, m] = defined distances, argmin
 @jit_inner
 def _take_smallest(t, row, m, state, size):
     """Write what is nearest of part m to a row, whose |x - centre|^2 is `size`; returns 1 if it took defined distances.
@@ -256,13 +258,13 @@ class Nearest:
         task, d = self._task.copy(), int(self._task["d"][0])
         rows = ROWS * max(1, min(CHUNK // d, len(x) + ROWS - 1) // ROWS)
         numbers = np.empty((len(x), self._parts), np.int64)
-        room: dict[str, npt.NDArray[Any]] = {
+        scratch: dict[str, npt.NDArray[Any]] = {
             "a": np.empty((rows, d), F32),
             "sizes": np.empty(rows),
             "states": np.empty((rows, 3, LANES), F32),
         }
-        room |= {"x": x, "numbers": numbers}
-        for name, array in room.items():
+        scratch |= {"x": x, "numbers": numbers}
+        for name, array in scratch.items():
             task[name] = array.ctypes.data
         task["costs"] = 0 if costs is None else costs.ctypes.data
         task["n"], task["stride"], task["rows"] = len(x), x.strides[0], rows

@@ -98,6 +98,7 @@ def near_words(table, M, wide, terms, step, block, limit):
     return mask
 
 
+# 256 * first + second
 @jit_inner
 def _term(first, second):
     """The number that two rows of terms hold, in steps of the second."""

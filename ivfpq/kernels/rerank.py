@@ -216,6 +216,7 @@ def _rerank(store, x, rows, ids, order, distances, found):
     return there
 
 
+# best = np.lexsort((ids, distance))[:k]
 @jit_inner
 def _ranked(t, r, x):
     """Put the k best of the candidates of the query at address x, best first, into the heap; returns how many, or -1.
@@ -245,6 +246,7 @@ def _ranked(t, r, x):
     return n
 
 
+# y[rows[left[i]]]
 @jit_inner
 def _vector(t, r, i):
     """Address of the stored vector that the i-th of the candidates left is."""
@@ -313,6 +315,7 @@ def _screened(t, r, x, count):
     return n
 
 
+# sketches[rows[left[i]]]
 @jit_inner
 def _sketch_of(t, r, i):
     """Address of the sketch of the i-th candidate."""

@@ -138,6 +138,8 @@ def range_search(vbmi, quantizers, lists, x, nprobe, scratch, theta):
     return asking, values, ids
 
 
+# probes, T = coarse search of x
+# found = [candidates of query q in list l for q in range(nq) for l in probes[q]]
 @jit_inner
 def _scan(vbmi, quantizers, lists, scratch, x):
     """Find the candidates of the queries at address x: no vector that is not among them can be in the answer.
@@ -157,6 +159,7 @@ def _scan(vbmi, quantizers, lists, scratch, x):
     drop(scratch)
 
 
+# queries, probes, ... = np.empty(nq, QUERY), np.empty((nq, nprobe), np.int64), ...
 @jit_inner
 def furnish(quantizers, scratch, start):
     """Give everything that does not grow a place in memory, from address `start` on."""
@@ -182,6 +185,7 @@ def furnish(quantizers, scratch, start):
     scratch.end = scratch.tables + nq * _table_bytes(quantizers, kept) + 64
 
 
+# t8.nbytes + T.nbytes + uppers.nbytes
 @jit_inner
 def _table_bytes(quantizers, kept):
     """Bytes of the tables of a query and of its upper bounds, so that tables stay aligned."""
@@ -189,6 +193,7 @@ def _table_bytes(quantizers, kept):
     return 256 * M + 4 * M * quantizers.wide + ((8 * (kept + 32) + 63) & ~63)
 
 
+# for q in range(nq): scan list probes[q, 0]
 @jit_inner
 def _scan_nearest(vbmi, quantizers, lists, scratch, x):
     """Fill queries, probes and base, and find the candidates of the nearest lists."""
@@ -226,6 +231,7 @@ def _scan_nearest(vbmi, quantizers, lists, scratch, x):
         start += count
 
 
+# for l in np.unique(probes[:, 1:]): scan list l for the queries np.argwhere(probes[:, 1:] == l)[:, 0]
 @jit_inner
 def _scan_others(vbmi, quantizers, lists, scratch):
     """Find the candidates of all other lists, in order of the lists."""
@@ -269,6 +275,7 @@ def _sort_by_list(scratch, nlist):
             put_int64(ends, number + 1, int64_at(ends, number + 1) + 1)
 
 
+# probes.ravel()[order[visit]]
 @jit_inner
 def _visited(scratch, visit):
     """The list of a visit."""
@@ -284,6 +291,7 @@ def _enter(quantizers, query, number, near):
     query.term_step = float64_at(quantizers.step, number)
 
 
+# scan rows first to first + TILE of the list
 @jit_inner
 def _scan_tile(vbmi, quantizers, lists, scratch, query, first, following):
     """Find candidates of a query among up to TILE vectors of its list, from the first-th.
