@@ -9,7 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,6 +22,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from gradio.utils import get_upload_folder
 from PIL import Image
+from waiting import MINUTES
 
 from gradio_app.app import UsageError, _give_back, build_app, check_port, main, open_collections
 from gradio_app.routes.pictures import picture_url
@@ -50,7 +51,7 @@ def launched(engine):
         page = build_app([engine])
         pages.append(page)
         _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, **options)
-        clients.append(httpx.Client(base_url=url, trust_env=False, timeout=20))
+        clients.append(httpx.Client(base_url=url, trust_env=False, timeout=60 * MINUTES))
         return clients[-1]
 
     yield launch
@@ -163,7 +164,7 @@ def test_no_other_route_answers_without_login(engine, tmp_path):
     try:
         paths = app.openapi()["paths"]
         assert {"/collections/upload", "/pictures/{collection}/{image_id}/original", "/gradio_api/upload"} <= set(paths)
-        with httpx.Client(base_url=url, trust_env=False, timeout=20) as client:
+        with httpx.Client(base_url=url, trust_env=False, timeout=60 * MINUTES) as client:
             assert client.get("/openapi.json").status_code == 404
             for path, methods in paths.items():
                 for method in methods:
@@ -489,11 +490,16 @@ def test_stopped_before_it_is_warm(monkeypatch, workspace, demo_collection):
     warmed = []
     monkeypatch.chdir(workspace)
     monkeypatch.setattr("gradio_app.app._warm_up", warmed.append)
-    monkeypatch.setattr("gradio_app.app.WARM_UP_AFTER", 0.2)
+    timers, real = [], threading.Timer
+    monkeypatch.setattr(threading, "Timer", lambda *given, **more: timers.append(real(*given, **more)) or timers[-1])
     monkeypatch.setattr("gradio_app.app.SearchPage.launch", lambda self, **options: None)
     monkeypatch.setattr("gradio_app.app.SearchPage.block_thread", lambda self: None)
+    monkeypatch.setattr("gradio_app.app.WARM_UP_AFTER", 60.0 * MINUTES)
     main(["--port", str(free_port())])
-    time.sleep(0.4)
+    for timer in timers:
+        timer.join(60 * MINUTES)
+        assert not timer.is_alive()
+    assert timers
     assert warmed == []
 
 
@@ -528,10 +534,10 @@ def test_script_serves_from_the_root_of_the_project(workspace, demo_collection):
     ) as process:
         try:
             assert process.stdout.readline() == f"Searching demo at http://127.0.0.1:{port}/  (Ctrl-C stops it)\n"
-            reply = httpx.get(f"http://127.0.0.1:{port}/", trust_env=False)
+            reply = httpx.get(f"http://127.0.0.1:{port}/", trust_env=False, timeout=60 * MINUTES)
             assert reply.status_code == 200
             assert "Reverse image search" in reply.text
         finally:
             process.terminate()
-            errors = process.communicate(timeout=20)[1]
+            errors = process.communicate(timeout=60 * MINUTES)[1]
     assert "Traceback" not in errors

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from fakes import FakeEngine
 from PIL import Image
+from waiting import MINUTES, until
 
 from features.images import decode_image
 from gradio_app.app import build_app
@@ -115,7 +116,7 @@ def open_page(browser, server):
         options.setdefault("viewport", {"width": 1280, "height": 900})
         context = browser.new_context(**options)
         contexts.append(context)
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(60_000 * MINUTES)
         context.route("**/*", refuse_outside)
         page = context.new_page()
         page.on("pageerror", lambda error: wrong.append(str(error)))
@@ -158,6 +159,15 @@ def choose_collection(page, name: str) -> None:
         "name => document.querySelector('#ris-examples .ris-tile').dataset.collection === name",
         arg=name,
     )
+
+
+def offered(page, name: str) -> bool:
+    """Whether the chooser offers a collection, which it asks the server about from time to time."""
+    page.click("#ris-collection input")
+    there = page.get_by_role("option", name=name).count() > 0
+    page.keyboard.press("Escape")
+    page.wait_for_timeout(200)
+    return there
 
 
 def search(page) -> list[int]:
@@ -487,11 +497,7 @@ def test_the_last_of_quick_clicks_counts(page, server):
 
 def wait_for(page, event):
     """Wait for something in the server, while Playwright goes on: it answers for every request of the page."""
-    for _ in range(500):
-        if event.is_set():
-            return
-        page.wait_for_timeout(20)
-    raise AssertionError("the server was not asked")
+    until(lambda: page.wait_for_timeout(20) or event.is_set(), "the server's being asked")
 
 
 def test_click_during_one_that_fails_counts(page, monkeypatch, server):
@@ -501,7 +507,7 @@ def test_click_during_one_that_fails_counts(page, monkeypatch, server):
     def opened(path, name):
         if not asked.is_set():
             asked.set()
-            clicked.wait(10)
+            clicked.wait(60 * MINUTES)
             raise gone(name)
         return really_opened(path, name)
 
@@ -524,7 +530,7 @@ def test_address_typed_while_another_is_opened_counts(page, monkeypatch, server)
     def fetch(url):
         if "wrong" in url:
             asked.set()
-            typed.wait(10)
+            typed.wait(60 * MINUTES)
             raise RemoteImageError("There is no such picture.")
         return server[1].store.items[7].path.read_bytes()
 
@@ -721,14 +727,14 @@ def test_collections_are_made_brought_up_to_date_and_deleted(open_page, picture_
     other.locator("#ris-examples .ris-use").first.click()
     other.wait_for_selector(".ris-crop")
     assert len(search(other)) == 20
-    page.wait_for_selector(".ris-job[data-state=done]", timeout=60_000)
+    page.wait_for_selector(".ris-job[data-state=done]")
     assert "12 pictures" in page.locator("#ris-job").inner_text()
     page.locator("#ris-job summary").click()
     assert "warm/broken.jpg not an image" in page.locator("#ris-job").inner_text()
 
     # It is in the chooser of everyone.
     name = "pictures-of-mine"
-    other.wait_for_timeout(4500)
+    until(lambda: offered(other, name), f"the offer of {name}")
     choose_collection(other, name)
     assert other.locator("#ris-examples .ris-tile").count() == 12
 
@@ -739,15 +745,13 @@ def test_collections_are_made_brought_up_to_date_and_deleted(open_page, picture_
     for i in range(3):
         Image.new("RGB", (48, 64), (20 * i, 200, 60)).save(folder / "cold" / f"green{i}.png")
     item.locator(".ris-sync").click()
-    page.wait_for_function("document.querySelector('#ris-job')?.textContent.includes('3 added')", timeout=60_000)
+    page.wait_for_function("document.querySelector('#ris-job')?.textContent.includes('3 added')")
     assert "1 removed" in page.locator("#ris-job").inner_text()
     page.wait_for_function("document.querySelector('#ris-shelf').textContent.includes('14 pictures')")
     for width in (390, 820, 1280):
         page.set_viewport_size({"width": width, "height": 900})
         assert outside(page) == []
-    other.wait_for_function(
-        "document.querySelector('#ris-collection input').value.includes('14 pictures')", timeout=15_000
-    )
+    other.wait_for_function("document.querySelector('#ris-collection input').value.includes('14 pictures')")
     other.get_by_role("tab", name="Browse the collection").click()
     names = other.locator("#ris-gallery .ris-file").all_inner_texts()
     assert {"green0.png", "green1.png", "green2.png"} <= set(names)

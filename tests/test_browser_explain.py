@@ -21,6 +21,7 @@ from test_browser import (  # noqa: F401
     outside,
     search,
 )
+from waiting import MINUTES
 
 import gradio_app.tabs.evaluate
 from gradio_app.app import build_app
@@ -123,7 +124,7 @@ def test_a_tab_says_what_it_is_about_while_it_works(page, monkeypatch, tab, answ
     work, done = getattr(module, answer), threading.Event()
 
     def slow(*args, **kwargs):
-        assert done.wait(30)
+        assert done.wait(60 * MINUTES)
         return work(*args, **kwargs)
 
     monkeypatch.setattr(module, answer, slow)
@@ -284,7 +285,7 @@ def test_a_collection_is_evaluated(page, engine):
     page.locator("#ris-evaluate-engines").get_by_label("faiss", exact=True).uncheck()
     slide(page, "#ris-evaluate-k", 5)
     page.click("#ris-evaluate-start")
-    page.wait_for_selector(".ris-progress[data-done=true]", timeout=60_000)
+    page.wait_for_selector(".ris-progress[data-done=true]")
     rows = evaluated(page)
     assert list(rows) == ["ivfpq", "exact"]
     for name, (precision, average, accuracy, asked, seconds) in rows.items():
@@ -347,7 +348,7 @@ def test_labels_and_names_are_inert_and_a_flat_index_is_explained(page, hostile)
     assert not page.locator("#ris-map").is_visible()
     open_tab(page, "Evaluate")
     page.click("#ris-evaluate-start")
-    page.wait_for_selector(".ris-progress[data-done=true]", timeout=60_000)
+    page.wait_for_selector(".ris-progress[data-done=true]")
     for details in page.locator(".ris-worst").all():
         details.evaluate("details => details.open = true")
     assert set(page.locator(".ris-worst tbody th").all_inner_texts()) <= labels
@@ -380,7 +381,7 @@ def test_every_tab_fits_the_screen(open_page, width, scheme):  # noqa: F811
         ("Evaluate", "#ris-evaluate"),
     ):
         open_tab(page, name)
-        page.wait_for_selector(ready, timeout=60_000)  # the first map compiles and loads a lot
+        page.wait_for_selector(ready)  # the first map compiles and loads a lot
         assert outside(page) == [], name
     intro = page.locator(".ris-intro:visible").evaluate("e => getComputedStyle(e).color")
     brightness = sum(int(part) for part in re.findall(r"\d+", intro)[:3]) / 3

@@ -17,7 +17,6 @@ import socket
 import subprocess
 import sys
 import tarfile
-import time
 import tomllib
 from pathlib import Path
 
@@ -27,6 +26,7 @@ import pytest
 from packaging.requirements import Requirement
 from PIL import Image
 from test_data_download import Server
+from waiting import MINUTES, until
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("[a-z]*/*.md"), *ROOT.glob("notebooks/*.ipynb")])
@@ -115,18 +115,21 @@ def serves(words, project):
     command = [sys.executable, *program, "--port", str(port)]
     server = subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
-        for _ in range(600):
-            assert server.poll() is None, server.stdout.read()
-            try:
-                page = httpx.get(f"http://127.0.0.1:{port}/", timeout=10, trust_env=False)
-                break
-            except httpx.TransportError:
-                time.sleep(0.1)
+        page = until(lambda: answer_of(server, f"http://127.0.0.1:{port}/"), "the first answer")
         assert page.status_code == 200
         assert "gradio" in page.text
     finally:
         server.kill()
         server.communicate()
+
+
+def answer_of(server, url):
+    """What the app answers; None as long as it does not yet."""
+    assert server.poll() is None, server.stdout.read()
+    try:
+        return httpx.get(url, timeout=60 * MINUTES, trust_env=False)
+    except httpx.TransportError:
+        return None
 
 
 def downloads(words, project):

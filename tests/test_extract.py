@@ -7,13 +7,13 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from waiting import until
 
 import features.encoders
 from features.collection.manifest import partial_folder
@@ -152,7 +152,7 @@ def test_interrupted_run_goes_on_where_it_stopped(images, tmp_path):
 
 
 CHILD = """
-import sys, time
+import sys
 from pathlib import Path
 from test_extract import FakeEncoder
 from features.datasets import ImageFolder
@@ -161,7 +161,7 @@ from features.extract import extract
 class Slow(FakeEncoder):
     def encode_prepared(self, prepared):
         print(self.encoded, flush=True)  # everything before this batch is on disk
-        time.sleep(0.05)
+        sys.stdin.readline()  # until it is told to go on
         return super().encode_prepared(prepared)
 
 extract(ImageFolder({images!r}), Slow(), {folder!r}, batch_size=4, progress=False)
@@ -173,11 +173,14 @@ def test_killed_process_loses_one_batch_at_most(tmp_path, how, after):
     make_images(tmp_path / "images", 60)
     images = ImageFolder(tmp_path / "images")
     code = CHILD.format(images=str(images.root), folder=str(tmp_path / "c"))
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as child:
         for line in child.stdout:
             written = int(line)
             if written >= after:
                 break
+            child.stdin.write(b"\n")
+            child.stdin.flush()
         child.send_signal(how)
     assert child.returncode != 0
     assert not (tmp_path / "c").exists()
@@ -325,9 +328,7 @@ def test_decoding_goes_on_while_the_network_works(images, tmp_path):
             return super().preprocess(image)
 
         def encode_prepared(self, batch):
-            deadline = time.monotonic() + 5
-            while len(prepared) < 8 and time.monotonic() < deadline:
-                time.sleep(0.001)
+            until(lambda: len(prepared) >= 8, "the preparation of the second batch")
             seen.append(len(prepared))
             return super().encode_prepared(batch)
 

@@ -451,9 +451,7 @@ def test_kill_9_at_any_moment_leaves_the_old_file_or_the_new(tmp_path):
     )
     save(flat(), path, metadata={"n": 0})
     for pause in (0.0, 0.01, 0.02, 0.03, 0.05, 0.08):
-        process = subprocess.Popen(
-            [sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": "."}
-        )
+        process = subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE)
         process.stdout.readline()
         time.sleep(pause)
         process.kill()

@@ -6,6 +6,7 @@ import time
 import zipfile
 
 import pytest
+from waiting import until
 
 from gradio_app.jobs import CollectionJobs, JobError
 from gradio_app.library import Library
@@ -95,8 +96,7 @@ def test_a_collection_is_brought_up_to_date(jobs, picture_folder, tmp_path):
 def test_cancelling_stops_the_process_and_leaves_nothing(jobs, picture_folder):
     job = jobs.create("never", picture_folder)
     process = jobs._process
-    while job.stage == "Starting":
-        time.sleep(0.05)
+    until(lambda: job.stage != "Starting", "the first stage")
     jobs.cancel()
     jobs.wait()
     assert job.state == "cancelled"

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 from PIL import Image
+from waiting import MINUTES
 
 from gradio_app import remote_image
 from gradio_app.remote_image import RemoteImageError, fetch_image, is_public
@@ -268,7 +269,7 @@ def test_certificate_is_checked_against_the_name(monkeypatch):
     )
     with pytest.raises(RemoteImageError, match="cannot be reached"):
         fetch(f"https://tls.example:{listener.getsockname()[1]}/a.png")
-    thread.join(5)
+    thread.join(60 * MINUTES)
     listener.close()
     assert names == ["tls.example"]
 
@@ -338,12 +339,13 @@ def test_endless_redirect_ends():
 def test_announced_size_is_refused_before_the_content():
     def reply(connection, head):
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n")
-        time.sleep(2)
+        refused.wait(60 * MINUTES)  # longer than anyone waits for content
 
-    started = time.monotonic()
-    with server(reply) as (address, _), pytest.raises(RemoteImageError, match="larger than 20 MB"):
-        fetch(address)
-    assert time.monotonic() - started < 1.5
+    refused = threading.Event()
+    with server(reply) as (address, _):
+        with pytest.raises(RemoteImageError, match="larger than 20 MB"):
+            fetch(address)
+        refused.set()
 
 
 def test_unannounced_size_is_cut_off():
@@ -370,19 +372,15 @@ def test_slow_server_gets_no_longer_for_sending_a_little(drip):
             connection.sendall(b"x")
             time.sleep(0.02)
 
-    started = time.monotonic()
     with server(reply) as (address, _), pytest.raises(RemoteImageError, match=r"longer than 0\.4 seconds"):
         fetch(address, max_seconds=0.4)
-    assert time.monotonic() - started < 2
 
 
 def test_slow_name_server_gets_no_longer_either(monkeypatch):
     release = threading.Event()
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: release.wait(10) and [])
-    started = time.monotonic()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: release.wait(60 * MINUTES) and [])
     with pytest.raises(RemoteImageError, match=r"longer than 0\.3 seconds"):
         fetch_image("http://slow.example/", max_seconds=0.3)
-    assert time.monotonic() - started < 2
     release.set()
 
 
@@ -393,7 +391,7 @@ def hanging(monkeypatch):
 
     def look_up(host, *args, **kwargs):
         if host.startswith("slow"):
-            release.wait(60)
+            release.wait(60 * MINUTES)
             raise socket.gaierror(socket.EAI_AGAIN, "timed out")
         return real("127.0.0.1", *args, **kwargs)
 

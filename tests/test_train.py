@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
+from waiting import until
 
 from features import EncoderError, create_encoder
 from features.collection.store import FeatureStore, StoreError
@@ -142,14 +142,15 @@ def test_a_killed_training_goes_on_to_the_same_weights(trained, pictures, tmp_pa
     code = (
         "from features.datasets import *; from features.training.recipe import Recipe;"
         "from features.training.train import train;"
+        "import time; from features.training.run import TrainingRun as R; save = R._save;"
+        "R._save = lambda self: (save(self), self.step < 5 or time.sleep(3600));"  # of 9; the first epoch has 3
         f"train(ImageFolder({str(pictures)!r}), {TINY!r}, {str(out)!r}, device='cpu', checkpoint_seconds=0)"
     )
     checkpoint = tmp_path / f".{out.name}.partial" / CHECKPOINT
     threads = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=threads, stderr=subprocess.DEVNULL) as process:
-        while _step(checkpoint) < 5:  # of 9; the first epoch has 3
-            assert process.poll() is None, "it ended before it could be killed"
-            time.sleep(0.02)
+        until(lambda: _step(checkpoint) == 5 or process.poll() is not None, "step 5")
+        assert process.poll() is None, "it ended before it could be killed"
         process.send_signal(signal.SIGKILL)
     step = _step(checkpoint)
     assert 5 <= step < 9
