@@ -24,7 +24,7 @@ pytest: $(DEV) ## run the tests
 	$(RUN) -m pytest $(ARGS)
 
 quick: $(DEV) ## run the tests that need no browser, no real data and little time
-	$(RUN) -m pytest -m "not browser and not realdata and not slow" $(ARGS)
+	$(RUN) -m pytest -m "not browser and not realdata and not slow" -n logical --maxprocesses 4 --dist loadfile $(ARGS)
 
 index: $(STAMP) ## make a collection: ARGS="--data caltech|voc|demo|PATH"
 	$(RUN) -m gradio_app.create_index $(ARGS)

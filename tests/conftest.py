@@ -8,6 +8,14 @@ import pytest
 from PIL import Image
 
 
+@pytest.hookimpl(tryfirst=True)  # before the tests are chosen by their marks
+def pytest_collection_modifyitems(items):
+    """Whatever searches the real collection waits for its making, which takes more than ten seconds."""
+    for item in items:
+        if "demo_collection" in item.fixturenames:
+            item.add_marker("slow")
+
+
 @pytest.fixture(scope="session")
 def testdata():
     """The folder of real data that IVFPQ_TEST_DATA names; only tests marked `realdata` ask for it."""

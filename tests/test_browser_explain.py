@@ -16,8 +16,8 @@ from test_browser import (  # noqa: F401
     browser,
     choose_collection,
     found,
-    open_options,
     open_page,
+    open_settings,
     outside,
     search,
 )
@@ -366,7 +366,7 @@ def test_every_tab_fits_the_screen(open_page, width, scheme):  # noqa: F811
     )
     assert outside(page) == []
     take_example(page, 1)
-    open_options(page)
+    open_settings(page)
     search(page)
     assert outside(page) == []
     left, first = (
