@@ -6,15 +6,12 @@ The box lives in the browser (`static/crop.js`) and travels with whatever is ask
 
 from __future__ import annotations
 
-from html import escape
-
 import gradio as gr
 
-from gradio_app.page import STATIC
+from gradio_app.markup import render as render_template
+from gradio_app.markup import script
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels of the upright picture; right and bottom exclusive
-
-_SCRIPT = "".join((STATIC / name).read_text(encoding="utf-8") for name in ("ask.js", "crop.js"))
 
 # A browser-side expression: the box on the page at this very moment, or "" where there is no picture.
 READ_BOX = "((c) => c ? c.dataset.token + ':' + c.dataset.box : '')(document.querySelector('.ris-crop'))"
@@ -33,7 +30,8 @@ def crop_overlay(**kwargs: object) -> gr.HTML:
     """
     # "${value}" inserts the value as data. With "{{value}}" Gradio fills in the value first and evaluates the text as
     # a JavaScript template afterwards: a file called "${...}.jpg" would run as a program. `render` escapes its part.
-    return gr.HTML(html_template="${value}", js_on_load=_SCRIPT, apply_default_css=False, **kwargs)  # type: ignore[arg-type]
+    code = script("ask.js", "crop.js")
+    return gr.HTML(html_template="${value}", js_on_load=code, apply_default_css=False, **kwargs)  # type: ignore[arg-type]
 
 
 def render(token: str, src: str, name: str, width: int, height: int, box: Box | None = None, *, then: str = "") -> str:
@@ -59,32 +57,19 @@ def render(token: str, src: str, name: str, width: int, height: int, box: Box | 
         f"left:{100 * x0 / width:.4f}%;top:{100 * y0 / height:.4f}%;"
         f"width:{100 * (x1 - x0) / width:.4f}%;height:{100 * (y1 - y0) / height:.4f}%"
     )
-    fields = "".join(
-        f'<label>{title}<input type="number" inputmode="numeric" data-edge="{edge}" value="{value}" min="{low}"'
-        f' max="{high}" aria-label="{title} edge of the part to search, in pixels"></label>'
-        for edge, (title, value, low, high) in enumerate(
-            (
-                ("Left", x0, 0, width - 1),
-                ("Top", y0, 0, height - 1),
-                ("Right", x1, 1, width),
-                ("Bottom", y1, 1, height),
-            )
-        )
-    )
-    part = f"{x1 - x0} × {y1 - y0} of {width} × {height} px" if box else f"{width} × {height} px"
-    return (
-        f'<div class="ris-crop{" ris-is-cropped" if box else ""}" data-token="{escape(token)}" data-width="{width}"'
-        f' data-height="{height}" data-box="{x0},{y0},{x1},{y1}" data-then="{then}">'
-        f'<div class="ris-stage" title="Drag a box around the part to search">'
-        f'<img src="{escape(src)}" alt="To search: {escape(name)}" draggable="false">'
-        f'<div class="ris-box" style="{style}"><i data-corner="0,1"></i><i data-corner="2,1"></i>'
-        f'<i data-corner="0,3"></i><i data-corner="2,3"></i></div></div>'
-        f'<div class="ris-bar"><span class="ris-name" title="{escape(name)}">{escape(name)}</span>'
-        f'<span class="ris-part" aria-live="polite">{part}</span></div>'
-        f'<div class="ris-bar"><details><summary>Crop by numbers</summary><div class="ris-edges">{fields}</div>'
-        f"</details>"
-        f'<span class="ris-acts"><button type="button" class="ris-reset">Whole picture</button>'
-        f'<button type="button" class="ris-remove">Remove</button></span></div></div>'
+    edges = (("Left", x0, 0, width - 1), ("Top", y0, 0, height - 1), ("Right", x1, 1, width), ("Bottom", y1, 1, height))
+    return render_template(
+        "crop.html",
+        box=box,
+        token=token,
+        src=src,
+        name=name,
+        width=width,
+        height=height,
+        style=style,
+        then=then,
+        part=f"{x1 - x0} × {y1 - y0} of {width} × {height} px" if box else f"{width} × {height} px",
+        edges=[dict(zip(("title", "value", "low", "high"), edge, strict=True)) for edge in edges],
     )
 
 

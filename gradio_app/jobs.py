@@ -21,11 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from features.collection.lock import writing
 from features.collection.names import collection_name
 from features.collection.store import StoreError
 from gradio_app.library import Library
 from search.engine import SearchEngine
-from search.errors import EngineError
 
 logger = logging.getLogger(__name__)
 
@@ -159,34 +159,37 @@ class CollectionJobs:
             place = self._place_of(name)
             if self.job is not None and self.job.state == "running" and self.job.collection == name:
                 raise JobError(f"{name} is being worked on. Cancel that first.")
-            self.library.drop(name)
-            if place.is_symlink():
-                place.unlink()
-                return
-            # Gone from one moment to the next; deleting what is in it takes longer.
             trash = self.folder / f".making-{os.getpid()}-{secrets.token_hex(4)}"
-            place.rename(trash)
+            try:
+                with writing(place, purpose="deleted"):
+                    if place.is_symlink():
+                        place.unlink()
+                    else:  # gone from one moment to the next; deleting what is in it takes longer
+                        place.rename(trash)
+                    self.library.drop(name)
+            except (StoreError, OSError) as error:
+                raise JobError(f"{name} cannot be deleted: {error}") from error
         shutil.rmtree(trash, ignore_errors=True)
 
     def new_upload(self) -> tuple[str, Path]:
         """A place for a zip file that is being sent, and the token it goes by. Yesterday's that came to nothing go."""
-        for path in self.folder.glob(".upload-*.zip"):
-            with suppress(OSError):
-                if time.time() - path.stat().st_mtime > DAY:
-                    path.unlink()
+        self._remove_uploads()
         token = secrets.token_hex(16)
         self.folder.mkdir(parents=True, exist_ok=True)
-        return token, self.folder / f".upload-{token}.zip"
+        return token, self._upload_of(token)
 
     def uploaded(self, token: str) -> Path:
         """The zip file that was sent. Raises JobError if there is none."""
-        path = self.folder / f".upload-{token}.zip"
+        path = self._upload_of(token)
         if not (re.fullmatch("[0-9a-f]{32}", token) and path.is_file()):
             raise JobError("The zip file is no longer on the server. Choose it again.")
         return path
 
+    def _upload_of(self, token: str) -> Path:
+        return self.folder / f".upload-{os.getpid()}-{token}.zip"
+
     def manages(self, name: str) -> bool:
-        """Whether a collection of the library is one of the jobs's folder."""
+        """Whether a collection of the library is one of the jobs' folder."""
         engine = self.library.get(name)
         return engine is not None and (self.folder / name).resolve() == Path(engine.folder).resolve()
 
@@ -265,24 +268,39 @@ class CollectionJobs:
             return
         folder = Path(order.get("final", order["folder"]))
         if "final" in order:
-            if folder.exists():
-                job.state, job.error = "failed", f"There is a collection {folder.name} by now."
+            try:
+                with writing(folder, purpose="made"):
+                    if folder.exists():
+                        raise StoreError(f"There is a collection {folder.name} by now.")
+                    os.rename(order["folder"], folder)  # noqa: PTH104
+            except (StoreError, OSError) as error:
+                job.state, job.error = "failed", str(error)
                 return
-            os.rename(order["folder"], folder)  # noqa: PTH104
         try:
             self.library.put(SearchEngine.open(folder))
-        except (EngineError, StoreError) as error:
-            job.state, job.error = "failed", str(error)
+        except Exception as error:  # whatever is wrong with what was made, the job is over and the page goes on
+            logger.exception("%s", folder)
+            job.state, job.error = "failed", str(error) or type(error).__name__
             return
         job.report = said["report"]
         job.state = "done"
 
     def _remove_leftovers(self) -> None:
-        """Of servers that were killed while they made or deleted something."""
+        """Of servers that were killed while they made, took in or deleted something."""
         for place in self.folder.glob(".making-*-*"):
             owner = place.name.split("-")[1]
             if owner.isdecimal() and (int(owner) == os.getpid() or not _runs(int(owner))):
                 shutil.rmtree(place, ignore_errors=True)
+        self._remove_uploads(own=True)
+
+    def _remove_uploads(self, *, own: bool = False) -> None:
+        """Zip files that came to nothing: of yesterday, and of servers that are no more; at the start also our own."""
+        for path in self.folder.glob(".upload-*.zip"):
+            owner = path.name.split("-")[1]
+            ended = owner.isdecimal() and (own if int(owner) == os.getpid() else not _runs(int(owner)))
+            with suppress(OSError):
+                if ended or time.time() - path.stat().st_mtime > DAY:
+                    path.unlink()
 
 
 def _runs(pid: int) -> bool:

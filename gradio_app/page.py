@@ -1,77 +1,49 @@
-"""The page as a server gives it out: how it looks, what it refuses, and how it says so."""
+"""The page as a server gives it out: what all tabs share, how it looks, and what stands around it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from html import escape
-from pathlib import Path
+from collections.abc import Collection
 from typing import Any
 
 import gradio as gr
-from gradio_client.utils import is_http_url_like
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp
 
+from gradio_app import gradio_seam
+from gradio_app.guard import ContentPolicy, Guard
 from gradio_app.jobs import CollectionJobs
 from gradio_app.library import Library
+from gradio_app.markup import render, script
+from gradio_app.routes.access import StartToken
 from gradio_app.routes.pictures import picture_routes
 from gradio_app.routes.uploads import library_routes
-from search.engine import SearchEngine
+from gradio_app.session import Session
+from gradio_app.tabs import tabs_of
+from gradio_app.tabs.controls import UNQUEUED, PageParts
+from gradio_app.tabs.explain.state import ExplainState
 
-STATIC = Path(__file__).parent / "static"
 UPLOAD_LIMIT = "25mb"
 DAY = 24 * 60 * 60
-SESSIONS = 500  # visitors whose pictures are remembered at a time; Gradio's own limit is 10,000, some 0.5 MB each
-
-# How a listener without a progress bar is bound. Private: callable from the page only, and not listed in an API.
-# always_last: of clicks that come faster than answers the last one counts. By default it would be dropped.
-# No queue: the answer comes with the request itself. Through Gradio's queue it would take a second request that waits
-# for it and a round of bookkeeping, several times the work of a search.
-# No pre- and postprocessing: the values of our components are what the page sends and what it shows, and Gradio would
-# send each of them to another thread and back to find that out. So handlers cannot rely on a value being one of the
-# choices that the page offers.
-# What a handler changes of a component it says by `gr.update`: of a component that it made itself Gradio would take the
-# arguments only, and make it once more.
-UNQUEUED: dict[str, Any] = {
-    "api_visibility": "private",
-    "show_progress": "hidden",
-    "trigger_mode": "always_last",
-    "queue": False,
-    "preprocess": False,
-    "postprocess": False,
-}
-
-# What follows an error: whatever the visitor clicked in the meantime; see static/ask.js.
-AFTER_ERROR = "() => document.dispatchEvent(new Event('ris-failed'))"
-
-
-@dataclass(frozen=True)
-class Shared:
-    """The components that every tab reads.
-
-    Attributes
-    ----------
-    collection : gr.Dropdown
-        Its value is the name of the chosen collection; `engine_of` gives the engine.
-    session : gr.State
-        Holds a `session.Session`. It is an input only, and changed in place: see there.
-    tabs : gr.Tabs
-    watch : gr.HTML
-        Triggers `changed` when a collection was made, brought up to date or deleted, by whomever.
-    """
-
-    collection: gr.Dropdown
-    session: gr.State
-    tabs: gr.Tabs
-    watch: gr.HTML
+SESSIONS = 500  # whose pictures are remembered at a time; Gradio's own limit is 10,000, some 0.5 MB each
 
 
 class SearchPage(gr.Blocks):
     """The page, with all it needs to be served. `launch()` it, or mount it beside other routes::
 
     gr.mount_gradio_app(fastapi_app, page, path="/", **page.server_options)
+
+    Attributes
+    ----------
+    start_token : StartToken
+        Tells who started the app from everyone else.
+    allowed_hosts : set of str
+        Names besides those of this computer under which it may be asked for over loopback, as by a reverse proxy that
+        hands on the name.
     """
 
-    def __init__(self, library: Library, jobs: CollectionJobs | None = None) -> None:
+    def __init__(
+        self, library: Library, jobs: CollectionJobs | None = None, *, allowed_hosts: Collection[str] = ()
+    ) -> None:
         super().__init__(
             title="Reverse image search",
             analytics_enabled=False,
@@ -79,14 +51,20 @@ class SearchPage(gr.Blocks):
             # Uploads older than a day are deleted; Gradio looks every hour.
             delete_cache=(60 * 60, DAY),
         )
+        self.start_token = StartToken()
+        self.allowed_hosts = {name.lower() for name in allowed_hosts}
         self.state_session_capacity = SESSIONS
+        routes = [*picture_routes(library), *library_routes(library, jobs, self.start_token)]
+        if jobs is not None:
+            routes += self.start_token.routes()
         self.server_options: dict[str, Any] = {
             # No list of all routes either: Gradio would give it to whoever asks, --auth or not.
             "app_kwargs": {
-                "routes": [*picture_routes(library), *library_routes(library, jobs)],
+                "routes": routes,
+                "middleware": [Middleware(self._guarded), Middleware(ContentPolicy)],
                 "openapi_url": None,
             },
-            "css": "".join((STATIC / name).read_text(encoding="utf-8") for name in ("page.css", "explain.css")),
+            "css": script("page.css", "explain.css"),
             "theme": _theme(),
             "max_file_size": UPLOAD_LIMIT,
             "footer_links": [],
@@ -94,48 +72,97 @@ class SearchPage(gr.Blocks):
             "show_error": False,
             "ssr_mode": False,
         }
+        with self:
+            _lay_out(library, jobs, self.start_token)
+            # Searches of different visitors run side by side; the engines are safe for that.
+            self.queue(default_concurrency_limit=16)
+
+    @property
+    def start_link(self) -> str:
+        """Where who started the app goes first, once it is launched: the page, and with it the right to manage."""
+        return f"{self.local_url}{self.start_token.path}"
 
     def launch(self, *args: Any, **kwargs: Any) -> Any:
         own = self.server_options["app_kwargs"]
         theirs = kwargs.pop("app_kwargs", None) or {}
-        both = {**own, **theirs, "routes": [*own["routes"], *theirs.get("routes", ())]}
+        both = {
+            **own,
+            **theirs,
+            "routes": [*own["routes"], *theirs.get("routes", ())],
+            "middleware": [*theirs.get("middleware", ()), Middleware(ContentPolicy)],
+        }
         options = {"state_session_capacity": SESSIONS, **self.server_options, **kwargs, "app_kwargs": both}
-        return super().launch(*args, **options)
+        with gradio_seam.patience():
+            return super().launch(*args, _app=gradio_seam.GuardedApp(self._guarded, **both), **options)
+
+    def _guarded(self, app: ASGIApp) -> ASGIApp:
+        return Guard(app, hosts=self._hosts, events=lambda: self.fns)
+
+    def _hosts(self) -> set[str]:
+        shared = gradio_seam.share_host(self)
+        return self.allowed_hosts | {shared} if shared else self.allowed_hosts
+
+    async def process_api(self, block_fn: Any, inputs: list[Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
+        gradio_seam.check_event_data(kwargs.get("event_data"))
+        with gradio_seam.refusals_in_words():
+            return await super().process_api(block_fn, inputs, *args, **kwargs)
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *args: Any, **kwargs: Any) -> Any:
-        # Whatever is shaped like a file with a web address Gradio would fetch for the caller, with none of the checks
-        # and limits of remote_image.py. The page itself never sends one.
-        if _names_remote_file(inputs):
-            raise sorry("Pictures from the web are opened through the address field only.")
+        if gradio_seam.names_remote_file(inputs):  # the page itself never sends one
+            raise gradio_seam.sorry("Pictures from the web are opened through the address field only.")
+        gradio_seam.check_values(block_fn.inputs, inputs)
         return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
 
     async def postprocess_data(self, block_fn: Any, predictions: Any, state: Any) -> Any:
         outputs = await super().postprocess_data(block_fn, predictions, state)
-        # An update replaces the component in the visitor's session by one of a new id, and under that it would be kept
-        # as well when it is next an input: the session would grow with every change of the collection.
-        for block in block_fn.outputs if state else ():
-            state.blocks_config.blocks[block._id]._id = block._id
+        gradio_seam.keep_ids_of_updated(block_fn.outputs, state)
         return outputs
 
 
-def sorry(sentence: str) -> gr.Error:
-    """What a visitor is told. Gradio shows the message as HTML, and it may quote a file name or a web address."""
-    return gr.Error(escape(sentence), print_exception=False)
+def _lay_out(library: Library, jobs: CollectionJobs | None, token: StartToken) -> None:
+    """What stands above the tabs, and the tabs."""
+    session, state = gr.State(Session()), gr.State(ExplainState())
+    # What the box on the picture to search is, filled in by the browser as it sends an event (crop.READ_BOX).
+    box = gr.Textbox(visible=False, elem_id="ris-box")
+    with gr.Row(elem_id="ris-head"):
+        gr.HTML(render("head.html"), apply_default_css=False)
+        collection = gr.Dropdown(
+            **_chooser(library, ""),
+            label="Collection",
+            container=False,
+            elem_id="ris-collection",
+            scale=0,
+            min_width=240,
+        )
+        watch = gr.HTML(
+            render("watch.html", version=library.version),
+            js_on_load=script("watch.js"),
+            apply_default_css=False,
+            elem_id="ris-watch",
+        )
+    with gr.Tabs(elem_id="ris-tabs") as tabs:
+        parts = PageParts(library, jobs, token, collection, session, state, tabs, watch, box)
+        connects = []
+        for tab in tabs_of(parts):
+            with gr.Tab(tab.title, id=tab.id) as shown:
+                connects.append(tab.build(parts, shown))
+        for connect in filter(None, connects):
+            connect()
+
+    def on_changed(name: str) -> dict[str, Any]:
+        return gr.update(**_chooser(library, name))
+
+    watch.changed(on_changed, collection, collection, **UNQUEUED)
 
 
-def engine_of(library: Library, name: str) -> SearchEngine:
-    """The engine of the chosen collection, or a sentence to the visitor where it has been deleted meanwhile."""
-    engine = library.get(name)
-    if engine is None:
-        raise sorry(f"The collection {name} is no longer there. Choose another.")
-    return engine
-
-
-def _names_remote_file(data: Any) -> bool:
-    if isinstance(data, Mapping):
-        path = data.get("path")
-        return (isinstance(path, str) and is_http_url_like(path.strip())) or any(map(_names_remote_file, data.values()))
-    return isinstance(data, list | tuple) and any(map(_names_remote_file, data))
+def _chooser(library: Library, chosen: str) -> dict[str, Any]:
+    choices = [(f"{name} · {len(engine.store.ids):,} pictures", name) for name, engine in library.items()]
+    names = [name for _, name in choices]
+    return {
+        "choices": choices,
+        "value": chosen if chosen in names else next(iter(names), None),
+        "filterable": len(names) > 8,
+    }
 
 
 def _theme() -> gr.themes.Base:

@@ -19,7 +19,7 @@ from typing import Any
 
 import httpx
 
-from features.images import ImageError, decode_image
+from features.images import STRANGERS_PICTURES, ImageError, decode_image
 
 MAX_BYTES = 20 * 2**20
 MAX_SECONDS = 15.0  # for everything together: a server that sends one byte a second gets no longer
@@ -94,7 +94,7 @@ def fetch_image(
     except TimeoutError as error:
         raise RemoteImageError(f"The server took longer than {max_seconds:g} seconds.") from error
     try:
-        decode_image(content)
+        decode_image(content, limits=STRANGERS_PICTURES)
     except ImageError as error:
         raise RemoteImageError("What lies at this address is not a picture that can be read.") from error
     return content

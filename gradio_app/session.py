@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from features.images import ImageError, decode_image
+from features.images import STRANGERS_PICTURES, ImageError, decode_image
+from features.picture_files import read_picture
 from gradio_app.crop import Box, parse_box
-from gradio_app.page import sorry
-from gradio_app.routes.pictures import to_jpeg
+from gradio_app.gradio_seam import sorry
+from gradio_app.markup import printable
+from gradio_app.routes.pictures import folder_of, to_jpeg
 from search.engine import SearchEngine
 from search.hits import Answer
 
@@ -25,25 +27,52 @@ RECENT = 8
 
 @dataclass(frozen=True)
 class Query:
-    """A picture to search with."""
+    """A picture to search with.
 
-    token: str  # tells this choice of a picture from any other, so that a crop box cannot land on the wrong one
+    Attributes
+    ----------
+    token : str
+        Tells this choice of a picture from any other, so that a crop box cannot land on the wrong one.
+    path : Path
+    name : str
+        As it is shown.
+    width, height : int
+        In pixels.
+    box : tuple of int, optional
+        The part to search; the whole by default.
+    folder : (Path, bool), optional
+        The folder that it is read from and below, and whether links may lead out of it: of a picture of a collection.
+    """
+
+    token: str
     path: Path
     name: str
     width: int
     height: int
     box: Box | None = None
+    folder: tuple[Path, bool] | None = None
 
     @classmethod
     def open(cls, path: Path, name: str) -> Query:
-        pixels = _decode(path, name)
+        """A picture that a visitor brought along."""
+        return cls._measured(path, name, None)
+
+    @classmethod
+    def of(cls, engine: SearchEngine, image_id: int) -> Query:
+        """A picture of a collection."""
+        path = engine.store.items[image_id].path
+        return cls._measured(path, printable(path.name), folder_of(engine))
+
+    @classmethod
+    def _measured(cls, path: Path, name: str, folder: tuple[Path, bool] | None) -> Query:
+        pixels = _decode(path, name, folder)
         height, width = pixels.shape[:2]
-        return cls(secrets.token_hex(8), path, name, width, height)
+        return cls(secrets.token_hex(8), path, name, width, height, folder=folder)
 
     def pixels(self) -> np.ndarray:
         """The part to search, uint8 (h, w, 3), at full resolution."""
         x0, y0, x1, y1 = self.box or (0, 0, self.width, self.height)
-        return _decode(self.path, self.name)[y0:y1, x0:x1]
+        return _decode(self.path, self.name, self.folder)[y0:y1, x0:x1]
 
     def preview(self) -> str:
         """Data URI of the whole picture, for the browser."""
@@ -164,12 +193,17 @@ def gone(name: str) -> Exception:
     return sorry(f"{name} is no longer on the server. Choose the picture again.")
 
 
-def _decode(path: Path, name: str) -> np.ndarray:
-    if not path.is_file():
-        raise gone(name)
+def _decode(path: Path, name: str, folder: tuple[Path, bool] | None) -> np.ndarray:
     try:
-        return decode_image(path)
+        if folder is not None:
+            root, follow_links = folder
+            return decode_image(read_picture(root, path, follow_links=follow_links))
+        return decode_image(path, limits=STRANGERS_PICTURES)
     except ImageError as error:
+        if not path.exists():
+            raise gone(name) from error
+        if error.reason.startswith("too large"):
+            raise sorry(f"{name} cannot be searched with: it is {error.reason}.") from error
         raise sorry(f"{name} cannot be read as a picture.") from error
 
 

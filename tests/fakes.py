@@ -29,7 +29,11 @@ class FakeEngine:
         self.name = name
         self.folder = Path("collections") / name
         items = [Item(i, path, (label,) if label else ()) for i, (path, label) in enumerate(pictures.items())]
-        manifest = {"name": name, "root": "/nowhere", "encoder": {"name": "colour"}}
+        manifest = {
+            "name": name,
+            "root": os.path.commonpath([path.parent for path in pictures] or ["/"]),
+            "encoder": {"name": "colour"},
+        }
         self.store = SimpleNamespace(items=items, ids=np.arange(len(items)), manifest=manifest)
         self.asked: list[Any] = []
         self.labels = dict(Counter(label for item in items for label in item.labels))

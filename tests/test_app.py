@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from types import SimpleNamespace
 
 import gradio as gr
 import httpx
@@ -24,10 +23,11 @@ from gradio.utils import get_upload_folder
 from PIL import Image
 from waiting import MINUTES
 
-from gradio_app.app import UsageError, _give_back, build_app, check_port, main, open_collections
+from gradio_app.app import UsageError, build_app, check_port, main, open_collections
 from gradio_app.routes.pictures import picture_url
+from gradio_app.serving import trim_memory
 from gradio_app.session import Query
-from gradio_app.tabs.search import MAX_RESULTS
+from gradio_app.tabs.search.views import MAX_RESULTS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -489,12 +489,12 @@ def test_stopped_before_it_is_warm(monkeypatch, workspace, demo_collection):
     """Python aborts if its end finds a thread in torch."""
     warmed = []
     monkeypatch.chdir(workspace)
-    monkeypatch.setattr("gradio_app.app._warm_up", warmed.append)
+    monkeypatch.setattr("gradio_app.serving.warm_up", warmed.append)
     timers, real = [], threading.Timer
     monkeypatch.setattr(threading, "Timer", lambda *given, **more: timers.append(real(*given, **more)) or timers[-1])
     monkeypatch.setattr("gradio_app.app.SearchPage.launch", lambda self, **options: None)
     monkeypatch.setattr("gradio_app.app.SearchPage.block_thread", lambda self: None)
-    monkeypatch.setattr("gradio_app.app.WARM_UP_AFTER", 60.0 * MINUTES)
+    monkeypatch.setattr("gradio_app.serving.WARM_UP_AFTER", 60.0 * MINUTES)
     main(["--port", str(free_port())])
     for timer in timers:
         timer.join(60 * MINUTES)
@@ -513,9 +513,8 @@ def test_free_memory_between_what_is_in_use_is_given_back(monkeypatch):
         next(rounds)
 
     del answers[::2]
-    monkeypatch.setattr("gradio_app.app.time", SimpleNamespace(sleep=sleep))
     with pytest.raises(StopIteration):
-        _give_back()
+        trim_memory(sleep)
     assert sizes[0] - sizes[1] > 0.8 * 100_000 * len(answers)
 
 

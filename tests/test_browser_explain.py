@@ -117,10 +117,14 @@ def compared(page) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize(
-    ("tab", "answer", "where"), [("Compare", "compare", "#ris-compare"), ("Explain", "explain", "#ris-strip")]
+    ("tab", "module", "answer", "where"),
+    [
+        ("Compare", "compare", "compare", "#ris-compare"),
+        ("Explain", "explain.handlers", "explain", "#ris-strip"),
+    ],
 )
-def test_a_tab_says_what_it_is_about_while_it_works(page, monkeypatch, tab, answer, where):
-    module = importlib.import_module(f"gradio_app.tabs.{tab.lower()}")
+def test_a_tab_says_what_it_is_about_while_it_works(page, monkeypatch, tab, module, answer, where):
+    module = importlib.import_module(f"gradio_app.tabs.{module}")
     work, done = getattr(module, answer), threading.Event()
 
     def slow(*args, **kwargs):

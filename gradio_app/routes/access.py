@@ -2,44 +2,112 @@
 
 from __future__ import annotations
 
-import inspect
+import hashlib
+import ipaddress
+import secrets
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from fastapi import HTTPException, Request
+from fastapi import APIRouter, HTTPException, Request, Response
+from fastapi.responses import RedirectResponse
+from starlette.requests import cookie_parser
+from starlette.routing import BaseRoute
+
+from gradio_app.gradio_seam import login_is_needed, user_of
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+REFUSED = (
+    "Collections are managed by who started the app, through the link that it printed at its start, "
+    "or by who logs in (--auth)."
+)
+
+
+class StartToken:
+    """What tells who started the app from everyone else: a secret of this run, in a link that is printed once.
+
+    Opening the link leaves the secret in a cookie of that browser. An address would prove nothing: a reverse proxy
+    passes on strangers from this very computer, and a page of someone else in the same browser can send requests here.
+    """
+
+    def __init__(self) -> None:
+        self.secret = secrets.token_urlsafe(32)
+        # Cookies know nothing of ports: two apps on one computer must not overwrite each other's.
+        self.cookie = f"ris-start-{hashlib.sha256(self.secret.encode()).hexdigest()[:8]}"
+
+    @property
+    def path(self) -> str:
+        """Of the link, relative to the page."""
+        return f"start?token={self.secret}"
+
+    def is_held(self, headers: Mapping[str, str]) -> bool:
+        """Whether a request comes from a browser that has opened the link."""
+        return self._is(cookie_parser(headers.get("cookie", "")).get(self.cookie, ""))
+
+    def _is(self, offered: str) -> bool:
+        return secrets.compare_digest(offered.encode("utf-8", "replace"), self.secret.encode())
+
+    def routes(self) -> list[BaseRoute]:
+        """Where the link leads to: the page, with the cookie set."""
+        router = APIRouter()
+
+        @router.get("/start")
+        def start(request: Request, token: str = "") -> Response:
+            if not self._is(token):
+                raise HTTPException(403, "This link belongs to an earlier start of the app. Use the one printed last.")
+            reply = RedirectResponse("./", 303, headers={"Cache-Control": "no-store"})
+            scheme = request.headers.get("x-forwarded-proto", request.url.scheme)
+            reply.set_cookie(self.cookie, self.secret, httponly=True, samesite="strict", secure=scheme == "https")
+            return reply
+
+        return list(router.routes)
 
 
 async def require_login(request: Request) -> None:
     """Let through who Gradio would let through: anyone without ``--auth``, else only who has logged in."""
-    app = request.app
-    if app.auth is None and app.auth_dependency is None:
-        return
-    if app.auth_dependency is not None:
-        user = app.auth_dependency(request)
-        user = await user if inspect.isawaitable(user) else user
-    else:
-        cookies = (f"access-token-{app.cookie_id}", f"access-token-unsecure-{app.cookie_id}")
-        user = next((app.tokens[t] for c in cookies if (t := request.cookies.get(c)) in app.tokens), None)
-    if user is None:
+    if login_is_needed(request.app) and await user_of(request) is None:
         raise HTTPException(401, "Please log in.")
 
 
-def is_trusted(headers: Mapping[str, str], logged_in: bool) -> bool:
-    """Whether a request may change collections: it comes from our own page, and from this computer or a known visitor.
+def may_manage(headers: Mapping[str, str], token: StartToken, *, logged_in: bool) -> bool:
+    """Whether a request may change collections: it comes from our own page, and from who started the app or logged in.
 
-    That the server listens on the loopback interface does not settle it. A page of someone else in the same browser
-    can send requests there, under a name of its own that it lets point to 127.0.0.1 (DNS rebinding), and a proxy may
-    pass on what comes from anywhere.
+    Parameters
+    ----------
+    headers : mapping
+        Of the request, with names in lower case.
+    logged_in : bool
+        The app asks visitors to log in, and this one has.
     """
-    host = headers.get("host", "")
+    return is_from_own_page(headers) and (logged_in or token.is_held(headers))
+
+
+def is_from_own_page(headers: Mapping[str, str]) -> bool:
+    """Whether no other site had the browser send this."""
+    site = headers.get("sec-fetch-site")
+    if site is not None:  # the browser's own word, which no page can forge and no proxy changes
+        return site in ("same-origin", "none")
     origin = headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != host:
-        return False
-    if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-        return False
-    if logged_in:
+    if origin is None:
         return True
-    forwarded = any(name in headers for name in ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip"))
-    return not forwarded and urlsplit(f"//{host}").hostname in LOOPBACK
+    try:
+        sender = urlsplit(origin).netloc
+    except ValueError:
+        return False
+    return bool(sender) and sender in (headers.get("host"), headers.get("x-forwarded-host"))
+
+
+def host_name(host: str) -> str:
+    """The name in a Host header, without the port; "" where there is none."""
+    try:
+        return (urlsplit(f"//{host}").hostname or "").rstrip(".")
+    except ValueError:
+        return ""
+
+
+def is_loopback(address: str | None) -> bool:
+    """Whether an IP address is this computer's own."""
+    try:
+        ip = ipaddress.ip_address(address or "")
+    except ValueError:
+        return False
+    return ip.is_loopback or bool(getattr(ip, "ipv4_mapped", None) and ip.ipv4_mapped.is_loopback)  # type: ignore[union-attr]

@@ -9,17 +9,23 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+import mimetypes
+import os
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, HTTPException, Response
-from fastapi.responses import FileResponse
+from fastapi.responses import StreamingResponse
 from PIL import Image
 from starlette.routing import BaseRoute
 
+from features.datasets import Item
 from features.images import ImageError, decode_image
+from features.picture_files import open_picture, read_picture
+from gradio_app.markup import printable
 from gradio_app.routes.access import require_login
 from search.engine import SearchEngine
 
@@ -29,6 +35,8 @@ CACHED_THUMBS = 4096  # some 15 kB each, so about 60 MB at most
 # The address carries the collection's version, so a picture may be kept for a week and is never out of date.
 # "private": under --auth no shared cache may hand it to someone else.
 KEEP = {"Cache-Control": "private, max-age=604800", "X-Content-Type-Options": "nosniff"}
+_UNREADABLE = "This picture cannot be read, or is no longer where it was when the collection was made."
+_PIECE = 2**16  # bytes of a file that are sent at a time
 
 
 def picture_url(engine: SearchEngine, image_id: int, size: str) -> str:
@@ -42,46 +50,101 @@ def picture_url(engine: SearchEngine, image_id: int, size: str) -> str:
     return f"pictures/{quote(engine.name, safe='')}/{int(image_id)}/{size}?v={_version(engine)}"
 
 
+def folder_of(engine: SearchEngine) -> tuple[Path, bool]:
+    """The folder that all pictures of a collection are read from and below, and whether links may lead out of it."""
+    manifest = engine.store.manifest
+    return Path(manifest["root"]), manifest.get("follow_links") is True
+
+
+def read_item(engine: SearchEngine, image_id: int) -> bytes:
+    """The file of a picture of a collection.
+
+    Raises
+    ------
+    ImageError
+        As `features.picture_files.read_picture`; also of one that is marked damaged.
+    """
+    item = _undamaged(engine, image_id)
+    root, follow_links = folder_of(engine)
+    return read_picture(root, item.path, follow_links=follow_links)
+
+
 def picture_routes(engines: Mapping[str, SearchEngine]) -> list[BaseRoute]:
     """Routes that serve the pictures of `engines` (by collection name); they belong on Gradio's own app."""
     router = APIRouter(prefix="/pictures/{collection}/{image_id}", dependencies=[Depends(require_login)])
 
-    def find(collection: str, image_id: int) -> Path:
+    def find(collection: str, image_id: int) -> SearchEngine:
         engine = engines.get(collection)
         if engine is None or not 0 <= image_id < len(engine.store.items):
             raise HTTPException(404, "There is no such picture.")
-        path = engine.store.items[image_id].path
-        if not path.is_file():
-            raise HTTPException(404, "The file of this picture is no longer where it was when the collection was made.")
-        return path
+        return engine
 
     # Plain functions, not coroutines: decoding runs in the server's thread pool and leaves the event loop free.
     @router.get("/thumb")
     def thumb(collection: str, image_id: int) -> Response:
-        path = find(collection, image_id)
+        engine = find(collection, image_id)
         try:
-            return Response(_thumbnail(path, path.stat().st_mtime_ns), media_type="image/jpeg", headers=KEEP)
+            with _open_item(engine, image_id) as file:
+                status = os.fstat(file.fileno())
+            jpeg = _thumbnail(engine.store.items[image_id].path, *folder_of(engine), status.st_mtime_ns, status.st_size)
         except ImageError as error:
-            raise HTTPException(404, "This picture cannot be read.") from error
+            raise HTTPException(404, _UNREADABLE) from error
+        return Response(jpeg, media_type="image/jpeg", headers=KEEP)
 
     @router.get("/view")
     def view(collection: str, image_id: int) -> Response:
         try:
-            return Response(shrink(find(collection, image_id), VIEW_SIDE), media_type="image/jpeg", headers=KEEP)
+            jpeg = shrink(read_item(find(collection, image_id), image_id), VIEW_SIDE)
         except ImageError as error:
-            raise HTTPException(404, "This picture cannot be read.") from error
+            raise HTTPException(404, _UNREADABLE) from error
+        return Response(jpeg, media_type="image/jpeg", headers=KEEP)
 
     @router.get("/original")
     def original(collection: str, image_id: int) -> Response:
-        path = find(collection, image_id)
-        return FileResponse(path, filename=path.name, content_disposition_type="attachment", headers=KEEP)
+        engine = find(collection, image_id)
+        try:
+            file = _open_item(engine, image_id)
+        except ImageError as error:
+            raise HTTPException(404, _UNREADABLE) from error
+        name = printable(engine.store.items[image_id].path.name)
+        size = os.fstat(file.fileno()).st_size
+        headers = {**KEEP, "Content-Length": str(size), "Content-Disposition": _as_download(name)}
+        kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+        return StreamingResponse(_pieces(file, size), media_type=kind, headers=headers)
 
     return list(router.routes)
 
 
-def shrink(path: Path, side: int) -> bytes:
+def _undamaged(engine: SearchEngine, image_id: int) -> Item:
+    item = engine.store.items[image_id]
+    if item.error is not None:
+        raise ImageError(os.fspath(item.path), item.error)
+    return item
+
+
+def _open_item(engine: SearchEngine, image_id: int) -> BinaryIO:
+    item = _undamaged(engine, image_id)
+    root, follow_links = folder_of(engine)
+    return open_picture(root, item.path, follow_links=follow_links)
+
+
+def _pieces(file: BinaryIO, size: int) -> Iterator[bytes]:
+    """What was there when the file was opened; it may have grown since."""
+    with file:
+        while size > 0 and (piece := file.read(min(size, _PIECE))):
+            size -= len(piece)
+            yield piece
+
+
+def _as_download(name: str) -> str:
+    """A Content-Disposition header (RFC 6266) that has the browser keep a file under its name."""
+    quoted = quote(name, safe="")
+    return f'attachment; filename="{name}"' if quoted == name else f"attachment; filename*=utf-8''{quoted}"
+
+
+def shrink(source: Path | bytes, side: int) -> bytes:
     """A picture as JPEG whose longer side is at most `side` pixels, upright whatever its EXIF says."""
-    return to_jpeg(Image.fromarray(decode_image(path, min_side=side)), side)
+    return to_jpeg(Image.fromarray(decode_image(source, min_side=side)), side)
 
 
 def to_jpeg(picture: Image.Image, side: int) -> bytes:
@@ -93,9 +156,9 @@ def to_jpeg(picture: Image.Image, side: int) -> bytes:
 
 
 @lru_cache(maxsize=CACHED_THUMBS)
-def _thumbnail(path: Path, mtime_ns: int) -> bytes:
-    """The file's time is part of the key: a picture that was replaced is not shown as it used to be."""
-    return shrink(path, THUMB_SIDE)
+def _thumbnail(path: Path, root: Path, follow_links: bool, mtime_ns: int, size: int) -> bytes:
+    """The file's time and size are part of the key: a picture that was replaced is not shown as it used to be."""
+    return shrink(read_picture(root, path, follow_links=follow_links), THUMB_SIDE)
 
 
 def _version(engine: SearchEngine) -> str:

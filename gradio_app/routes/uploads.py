@@ -6,14 +6,15 @@ from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute
 
+from gradio_app.gradio_seam import login_is_needed
 from gradio_app.jobs import CollectionJobs
 from gradio_app.library import Library
-from gradio_app.routes.access import is_trusted, require_login
+from gradio_app.routes.access import REFUSED, StartToken, may_manage, require_login
 
 MAX_UPLOAD = 4 * 2**30
 
 
-def library_routes(library: Library, jobs: CollectionJobs | None) -> list[BaseRoute]:
+def library_routes(library: Library, jobs: CollectionJobs | None, token: StartToken) -> list[BaseRoute]:
     """Routes beside the pictures: which state the collections are in, and where a zip file is sent to."""
     router = APIRouter(prefix="/collections", dependencies=[Depends(require_login)])
 
@@ -26,13 +27,13 @@ def library_routes(library: Library, jobs: CollectionJobs | None) -> list[BaseRo
 
     @router.put("/upload")
     async def upload(request: Request) -> Response:
-        if not is_trusted(request.headers, request.app.auth is not None or request.app.auth_dependency is not None):
-            raise HTTPException(403, "Collections are managed from this computer only, or after logging in (--auth).")
+        if not may_manage(request.headers, token, logged_in=login_is_needed(request.app)):
+            raise HTTPException(403, REFUSED)
         length = request.headers.get("content-length", "")
         too_large = HTTPException(413, f"The file is larger than {MAX_UPLOAD / 2**30:g} GB.")
         if length.isdecimal() and int(length) > MAX_UPLOAD:
             raise too_large
-        token, path = jobs.new_upload()
+        name, path = jobs.new_upload()
         size = 0
         try:
             with open(path, "xb") as file:  # noqa: PTH123
@@ -46,6 +47,6 @@ def library_routes(library: Library, jobs: CollectionJobs | None) -> list[BaseRo
             if isinstance(error, OSError):
                 raise HTTPException(507, f"The file cannot be kept: {error.strerror}.") from error
             raise
-        return Response(token, media_type="text/plain")
+        return Response(name, media_type="text/plain")
 
     return list(router.routes)

@@ -3,44 +3,54 @@
 from __future__ import annotations
 
 import math
-from html import escape
 
 import gradio as gr
+from markupsafe import Markup
 
 from gradio_app.grid import Tile, picture_grid, render_pager, render_tiles
 from gradio_app.library import Library
-from gradio_app.page import AFTER_ERROR, UNQUEUED, Shared, engine_of
+from gradio_app.markup import render
+from gradio_app.tabs import Tab
+from gradio_app.tabs.controls import AFTER_ERROR, UNQUEUED, PageParts, engine_of
 from search.engine import SearchEngine
 
 PAGE_SIZE = 60
 
 
-def browse_tab(library: Library, shared: Shared) -> gr.HTML:
-    """Build the tab's content and wire it; returns its grid, so that its pictures can be searched with."""
-    gallery = picture_grid(value=_gallery(library.first(), 1), elem_id="ris-gallery")
+class BrowseHandlers:
+    """What happens when a visitor leafs."""
 
-    def on_collection(name: str | None) -> str:
-        return _gallery(library.get(name or ""), 1)
+    def __init__(self, library: Library) -> None:
+        self.library = library
 
-    def on_turn(name: str, event: gr.EventData) -> str:
+    def choose(self, name: str | None) -> str:
+        return gallery(self.library.get(name or ""), 1)
+
+    def turn(self, name: str | None, event: gr.EventData) -> str:
         number = getattr(event, "page", 1)
-        return _gallery(engine_of(library, name), number if type(number) is int else 1)
-
-    shared.collection.change(on_collection, shared.collection, gallery, **UNQUEUED)
-    shared.watch.changed(on_collection, shared.collection, gallery, **UNQUEUED)
-    gallery.turn(on_turn, shared.collection, gallery, **UNQUEUED).failure(None, js=AFTER_ERROR)
-    return gallery
+        return gallery(engine_of(self.library, name), number if type(number) is int else 1)
 
 
-def _gallery(engine: SearchEngine | None, page: int) -> str:
+def build(parts: PageParts, tab: gr.Tab) -> None:
+    handlers = BrowseHandlers(parts.library)
+    grid = picture_grid(value=gallery(parts.library.first(), 1), elem_id="ris-gallery")
+    parts.grids.append(grid)
+    parts.collection.change(handlers.choose, parts.collection, grid, **UNQUEUED)
+    parts.watch.changed(handlers.choose, parts.collection, grid, **UNQUEUED)
+    grid.turn(handlers.turn, parts.collection, grid, **UNQUEUED).failure(None, js=AFTER_ERROR)
+
+
+def gallery(engine: SearchEngine | None, page: int) -> str:
+    """HTML of a page of a collection; of the nearest one there is."""
     if engine is None:
         return ""
     ids = engine.store.ids
     pages = max(1, math.ceil(len(ids) / PAGE_SIZE))
     page = min(max(page, 1), pages)
     shown = ids[(page - 1) * PAGE_SIZE : page * PAGE_SIZE]
+    tiles = render_tiles(engine, [Tile(int(i)) for i in shown], kind="gallery")
     pager = render_pager(page, pages)
-    return (
-        f'<div class="ris-gallery-head"><p><b>{escape(engine.name)}</b> · {len(ids):,} pictures</p>{pager}</div>'
-        f"{render_tiles(engine, [Tile(int(i)) for i in shown], kind='gallery')}"
-    )
+    return render("gallery.html", name=engine.name, count=len(ids), pager=Markup(pager), tiles=Markup(tiles))
+
+
+TAB = Tab("browse", "Browse the collection", build)

@@ -1,0 +1,166 @@
+"""How the Search tab is laid out, and which listener answers what."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from gradio_app.crop import CHANGED, GO, OPEN, OPENED, READ_BOX, crop_overlay
+from gradio_app.grid import picture_grid
+from gradio_app.tabs import Connect, Tab
+from gradio_app.tabs.controls import AFTER_ERROR, UNQUEUED, PageParts, engine_radio
+from gradio_app.tabs.search import views
+from gradio_app.tabs.search.handlers import SearchHandlers
+from gradio_app.tabs.search.views import MAX_RESULTS, RESULTS, SORTS
+
+# On a small screen the results lie below the controls, and after "Search with this" they may lie above.
+SHOW_RESULTS = """() => {
+  const found = document.querySelector('#ris-found'), top = found.getBoundingClientRect().top;
+  if (top < 0 || top > 0.6 * innerHeight) found.scrollIntoView({ behavior: 'smooth', block: 'start' });
+}"""
+SHOW_PICTURE = "() => document.querySelector('#ris-query').scrollIntoView({ behavior: 'smooth', block: 'start' })"
+
+
+def build(parts: PageParts, tab: gr.Tab) -> Connect:
+    first = parts.library.first()
+    collection, session, box = parts.collection, parts.session, parts.box
+    with gr.Row(elem_id="ris-search"):
+        with gr.Column(elem_id="ris-query", scale=0, min_width=340):
+            gr.HTML("<h2>To search</h2>", apply_default_css=False)
+            picture = crop_overlay(value="", elem_id="ris-picture")
+            with gr.Row(elem_id="ris-go"):
+                start = gr.Button("Search", variant="primary", size="lg", elem_id="ris-start")
+                auto = gr.Checkbox(False, label="Search as you go", container=False, elem_id="ris-auto", min_width=0)
+            upload = gr.Image(
+                type="filepath",
+                sources=["upload", "webcam", "clipboard"],
+                show_label=False,
+                height="auto",
+                elem_id="ris-upload",
+                placeholder="Drop a picture here, paste one, or click to choose",
+            )
+            with gr.Row(elem_id="ris-address"):
+                address = gr.Textbox(
+                    placeholder="or paste a web address: https://…",
+                    label="Address of a picture on the web",
+                    show_label=False,
+                    container=False,
+                    max_lines=1,
+                    scale=1,
+                    min_width=120,
+                    elem_id="ris-url",
+                )
+                fetch = gr.Button("Open", scale=0, min_width=72, elem_id="ris-fetch")
+            gr.HTML("<h3>Or try one of these</h3>", apply_default_css=False)
+            examples = picture_grid(value=views.examples(first), elem_id="ris-examples")
+            with gr.Accordion("How to search", open=False, elem_id="ris-settings"):
+                count = gr.Slider(1, MAX_RESULTS, RESULTS, step=1, label="Number of results", elem_id="ris-count")
+                cutoff = gr.Textbox(**views.cutoff_options(first), max_lines=1, elem_id="ris-cutoff")
+                engine_choice = gr.Radio(**engine_radio(first), label="Index", elem_id="ris-engine")
+                nprobe = gr.Slider(**views.nprobe_options(first), step=1, elem_id="ris-nprobe")
+                rerank = gr.Checkbox(
+                    False,
+                    **views.rerank_options(first),
+                    label="Re-rank",
+                    info="Order the best again by their stored vectors",
+                    elem_id="ris-rerank",
+                )
+        with gr.Column(elem_id="ris-found", scale=1, min_width=280):
+            with gr.Row(elem_id="ris-last-row"):
+                last_view = gr.HTML(views.last_searched(None), apply_default_css=False, elem_id="ris-last")
+                with gr.Row(elem_id="ris-copies"):
+                    again = gr.Button("← Copy to search", size="sm", elem_id="ris-again", scale=0, min_width=0)
+                    keep = gr.Button("→ Copy from search", size="sm", elem_id="ris-keep", scale=0, min_width=0)
+                    swap = gr.Button("⇄ Swap", size="sm", elem_id="ris-swap", scale=0, min_width=0)
+                recent = picture_grid(value="", elem_id="ris-recent")
+            with gr.Row(elem_id="ris-refine"):
+                status = gr.HTML(views.hint(), apply_default_css=False, elem_id="ris-status")
+                labels = gr.Dropdown(
+                    **views.label_options(first),
+                    multiselect=True,
+                    label="Only with these labels",
+                    show_label=False,
+                    container=False,
+                    elem_id="ris-labels",
+                    min_width=180,
+                )
+                sort = gr.Dropdown(
+                    SORTS,
+                    value="score",
+                    label="Order of the results",
+                    show_label=False,
+                    container=False,
+                    filterable=False,
+                    elem_id="ris-sort",
+                    min_width=120,
+                )
+            results = picture_grid(value="", elem_id="ris-results")
+    parts.grids.append(results)
+    handlers = SearchHandlers(parts.library, upload)
+
+    # UNQUEUED leaves the file as it is, same bytes and same content hash. Preprocessed, gr.Image would re-encode it.
+    upload.input(handlers.take_upload, [session, upload], [picture, upload], **UNQUEUED)
+    gr.on([address.submit, fetch.click], None, address, js=OPEN)
+    opening = picture.open(
+        handlers.open_address,
+        session,
+        picture,
+        **{**UNQUEUED, "queue": True, "show_progress": "minimal", "show_progress_on": picture},
+    )
+    opening.success(None, address, address, js=OPENED)
+    picked = examples.pick(handlers.take_example, session, picture, **UNQUEUED)
+    recalled = recent.recall(handlers.recall, session, picture, **UNQUEUED)
+    picture.remove(handlers.remove, session, picture, **UNQUEUED)
+
+    # One listener for every way to ask for a search; static/crop.js knows them.
+    searching: Any = {**UNQUEUED, "show_progress": "minimal", "show_progress_on": status}
+    found = [results, status, last_view, recent]
+    going = picture.go(
+        handlers.search,
+        [session, box, collection, count, engine_choice, nprobe, rerank, labels, cutoff, sort],
+        found,
+        js=f"(session, box, ...rest) => [session, {READ_BOX}, ...rest]",
+        **searching,
+    )
+    going.success(None, js=SHOW_RESULTS)
+    for asked in (opening, picked, recalled, going):
+        asked.failure(None, js=AFTER_ERROR)
+    start.click(None, js=GO)
+    gr.on(
+        [auto.input, count.release, nprobe.release, engine_choice.input, rerank.input, cutoff.submit, cutoff.blur],
+        None,
+        js=CHANGED,
+    )
+    labels.input(handlers.refine, [session, labels, sort], found, **searching)
+    results.more(handlers.show_more, [session, sort], found, **searching)
+    sort.input(handlers.sort, [session, sort], results, **UNQUEUED)
+
+    again.click(handlers.copy_to_search, session, picture, **UNQUEUED)
+    keep.click(
+        handlers.copy_from_search, [session, box], last_view, js=f"(session, box) => [session, {READ_BOX}]", **UNQUEUED
+    )
+    swap.click(
+        handlers.swap, [session, box], [picture, last_view], js=f"(session, box) => [session, {READ_BOX}]", **UNQUEUED
+    )
+    of_collection = [examples, engine_choice, nprobe, rerank, cutoff, labels, results, status]
+    collection.change(handlers.choose_collection, [session, collection], of_collection, **UNQUEUED).success(
+        None, js=CHANGED
+    )
+    parts.watch.changed(handlers.follow_library, [session, collection], of_collection, **UNQUEUED)
+    # input, not change: that is sent when the accordion is opened too, and its answer would take back what is typed.
+    engine_choice.input(handlers.choose_engine, [collection, engine_choice], [nprobe, rerank], **UNQUEUED)
+
+    def connect() -> None:
+        """A picture that is picked in any grid becomes the query."""
+        for grid in parts.grids:
+            picked = grid.pick(handlers.pick, session, [picture, parts.tabs], **UNQUEUED)
+            inside = grid.inside(handlers.look_inside, session, [picture, parts.tabs], **UNQUEUED)
+            inside.success(None, js=SHOW_PICTURE)
+            for asked in (picked, inside):
+                asked.failure(None, js=AFTER_ERROR)
+
+    return connect
+
+
+TAB = Tab("search", "Search", build)
