@@ -1,0 +1,113 @@
+"""A filter gives ids and a sentence, and never hides what it lets through: not from any engine, option or tool."""
+
+import numpy as np
+import pytest
+from test_extract import FakeEncoder, make_images
+
+from features.datasets import ImageFolder
+from features.encoding import extract
+from search.build import create_index
+from search.compare import compare
+from search.engine import SearchEngine
+from search.errors import EngineError
+from search.explain import explain
+from search.filters import Filter
+from search.options import SearchOptions
+
+LABEL = {"label": "label 1"}
+
+
+@pytest.fixture(scope="module", params=["Flat"])
+def engine(request, tmp_path_factory):
+    """Sixty pictures, twenty of each of three labels, in a tiny index; one of them is a file that cannot be read."""
+    folder = tmp_path_factory.mktemp("filters")
+    make_images(folder / "images", 60)
+    (folder / "images/label 1/001.png").write_bytes(b"spoiled")
+    store = extract(ImageFolder(folder / "images"), FakeEncoder(), folder / "c", progress=False)
+    create_index(store, factory=request.param)
+    return SearchEngine.open(folder / "c")
+
+
+def allowed_ids(engine, *labels):
+    """What a loop over the pictures says."""
+    return [item.id for item in engine.store.items if item.error is None and set(labels) & set(item.labels)]
+
+
+def test_ids_are_those_of_a_loop(engine):
+    for labels in (["label 1"], ["label 0", "label 2"], []):
+        ids = Filter.of({"label": labels}).ids(engine.store)
+        assert ids.dtype == np.int64
+        assert ids.tolist() == allowed_ids(engine, *labels)
+    assert Filter.of({"label": "label 1"}) == Filter(("label 1",)) == Filter.of(Filter(("label 1",)))
+    assert Filter.of(None) == Filter.of({}) == Filter()
+    assert Filter().ids(engine.store) is None
+
+
+def test_people_read_a_sentence():
+    assert str(Filter.of({"label": ["cup", "chair"]})) == "pictures labelled cup or chair"
+    assert str(Filter.of(LABEL)) == "pictures labelled label 1"
+    assert str(Filter()) == "all pictures"
+    assert str(Filter.of({"label": []})) == "no pictures"
+
+
+@pytest.mark.parametrize(
+    ("filter", "said"),
+    [
+        ({"colour": "red"}, "cannot filter by colour; known: label"),
+        ({"label": ["label 1", "x' OR 1=1 --"]}, "no image of c bears the label"),
+        ({"label": ["nothing", "none"]}, "no image of c bears the label 'none', 'nothing'"),
+    ],
+)
+def test_what_cannot_be_filtered_by_is_said(engine, filter, said):
+    with pytest.raises(EngineError, match=said):
+        engine.search_vector(engine.space().space.rows(np.array([0]))[0], SearchOptions(), filter=filter)
+
+
+@pytest.mark.parametrize("name", ["ivfpq", "faiss", "exact"])
+@pytest.mark.parametrize("rerank", [False, True])
+def test_k_among_the_allowed_are_found_or_all_of_them(engine, name, rerank):
+    allowed = set(allowed_ids(engine, "label 1"))
+    assert len(allowed) == 19
+    for own_id in (0, 7, 58):  # of another label, of this one, of the third
+        vector = engine.space().space.rows(np.array([own_id]))[0]
+        for k, nprobe in ((1, 1), (5, 1), (12, 2), (19, 1), (100, 1)):
+            options = SearchOptions(name, k, nprobe, rerank)
+            found = engine.search_vector(vector, options, own_id=own_id, filter=LABEL)
+            others = allowed - {own_id}
+            assert len(found) == min(k, len(others))
+            assert set(found.ids) <= others
+            assert [hit.rank for hit in found] == list(range(1, len(found) + 1))
+        everything = engine.search_vector(vector, SearchOptions(name, 100, 1, rerank), own_id=own_id, filter=LABEL)
+        assert set(everything.ids) == allowed - {own_id}
+        middle = everything[8].score
+        near = SearchOptions(name, 100, 1, rerank, cutoff=middle)
+        cut = engine.search_vector(vector, near, own_id=own_id, filter=LABEL)
+        assert cut.hits == tuple(hit for hit in everything if hit.score >= middle)
+
+
+def test_an_empty_filter_lets_nothing_through(engine):
+    vector = engine.space().space.rows(np.array([3]))[0]
+    for name in engine.engines:
+        assert engine.search_vector(vector, SearchOptions(name), filter={"label": []}).hits == ()
+
+
+def test_compare_and_explain_speak_of_the_allowed_alone(engine):
+    vector, allowed = engine.space().space.rows(np.array([0]))[0], allowed_ids(engine, "label 1")
+    compared = compare(engine, vector, 0, SearchOptions(k=19, nprobe=1), filter=LABEL)
+    for one in compared.values():
+        assert one.ids == set(allowed)
+        assert one.recall == 1
+    exact = compared["exact"].answer
+    for name in ("ivfpq", "faiss"):
+        options = SearchOptions(name, 5, 1)
+        answer = engine.search_vector(vector, options, own_id=0, filter=LABEL)
+        for hit in exact:
+            explanation = explain(engine, vector, 0, hit.id, options, filter=LABEL)
+            assert explanation.exact_rank == hit.rank
+            assert explanation.rank == next((found.rank for found in answer if found.id == hit.id), None)
+            assert explanation.lost == (hit.rank <= 5 and hit.id not in answer.ids)
+            if explanation.place is None:
+                assert explanation.path.compared == 19
+            elif hit.id in answer.ids:
+                assert explanation.place.list_number in explanation.path.probed
+                assert explanation.path.scanned >= len(answer)
