@@ -227,7 +227,7 @@ def search_path(
     allowed = None if filter is None else engine.matching_ids(filter)
     if file is None:
         return SearchPath(int(engine.store.ids.size if allowed is None else allowed.size), (), 0, answer.reranked)
-    probed = _probed(engine, file, vector, options)
+    probed = _probed(engine, file, vector, options, answer.own_id, allowed)
     lists = file.cells.lists.view
     if allowed is None:
         scanned = int(lists.sizes[probed].sum())
@@ -236,7 +236,15 @@ def search_path(
     return SearchPath(file.cells.nlist, tuple(probed.tolist()), scanned, answer.reranked)
 
 
-def cell_map(engine: SearchEngine, vector: Vector, options: SearchOptions, *, method: str = "pca") -> CellMap | None:
+def cell_map(
+    engine: SearchEngine,
+    vector: Vector,
+    options: SearchOptions,
+    *,
+    own_id: int | None = None,
+    filter: Filter | FilterLike | None = None,
+    method: str = "pca",
+) -> CellMap | None:
     """The cells on a plane, with the query and the lists that a search looks into; None where there are no lists.
 
     Parameters
@@ -250,7 +258,9 @@ def cell_map(engine: SearchEngine, vector: Vector, options: SearchOptions, *, me
     points, projection = _plane(file.cells, method)
     x = file.seen(vector)
     query = projection.transform(normalised(x) if file.cells.metric == "cosine" else x)[0]
-    return CellMap(points, query, file.cells.lists.view.sizes, _probed(engine, file, vector, options))
+    allowed = None if filter is None else engine.matching_ids(filter)
+    probed = _probed(engine, file, vector, options, own_id, allowed)
+    return CellMap(points, query, file.cells.lists.view.sizes, probed)
 
 
 def inverted_file(engine: SearchEngine, options: SearchOptions) -> InvertedFile | None:
@@ -296,9 +306,24 @@ def top_classes(encoder: Encoder, vector: Vector, n: int = 5) -> list[tuple[str,
     return [(encoder.classes[i], float(probabilities[i])) for i in np.argsort(-probabilities, kind="stable")[:n]]
 
 
-def _probed(engine: SearchEngine, file: InvertedFile, vector: Vector, options: SearchOptions) -> NDArray[np.int64]:
+def _probed(
+    engine: SearchEngine,
+    file: InvertedFile,
+    vector: Vector,
+    options: SearchOptions,
+    own_id: int | None,
+    allowed: NDArray[np.int64] | None,
+) -> NDArray[np.int64]:
+    """The lists that a search looks into, nearest first."""
     nprobe = engine.index(options.engine).nprobe if options.nprobe is None else options.nprobe  # type: ignore[attr-defined]
-    return file.cells.probe(file.seen(vector), nprobe).ids[0]
+    if allowed is None:
+        return file.cells.probe(file.seen(vector), nprobe).ids[0]
+    # Among some pictures only it looks on, list by list, until it has as many candidates as were asked for.
+    order = file.cells.probe(file.seen(vector), file.cells.nlist).ids[0]
+    wanted = (options.k + (own_id is not None)) * (RERANK_FACTOR if options.rerank else 1)
+    there = np.bincount(file.cells.codes_of(allowed)[0], minlength=file.cells.nlist)[order].cumsum()
+    enough = int(np.searchsorted(there, min(wanted, engine.store.ids.size))) + 1
+    return order[: max(nprobe, enough)]
 
 
 def _place(

@@ -18,7 +18,8 @@ class SearchOptions:
         One of `SearchEngine.engines`: "ivfpq" (ours), "faiss" (the same method in C++), "exact" (compares with every
         vector), or another backend that the collection has an index of.
     k : int
-        Most hits wanted; fewer come back where the probed lists hold fewer.
+        Most hits wanted; fewer come back where the probed lists hold fewer. With a filter a search looks on, into more
+        lists, until it has k, or all that the filter lets through.
     nprobe : int or None
         Inverted lists to visit, 1 to `SearchEngine.nlist`; None for the index's own number.
     rerank : bool

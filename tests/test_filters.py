@@ -17,7 +17,7 @@ from search.options import SearchOptions
 LABEL = {"label": "label 1"}
 
 
-@pytest.fixture(scope="module", params=["Flat"])
+@pytest.fixture(scope="module", params=["Flat", "IVF8,PQ4x4"])
 def engine(request, tmp_path_factory):
     """Sixty pictures, twenty of each of three labels, in a tiny index; one of them is a file that cannot be read."""
     folder = tmp_path_factory.mktemp("filters")
@@ -108,6 +108,11 @@ def test_compare_and_explain_speak_of_the_allowed_alone(engine):
             assert explanation.lost == (hit.rank <= 5 and hit.id not in answer.ids)
             if explanation.place is None:
                 assert explanation.path.compared == 19
-            elif hit.id in answer.ids:
-                assert explanation.place.list_number in explanation.path.probed
-                assert explanation.path.scanned >= len(answer)
+            else:
+                probed = set(explanation.path.probed)
+                lists = engine.index("ivfpq").codes_of(allowed)[0] if name == "ivfpq" else None
+                assert hit.id not in answer.ids or explanation.place.list_number in probed
+                assert explanation.path.scanned >= len(answer) == 5
+                if lists is not None:  # no further than it takes
+                    before = set(explanation.path.probed[:-1])
+                    assert len(before) == 0 or sum(number in before for number in lists) < 5
