@@ -184,6 +184,12 @@ class StoredIndex(Index):
         return self.lists.view.ntotal
 
     @property
+    def ids(self) -> Ids:
+        """All ids that it holds, ascending: int64 (ntotal,)."""
+        lists = self.lists.view
+        return np.sort(lists.ids(lists.rows()))
+
+    @property
     def bytes_per_vector(self) -> int:
         """Bytes of a stored vector in memory: a byte (above 8 bits two) for each number, its term's too, and its id."""
         return self.lists.view.bytes_per_vector

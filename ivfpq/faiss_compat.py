@@ -147,7 +147,7 @@ class FaissIndex(Index):
                 lambda x, n: self._search(x, k, n, selector), x, first, most, k, len(np.unique(allowed))
             )
         if self.metric == "cosine" and len(asked := zero_rows(x)):
-            known = np.sort(self._ids())
+            known = self.ids
             smallest = (known if allowed is None else known[np.isin(known, allowed)])[:k]
             found.ids[asked], found.distances[asked] = -1, -np.inf
             found.ids[asked, : len(smallest)], found.distances[asked, : len(smallest)] = smallest, 0
@@ -173,12 +173,12 @@ class FaissIndex(Index):
         distances[found < 0] = np.inf if self.metric == "l2" else -np.inf
         return SearchResult(distances, found)
 
-    def _ids(self) -> Ids:
-        """All ids, int64 (ntotal,)."""
+    @property
+    def ids(self) -> Ids:
+        """All ids that it holds, ascending: int64 (ntotal,)."""
         if self._lists is None:
-            ids: Ids = faiss.vector_to_array(self.faiss_index.id_map)
-            return ids
-        return lists_from_faiss(self._lists)[1]
+            return np.sort(faiss.vector_to_array(self.faiss_index.id_map))
+        return np.sort(lists_from_faiss(self._lists)[1])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the index in faiss's own format: the old file or the new one is there, whatever happens."""
@@ -222,7 +222,7 @@ class FaissIndex(Index):
         return self._writing
 
     def _next_id(self) -> int:
-        return int(self._ids().max(initial=-1)) + 1
+        return int(self.ids.max(initial=-1)) + 1
 
 
 def _restored(data: Any, metric: Metric, nprobe: int) -> FaissIndex:

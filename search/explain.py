@@ -321,6 +321,7 @@ def _probed(
     # Among some pictures only it looks on, list by list, until it has as many candidates as were asked for.
     order = file.cells.probe(file.seen(vector), file.cells.nlist).ids[0]
     wanted = (options.k + (own_id is not None)) * (RERANK_FACTOR if options.rerank else 1)
+    wanted *= getattr(engine.index(options.engine), "k_factor", 1)
     there = np.bincount(file.cells.codes_of(allowed)[0], minlength=file.cells.nlist)[order].cumsum()
     enough = int(np.searchsorted(there, min(wanted, engine.store.ids.size))) + 1
     return order[: max(nprobe, enough)]

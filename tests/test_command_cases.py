@@ -10,16 +10,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from test_extract import FakeEncoder, make_images
 from test_sync import paint
 
 from features import extract as extract_command
+from features.checksum import sha256_of
 from features.collection.names import collection_name
 from features.collection.store import FeatureStore, StoreError
 from features.encoders import register_encoder, registry
 from gradio_app import create_index as command
 from gradio_app.create_index import cause_of, main, search_command
+from ivfpq import IndexFlat, save
+from ivfpq.faiss_compat import FaissIndex
 from search.build import create_index, sync_collection
 from search.engine import SearchEngine
 from search.errors import EngineError
@@ -252,6 +256,27 @@ def test_damaged_vectors_are_not_made_an_index_of(root):
     with pytest.raises(StoreError, match=r"features\.npy is damaged"):
         create_index(FeatureStore.open(folder))
     assert (folder / "manifest.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["ivfpq", "faiss"])
+def test_an_index_of_other_ids_is_refused_though_its_sums_are_right(root, name):
+    assert main(["--data", str(root), *FAST]) == 0
+    folder = Path("collections/images")
+    (folder / "manifest.json").write_text(json.dumps(_with_shifted_ids(folder, name)))
+    with pytest.raises(EngineError, match=f"{name}.*holds vectors of other pictures than the collection"):
+        SearchEngine.open(folder)
+
+
+def _with_shifted_ids(folder, name):
+    """A manifest that lists an index of the same vectors under ids that are one larger."""
+    store = FeatureStore.open(folder)
+    entry = store.manifest["indexes"][name]
+    vectors = np.asarray(store.features, np.float32)
+    index = IndexFlat(12, metric="cosine") if name == "ivfpq" else FaissIndex(12, "Flat", metric="cosine")
+    index.add_with_ids(vectors, store.ids + 1)
+    save(index, folder / entry["file"]) if name == "ivfpq" else index.save(folder / entry["file"])
+    entry["sha256"] = sha256_of(folder / entry["file"])
+    return store.manifest
 
 
 def nested(depth):

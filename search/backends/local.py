@@ -91,6 +91,8 @@ class LocalBackend(Backend):
             raise UpdateError(str(error)) from error
         if index.ntotal != space.ids.size:
             raise UpdateError(f"it did not hold what it should ({index.ntotal} vectors, not {space.ids.size})")
+        if not np.array_equal(index.ids, space.ids):
+            raise UpdateError("it did not hold what it should (vectors of other pictures)")
         recipe = IndexRecipe(entry["factory"], space.metric, entry["seed"])
         return self._save(index, space, recipe, entry.get("asked", entry["factory"])), taken_out
 
@@ -98,10 +100,15 @@ class LocalBackend(Backend):
         path = space.folder / entry["file"]
         if any(ids.size for ids in space.store.changes_since(entry.get("generation", 0))):
             raise EngineError(f"{path} is older than the vectors of its collection: run create_index.py --sync for it")
-        index: SearchableIndex = self._read(space, entry)
+        index = self._read(space, entry)
         if index.ntotal != space.ids.size:
             raise EngineError(
                 f"{path} holds {index.ntotal} vectors, the collection {space.ids.size}: "
+                f"run create_index.py for this collection again"
+            )
+        if not np.array_equal(index.ids, space.ids):
+            raise EngineError(
+                f"{path} holds vectors of other pictures than the collection: "
                 f"run create_index.py for this collection again"
             )
         return index
