@@ -127,7 +127,8 @@ def _plainly(items: Sequence[Item], encoder: Encoder) -> np.ndarray:
 
 
 def _by_extraction(items: Sequence[Item], encoder: Encoder) -> np.ndarray:
-    with closing(encode_items(items, encoder, 32)) as batches:
+    root = Path(os.path.commonpath([item.path.parent for item in items]))
+    with closing(encode_items(items, encoder, 32, root=root)) as batches:
         return np.concatenate([features for features, _ in batches])
 
 

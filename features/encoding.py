@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from tqdm import tqdm
 
 from features.checksum import sha256_of
 from features.collection.catalog import Facts
-from features.collection.changes import find_changes
+from features.collection.changes import check_same_collection, find_changes
 from features.collection.errors import StoreError
 from features.collection.lock import writing
 from features.collection.manifest import MANIFEST, absolute
@@ -29,6 +30,7 @@ from features.collection.store import FeatureStore
 from features.collection.writer import StoreWriter
 from features.datasets import Dataset, DatasetError, Item
 from features.images import ImageError, decode_with_size
+from features.picture_files import MAX_FILE_BYTES, read_picture
 
 if TYPE_CHECKING:
     import torch
@@ -39,9 +41,6 @@ logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 """Called with the number of images that are done and of all."""
-
-MAX_FILE_BYTES = 1 << 29
-"""Larger files are skipped: they are read whole, by several threads at once."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,9 @@ def _extract(
             logger.info("going on after %d of %d images", writer.done, len(items))
         skipped = 0
         bar = tqdm(total=len(items), initial=writer.done, unit="image", disable=progress is not True, smoothing=0.1)
-        with bar, closing(encode_items(writer.todo, encoder, batch_size)) as batches:
+        follow_links = getattr(dataset, "follow_links", False)
+        encoded = encode_items(writer.todo, encoder, batch_size, root=dataset.root, follow_links=follow_links)
+        with bar, closing(encoded) as batches:
             for features, facts in batches:
                 writer.append(features, facts)
                 skipped += sum(error is not None for *_, error in facts)
@@ -138,9 +139,16 @@ def check_counts(batch_size: int, limit: int | None) -> None:
 
 
 def encode_items(
-    items: Sequence[Item], encoder: Encoder, batch_size: int
+    items: Sequence[Item], encoder: Encoder, batch_size: int, *, root: Path, follow_links: bool = False
 ) -> Generator[tuple[np.ndarray, list[Facts]], None, None]:
     """Encode images a batch at a time, in order.
+
+    Parameters
+    ----------
+    root : Path
+        Where all of them are.
+    follow_links : bool
+        Whether links may lead out of the root: see `picture_files.open_picture`.
 
     Yields
     ------
@@ -148,7 +156,8 @@ def encode_items(
         Rows of images that cannot be read are zero.
     facts : list of b tuples (sha256, width, height, error)
     """
-    with closing(_batches(items, encoder, batch_size)) as batches:
+    prepare = partial(_prepare, encoder=encoder, root=root, follow_links=follow_links)
+    with closing(_batches(items, batch_size, prepare)) as batches:
         for batch in batches:
             good = [image.tensor for image in batch if image.tensor is not None]
             features = np.zeros((len(batch), encoder.dim), dtype=np.float32)
@@ -165,7 +174,9 @@ def _finished(folder: Path, dataset: Dataset, items: Sequence[Item], encoder: En
         raise StoreError(
             f"{folder} holds {store.manifest['dtype']}, now {dtype} is asked for; remove it or choose another folder"
         )
-    find_changes(store, dataset, items).refuse(folder)
+    changes = find_changes(store, dataset, items)
+    check_same_collection(store, dataset, changes)
+    changes.refuse(folder)
     if store.image_count != len(items):
         raise StoreError(
             f"{folder} has {store.image_count} images, {dataset.root} now gives {len(items)}; remove it or choose "
@@ -176,13 +187,15 @@ def _finished(folder: Path, dataset: Dataset, items: Sequence[Item], encoder: En
     return store
 
 
-def _batches(items: Sequence[Item], encoder: Encoder, size: int) -> Generator[list[_Prepared], None, None]:
+def _batches(
+    items: Sequence[Item], size: int, prepare: Callable[[Item], _Prepared]
+) -> Generator[list[_Prepared], None, None]:
     """Prepare images in threads, always one batch ahead of the one that is handed out."""
     pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode")
     try:
         ahead: deque[list[Future[_Prepared]]] = deque()
         for start in range(0, len(items), size):
-            ahead.append([pool.submit(_prepare, item, encoder) for item in items[start : start + size]])
+            ahead.append([pool.submit(prepare, item) for item in items[start : start + size]])
             if len(ahead) > 1:
                 yield [job.result() for job in ahead.popleft()]
         for jobs in ahead:
@@ -191,17 +204,12 @@ def _batches(items: Sequence[Item], encoder: Encoder, size: int) -> Generator[li
         pool.shutdown(cancel_futures=True)
 
 
-def _prepare(item: Item, encoder: Encoder) -> _Prepared:
+def _prepare(item: Item, *, encoder: Encoder, root: Path, follow_links: bool) -> _Prepared:
     sha256 = None
     try:
-        size = item.path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            return _Prepared(None, error=f"the file has {size} bytes; at most {MAX_FILE_BYTES} are read")
-        data = item.path.read_bytes()
+        data = read_picture(root, item.path, max_bytes=MAX_FILE_BYTES, follow_links=follow_links)
         sha256 = sha256_of(data)
         image, (width, height) = decode_with_size(data, min_side=encoder.min_side)
-    except OSError as error:
-        return _Prepared(None, error=error.strerror or str(error))
     except ImageError as error:
         return _Prepared(None, sha256, error=error.reason)
     return _Prepared(encoder.preprocess(image), sha256, width, height)

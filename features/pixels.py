@@ -20,7 +20,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from features.checksum import sha256_of
-from features.collection.catalog import stat_of
+from features.collection.file_facts import stat_of
 from features.collection.manifest import write_json
 from features.datasets import DatasetError, Item
 from features.encoders.preprocessing import without_far_ends

@@ -16,7 +16,7 @@ from test_extract import FakeEncoder, make_images
 from features.collection.stage import STAGE
 from features.collection.store import FeatureStore, StoreError
 from features.collection.sync import SyncReport, sync
-from features.datasets import ImageFolder
+from features.datasets import ImageFolder, reopen_dataset, spec_of
 from features.extract import extract, main
 
 
@@ -226,6 +226,199 @@ def test_file_that_is_there_but_not_listed_stays(root, folder, monkeypatch):
     assert (report.removed, report.unchanged) == ((), 23)
 
 
+@pytest.fixture
+def linked(root, tmp_path) -> Path:
+    """A folder of links to pictures that lie below it, as on a drive that is mounted there, and a collection of it."""
+    (root / ".drive").mkdir()
+    for path in sorted(root.glob("*/*.png"))[:10]:
+        path.rename(root / ".drive" / path.name)
+        path.symlink_to(root / ".drive" / path.name)
+    extract(ImageFolder(root), FakeEncoder(), tmp_path / "c", progress=False)
+    return root
+
+
+def test_pictures_on_a_drive_that_is_away_are_kept_and_named(linked, tmp_path):
+    folder, before = tmp_path / "c", by_path(FeatureStore.open(tmp_path / "c"))
+    (linked / ".drive").rename(tmp_path / "away")
+    paint(linked / "new.png", 5)
+    report, encoder = update(linked, folder)
+    assert (len(report.added), encoder.encoded, len(report.away), report.unchanged) == (1, 1, 10, 23)
+    assert (report.edited, report.removed, report.renamed, report.damaged) == ((), (), (), ())
+    assert str(report).count("away, kept as it was: label ") == 10
+    store = FeatureStore.open(folder)
+    assert len(store.ids) == 24
+    assert by_path(store).items() >= before.items()
+    assert update(linked, folder)[0].away == report.away
+    encoder = FakeEncoder()
+    extract(ImageFolder(linked), encoder, folder, progress=False)  # nothing is known to have changed
+    assert encoder.encoded == 0
+    (tmp_path / "away").rename(linked / ".drive")
+    report, encoder = update(linked, folder)
+    assert (report.away, report.unchanged, encoder.encoded) == ((), 24, 0)
+    assert_as_fresh(folder, linked)
+
+
+def test_a_linked_folder_that_is_away_is_not_gone(root, folder, tmp_path):
+    (root / "label 1").rename(tmp_path / "drive")
+    (root / "label 1").symlink_to(tmp_path / "drive")  # not followed, and not gone
+    assert update(root, folder)[0].removed == ()
+    (tmp_path / "drive").rename(tmp_path / "away")
+    report, _ = update(root, folder)
+    assert (report.removed, report.unchanged) == ((), 23)
+    assert {path.parts[0] for path in report.away} == {"label 1"}
+    (root / "label 1").unlink()
+    assert len(update(root, folder)[0].removed) == len(report.away)
+
+
+def test_a_file_that_may_not_be_read_for_once_is_kept(root, folder, monkeypatch):
+    """As when a disk fails or permissions are missing; a test may run as root, who may read everything."""
+    path = root / "label 0/000.png"
+    before = by_path(FeatureStore.open(folder))[path]
+    paint(path, 100)
+    real = os.open
+
+    def refuse(opened, *arguments, **options):
+        if str(opened) == str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(opened, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+    report, encoder = update(root, folder)
+    assert ([str(path) for path in report.away], report.edited, encoder.encoded) == (["label 0/000.png"], (), 0)
+    assert by_path(FeatureStore.open(folder))[path] == before
+    monkeypatch.undo()
+    report, encoder = update(root, folder)
+    assert ([str(path) for path in report.edited], encoder.encoded) == (["label 0/000.png"], 1)
+
+
+def test_links_out_of_the_root_are_not_followed(root, tmp_path):
+    paint(tmp_path / "elsewhere/secret.png", 3)
+    (root / "secret.png").symlink_to(tmp_path / "elsewhere/secret.png")
+    os.mkfifo(root / "pipe.png")
+    (root / "zero.png").symlink_to("/dev/zero")
+    folder = tmp_path / "c"
+    store = extract(ImageFolder(root), FakeEncoder(), folder, progress=False)
+    reasons = {path.name: reason for path, reason in store.damaged()}
+    assert reasons.keys() == {"secret.png", "pipe.png", "zero.png"}
+    assert "outside" in reasons["secret.png"]
+    assert "named pipe" in reasons["pipe.png"]
+    report, encoder = update(root, folder)
+    assert (report.edited, report.away, encoder.encoded) == ((), (), 0)
+
+
+def rename_as_on_a_disk_that_ignores_case(root: Path, old: str, new: str) -> ImageFolder:
+    """Both names lead to the file, and the folder lists the new one only."""
+    os.link(root / old, root / new)
+    dataset = ImageFolder(root)
+    dataset.items = [item for item in dataset.items if item.path != root / old]
+    return dataset
+
+
+def test_another_spelling_of_a_name_is_a_rename(root, folder):
+    id = next(item.id for item in FeatureStore.open(folder).items if item.path.name == "003.png")
+    dataset = rename_as_on_a_disk_that_ignores_case(root, "label 0/003.png", "label 0/003.PNG")
+    encoder = FakeEncoder()
+    report = sync(dataset, encoder, folder, progress=False)
+    assert [(str(old), str(new)) for old, new in report.renamed] == [("label 0/003.png", "label 0/003.PNG")]
+    assert (report.added, report.removed, report.unchanged, encoder.encoded) == ((), (), 22, 0)
+    store = FeatureStore.open(folder)
+    assert store.items[id].path.name == "003.PNG"
+    assert len(store.items) == 23
+
+
+def test_a_picture_that_is_twice_under_two_spellings_is_once_again(root, folder):
+    os.link(root / "label 0/003.png", root / "label 0/003.PNG")
+    update(root, folder)
+    assert FeatureStore.open(folder).image_count == 24
+    dataset = ImageFolder(root)
+    dataset.items = [item for item in dataset.items if item.path.name != "003.png"]
+    report = sync(dataset, FakeEncoder(), folder, progress=False)
+    assert [str(path) for path in report.removed] == ["label 0/003.png"]
+    assert FeatureStore.open(folder).image_count == 23
+
+
+def test_another_card_with_the_same_names_is_refused(tmp_path):
+    """Two cards, both with IMG_0001.png: the first one's collection is not replaced."""
+    for card, seed in (("one", 1), ("two", 2)):
+        for number in range(3):
+            paint(tmp_path / card / f"100CANON/IMG_{number:04}.png", 10 * seed + number)
+    one, two, folder = tmp_path / "one/100CANON", tmp_path / "two/100CANON", tmp_path / "c"
+    extract(ImageFolder(one), FakeEncoder(), folder, progress=False)
+    before = (folder / "manifest.json").read_bytes()
+    message = r"none of the images of .*c is in .*two/100CANON: it is a collection of .*one/100CANON; --name gives"
+    for act in (update, lambda root, folder: extract(ImageFolder(root), FakeEncoder(), folder, progress=False)):
+        with pytest.raises(StoreError, match=message):
+            act(two, folder)
+    assert (folder / "manifest.json").read_bytes() == before
+    shutil.copyfile(one / "IMG_0000.png", two / "copied.png")
+    assert len(update(two, folder)[0].added) == 1, "with one image in common it is the same collection"
+
+
+def test_same_name_size_and_time_are_not_the_same_content_elsewhere(root, folder, tmp_path):
+    other = shutil.copytree(root, tmp_path / "other/images")
+    for path in other.glob("*/*.png"):
+        stat, content = path.stat(), bytearray(path.read_bytes())
+        content[-20] ^= 1
+        path.write_bytes(content)
+        os.utime(path, ns=(stat.st_mtime_ns, stat.st_mtime_ns))
+    with pytest.raises(StoreError, match="none of the images"):
+        update(other, folder)
+
+
+def test_damage_is_not_made_official(root, folder):
+    paint(root / "new.png", 4)
+    for name in ("features.npy", "catalog.sqlite"):
+        whole = (folder / name).read_bytes()
+        broken = bytearray(whole)
+        broken[-3] ^= 1
+        (folder / name).write_bytes(broken)
+        before = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != STAGE}
+        with pytest.raises(StoreError, match=f"{name} is damaged: its SHA-256"):
+            update(root, folder)
+        assert {path.name: path.read_bytes() for path in folder.iterdir() if path.name != STAGE} == before
+        (folder / name).write_bytes(whole)
+    update(root, folder)
+    assert_as_fresh(folder, root)
+
+
+def test_files_of_others_in_the_folder_stay(root, folder):
+    mine = ["catalog.sqlite.bak", "features.npy.2026-11-01", "ivfpq.index.good", "features.1.npy", "catalog.1.sqlite"]
+    for name in mine:
+        (folder / name).write_bytes(b"mine")
+    change_everything(root)
+    update(root, folder)
+    for name in mine:
+        assert (folder / name).read_bytes() == b"mine"
+        (folder / name).unlink()
+    assert_as_fresh(folder, root)
+
+
+def test_an_own_folder_named_like_a_dataset_is_not_taken_for_it(tmp_path):
+    root = tmp_path / "caltech101"
+    paint(root / "summer.png", 1)
+    store = extract(ImageFolder(root), FakeEncoder(), tmp_path / "c", progress=False)
+    again = reopen_dataset(store.manifest["dataset"], store.manifest["root"])
+    assert isinstance(again, ImageFolder)
+    assert again.items == store.items
+    assert spec_of(store.manifest["dataset"], store.manifest["root"]) == str(root)
+
+
+def test_a_root_that_is_not_utf8_is_synced(tmp_path):
+    root = tmp_path / os.fsdecode(b"caf\xe9")
+    paint(root / "a.png", 1)
+    extract(ImageFolder(root), FakeEncoder(), tmp_path / "c", progress=False)
+    paint(root / os.fsdecode(b"\xff.png"), 2)
+    os.utime(root / "a.png", ns=(10**19 + 5, 10**19 + 5))  # the year 2286
+    report, encoder = update(root, tmp_path / "c")
+    assert (len(report.added), encoder.encoded, report.unchanged) == (1, 1, 1)
+    assert_as_fresh(tmp_path / "c", root)
+    content = bytearray((root / "a.png").read_bytes())
+    content[-20] ^= 1
+    (root / "a.png").write_bytes(content)
+    os.utime(root / "a.png", ns=(10**19 + 7, 10**19 + 7))
+    assert len(update(root, tmp_path / "c")[0].edited) == 1
+
+
 def test_unreadable_image_is_tried_again_and_again(root, tmp_path, monkeypatch):
     monkeypatch.setattr("features.encoding.MAX_FILE_BYTES", 380)  # the larger ones are not even read
     folder = tmp_path / "c"
@@ -337,7 +530,7 @@ import sys
 from pathlib import Path
 from killing import kill_before
 from test_extract import FakeEncoder
-from features.datasets import ImageFolder
+from features.datasets import ImageFolder, reopen_dataset, spec_of
 from features.collection.sync import sync
 
 root, folder, step = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])

@@ -7,11 +7,11 @@ writes the changes there. ``PRAGMA user_version`` says which migrations it has h
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +19,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from features.collection.errors import StoreError
+from features.checksum import sha256_of
+from features.collection.errors import StoreError, cannot_write
+from features.collection.file_facts import path_from, path_to
 
 Facts = tuple[str | None, int | None, int | None, str | None]
 """What reading an image file told: SHA-256, width, height, error."""
@@ -53,6 +55,14 @@ CREATE TABLE IF NOT EXISTS removed (
     generation INTEGER NOT NULL
 )
 """
+
+
+_COLUMNS = {
+    "images": {"id", "path", "size", "mtime", "sha256", "width", "height", "error"},
+    "labels": {"image_id", "label"},
+    "about": {"key", "value"},
+    "removed": {"id", "path", "generation"},
+}
 
 
 class Record(NamedTuple):
@@ -124,34 +134,102 @@ class Catalog:
             raise StoreError(f"{path} cannot be read: {error}") from error
         return cls(path, connection)
 
+    def check_tables(self) -> None:
+        """Raise StoreError unless its tables are what they should be."""
+        if wrong := self._fault_of_schema():
+            raise StoreError(f"{self.path} is damaged: {wrong}")
+
+    def check_rows(self, count: int) -> None:
+        """Raise StoreError unless every row makes sense for `count` rows of vectors."""
+        if wrong := self._fault_of_rows(count):
+            raise StoreError(f"{self.path} is damaged: {wrong}")
+
+    def _fault_of_schema(self) -> str | None:
+        # A view, a virtual table or a computed column would be run by every query, for as long as its maker likes.
+        found = {name: (kind, sql or "") for kind, name, sql in self._rows("SELECT type, name, sql FROM sqlite_master")}
+        for table, wanted in _COLUMNS.items():
+            kind, sql = found.get(table, ("table" if table == "removed" else None, ""))
+            if kind != "table" or sql.lstrip().upper().startswith("CREATE VIRTUAL"):
+                return f"{table} is not a table"
+            columns = self._rows(f"PRAGMA table_xinfo({table})")
+            if columns and not wanted <= {name for _, name, *_, hidden in columns if not hidden}:
+                return f"the table {table} has other columns"
+        triggers = self._rows("SELECT name FROM sqlite_master WHERE type = 'trigger'")
+        return f"it has a trigger ({triggers[0][0]})" if triggers else None
+
+    def _fault_of_rows(self, count: int) -> str | None:
+        bad_row = (
+            "SELECT id FROM images WHERE id NOT BETWEEN 0 AND ? OR typeof(path) NOT IN ('text', 'blob') "
+            "OR typeof(size) <> 'integer' OR typeof(mtime) <> 'integer' OR typeof(sha256) NOT IN ('text', 'null') "
+            "OR typeof(width) NOT IN ('integer', 'null') OR typeof(height) NOT IN ('integer', 'null') "
+            "OR typeof(error) NOT IN ('text', 'null') OR path = '' OR substr(path, 1, 1) = '/' "
+            "OR '/' || CAST(path AS TEXT) || '/' LIKE '%/../%' LIMIT 1"
+        )
+        unlabelled = "typeof(label) <> 'text' OR image_id NOT IN (SELECT id FROM images)"
+        bad_label = f"SELECT image_id FROM labels WHERE {unlabelled} LIMIT 1"
+        bad_removed = "SELECT id FROM removed WHERE id NOT BETWEEN 0 AND ? OR id IN (SELECT id FROM images) LIMIT 1"
+        if rows := self._rows(bad_row, (count - 1,)):
+            return f"the row of image {rows[0][0]} makes no sense"
+        if rows := self._rows(bad_label):
+            return f"a label of image {rows[0][0]} makes no sense"
+        if self._has_removed() and (rows := self._rows(bad_removed, (count - 1,))):
+            return f"image {rows[0][0]} cannot be removed"
+        return None
+
+    def check_structure(self) -> None:
+        """Raise StoreError unless sqlite finds every page and every entry of an index in its place."""
+        rows = self._rows("PRAGMA integrity_check(1)")
+        if rows != [("ok",)]:
+            raise StoreError(f"{self.path} is damaged: {rows[0][0]}")
+
     @classmethod
     def create(cls, path: Path) -> Catalog:
         """Make an empty one in place of what may be there."""
-        path.unlink(missing_ok=True)
-        catalog = cls(path, sqlite3.connect(path, isolation_level=None))
-        catalog._connection.executescript(_SCHEMA)
+        catalog = cls._to_be_written(path)
+        with catalog._changing() as connection:
+            connection.executescript(f"BEGIN; {_SCHEMA} COMMIT")
         catalog.migrate()
         return catalog
 
     def copy(self, path: Path) -> Catalog:
         """A copy of it, in place of what may be there, to be changed."""
-        path.unlink(missing_ok=True)
-        copy = Catalog(path, sqlite3.connect(path, isolation_level=None))
-        with self._lock:
-            self._connection.backup(copy._connection)
+        copy = self._to_be_written(path)
+        with copy._changing() as connection, self._lock:
+            self._connection.backup(connection)
         copy.migrate()
         return copy
+
+    @classmethod
+    def _to_be_written(cls, path: Path) -> Catalog:
+        path.unlink(missing_ok=True)
+        try:
+            return cls(path, sqlite3.connect(path, isolation_level=None))
+        except sqlite3.Error as error:
+            raise cannot_write(path, error) from error
+
+    @contextmanager
+    def _changing(self) -> Iterator[sqlite3.Connection]:
+        """The connection; what hinders a change is a StoreError that tells the operating system's reason."""
+        try:
+            with self._lock:
+                yield self._connection
+        except sqlite3.Error as error:
+            raise cannot_write(self.path, error) from error
 
     def close(self) -> None:
         self._connection.close()
 
     def migrate(self) -> None:
         """Bring the tables of an earlier version to this one."""
-        if self._version() < 1:
-            self._connection.execute(_REMOVED)
-            if not self._has_generations():
-                self._connection.execute(f"ALTER TABLE images ADD COLUMN {_GENERATION}")
-        self._connection.execute(f"PRAGMA user_version = {self.VERSION}")
+        version, has_generations = self._version(), self._has_generations()
+        with self._changing() as connection:
+            connection.execute("BEGIN")
+            if version < 1:
+                connection.execute(_REMOVED)
+                if not has_generations:
+                    connection.execute(f"ALTER TABLE images ADD COLUMN {_GENERATION}")
+            connection.execute(f"PRAGMA user_version = {self.VERSION}")
+            connection.execute("COMMIT")
 
     def _version(self) -> int:
         # The first catalogs had neither generations nor removed images; those after them did not count versions yet.
@@ -189,7 +267,10 @@ class Catalog:
     def about(self, key: str) -> Any:
         """What it says of the store as a whole; None where it says nothing."""
         rows = self._rows("SELECT value FROM about WHERE key = ?", (key,))
-        return json.loads(rows[0][0]) if rows else None
+        try:
+            return json.loads(rows[0][0]) if rows else None
+        except (ValueError, TypeError, RecursionError) as error:
+            raise StoreError(f"{self.path} is damaged: what it says about {key} is not JSON") from error
 
     def records(self) -> list[Record]:
         """What is on record of each image file, in the order of the ids."""
@@ -276,75 +357,75 @@ class Catalog:
         """Ids of the usable images of this content, ascending."""
         return self._ids("SELECT id FROM images WHERE sha256 = ? AND error IS NULL ORDER BY id", (sha256,)).tolist()
 
+    def has_content(self, sha256: str) -> bool:
+        """Whether an image, usable or not, has this content."""
+        return bool(self._rows("SELECT 1 FROM images WHERE sha256 = ? LIMIT 1", (sha256,)))
+
     # Writing
 
     def set_about(self, **facts: Any) -> None:
         """Say something of the store as a whole; what is said must have a form in JSON."""
         values = [(key, json.dumps(value)) for key, value in facts.items()]
-        self._connection.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", values)
-
-    def apply(self, changes: CatalogChanges, generation: int) -> None:
-        """Make the changes, all or none."""
-        execute = self._connection.execute
-        execute("BEGIN")
-        for id, path in changes.removed:
-            execute("INSERT INTO removed VALUES (?, ?, ?)", (id, path_to(path), generation))
-            execute("DELETE FROM labels WHERE image_id = ?", (id,))
-            execute("DELETE FROM images WHERE id = ?", (id,))
-        self._connection.executemany(
-            "UPDATE images SET path = ?, size = ?, mtime = ?, sha256 = ?, width = ?, height = ?, error = ?, "
-            "generation = ? WHERE id = ?",
-            ((path_to(row.path), *row[2:], generation, row.id) for row in changes.encoded),
-        )
-        self._connection.executemany(
-            "UPDATE images SET path = ?, size = ?, mtime = ? WHERE id = ?",
-            ((path_to(path), size, mtime, id) for id, path, size, mtime in changes.moved),
-        )
-        self._insert(changes.added, generation)
-        self._connection.executemany("DELETE FROM labels WHERE image_id = ?", ((id,) for id in changes.labels))
-        self._insert_labels(changes.labels.items())
-        execute("COMMIT")
+        with self._changing() as connection:
+            connection.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", values)
 
     def fill(self, rows: Iterable[Row], labels: Iterable[tuple[int, Iterable[str]]]) -> None:
         """Give an empty catalog its images and their labels, all or none."""
-        self._connection.execute("BEGIN")
-        self._insert(rows, 0)
-        self._insert_labels(labels)
-        self._connection.execute("COMMIT")
+        with self._changing() as connection:
+            connection.execute("BEGIN")
+            _insert(connection, rows, 0)
+            _insert_labels(connection, labels)
+            connection.execute("COMMIT")
 
-    def _insert(self, rows: Iterable[Row], generation: int) -> None:
-        self._connection.executemany(
-            "INSERT INTO images (id, path, size, mtime, sha256, width, height, error, generation) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            ((row.id, path_to(row.path), *row[2:], generation) for row in rows),
-        )
-
-    def _insert_labels(self, labels: Iterable[tuple[int, Iterable[str]]]) -> None:
-        self._connection.executemany(
-            "INSERT INTO labels (image_id, label) VALUES (?, ?)",
-            ((id, name) for id, names in labels for name in dict.fromkeys(names)),
-        )
-
-
-def path_to(path: Path) -> str | bytes:
-    """A relative path as the catalog holds it: text, or bytes if it is not valid UTF-8."""
-    text = path.as_posix()
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return os.fsencode(text)
-    return text
-
-
-def path_from(stored: str | bytes) -> Path:
-    """What `path_to` was given."""
-    return Path(os.fsdecode(stored))
+    def apply(self, changes: CatalogChanges, generation: int) -> None:
+        """Make the changes, all or none."""
+        with self._changing() as connection:
+            connection.execute("BEGIN")
+            for id, path in changes.removed:
+                connection.execute("INSERT INTO removed VALUES (?, ?, ?)", (id, path_to(path), generation))
+                connection.execute("DELETE FROM labels WHERE image_id = ?", (id,))
+                connection.execute("DELETE FROM images WHERE id = ?", (id,))
+            connection.executemany(
+                "UPDATE images SET path = ?, size = ?, mtime = ?, sha256 = ?, width = ?, height = ?, error = ?, "
+                "generation = ? WHERE id = ?",
+                ((path_to(row.path), *row[2:], generation, row.id) for row in changes.encoded),
+            )
+            connection.executemany(
+                "UPDATE images SET path = ?, size = ?, mtime = ? WHERE id = ?",
+                ((path_to(path), size, mtime, id) for id, path, size, mtime in changes.moved),
+            )
+            _insert(connection, changes.added, generation)
+            connection.executemany("DELETE FROM labels WHERE image_id = ?", ((id,) for id in changes.labels))
+            _insert_labels(connection, changes.labels.items())
+            connection.execute("COMMIT")
 
 
-def stat_of(path: Path) -> tuple[int, int]:
-    """Size in bytes and modification time in nanoseconds; (-1, 0) for a file that cannot be looked at."""
-    try:
-        found = path.stat()
-    except OSError:
-        return -1, 0
-    return found.st_size, found.st_mtime_ns
+def _insert(connection: sqlite3.Connection, rows: Iterable[Row], generation: int) -> None:
+    connection.executemany(
+        "INSERT INTO images (id, path, size, mtime, sha256, width, height, error, generation) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        ((row.id, path_to(row.path), *row[2:], generation) for row in rows),
+    )
+
+
+def _insert_labels(connection: sqlite3.Connection, labels: Iterable[tuple[int, Iterable[str]]]) -> None:
+    connection.executemany(
+        "INSERT INTO labels (image_id, label) VALUES (?, ?)",
+        ((id, name) for id, names in labels for name in dict.fromkeys(names)),
+    )
+
+
+def catalog_entry(path: Path) -> dict[str, Any]:
+    """What the manifest says of a catalog that has just been written and closed."""
+    return {
+        "file": path.name,
+        "sha256": sha256_of(path),
+        "bytes": path.stat().st_size,
+        "change_counter": change_counter(path),
+    }
+
+
+def change_counter(path: Path) -> int:
+    """How often sqlite has written the file, by its header: bytes 24 to 27, big-endian."""
+    with path.open("rb") as file:
+        return int.from_bytes(file.read(28)[24:], "big")

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import secrets
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import metadata
@@ -17,9 +18,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from features.collection.errors import StoreError
+from features.collection.schema import MANIFEST, fault_of
 
 FORMAT = 1
-MANIFEST, CATALOG, FEATURES = "manifest.json", "catalog.sqlite", "features.npy"
+CATALOG, FEATURES = "catalog.sqlite", "features.npy"
+VISUAL = "visual"
+_MAX_BYTES = 1 << 24
 _ANNOUNCED = ".announced"  # names of files, one a line
 
 T = TypeVar("T")
@@ -36,26 +40,34 @@ def absolute(folder: str | os.PathLike[str]) -> Path:
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a collection. Raises StoreError if it is missing, damaged or of another format."""
     path = folder / MANIFEST
-    if not path.is_file():
-        begun = f" (an extraction was begun in {partial_folder(folder)})" if partial_folder(folder).exists() else ""
-        raise StoreError(f"{folder} is not a collection: it has no {MANIFEST}{begun}")
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise StoreError(f"{folder} is not a collection: its {MANIFEST} is not a file")
+        with path.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        begun = f" (an extraction was begun in {partial_folder(folder)})" if partial_folder(folder).exists() else ""
+        raise StoreError(f"{folder} is not a collection: it has no {MANIFEST}{begun}") from error
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror or error}") from error
+    if len(content) > _MAX_BYTES:
+        raise StoreError(f"{path} cannot be read: it has more than {_MAX_BYTES} bytes")
+    try:
+        manifest = json.loads(content.decode("utf-8"), parse_constant=_no_number)
+    except ValueError as error:
         raise StoreError(f"{path} cannot be read: {error}") from error
+    except RecursionError as error:
+        raise StoreError(f"{path} cannot be read: it is nested too deeply") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
-        raise StoreError(f"{path} has format {found!r}; this version reads {FORMAT}")
-    missing = {"root", "count", "damaged", "dim", "dtype", "metric", "encoder", "features"} - manifest.keys()
-    if missing:
-        raise StoreError(f"{path} lacks {', '.join(sorted(missing))}")
-    try:
-        outside = [file for file in files_of(manifest) if Path(file).name != file]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise StoreError(f"{path} does not say which files it speaks of ({type(error).__name__}: {error})") from error
-    if outside:
-        raise StoreError(f"{path} names {outside[0]!r}, which is not a file of its folder")
+        raise StoreError(f"{path} has format {found!r:.80}; this version reads {FORMAT}")
+    if fault := fault_of(manifest):
+        raise StoreError(f"{path} {fault}")
     return manifest
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is no number of JSON")
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -69,6 +81,10 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:  # a full disk does not say which file it is about
+            error.filename = os.fspath(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -87,10 +103,34 @@ def catalog_file(manifest: dict[str, Any]) -> str:
 
 def files_of(manifest: dict[str, Any]) -> set[str]:
     """Names of the files that a manifest speaks of."""
-    spaces = manifest.get("spaces", {}).values()
-    indexes = [index for owner in (manifest, *spaces) for index in owner.get("indexes", {}).values()]
-    own = {part["file"] for part in (manifest["features"], *spaces)}
-    return {*own, catalog_file(manifest), *(index["file"] for index in indexes if "file" in index)}
+    return {entry["file"] for entry in (manifest["features"], *derived_files(manifest))} | {catalog_file(manifest)}
+
+
+def derived_files(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    """The entries of files that can be made again from the vectors: those of other spaces, and of indexes."""
+    spaces = list(manifest.get("spaces", {}).values())
+    indexes = [entry for owner in (manifest, *spaces) for entry in owner.get("indexes", {}).values()]
+    return [entry for entry in (*spaces, *indexes) if entry.get("file")]
+
+
+def spaces_of(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """All spaces of a collection by name, in the form of the manifest's `spaces`.
+
+    The first, "visual", is what the manifest's own keys speak of: the encoder's vectors. The manifests of the first
+    collections know no other.
+    """
+    visual = {
+        **manifest["features"],
+        "dim": manifest["dim"],
+        "dtype": manifest["dtype"],
+        "metric": manifest["metric"],
+        "maker": manifest["encoder"],
+        "accepts": ["ImagePart"],
+        "generation": manifest.get("generation", 0),
+        "indexes": manifest.get("indexes", {}),
+    }
+    others = {name: entry for name, entry in manifest.get("spaces", {}).items() if name != VISUAL}
+    return {VISUAL: visual, **others}
 
 
 def numbered(file: str, generation: int) -> str:

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from features.collection.catalog import Facts, path_to
-from features.collection.errors import StoreError
+from features.collection.catalog import Facts
+from features.collection.errors import StoreError, cannot_write
+from features.collection.file_facts import UNKNOWN_TIME, path_to
 
 STAGE = ".sync.sqlite"
 
@@ -39,7 +40,10 @@ class Stage:
 
     def __init__(self, path: Path, in_use: str) -> None:
         self.path = path
-        self._connection = sqlite3.connect(path, timeout=0, isolation_level=None)
+        try:
+            self._connection = sqlite3.connect(path, timeout=0, isolation_level=None)
+        except sqlite3.Error as error:
+            raise cannot_write(path, error) from error
         try:
             self._connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # held until it is closed
             self._connection.execute("BEGIN EXCLUSIVE")
@@ -49,12 +53,14 @@ class Stage:
                 "width INTEGER, height INTEGER, error TEXT, vector BLOB)"
             )
             self._connection.execute("COMMIT")
-        except sqlite3.OperationalError as error:
+        except sqlite3.Error as error:
             self._connection.close()
-            raise StoreError(f"{in_use} ({error})") from error
-        except sqlite3.DatabaseError as error:
-            self._connection.close()
-            raise StoreError(f"{path} is damaged ({error}): remove it") from error
+            code = error.sqlite_errorcode & 0xFF  # the rest says more about the same
+            if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                raise StoreError(f"{in_use} ({error})") from error
+            if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+                raise StoreError(f"{path} is damaged ({error}): remove it") from error
+            raise cannot_write(path, error) from error
 
     def close(self) -> None:
         self._connection.close()
@@ -77,20 +83,23 @@ class Stage:
 
     def has(self, path: Path, stat: Sequence[int]) -> bool:
         """Whether the file, as it is now, was encoded. One that could not be read is always tried again."""
+        if abs(stat[1]) >= UNKNOWN_TIME:
+            return False
         query = "SELECT 1 FROM encoded WHERE path = ? AND size = ? AND mtime = ? AND sha256 IS NOT NULL"
         return self._connection.execute(query, (path_to(path), *map(int, stat))).fetchone() is not None
 
     def put(self, files: Sequence[tuple[Path, Sequence[int]]], rows: np.ndarray, facts: Sequence[Facts]) -> None:
         """Keep a batch of files, each with its size and time; it is durable when this returns."""
-        self._connection.execute("BEGIN")
-        self._connection.executemany(
-            "INSERT OR REPLACE INTO encoded VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                (path_to(path), *map(int, stat), *fact, row.tobytes())
-                for (path, stat), fact, row in zip(files, facts, rows, strict=True)
-            ),
-        )
-        self._connection.execute("COMMIT")
+        batch = [
+            (path_to(path), *map(int, stat), *fact, row.tobytes())
+            for (path, stat), fact, row in zip(files, facts, rows, strict=True)
+        ]
+        try:
+            self._connection.execute("BEGIN")
+            self._connection.executemany("INSERT OR REPLACE INTO encoded VALUES (?, ?, ?, ?, ?, ?, ?, ?)", batch)
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise cannot_write(self.path, error) from error
 
     def facts(self, path: Path) -> Facts:
         """What is known of an encoded file."""

@@ -12,6 +12,7 @@ everything becomes new, and who has the old parts open keeps them.
 from __future__ import annotations
 
 import os
+import stat
 import threading
 from collections.abc import Collection, Mapping
 from functools import cached_property
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from features.checksum import sha256_of
-from features.collection.catalog import Catalog, Record
+from features.collection.catalog import Catalog, Record, change_counter
 from features.collection.errors import StoreError
 from features.collection.lock import writing
 from features.collection.manifest import (
@@ -29,8 +30,10 @@ from features.collection.manifest import (
     absolute,
     catalog_file,
     check_same_encoder,
+    derived_files,
     put_in_force,
     read_manifest,
+    spaces_of,
     unchanged_while,
 )
 from features.datasets import Item
@@ -84,19 +87,16 @@ class FeatureStore:
     @classmethod
     def _open(cls, folder: Path) -> FeatureStore:
         manifest = read_manifest(folder)
-        path = folder / manifest["features"]["file"]
-        try:
-            features = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise StoreError(f"{path} cannot be read: {error}") from error
-        wanted = (manifest["count"], manifest["dim"]), manifest["dtype"]
-        if (features.shape, features.dtype.name) != wanted:
+        features = _open_features(folder, manifest)
+        catalog_path = folder / catalog_file(manifest)
+        if _size_of(catalog_path) < manifest.get("catalog", {}).get("bytes", 0):
             raise StoreError(
-                f"{path} holds {features.dtype.name} {features.shape}, "
-                f"but {folder / MANIFEST} says {wanted[1]} {wanted[0]}"
+                f"{catalog_path} cannot be read: it has {_size_of(catalog_path)} bytes, but {folder / MANIFEST} says "
+                f"{manifest['catalog']['bytes']}"
             )
-        catalog = Catalog.open(folder / catalog_file(manifest))
+        catalog = Catalog.open(catalog_path)
         store = cls(folder, manifest, features, catalog)
+        catalog.check_tables()
         count, damaged = catalog.counts()
         if (count, damaged) != (store.image_count, manifest["damaged"]):
             raise StoreError(
@@ -109,6 +109,7 @@ class FeatureStore:
                 f"{catalog.path} belongs to features with SHA-256 {checksum}, but {folder / MANIFEST} to features "
                 f"with {manifest['features']['sha256']}"
             )
+        catalog.check_rows(len(features))
         return store
 
     @property
@@ -127,6 +128,11 @@ class FeatureStore:
     def ids(self) -> np.ndarray:
         """Ids of the usable images, ascending int64: those whose row of the features means something."""
         return self.catalog.usable_ids()
+
+    @property
+    def spaces(self) -> dict[str, dict[str, Any]]:
+        """What the manifest says of each space, "visual" first: see `manifest.spaces_of`."""
+        return spaces_of(self.manifest)
 
     @property
     def image_count(self) -> int:
@@ -188,14 +194,34 @@ class FeatureStore:
         """Raise StoreError unless the encoder makes vectors like those in this store."""
         check_same_encoder(self.manifest["encoder"], encoder.spec, self.folder)
 
-    def verify(self) -> None:
-        """Read all vectors and raise StoreError if they are not, bit for bit, what was written."""
-        path = self.folder / self.manifest["features"]["file"]
-        found = sha256_of(path)
-        if found != self.manifest["features"]["sha256"]:
+    def verify(self, *, derived: bool = True) -> None:
+        """Read all files of the collection and raise StoreError if they are not, bit for bit, what was written.
+
+        Parameters
+        ----------
+        derived : bool
+            Also what can be made again from the vectors: indexes and other spaces.
+        """
+        manifest = self.manifest
+        self._check_sum(manifest["features"])
+        entry = manifest.get("catalog") or {}
+        path = self.folder / catalog_file(manifest)
+        # A program may have added tables of its own to the catalog; damage does not count up as sqlite does.
+        if entry.get("change_counter") == change_counter(path):
+            self._check_sum(entry)
+        self.catalog.check_structure()
+        for entry in derived_files(manifest) if derived else ():
+            self._check_sum(entry)
+
+    def _check_sum(self, entry: dict[str, Any]) -> None:
+        path = self.folder / entry["file"]
+        try:
+            found = sha256_of(path)
+        except OSError as error:
+            raise StoreError(f"{path} cannot be read: {error.strerror or error}") from error
+        if found != entry.get("sha256", found):
             raise StoreError(
-                f"{path} is damaged: its SHA-256 is {found}, but {self.folder / MANIFEST} says "
-                f"{self.manifest['features']['sha256']}"
+                f"{path} is damaged: its SHA-256 is {found}, but {self.folder / MANIFEST} says {entry['sha256']}"
             )
 
     def update_manifest(self, **entries: Any) -> None:
@@ -208,3 +234,33 @@ class FeatureStore:
             put_in_force(self.folder, manifest)
             self.manifest = manifest
             self.__dict__.pop("items", None)  # their paths follow from the manifest's root
+
+
+def _size_of(path: Path) -> int:
+    """Size of a regular file in bytes; StoreError for anything else."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror or error}") from error
+    if not stat.S_ISREG(found.st_mode):
+        raise StoreError(f"{path} cannot be read: it is not a file")
+    return found.st_size
+
+
+def _open_features(folder: Path, manifest: dict[str, Any]) -> np.ndarray:
+    """The vectors, memory-mapped, of the shape and type that the manifest says."""
+    path = folder / manifest["features"]["file"]
+    size = _size_of(path)
+    try:
+        # Not np.load: that takes a zip file of arrays as well.
+        features = np.lib.format.open_memmap(path, mode="r")
+    except Exception as error:  # numpy reads the header as Python: whatever a broken one leads to means damage
+        raise StoreError(f"{path} cannot be read: {error}") from error
+    wanted = (manifest["count"], manifest["dim"]), manifest["dtype"]
+    if (features.shape, features.dtype.name) != wanted or not features.flags.c_contiguous:
+        raise StoreError(
+            f"{path} holds {features.dtype.name} {features.shape}, but {folder / MANIFEST} says {wanted[1]} {wanted[0]}"
+        )
+    if size != features.offset + features.nbytes:
+        raise StoreError(f"{path} has {size} bytes, its header speaks of {features.offset + features.nbytes}")
+    return features

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
-from features.collection.catalog import Catalog, CatalogChanges, Row, stat_of
-from features.collection.changes import Changes, find_changes
+from features.collection.catalog import Catalog, CatalogChanges, Row, catalog_entry
+from features.collection.changes import Changes, Found, can_be_read, check_same_collection, find_changes
 from features.collection.errors import StoreError
+from features.collection.file_facts import stat_of
 from features.collection.lock import writing
 from features.collection.manifest import (
     CATALOG,
@@ -61,6 +62,8 @@ class SyncReport:
         How many images are as they were.
     damaged : tuple of (Path, str)
         Added or edited images that cannot be read, and why.
+    away : tuple of Path
+        Unchanged ones of which nothing can be known now, such as links to a drive that is away. They stay searchable.
     """
 
     added: tuple[Path, ...]
@@ -69,6 +72,7 @@ class SyncReport:
     renamed: tuple[tuple[Path, Path], ...]
     unchanged: int
     damaged: tuple[tuple[Path, str], ...]
+    away: tuple[Path, ...] = ()
 
     def __str__(self) -> str:
         counts = ", ".join(
@@ -82,7 +86,11 @@ class SyncReport:
             )
         )
         return "\n".join(
-            [f"{counts}, {self.unchanged} unchanged", *(f"cannot be read: {path}: {why}" for path, why in self.damaged)]
+            [
+                f"{counts}, {self.unchanged} unchanged",
+                *(f"cannot be read: {path}: {why}" for path, why in self.damaged),
+                *(f"away, kept as it was: {path}" for path in self.away),
+            ]
         )
 
 
@@ -128,15 +136,13 @@ def sync(
     ):
         store = FeatureStore.open(folder)
         store.check_encoder(encoder)
+        store.verify(derived=False)  # what is damaged must not be copied under a new sum
         dtype = np.dtype(store.manifest["dtype"])
         stage.begin(encoder.spec, dtype)
         remove_leftovers(folder)
         changes = find_changes(store, dataset, dataset.items[:limit])
-        if len(changes.removed) == store.image_count:
-            raise StoreError(
-                f"none of the images of {folder} is in {dataset.root}: it is a collection of {store.manifest['root']}"
-            )
-        stats = _encode(stage, changes, dataset.root, encoder, dtype, batch_size, progress)
+        check_same_collection(store, dataset, changes)
+        stats = _encode(stage, changes, dataset, encoder, dtype, batch_size, progress)
         try:
             report = _NextGeneration(store, stage, changes, dataset, stats).put_in_force(with_store)
         finally:
@@ -148,13 +154,14 @@ def sync(
 def _encode(
     stage: Stage,
     changes: Changes,
-    root: Path,
+    dataset: Dataset,
     encoder: Encoder,
     dtype: np.dtype[Any],
     batch_size: int,
     progress: bool | Progress,
 ) -> dict[Path, tuple[int, int]]:
     """Encode what the stage does not have yet; returns size and time of each file just before it was read."""
+    root = dataset.root
     items = [file.item for file in (*changes.edited, *changes.unread)] + changes.added
     stats = {item.path: stat_of(item.path) for item in items}
     todo = [item for item in items if not stage.has(item.path.relative_to(root), stats[item.path])]
@@ -162,7 +169,9 @@ def _encode(
         logger.info("going on after %d of %d images", len(items) - len(todo), len(items))
     place, done = 0, len(items) - len(todo)
     bar = tqdm(total=len(items), initial=done, unit="image", disable=progress is not True or not todo, smoothing=0.1)
-    with bar, closing(encode_items(todo, encoder, batch_size)) as batches:
+    follow_links = getattr(dataset, "follow_links", False)
+    encoded = encode_items(todo, encoder, batch_size, root=root, follow_links=follow_links)
+    with bar, closing(encoded) as batches:
         for features, facts in batches:
             files = [(item.path.relative_to(root), stats[item.path]) for item in todo[place : place + len(facts)]]
             stage.put(files, as_rows(features, dtype), facts)
@@ -183,12 +192,18 @@ class _NextGeneration:
         self._number = store.generation + 1
         # An image that could not be read before and cannot be now has not changed.
         self._read_now = [file for file in changes.unread if stage.facts(self._path(file.item))[0] is not None]
-        self._edited = changes.edited + self._read_now
+        # One that could be read before and cannot be now, though it could when changes were looked for, is away.
+        self._lost = [file for file in changes.edited if self._is_lost(file)]
+        self._edited = [file for file in changes.edited if file not in self._lost] + self._read_now
         first = store.manifest["count"]
         self._added = [(first + place, item) for place, item in enumerate(changes.added)]
 
     def _path(self, item: Item) -> Path:
         return item.path.relative_to(self._dataset.root)
+
+    def _is_lost(self, file: Found) -> bool:
+        unread = self._stage.facts(self._path(file.item))[0] is None
+        return unread and file.record.sha256 is not None and not can_be_read(self._dataset, file.item)
 
     def put_in_force(self, with_store: Callable[[FeatureStore], dict[str, Any]] | None) -> SyncReport:
         """Write what is new, if anything is, and replace the manifest."""
@@ -267,7 +282,7 @@ class _NextGeneration:
         if count == damaged:
             reason = min(error for _, error in reasons)
             raise StoreError(f"none of the {count} images in {self._dataset.root} can be read (the first: {reason})")
-        return {"catalog": {"file": path.name}, "count": count + removed, "removed": removed, "damaged": damaged}
+        return {"catalog": catalog_entry(path), "count": count + removed, "removed": removed, "damaged": damaged}
 
     def _report(self) -> SyncReport:
         changes = self._changes
@@ -278,6 +293,12 @@ class _NextGeneration:
             edited=tuple(self._path(file.item) for file in self._edited),
             removed=tuple(record.path for record in changes.removed),
             renamed=tuple((file.record.path, self._path(file.item)) for file in changes.renamed),
-            unchanged=len(changes.kept) + len(changes.unlisted) + len(changes.unread) - len(self._read_now),
+            unchanged=len(changes.kept)
+            + len(changes.unlisted)
+            + len(changes.away)
+            + len(self._lost)
+            + len(changes.unread)
+            - len(self._read_now),
             damaged=tuple((path, reason) for path, reason in reasons if reason is not None),
+            away=tuple(record.path for record in (*changes.away, *(file.record for file in self._lost))),
         )

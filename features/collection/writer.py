@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from features.collection.catalog import Catalog, Facts, Row, stat_of
+from features.collection.catalog import Catalog, Facts, Row, catalog_entry
 from features.collection.errors import StoreError
+from features.collection.file_facts import stat_of
 from features.collection.manifest import (
     CATALOG,
     FEATURES,
@@ -26,7 +27,7 @@ from features.collection.manifest import (
 )
 from features.collection.stage import STAGE, Stage
 from features.collection.store import FeatureStore
-from features.datasets import Dataset, Item
+from features.datasets import Dataset, ImageFolder, Item, spec_of
 
 BLOCK = 16_384  # rows of the features that are in memory at a time
 
@@ -142,8 +143,9 @@ class StoreWriter:
             {
                 "format": FORMAT,
                 "generation": 0,
-                "dataset": self._dataset.name,
+                "dataset": dataset_name(self._dataset),
                 "root": str(self._dataset.root),
+                **({"follow_links": True} if getattr(self._dataset, "follow_links", False) else {}),
                 "count": count,
                 "removed": 0,
                 "damaged": damaged,
@@ -152,7 +154,7 @@ class StoreWriter:
                 "metric": "cosine",
                 "encoder": self._spec,
                 "features": features,
-                "catalog": {"file": CATALOG},
+                "catalog": catalog_entry(self.folder / CATALOG),
                 "versions": library_versions(),
             },
         )
@@ -184,15 +186,27 @@ def write_features(
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": dtype.str, "fortran_order": False, "shape": shape})
     checksum = hashlib.sha256(header.getvalue())
-    with path.open("wb") as file:
-        file.write(header.getvalue())
-        for block in blocks:
-            content = block.tobytes()
-            checksum.update(content)
-            file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with path.open("wb") as file:
+            file.write(header.getvalue())
+            for block in blocks:
+                content = block.tobytes()
+                checksum.update(content)
+                file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno is not None and error.filename is None:  # a full disk does not say which file it is about
+            error.filename = os.fspath(path)
+        raise
     return {"file": path.name, "sha256": checksum.hexdigest()}
+
+
+def dataset_name(dataset: Dataset) -> str:
+    """What a manifest calls a dataset. A folder of one's own that bears the name of a known dataset is not that one."""
+    if isinstance(dataset, ImageFolder) and spec_of(dataset.name, dataset.root) != str(dataset.root):
+        return "folder"
+    return dataset.name
 
 
 def as_rows(features: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
