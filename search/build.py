@@ -96,7 +96,7 @@ def _create_index(
     metric: Metric | None,
     seed: int | None,
 ) -> list[EngineReport]:
-    store.verify()
+    store.verify(derived=False)  # a damaged index is what this makes again
     recorded = manifest.get("indexes", {})
     metric = metric or manifest["metric"]
     space = visual_space(store)
