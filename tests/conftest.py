@@ -10,9 +10,9 @@ from PIL import Image
 
 @pytest.hookimpl(tryfirst=True)  # before the tests are chosen by their marks
 def pytest_collection_modifyitems(items):
-    """Whatever searches the real collection waits for its making, which takes more than ten seconds."""
+    """Whatever waits for the making of the real collection, or for a training, takes more than ten seconds."""
     for item in items:
-        if "demo_collection" in item.fixturenames:
+        if {"demo_collection", "trained"} & set(item.fixturenames):
             item.add_marker("slow")
 
 

@@ -428,6 +428,7 @@ def one_run(tmp_path_factory):
     return json.loads((folder / "out" / "results.json").read_text())
 
 
+@pytest.mark.slow
 class TestOneRun:
     def test_every_engine_is_measured_or_named(self, one_run):
         measured = [(row["engine"], row["variant"], row["factory"], row["query"]) for row in one_run["results"]]
@@ -572,6 +573,7 @@ def quick(monkeypatch):
         yield
 
 
+@pytest.mark.slow
 class TestStudies:
     def test_fast_table_has_all_its_rows(self, quick, tmp_path, monkeypatch):
         np.save(tmp_path / "x.npy", synthetic(340, 128, 0))

@@ -296,6 +296,7 @@ def killed_copies(call, root, folder, tmp_path):
     return copies
 
 
+@pytest.mark.slow
 def test_killed_at_any_step_both_indexes_are_the_old_ones_or_the_new_ones(root, synced, tmp_path):
     change_everything(root)
     sync = "sync_collection(copy, dataset=ImageFolder(root), encoder=FakeEncoder(), progress=False)"
@@ -321,6 +322,7 @@ def test_killed_at_any_step_both_indexes_are_the_old_ones_or_the_new_ones(root, 
     assert set(generations) == {0, 1}
 
 
+@pytest.mark.slow
 def test_killed_while_indexes_are_made_again_the_old_ones_answer(root, synced, tmp_path):
     factories = []
     for copy in killed_copies("create_index(FeatureStore.open(copy), factory='IVF2,PQ4x4')", root, synced, tmp_path):

@@ -8,6 +8,8 @@ from features.benchmark import benchmark
 from features.datasets import ImageFolder
 from features.extract import main
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def photographs(tmp_path):

@@ -79,6 +79,7 @@ def wheel(tmp_path_factory):
     return made
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_the_index_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
@@ -91,6 +92,7 @@ def test_the_wheel_holds_the_index_and_nothing_else(wheel):
     assert {Requirement(line).name for line in needed} == {"numpy", "numba", "scikit-learn", "faiss-cpu"}
 
 
+@pytest.mark.slow
 def test_numpy_alone_is_enough(wheel, tmp_path):
     python = environment_with(tmp_path / "empty", "numpy")
     pip("--python", python, "install", "--no-index", wheel)  # fails if it needs more than is there
@@ -118,6 +120,7 @@ def test_the_lock_keeps_what_the_library_asks_for():
         assert wanted.specifier.contains(pin.version)
 
 
+@pytest.mark.slow
 def test_after_make_the_rooms_are_found_from_any_folder(tmp_path):
     project = tmp_path / "pro ject"
     project.mkdir()

@@ -75,6 +75,7 @@ def collection(tmp_path, picture_folder):
     return tmp_path / "collections" / "pictures"
 
 
+@pytest.mark.slow
 def test_every_part_is_measured_and_written(root, little, collection):
     for part in results.PARTS:
         results.measure(part, collection, root / "build", root)

@@ -540,6 +540,7 @@ sync(dataset, encoder, folder, progress=False, batch_size=1)
 """
 
 
+@pytest.mark.slow
 def test_killed_at_any_step_it_is_the_old_one_or_the_new_one(root, folder, tmp_path):
     """kill -9 before each file operation in turn; then an ordinary sync finishes the work."""
     script = tmp_path / "killed.py"

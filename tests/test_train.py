@@ -172,6 +172,7 @@ def _step(checkpoint: Path) -> int:
         return json.loads(file.metadata()["progress"])["step"]
 
 
+@pytest.mark.slow
 def test_what_was_begun_is_gone_on_with_only_as_it_was_begun(pictures, tmp_path, monkeypatch):
     out, dataset = tmp_path / "a.safetensors", ImageFolder(pictures)
     monkeypatch.setattr(TrainingRun, "_validate", _interrupted)
@@ -190,6 +191,7 @@ def _interrupted(self):
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_several_labels_an_image(tmp_path, capsys):
     """VOC's layout: the head is a sigmoid for each class, and the score the mean average precision of the classes."""
     root = tmp_path / "VOC2012"
@@ -218,6 +220,7 @@ def test_several_labels_an_image(tmp_path, capsys):
     np.testing.assert_allclose(probabilities, 1 / (1 + np.exp(-logits[0])), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_resnet50_from_scratch_by_the_command_with_a_class_held_out(pictures, tmp_path, capsys):
     out = tmp_path / "resnet50.safetensors"
     command = ["--data", str(pictures), "--encoder", "resnet50", "--init", "scratch", "--size", "32", "--epochs", "1"]
