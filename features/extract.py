@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from features.collection.manifest import MANIFEST, read_manifest
+from features.collection.manifest import MANIFEST, absolute, read_manifest
 from features.collection.names import collection_name
 from features.collection.store import FeatureStore, StoreError
 from features.collection.sync import sync
@@ -28,7 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", help="caltech, voc, demo, or a folder of images")
     parser.add_argument("--encoder", default="auto", help="auto (default), resnet50, efficientnet-lite0, ...")
     parser.add_argument("--weights", metavar="PATH", help="weights file for the encoder (.safetensors or .pth)")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: collections/<name of the dataset>")
+    parser.add_argument(
+        "--collections", type=absolute, default=Path("collections"), metavar="DIR", help="(%(default)s)"
+    )
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: <collections>/<name of the dataset>")
     parser.add_argument("--dtype", choices=("float16", "float32"), help="default: float16; with --sync, as it is")
     parser.add_argument("--batch-size", type=positive, default=32, metavar="N")
     parser.add_argument("--limit", type=positive, metavar="N", help="only the first N images")
@@ -57,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             names = ENCODERS if options.encoder == "auto" else (options.encoder,)
             sys.stdout.write(f"{benchmark(dataset.items, names, limit=options.limit)}\n")
             return 0
-        folder = options.out or Path("collections", collection_name(dataset.name))
+        folder = options.out or options.collections / collection_name(dataset.name)
         update = options.sync and (folder / MANIFEST).is_file()
         if update and options.encoder == "auto" and options.weights is None:
             encoder = encoder_for(read_manifest(folder)["encoder"])

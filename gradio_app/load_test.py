@@ -301,27 +301,29 @@ def _memory_of(pid: int) -> list[float]:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m gradio_app.load_test", description=__doc__.split("\n")[0])
     parser.add_argument("--data", nargs="+", metavar="NAME", help="collections to search (default: all)")
+    parser.add_argument("--collections", type=Path, default=Path("collections"), metavar="FOLDER", help="(%(default)s)")
     parser.add_argument("--sessions", type=int, default=50, metavar="N", help="visitors at once (%(default)s)")
     parser.add_argument("--searches", type=int, default=2000, metavar="N", help="of all together (%(default)s)")
     parser.add_argument("--crops", type=float, default=0.2, metavar="SHARE", help="of parts of pictures (%(default)s)")
     parser.add_argument("--pause", type=float, default=0.0, metavar="S", help="between two searches (%(default)s)")
     args = parser.parse_args(arguments)
 
-    from gradio_app.app import COLLECTIONS, UsageError, open_collections
+    from gradio_app.app import UsageError, open_collections
 
     try:
-        engines = open_collections(args.data)
+        engines = open_collections(args.data, args.collections.expanduser())
     except UsageError as error:
         parser.exit(1, f"{error}\n")
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory() as cache:
         environment = {**os.environ, "GRADIO_TEMP_DIR": cache}
-        command = [sys.executable, "-m", "gradio_app.app", "--data", *engines, "--port", str(port)]
+        command = [sys.executable, "-m", "gradio_app.app", "--collections", str(args.collections)]
+        command += ["--data", *engines, "--port", str(port)]
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as server:
             try:
                 if server.stdout is None or not server.stdout.readline():
-                    parser.exit(1, f"the server did not start over {COLLECTIONS}/\n")
+                    parser.exit(1, f"the server did not start over {args.collections}/\n")
                 report = measure(
                     f"http://127.0.0.1:{port}/",
                     list(engines.values()),

@@ -76,6 +76,8 @@ def test_extract_and_create_index_agree_on_the_name_of_a_collection(tmp_path, ca
     assert extract_command.main(["--data", "My Photos", "--encoder", "fake"]) == 0
     assert main(["--data", "My Photos", *FAST]) == 0
     assert [path.name for path in Path("collections").iterdir()] == [collection_name("My Photos")] == ["My-Photos"]
+    assert extract_command.main(["--data", "My Photos", "--encoder", "fake", "--collections", "elsewhere"]) == 0
+    assert Path("elsewhere/My-Photos/manifest.json").is_file()
 
 
 def test_of_equal_pictures_the_one_that_was_asked_is_named_and_alone_hidden(root, tmp_path, capsys):

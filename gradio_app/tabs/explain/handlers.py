@@ -116,7 +116,8 @@ class ExplainHandlers:
             if id is None:
                 return about(request.query), views.nothing(), "", gr.update(visible=False), None
             explanation = explain(engine, vector, own_id, id, options, filter=request.filter)
-            cells = cell_map(engine, vector, options, method=method if method in map_methods() else "pca")
+            method = method if method in map_methods() else "pca"
+            cells = cell_map(engine, vector, options, own_id=own_id, filter=request.filter, method=method)
         except EngineError as error:
             raise sorry(str(error)) from error
         return (
