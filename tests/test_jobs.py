@@ -2,12 +2,14 @@
 
 import os
 import shutil
+import threading
 import time
 import zipfile
 
 import pytest
 from waiting import until
 
+from features.collection.lock import writing
 from gradio_app.jobs import CollectionJobs, JobError
 from gradio_app.library import Library
 
@@ -163,3 +165,42 @@ def test_yesterdays_upload_goes_when_the_next_is_sent(jobs):
     fresh.write_bytes(b"x")
     jobs.new_upload()
     assert left(jobs) == [fresh.name]
+
+
+def test_zip_files_of_servers_that_were_killed_are_removed(tmp_path):
+    gone, other = 2**22 + 1, os.getppid()
+    names = [
+        f".upload-{gone}-{'a' * 32}.zip",
+        f".upload-{os.getpid()}-{'b' * 32}.zip",
+        f".upload-{other}-{'c' * 32}.zip",
+    ]
+    for name in names:
+        (tmp_path / name).write_bytes(b"x")
+    jobs = CollectionJobs(tmp_path, Library())  # the second is of an earlier process that had our number
+    assert left(jobs) == [names[2]]
+    token, path = jobs.new_upload()
+    path.write_bytes(b"x")
+    assert jobs.uploaded(token) == path
+    jobs.new_upload()
+    assert path.exists()  # it may still be being sent
+
+
+def test_a_collection_that_another_process_changes_is_not_deleted(jobs, picture_folder):
+    jobs.create("mine", picture_folder)
+    jobs.wait()
+    with writing(jobs.folder / "mine", purpose="brought up to date"):
+        failed = []
+
+        def delete():
+            try:
+                jobs.delete("mine")
+            except JobError as error:
+                failed.append(str(error))
+
+        thread = threading.Thread(target=delete)
+        thread.start()
+        thread.join()
+    assert "mine cannot be deleted: " in failed[0]
+    assert "mine" in jobs.library
+    jobs.delete("mine")
+    assert "mine" not in jobs.library

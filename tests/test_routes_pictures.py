@@ -1,8 +1,11 @@
 """The picture routes: what they serve, to whom, and what nobody gets."""
 
 import io
+import os
+from dataclasses import replace
 from pathlib import Path
 
+import gradio as gr
 import pytest
 from fakes import FakeEngine
 from fastapi import FastAPI
@@ -10,6 +13,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from gradio_app.routes.pictures import THUMB_SIDE, VIEW_SIDE, picture_routes, picture_url
+from gradio_app.session import Query
 
 NAMES = ["a.jpg", 'quo"te;.png', "späť 猫.png", "turned.jpg", "broken.jpg", "small.png"]
 
@@ -176,3 +180,47 @@ def test_urls_are_relative_and_escaped(engine):
     assert not url.startswith("/")
     assert url.startswith("pictures/odd%20n%C3%A1me%20%26%20%3Cb%3E%3F%23/3/view?v=")
     assert not Path(url).is_absolute()
+
+
+class TestOnlyPicturesOfTheCollection:
+    """Whatever lies in its folder under a picture's name."""
+
+    @pytest.fixture
+    def odd(self, tmp_path):
+        root, outside = tmp_path / "root", tmp_path / "outside.png"
+        root.mkdir()
+        outside.write_bytes(b"the secret")
+        (root / "out.png").symlink_to(outside)
+        (root / "device.png").symlink_to("/dev/zero")
+        os.mkfifo(root / "pipe.png")
+        (root / "folder.png").mkdir()
+        Image.new("RGB", (30, 20), (9, 9, 9)).save(root / "good.png")
+        (root / "within.png").symlink_to(root / "good.png")
+        names = ("out.png", "device.png", "pipe.png", "folder.png", "good.png", "within.png")
+        engine = FakeEngine("odd", {root / name: "" for name in names})
+        engine.store.manifest["root"] = str(root)
+        return engine
+
+    @pytest.mark.parametrize("size", ["thumb", "view", "original"])
+    def test_nothing_else_is_sent(self, odd, size):
+        client = serve(odd)
+        for image_id in range(4):
+            reply = client.get(picture_url(odd, image_id, size))
+            assert reply.status_code == 404, image_id
+            assert b"secret" not in reply.content
+        for image_id in (4, 5):
+            assert client.get(picture_url(odd, image_id, size)).status_code == 200
+
+    @pytest.mark.parametrize("size", ["thumb", "view", "original"])
+    def test_nor_one_that_is_marked_damaged(self, odd, size):
+        odd.store.items[4] = replace(odd.store.items[4], error="damaged (it says)")
+        assert serve(odd).get(picture_url(odd, 4, size)).status_code == 404
+
+    def test_links_lead_out_where_the_owner_asked_for_it(self, odd, tmp_path):
+        odd.store.manifest["follow_links"] = True
+        assert serve(odd).get(picture_url(odd, 0, "original")).content == b"the secret"
+
+    def test_nor_is_one_searched_with(self, odd):
+        with pytest.raises(gr.Error, match="cannot be read"):
+            Query.of(odd, 0)
+        assert Query.of(odd, 5).width == 30
