@@ -28,7 +28,7 @@ from features.collection.lock import writing
 from features.collection.manifest import MANIFEST, absolute
 from features.collection.store import FeatureStore
 from features.collection.writer import StoreWriter
-from features.datasets import Dataset, DatasetError, Item
+from features.datasets import Dataset, DatasetError, Item, origin_of
 from features.images import ImageError, decode_with_size
 from features.picture_files import MAX_FILE_BYTES, read_picture
 
@@ -182,8 +182,9 @@ def _finished(folder: Path, dataset: Dataset, items: Sequence[Item], encoder: En
             f"{folder} has {store.image_count} images, {dataset.root} now gives {len(items)}; remove it or choose "
             f"another folder"
         )
-    if store.manifest["root"] != str(dataset.root):
-        store.update_manifest(root=str(dataset.root))  # the same images have moved
+    origin = origin_of(dataset)
+    if origin != {key: store.manifest.get(key) for key in origin}:
+        store.update_manifest(**origin)  # the same images have moved, or were chosen in another way
     return store
 
 

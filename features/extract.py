@@ -16,7 +16,7 @@ from features.collection.manifest import MANIFEST, absolute, read_manifest
 from features.collection.names import collection_name
 from features.collection.store import FeatureStore, StoreError
 from features.collection.sync import sync
-from features.datasets import DatasetError, open_dataset
+from features.datasets import DatasetError, add_folder_options, as_recorded, open_dataset
 from features.encoding import extract
 
 __all__ = ["extract", "main", "positive"]
@@ -40,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="store_true",
         help="bring a collection up to date with added, edited, renamed and removed images",
     )
+    add_folder_options(parser)
     parser.add_argument(
         "--benchmark",
         action="store_true",
@@ -53,7 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from features.encoders import EncoderError, create_encoder, encoder_for
 
     try:
-        dataset = open_dataset(options.data or "demo")
+        dataset = open_dataset(
+            options.data or "demo", exclude=options.exclude or (), follow_links=bool(options.follow_links)
+        )
         if options.benchmark:
             from features.benchmark import ENCODERS, benchmark
 
@@ -62,6 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         folder = options.out or options.collections / collection_name(dataset.name)
         update = options.sync and (folder / MANIFEST).is_file()
+        if (folder / MANIFEST).is_file():
+            source = read_manifest(folder).get("source")
+            dataset = as_recorded(dataset, source, exclude=options.exclude, follow_links=options.follow_links)
         if update and options.encoder == "auto" and options.weights is None:
             encoder = encoder_for(read_manifest(folder)["encoder"])
         else:

@@ -27,8 +27,7 @@ from features.collection.errors import os_reason
 from features.collection.manifest import MANIFEST, read_manifest
 from features.collection.names import collection_name
 from features.collection.store import FeatureStore, StoreError
-from features.datasets import Dataset, DatasetError, open_dataset
-from features.datasets.registry import dataset_names
+from features.datasets import Dataset, DatasetError, add_folder_options, as_recorded, dataset_names, open_dataset
 from features.encoders import Encoder, EncoderError, create_encoder, encoder_for
 from features.encoding import extract
 from features.extract import positive
@@ -88,6 +87,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         action="store_true",
         help="bring an existing collection up to date with added, edited, renamed and removed images",
     )
+    add_folder_options(parser)
     parser.add_argument("--limit", type=positive, metavar="N", help="take only N images")
     parser.add_argument(
         "--collections", type=own_path, default=DEFAULT_COLLECTIONS, metavar="DIR", help="(%(default)s)"
@@ -150,9 +150,12 @@ _CAUSES = {
 
 def run(args: argparse.Namespace) -> str:
     """Do what the command line asks; returns what belongs on stdout."""
-    dataset = _open_dataset(args.data)
+    dataset = _open_dataset(args.data, args.exclude or (), bool(args.follow_links))
     folder = args.collections / collection_name(args.name or dataset.name)
     there = (folder / MANIFEST).is_file()
+    if there:
+        source = read_manifest(folder).get("source")
+        dataset = as_recorded(dataset, source, exclude=args.exclude, follow_links=args.follow_links)
     try:
         if there and args.sync:
             return _run_sync(args, dataset, folder)
@@ -171,15 +174,16 @@ def run(args: argparse.Namespace) -> str:
     return _told(args, _run_create(args, dataset, folder))
 
 
-def _open_dataset(data: str) -> Dataset:
+def _open_dataset(data: str, exclude: Sequence[str], follow_links: bool) -> Dataset:
     """A dataset by what the command line says: downloaded ones lie in this folder's ``datasets``, or the checkout's."""
     if data not in dataset_names():
         path = own_path(data)
         if data.startswith("~") and not path.is_dir():
             raise DatasetError(f"unknown dataset {data!r}: no such folder exists")
-        return open_dataset(str(path.absolute()) if path.is_dir() else data)
+        spec = str(path.absolute()) if path.is_dir() else data
+        return open_dataset(spec, exclude=exclude, follow_links=follow_links)
     try:
-        return open_dataset(data)
+        return open_dataset(data, exclude=exclude, follow_links=follow_links)
     except DatasetError:
         if (CHECKOUT / "datasets").resolve() == Path("datasets").resolve():
             raise

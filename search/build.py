@@ -174,7 +174,7 @@ def sync_collection(
         What the collection was made with is not here any more.
     """
     made = read_manifest(folder)
-    dataset = dataset or reopen_dataset(made["dataset"], made["root"])
+    dataset = dataset or reopen_dataset(made["dataset"], made["root"], made.get("source"))
     encoder = encoder or encoder_for(made["encoder"])
     updates: list[IndexUpdate] = []
 

@@ -118,7 +118,7 @@ def test_patterns_are_excluded(tmp_path):
     )
     assert relative(ImageFolder(tmp_path, exclude=["*.gif", "private", "b/c/"])) == ["1.jpg", "a/3.jpg", "b/c2/8.jpg"]
     assert relative(ImageFolder(tmp_path, exclude=["b/*", "a/3.jpg"])) == ["1.jpg", "2.gif", "a/4.gif", "private/5.jpg"]
-    with pytest.raises(DatasetError, match=r"no images in .*: 5 files and folders that --exclude names"):
+    with pytest.raises(DatasetError, match=r"no images in .*: 5 files and folders are left out, as --exclude says"):
         _ = ImageFolder(tmp_path, exclude=["*"]).items
     with pytest.raises(DatasetError, match="is for folders of images, not for caltech"):
         open_dataset("caltech", exclude=["*.gif"])

@@ -100,6 +100,14 @@ class EncoderEntry(_Entry):
     weights: WeightsEntry
 
 
+class SourceEntry(_Entry):
+    """How the images of the root were chosen; see `features.datasets.base.source_of`."""
+
+    kind: str | None = None
+    exclude: list[str] = []
+    follow_links: bool = False
+
+
 class Manifest(_Entry):
     """A manifest of format 1."""
 
@@ -107,6 +115,7 @@ class Manifest(_Entry):
     generation: Count = 0
     dataset: str = "folder"
     root: RootPath
+    source: SourceEntry = SourceEntry()
     follow_links: bool = False
     count: Count
     removed: Count = 0

@@ -39,7 +39,7 @@ from features.collection.manifest import (
 from features.collection.stage import STAGE, Stage
 from features.collection.store import FeatureStore
 from features.collection.writer import BLOCK, as_rows, write_features
-from features.datasets import Dataset, Item
+from features.datasets import Dataset, Item, origin_of
 from features.encoding import Progress, check_counts, encode_items
 
 if TYPE_CHECKING:
@@ -209,7 +209,8 @@ class _NextGeneration:
         """Write what is new, if anything is, and replace the manifest."""
         folder = self._store.folder
         before = read_manifest(folder)
-        manifest = {**before, "generation": self._number, "root": str(self._dataset.root)}
+        origin = origin_of(self._dataset)
+        manifest = {**before, **origin, "generation": self._number}
         if self._edited or self._added or self._changes.removed:
             manifest["features"] = self._write_features()
             manifest["versions"] = library_versions()

@@ -27,7 +27,7 @@ from features.collection.manifest import (
 )
 from features.collection.stage import STAGE, Stage
 from features.collection.store import FeatureStore
-from features.datasets import Dataset, ImageFolder, Item, spec_of
+from features.datasets import Dataset, ImageFolder, Item, origin_of, spec_of
 
 BLOCK = 16_384  # rows of the features that are in memory at a time
 
@@ -144,8 +144,7 @@ class StoreWriter:
                 "format": FORMAT,
                 "generation": 0,
                 "dataset": dataset_name(self._dataset),
-                "root": str(self._dataset.root),
-                **({"follow_links": True} if getattr(self._dataset, "follow_links", False) else {}),
+                **origin_of(self._dataset),
                 "count": count,
                 "removed": 0,
                 "damaged": damaged,

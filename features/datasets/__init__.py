@@ -1,10 +1,18 @@
 """What there is to search: collections of image files, each with its labels. One file for each kind of dataset."""
 
-from features.datasets.base import Dataset, DatasetError, Item, source_of
+from features.datasets.base import Dataset, DatasetError, Item, origin_of, source_of
 from features.datasets.caltech import Caltech101
 from features.datasets.demo import Demo
 from features.datasets.folder import ImageFolder
-from features.datasets.registry import open_dataset, register_dataset, reopen_dataset, spec_of
+from features.datasets.registry import (
+    add_folder_options,
+    as_recorded,
+    dataset_names,
+    open_dataset,
+    register_dataset,
+    reopen_dataset,
+    spec_of,
+)
 from features.datasets.voc import VOC2012
 
 __all__ = [
@@ -15,7 +23,11 @@ __all__ = [
     "Demo",
     "ImageFolder",
     "Item",
+    "add_folder_options",
+    "as_recorded",
+    "dataset_names",
     "open_dataset",
+    "origin_of",
     "register_dataset",
     "reopen_dataset",
     "source_of",

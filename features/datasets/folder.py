@@ -41,6 +41,7 @@ class ImageFolder:
         if not self.root.is_dir():
             raise DatasetError(f"{self.root} is not a folder")
         self.name = label_text(self.root.name) or "root"
+        self.follow_links = follow_links
         self.options: dict[str, Any] = {"exclude": list(exclude), "follow_links": follow_links}
 
     @cached_property

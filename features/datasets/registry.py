@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -132,6 +133,47 @@ def reopen_dataset(name: str, root: str | os.PathLike[str], source: Mapping[str,
         dataset = next(named, ImageFolder)(root)
     dataset.items  # noqa: B018
     return dataset
+
+
+def as_recorded(
+    dataset: Dataset,
+    source: Mapping[str, Any] | None,
+    *,
+    exclude: Sequence[str] | None = None,
+    follow_links: bool | None = None,
+) -> Dataset:
+    """The dataset with the options that a collection was made with, but for those that are given here.
+
+    Parameters
+    ----------
+    source : mapping, optional
+        The ``source`` of the collection's manifest.
+    exclude, follow_links : optional
+        See `ImageFolder`. None: as recorded.
+    """
+    if not isinstance(dataset, ImageFolder):
+        return dataset
+    asked = {"exclude": None if exclude is None else list(exclude), "follow_links": follow_links}
+    options: dict[str, Any] = {
+        key: (source or {}).get(key, present) if asked[key] is None else asked[key]
+        for key, present in dataset.options.items()
+    }
+    return dataset if options == dataset.options else ImageFolder(dataset.root, **options)
+
+
+def add_folder_options(parser: argparse.ArgumentParser) -> None:
+    """Let a command line choose the files of a folder: ``exclude`` and ``follow_links``, None where it says nothing."""
+    parser.add_argument(
+        "--exclude",
+        action="append",
+        metavar="PATTERN",
+        help='leave out files and folders of this name or relative path ("*.gif", "2019/*"); may be repeated',
+    )
+    parser.add_argument(
+        "--follow-links",
+        action=argparse.BooleanOptionalAction,
+        help="take what links lead to outside the folder (not followed; a collection keeps what it was made with)",
+    )
 
 
 def spec_of(name: str, root: str | os.PathLike[str], source: Mapping[str, Any] | None = None) -> str:

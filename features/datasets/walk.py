@@ -109,7 +109,7 @@ class PictureWalk:
             if entry.name.startswith("."):
                 continue
             if any(fnmatchcase(entry.name, pattern) or fnmatchcase(path, pattern) for pattern in self._exclude):
-                self._pass_over("files and folders that --exclude names")
+                self._pass_over("files and folders are left out, as --exclude says")
             elif self._is_folder(entry):
                 if self._may_enter(entry, path):
                     yield from self._below(folder / entry.name, f"{path}/")
