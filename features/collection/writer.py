@@ -25,6 +25,7 @@ from features.collection.manifest import (
     partial_folder,
     write_json,
 )
+from features.collection.schema import ANNOTATIONS
 from features.collection.stage import STAGE, Stage
 from features.collection.store import FeatureStore
 from features.datasets import Dataset, ImageFolder, Item, origin_of, spec_of
@@ -67,7 +68,10 @@ class StoreWriter:
         self._target = folder
         self.folder = partial_folder(folder)
         self._dataset, self._items, self._spec, self._dtype = dataset, items, spec, np.dtype(dtype)
-        if folder.exists() and any(folder.iterdir()):
+        there = {path.name for path in folder.iterdir()} if folder.exists() else set()
+        self._has_annotations = ANNOTATIONS in there  # of a collection that is built anew: they stay where they are
+        parts = {ANNOTATIONS, f"{ANNOTATIONS}-wal", f"{ANNOTATIONS}-shm", FEATURES, CATALOG}
+        if there - (parts if self._has_annotations else set()):
             raise StoreError(f"{folder} is not empty and holds no {MANIFEST}: choose another folder")
         self.folder.mkdir(parents=True, exist_ok=True)
         self._stage = Stage(self.folder / STAGE, f"{self.folder} is in use by another extraction")
@@ -157,10 +161,15 @@ class StoreWriter:
                 "versions": library_versions(),
             },
         )
-        self._target.parent.mkdir(parents=True, exist_ok=True)
-        self.folder.replace(self._target)
-        self._stage.path = self._target / STAGE
-        self._stage.remove()
+        if self._has_annotations:
+            for name in (FEATURES, CATALOG, MANIFEST):  # the manifest last: with it all is in force
+                (self.folder / name).replace(self._target / name)
+            shutil.rmtree(self.folder, ignore_errors=True)
+        else:
+            self._target.parent.mkdir(parents=True, exist_ok=True)
+            self.folder.replace(self._target)
+            self._stage.path = self._target / STAGE
+            self._stage.remove()
         return FeatureStore.open(self._target)
 
     def _blocks(self) -> Iterator[np.ndarray]:
