@@ -51,11 +51,12 @@ def check(index, x, k, nprobe, ids=None):
         for name in COMPILED:
             for got, wanted in zip(answers(patch, name, index, x, k, nprobe, ids, radius), want, strict=True):
                 assert got.dtype == wanted.dtype and got.tobytes() == wanted.tobytes(), name
-            some = index.candidates(x, k, nprobe, ids, name)
+            parts = index.lists.published.parts
+            some = index.candidates(x, k, nprobe, ids, name, parts)
             assert some.dtype == want[1].dtype and np.sort(some).tobytes() == np.sort(want[1]).tobytes(), name
             for i in range(min(len(x), 3)):
                 assert (
-                    np.sort(index.candidates(x[i : i + 1], k, nprobe, ids, name)).tobytes()
+                    np.sort(index.candidates(x[i : i + 1], k, nprobe, ids, name, parts)).tobytes()
                     == np.sort(some[i]).tobytes()
                 )
                 one = index.search(x[i : i + 1], k, nprobe=nprobe, ids=ids)
