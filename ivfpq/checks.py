@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Set
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -48,7 +49,7 @@ def as_vectors(x: Any, d: int, name: str = "x") -> Floats:
     ValueError
         If the shape is not (n, d), or a number is NaN, infinite or beyond float32.
     """
-    array = np.asarray(x)
+    array = _as_array(x, name)
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
     if array.ndim != 2 or array.shape[1] != d:
@@ -66,16 +67,59 @@ def as_vectors(x: Any, d: int, name: str = "x") -> Floats:
     )
 
 
+def check_stored(vectors: npt.NDArray[Any], unit: bool) -> None:
+    """That vectors (n, d) read from a file are finite and, with `unit`, of length 1 or zero.
+
+    Raises
+    ------
+    ValueError
+        If they are not. The message names the first row that is wrong.
+    """
+    slack = 1e-5 if vectors.dtype == _FLOAT else 4e-3  # what rounding the numbers makes of the square of a length of 1
+    step = max(1, (1 << 20) // vectors.shape[1])
+    for start in range(0, len(vectors), step):
+        block = vectors[start : start + step].astype(np.float32, copy=False)
+        with np.errstate(over="ignore", invalid="ignore"):
+            squares = np.einsum("ij,ij->i", block, block)
+        wrong = ~np.isfinite(squares)
+        if wrong.any():  # squares may leave float32 where numbers do not
+            wrong &= ~np.isfinite(block).all(axis=1)
+        if unit:
+            wrong |= (np.abs(squares - 1) > slack) & (squares != 0)
+        if wrong.any():
+            wanted = "finite, of length 1 or zero" if unit else "finite"
+            raise ValueError(f"vectors must be {wanted}, but row {start + int(np.argmax(wrong))} is not")
+
+
 def read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """The same numbers in an array that cannot be written to, copied if somebody else could write to them."""
     base: Any = array
     while isinstance(base, np.ndarray):
         if base.flags.writeable:
             array = array.copy()
+            array.flags.writeable = False  # or a view of it could be made writeable again
             break
         base = base.base
     array = array.view()
     array.flags.writeable = False
+    return array
+
+
+def _as_array(values: Any, name: str) -> npt.NDArray[Any]:
+    """An array of what is given, or a sentence that says why there is none."""
+    if hasattr(values, "toarray") and not isinstance(values, np.ndarray):
+        raise TypeError(f"{name} must be dense, got a sparse {type(values).__name__}: convert it with .toarray()")
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        raise TypeError(f"{name} must not have masked values: fill them, or leave their rows out")
+    try:
+        array = np.asarray(values)
+        if array.dtype == object and array.ndim == 1 and len(array) and not np.isscalar(array[0]):
+            array = np.stack([np.asarray(row) for row in array])  # a column of arrays, as pandas has
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{name} must be an array, but what was given makes none: {error}") from None
+    if array.dtype == object:
+        kinds = sorted({type(value).__name__ for value in array.ravel()[:100].tolist()})
+        raise TypeError(f"{name} must hold numbers, got {type(values).__name__} of {', '.join(kinds)} (dtype object)")
     return array
 
 
@@ -89,7 +133,11 @@ def as_ids(ids: Any, name: str = "ids", *, n: int | None = None) -> Ids:
     ValueError
         If the shape is not (n,), an id is negative or beyond int64, or, with `n`, one comes twice.
     """
-    array = np.asarray(ids)
+    if isinstance(ids, Set):
+        if n is not None:
+            raise TypeError(f"{name} must be in an order, which a {type(ids).__name__} has not: give a list")
+        ids = list(ids)
+    array = _as_array(ids, name)
     if array.size == 0 and array.ndim == 1:
         array = array.astype(np.int64)
     if array.dtype.kind not in "iu":

@@ -3,6 +3,9 @@
 A squared distance or an inner product is a sum of float32 terms, each rounded, added in one fixed order
 (`ordered_sum`). It does not depend on the machine, the threads, the number of queries asked at a time, or the linear
 algebra library.
+
+Beyond float32 a sum is infinite, or, of infinities of both signs, not a number. In an answer the latter counts as
+infinitely far (`comparable`); where lists and codewords are chosen, it comes after infinity.
 """
 
 from __future__ import annotations
@@ -71,3 +74,9 @@ def pair_distances_at(x: Floats, i: Ids, y: Floats, j: Ids, metric: Metric) -> F
     step = max(1, SMALL_BLOCK // x.shape[1])
     parts = [pair_distances(x[i[s : s + step]], y[j[s : s + step]], metric) for s in range(0, len(i), step)]
     return np.concatenate(parts) if parts else np.empty(0, np.float32)
+
+
+def comparable(distances: Floats, metric: Metric) -> Floats:
+    """The distances, what is not a number being infinitely far, so that they have one order. They are changed."""
+    distances[np.isnan(distances)] = np.inf if metric == "l2" else -np.inf
+    return distances

@@ -8,7 +8,7 @@ import weakref
 import numpy as np
 
 from ivfpq.checks import Floats, Ids, Metric
-from ivfpq.distances import SMALL_BLOCK, pair_distances_at
+from ivfpq.distances import SMALL_BLOCK, comparable, pair_distances_at
 from ivfpq.list_layout import Lists, among
 from ivfpq.screening import BLOCK, CandidateFilter, Points, screen
 
@@ -103,7 +103,8 @@ class Compared:
             query, row = kept.finish()
             present = ~among(row, self.lists.gone)
             query, row = query[present], row[present]
-            found.append((query + start, row, pair_distances_at(part, query, y, row, self.metric)))
+            distance = comparable(pair_distances_at(part, query, y, row, self.metric), self.metric)
+            found.append((query + start, row, distance))
         query, row, distance = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
         return query, row, distance
 
@@ -116,7 +117,7 @@ class Compared:
             self._known.copies = _copy_numbers(self.points.y, self.lists)
         worth = self._known.copies[row] < k
         query, row = query[worth], row[worth]
-        distance = pair_distances_at(x, query, self.points.y, row, self.metric)
+        distance = comparable(pair_distances_at(x, query, self.points.y, row, self.metric), self.metric)
         return query, row, distance if self.metric == "l2" else -distance, self.lists.ids(row)
 
 

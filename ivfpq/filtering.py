@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ivfpq.checks import Floats, Ids, Metric
+from ivfpq.checks import Doubles, Floats, Ids, Metric
 from ivfpq.distances import pair_distances_at
 from ivfpq.results import SearchResult
 from ivfpq.screening import Points, screen
@@ -48,8 +48,7 @@ def lists_to_fill(x: Floats, coarse: Points, metric: Metric, sizes: Ids, k: int)
     if sizes.sum() < k:
         return np.full(len(x), len(sizes))
     query, number = np.divmod(np.arange(len(x) * len(used)), len(used))
-    sign = np.float32(1 if metric == "l2" else -1)
-    distance = sign * pair_distances_at(x, query, coarse.y, used[number], metric).reshape(len(x), -1)
+    distance = _ordered(pair_distances_at(x, query, coarse.y, used[number], metric), metric).reshape(len(x), -1)
     order = np.argsort(distance, axis=1, kind="stable")  # ties to the smaller number
     last = (np.cumsum(sizes[used][order], axis=1) >= k).argmax(axis=1)[:, None]
     reached = np.take_along_axis(order, last, axis=1)
@@ -57,12 +56,18 @@ def lists_to_fill(x: Floats, coarse: Points, metric: Metric, sizes: Ids, k: int)
     # Of all lists, those that come before the last one: by the bounds, and as defined where these cannot tell.
     score, error = screen(x, coarse, metric)
     with np.errstate(invalid="ignore"):
-        nearer = score < limit.astype(np.float64) - error[:, None]
-        i, j = np.nonzero(~nearer & ~(score > limit.astype(np.float64) + error[:, None]))
-    exact, limits = sign * pair_distances_at(x, i, coarse.y, j, metric), limit[i, 0]
+        nearer = score < limit - error[:, None]
+        i, j = np.nonzero(~nearer & ~(score > limit + error[:, None]))
+    exact, limits = _ordered(pair_distances_at(x, i, coarse.y, j, metric), metric), limit[i, 0]
     before = (exact < limits) | ((exact == limits) & (j <= last_list[i, 0]))
     counts: Ids = np.count_nonzero(nearer, axis=1) + np.bincount(i[before], minlength=len(x))
     return counts
+
+
+def _ordered(distances: Floats, metric: Metric) -> Doubles:
+    """Smaller is better; what is not a number comes after infinity."""
+    values = np.minimum(distances.astype(np.float64) * (1 if metric == "l2" else -1), 1e300)
+    return np.where(np.isnan(values), np.inf, values)
 
 
 def search_until_filled(search: Search, x: Floats, nprobe: int, nlist: int, k: int, allowed: int) -> SearchResult:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ivfpq.base import StoredIndex
-from ivfpq.checks import Floats, Ids, Metric, as_ids, as_metric, positive_int
+from ivfpq.checks import Floats, Ids, Metric, as_ids, as_metric, check_stored, positive_int
 from ivfpq.distances import normalised
 from ivfpq.exhaustive import Compared, Known
 from ivfpq.invlists import InvertedLists
@@ -143,7 +143,9 @@ class IndexFlat(StoredIndex):
         if vectors.dtype != np.float32 or vectors.ndim != 2 or vectors.shape[1] != index.d:
             raise ValueError(f"vectors must be float32 (n, {index.d}), got {vectors.dtype} {vectors.shape}")
         sizes = arrays.get("sizes", np.array([len(vectors)]))
-        index.lists.publish(index.lists.restored(sizes, ids, vectors[:, :, None]))
+        lists = index.lists.restored(sizes, ids, vectors[:, :, None])
+        check_stored(vectors, index.metric == "cosine")
+        index.lists.publish(lists)
         return index
 
     def _prepared(self, nprobe: int | None, ids: Any, parts: tuple[Any, ...]) -> Lists:

@@ -31,6 +31,7 @@ from ivfpq.list_layout import Lists
 from ivfpq.pq import Codes, ProductQuantizer, Quantizer
 from ivfpq.publication import Change
 from ivfpq.results import RangeResult, SearchResult, best_k
+from ivfpq.terms import check_terms
 from ivfpq.threads import spread
 
 UNTRAINED = "the index is not trained: call train first"
@@ -174,7 +175,11 @@ class IndexIVFPQ(StoredIndex):
         if len(x) > most:
             x = x[np.sort(rng.choice(len(x), most, replace=False))]
         coarse = coarse_rows(read_only(centroids), self.metric)
-        pq.train(x - centroids[choose(x, coarse, 1, "ip" if self.metric == "ip" else "l2")[:, 0]], rng)
+        with np.errstate(over="ignore"):
+            residuals = x - centroids[choose(x, coarse, 1, "ip" if self.metric == "ip" else "l2")[:, 0]]
+        if not np.isfinite(residuals).all():
+            raise ValueError(f"x lies too far apart for float32: its largest number is {np.abs(x).max():g}")
+        pq.train(residuals, rng)
         return [(self._quantizers_part, Quantizers(coarse, pq, self.metric))]
 
     def encode(self, x: Floats) -> tuple[Ids, Codes]:
@@ -351,6 +356,8 @@ class IndexIVFPQ(StoredIndex):
             index.add_codes(lists.list_numbers(), lists.codes(rows), lists.ids(rows))
             index.lists.settled()
         elif not bare:
+            if lists.ntotal:
+                check_terms(index._trained(), lists.leading(nlist))
             index.lists.publish(lists)
         return index
 

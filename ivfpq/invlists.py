@@ -312,9 +312,10 @@ class InvertedLists:
         kept = np.bincount(old.list_numbers(rows), minlength=len(old.sizes))[numbers] if len(rows) else 0 * numbers
         starts, sizes, rooms = old.starts.copy(), old.sizes.copy(), state.room.copy()
         starts[numbers], sizes[numbers], rooms[numbers] = state.free + np.cumsum(room) - room, kept, room
-        target = ranges(starts[numbers], kept)
-        old.blocks[target // self.lanes, :, target % self.lanes] = old.codes(rows)
-        old.packed_ids[target] = old.packed_ids[rows]
+        if len(rows):  # else there may be nothing that can be written to: a file's arrays
+            target = ranges(starts[numbers], kept)
+            old.blocks[target // self.lanes, :, target % self.lanes] = old.codes(rows)
+            old.packed_ids[target] = old.packed_ids[rows]
         lists = replace(old, starts=starts, sizes=sizes, ntotal=old.ntotal - int((old.sizes - sizes).sum()))
         return State(lists, rooms, state.free + int(room.sum()), state.next_id)
 

@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 ITERATIONS = 25
 MAX_POINTS_PER_CENTROID = 256  # more training points change centroids no more; faiss draws the line here too
 SEED_POWER = 0.75  # of the squared distance, that seeds are drawn by; 1 in k-means++
+LARGEST_EXPONENT = 50  # of 2, in a number: beyond it points are made smaller, for their squares would leave float32
 NARROW = 128  # dimensions up to which writing and reading the products takes longer than computing them
 TOLERANCE = 5e-4  # the training ends when an iteration gains less than this share of the objective
 
@@ -54,6 +55,9 @@ def kmeans(
         raise ValueError(f"k-means needs at least as many points as centroids, got n={len(x)}, k={k}")
     if len(x) > k * MAX_POINTS_PER_CENTROID:
         x = x[np.sort(rng.choice(len(x), k * MAX_POINTS_PER_CENTROID, replace=False))]
+    shrunk = max(0, int(np.frexp(np.abs(x).max())[1]) - LARGEST_EXPONENT)
+    if shrunk:
+        x = np.ldexp(x, -shrunk)
     # Far from the origin the expanded square |x|^2 - 2xc + |c|^2 would cancel its digits away. Directions have no mean.
     mean = np.zeros(x.shape[1], np.float32) if spherical else x.mean(axis=0, dtype=np.float64).astype(np.float32)
     x = x - mean
@@ -70,7 +74,7 @@ def kmeans(
         if tolerance is not None and previous - objective <= tolerance * abs(objective):
             break
         previous = objective
-    return centroids + mean
+    return np.ldexp(centroids + mean, shrunk) if shrunk else centroids + mean
 
 
 def _seeds(x: Floats, k: int, rng: np.random.Generator) -> Floats:

@@ -9,8 +9,8 @@ import numpy as np
 
 from ivfpq import kernels
 from ivfpq.base import StoredIndex
-from ivfpq.checks import Floats, Ids, Metric, as_ids, as_vectors, positive_int
-from ivfpq.distances import SMALL_BLOCK, normalised, pair_distances
+from ivfpq.checks import Floats, Ids, Metric, as_ids, as_vectors, check_stored, positive_int
+from ivfpq.distances import SMALL_BLOCK, comparable, normalised, pair_distances
 from ivfpq.invlists import InvertedLists
 from ivfpq.list_layout import Lists
 from ivfpq.publication import Change
@@ -267,6 +267,7 @@ class IndexRefine(StoredIndex):
         inside = made.lists.view
         if not np.array_equal(np.sort(inside.ids(inside.rows())), np.sort(lists.ids(lists.rows()))):
             raise ValueError("the ids of the vectors are not those of the base")
+        check_stored(vectors, made.metric == "cosine")
         made.store.publish(lists)
         return made
 
@@ -300,7 +301,7 @@ class IndexRefine(StoredIndex):
             part = slice(start, start + step)
             vectors = y[row[part]].astype(np.float32, copy=False)
             distance[part] = pair_distances(x[query[part]], vectors, self.metric)
-        return distance
+        return comparable(distance, self.metric)
 
     def _stored(self, lists: Lists) -> Any:
         return lists.blocks[:, :, 0]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -30,5 +32,19 @@ def spread(work: Callable[[int, int], Any], n: int, count: int) -> list[Any]:
     if count <= 1:
         return [work(0, n)]
     ends = np.linspace(0, n, count + 1).astype(int).tolist()
+    return in_threads(work, itertools.pairwise(ends), count)
+
+
+def in_threads(work: Callable[..., Any], arguments: Iterable[tuple[Any, ...]], count: int) -> list[Any]:
+    """What work(*each) gives for each of the arguments, in up to `count` threads, or here where none can be had.
+
+    There are none any more when the interpreter is about to end, as in an atexit handler.
+    """
+    results: list[Callable[[], Any]] = []
     with ThreadPoolExecutor(count) as pool:
-        return list(pool.map(work, ends[:-1], ends[1:]))
+        for each in arguments:
+            try:
+                results.append(pool.submit(work, *each).result)
+            except RuntimeError:
+                results.append(functools.partial(work, *each))
+        return [result() for result in results]

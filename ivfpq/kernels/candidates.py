@@ -253,4 +253,6 @@ def defined(quantizers, lists, scratch, x, number, row):
     if quantizers.metric == COSINE:
         total = F32(F32(1.0) - total / F32(2.0))
     total = F32(total + F32(0.0))  # no negative zero
+    if total != total:  # what is not a number is infinitely far
+        return F32(np.inf)
     return total if quantizers.metric == L2 else -total

@@ -135,6 +135,8 @@ def choose(quantizers, scratch, scores, shift, error, x, first):
                 n = push_pair(values, numbers, nprobe, n, -np.inf, number)
             elif not score > doubt:
                 value = np.float64(_coarse_distance(quantizers, x, number))
+                if not value < np.inf:  # what is not a number comes after infinity
+                    value = np.float64(1e300) if value == value else np.float64(np.inf)
                 n = push_pair(values, numbers, nprobe, n, value, number)
     probes, base = scratch.probes + 8 * first, scratch.base + 4 * first
     for p in range(nprobe):

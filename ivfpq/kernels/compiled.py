@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from ivfpq.list_layout import Lists
 from ivfpq.pq import ProductQuantizer
 from ivfpq.results import RangeResult, SearchResult, within
 from ivfpq.screening import BLOCK
-from ivfpq.threads import threads
+from ivfpq.threads import in_threads, threads
 
 MIN_CHUNK = 16  # queries that are searched together at least: fewer are not worth a thread
 MAX_CHUNK = 256  # and at most: more leave the caches. Each list they share is read once for all of them
@@ -170,5 +169,4 @@ def _each(answer: Callable[..., Any], compiled: CompiledQuantizers, k: int, *arr
     chunks = [[array[start : start + size] for start in range(0, nq, size)] for array in arrays]
     if nq <= size or threads() == 1:
         return list(map(answer, *chunks))
-    with ThreadPoolExecutor(threads()) as pool:
-        return list(pool.map(answer, *chunks))
+    return in_threads(answer, zip(*chunks, strict=True), threads())

@@ -15,7 +15,8 @@ A residual quantizer's y_i is a sum of whole vectors and not put together from p
 codewords, and its distance is that of one part, as wide as the vector.
 
 All in float32: r is rounded, each entry of T and <x, c_l> are an `ordered_sum` of rounded terms, and the sum over m is
-added in order of m. `adc` below is that and nothing else. Whatever faster kernel is written must give its numbers.
+added in order of m. What is not a number then is infinitely far. `adc` below is that and nothing else. Whatever faster
+kernel is written must give its numbers.
 
 `search` need not read a table for every code. It rebuilds the vectors of a list, screens them by a matrix product with
 a proven error bound, and calls `adc` for those alone that can be among the k best: see `screening`.
@@ -26,7 +27,7 @@ from __future__ import annotations
 import numpy as np
 
 from ivfpq.checks import Floats, Ids, Metric
-from ivfpq.distances import SMALL_BLOCK, ordered_sum
+from ivfpq.distances import SMALL_BLOCK, comparable, ordered_sum
 from ivfpq.list_layout import Lists
 from ivfpq.pq import Codes, Quantizer
 from ivfpq.results import RangeResult, SearchResult, best_k, within
@@ -55,7 +56,7 @@ def adc(x: Floats, centroids: Floats, codes: Codes, pq: Quantizer, metric: Metri
             total = total + parts[:, m]
         if metric == "cosine":
             total = np.float32(1) - total / np.float32(2)
-    return total + np.float32(0)  # no negative zero
+    return comparable(total + np.float32(0), metric)  # no negative zero
 
 
 def search(

@@ -331,7 +331,8 @@ def _defined(t, x, y, vector):
         y = vector
     if t.l2:
         return sum_of_squares(x, y, t.d)
-    return F32(-F32(sum_of_products(x, y, t.d) + F32(0.0)))
+    value = F32(-F32(sum_of_products(x, y, t.d) + F32(0.0)))
+    return value if value == value else F32(np.inf)  # what is not a number is infinitely far
 
 
 class Store:
