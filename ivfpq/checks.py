@@ -51,7 +51,7 @@ def as_vectors(x: Any, d: int, name: str = "x") -> Floats:
     """
     array = _as_array(x, name)
     if array.dtype.kind not in "fiu":
-        raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
+        raise TypeError(f"{name} must hold real numbers, got dtype {_described(array, x)}")
     if array.ndim != 2 or array.shape[1] != d:
         raise ValueError(f"{name} must have shape (n, {d}), got {array.shape}")
     if array.dtype != _FLOAT or not array.flags.c_contiguous:
@@ -117,10 +117,15 @@ def _as_array(values: Any, name: str) -> npt.NDArray[Any]:
             array = np.stack([np.asarray(row) for row in array])  # a column of arrays, as pandas has
     except (ValueError, TypeError) as error:
         raise ValueError(f"{name} must be an array, but what was given makes none: {error}") from None
-    if array.dtype == object:
-        kinds = sorted({type(value).__name__ for value in array.ravel()[:100].tolist()})
-        raise TypeError(f"{name} must hold numbers, got {type(values).__name__} of {', '.join(kinds)} (dtype object)")
     return array
+
+
+def _described(array: npt.NDArray[Any], values: Any) -> str:
+    """The dtype of an array, and what is in it if the dtype does not tell."""
+    if array.dtype != object:
+        return str(array.dtype)
+    kinds = sorted({type(value).__name__ for value in array.ravel()[:100].tolist()})
+    return f"object ({type(values).__name__} of {', '.join(kinds)})"
 
 
 def as_ids(ids: Any, name: str = "ids", *, n: int | None = None) -> Ids:
@@ -141,7 +146,7 @@ def as_ids(ids: Any, name: str = "ids", *, n: int | None = None) -> Ids:
     if array.size == 0 and array.ndim == 1:
         array = array.astype(np.int64)
     if array.dtype.kind not in "iu":
-        raise TypeError(f"{name} must hold whole numbers, got dtype {array.dtype}")
+        raise TypeError(f"{name} must hold whole numbers, got dtype {_described(array, ids)}")
     if array.ndim != 1 or (n is not None and len(array) != n):
         raise ValueError(f"{name} must have shape ({'n' if n is None else n},), got {array.shape}")
     if array.size and (array.min() < 0 or array.max() > np.iinfo(np.int64).max):

@@ -10,6 +10,7 @@ zero query all stored vectors are equally near: the smallest ids are its answer.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,13 @@ def with_zero_vectors(found: SearchResult, x: Floats, stored: InvertedLists, lis
         found.ids[asked], found.distances[asked] = -1, -np.inf
         found.ids[asked, : len(smallest)], found.distances[asked, : len(smallest)] = smallest, 0
     return found
+
+
+def reachable(found: Iterable[Ids], x: Floats, stored: InvertedLists, lists: Lists, ids: Any) -> Iterator[Ids]:
+    """The ids that each query (nq, d) is compared with, of which `found` are those in its lists."""
+    asked, zeros = set(zero_rows(x).tolist()), zero_vectors(stored, lists, ids)
+    for i, others in enumerate(found):
+        yield everything(stored, lists, ids) if i in asked else np.concatenate([zeros, others])
 
 
 def within_zero_vectors(

@@ -97,7 +97,7 @@ class Compared:
             for first in range(0, len(y), rows):
                 block = Points(y[first : first + rows], centre, lengths[first : first + rows])
                 score, error = screen(part, block, self.metric)
-                ends = np.searchsorted(self.lists.gone, [first, first + rows])
+                ends = np.searchsorted(self.lists.gone, [first, first + len(block.y)])
                 score[:, self.lists.gone[ends[0] : ends[1]] - first] = np.inf
                 kept.offer(np.arange(len(part)), first, score, error)
             query, row = kept.finish()

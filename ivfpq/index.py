@@ -262,9 +262,12 @@ class IndexIVFPQ(StoredIndex):
         """What `range_search` compares with. See `StoredIndex.reachable`."""
         x = normalised(x) if self._metric == "cosine" else x
         quantizers, all_lists, lists, ids, nprobe = self._prepared(nprobe, ids, parts)
-        zeros = cosine.zero_vectors(self.lists, all_lists, ids)
-        for numbers in choose(x, quantizers.coarse, nprobe, quantizers.space):
-            yield np.concatenate([zeros, *(lists.list_ids(number) for number in numbers)])
+        none = np.empty(0, np.int64)
+        found = (
+            np.concatenate([none, *(lists.list_ids(number) for number in numbers)])
+            for numbers in choose(x, quantizers.coarse, nprobe, quantizers.space)
+        )
+        return cosine.reachable(found, x, self.lists, all_lists, ids) if self._metric == "cosine" else found
 
     def probe(self, xq: Any, nprobe: int | None = None) -> SearchResult:
         """The lists that a search with the same arguments looks into.

@@ -101,8 +101,8 @@ class Lists:
         """The first `count` lists alone."""
         if count == len(self.sizes):
             return self
-        left = int(self.sizes[count:].sum())
-        return replace(self, starts=self.starts[:count], sizes=self.sizes[:count], ntotal=self.ntotal - left)
+        behind = self._present(ranges(self.starts[count:], self.sizes[count:]))
+        return replace(self, starts=self.starts[:count], sizes=self.sizes[:count], ntotal=self.ntotal - len(behind))
 
     def _present(self, rows: Ids) -> Ids:
         """Those of `rows` that hold no removed vector."""

@@ -186,9 +186,10 @@ class IndexPreTransform(StoredIndex):
     def reachable(self, x: Floats, nprobe: int | None, ids: Any, parts: tuple[Any, ...]) -> Iterator[Ids]:
         """What `range_search` compares with. See `StoredIndex.reachable`."""
         x = normalised(x) if self._metric == "cosine" else x
-        zeros = cosine.zero_vectors(self.lists, parts[self.lists.part].lists, ids)
-        for found in self.index.reachable(_through(parts[self._transforms_part], x), nprobe, ids, parts):
-            yield np.concatenate([zeros, found])
+        found: Iterator[Ids] = self.index.reachable(_through(parts[self._transforms_part], x), nprobe, ids, parts)
+        if self._metric != "cosine":
+            return found
+        return cosine.reachable(found, x, self.lists, parts[self.lists.part].lists, ids)
 
     def reconstruct(self, id: int) -> Floats:
         """What the index holds under `id`, taken back through the transforms. float32 (d,); KeyError if nothing."""

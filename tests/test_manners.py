@@ -205,8 +205,8 @@ def test_odd_inputs_work_or_get_a_sentence():
     for wrong, message in [
         (csr_matrix(x), "x must be dense, got a sparse csr_matrix"),
         ([[1, 2], [3]], "x must be an array"),
-        (None, "x must hold numbers, got NoneType"),
-        ({1: 2}, "x must hold numbers, got dict"),
+        (None, r"x must hold real numbers, got dtype object \(NoneType of NoneType\)"),
+        ({1: 2}, r"x must hold real numbers, got dtype object \(dict of dict\)"),
         (np.ma.masked_greater(x, 0), "x must not have masked values"),
     ]:
         with pytest.raises((TypeError, ValueError), match=message):
