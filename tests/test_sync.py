@@ -16,7 +16,7 @@ from test_extract import FakeEncoder, make_images
 from features.collection.stage import STAGE
 from features.collection.store import FeatureStore, StoreError
 from features.collection.sync import SyncReport, sync
-from features.datasets import ImageFolder, reopen_dataset, spec_of
+from features.datasets import ImageFolder, Item, reopen_dataset, spec_of
 from features.extract import extract, main
 
 
@@ -297,7 +297,12 @@ def test_links_out_of_the_root_are_not_followed(root, tmp_path):
     os.mkfifo(root / "pipe.png")
     (root / "zero.png").symlink_to("/dev/zero")
     folder = tmp_path / "c"
-    store = extract(ImageFolder(root), FakeEncoder(), folder, progress=False)
+    dataset = ImageFolder(root)
+    listed = [item.path for item in dataset.items]
+    assert not {"secret.png", "pipe.png", "zero.png"} & {path.name for path in listed}
+    paths = sorted([*listed, *(root / name for name in ("secret.png", "pipe.png", "zero.png"))])
+    dataset.items = [Item(id, path, ()) for id, path in enumerate(paths)]  # they took the place of files just now
+    store = extract(dataset, FakeEncoder(), folder, progress=False)
     reasons = {path.name: reason for path, reason in store.damaged()}
     assert reasons.keys() == {"secret.png", "pipe.png", "zero.png"}
     assert "outside" in reasons["secret.png"]
