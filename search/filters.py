@@ -52,7 +52,7 @@ class Filter:
         """
         if self.labels is None:
             return None
-        if missing := set(self.labels) - store.labels().keys():
+        if missing := {label for label in self.labels if not store.ids_with({"label": label}).size}:
             named = ", ".join(map(repr, sorted(missing)))
             raise EngineError(f"no image of {store.folder.name} bears the label {named}")
         return store.ids_with({"label": self.labels})

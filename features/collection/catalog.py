@@ -312,13 +312,17 @@ class Catalog:
             )
         )
 
-    def ids_with(self, filter: Mapping[str, str | Collection[str]]) -> NDArray[np.int64]:
+    def ids_with(
+        self, filter: Mapping[str, str | Collection[str]], usable: NDArray[np.int64] | None = None
+    ) -> NDArray[np.int64]:
         """Ids of the usable images that a filter lets through, ascending.
 
         Parameters
         ----------
         filter : mapping
             ``{"label": "cup"}`` or ``{"label": ["cup", "chair"]}``: images that bear one of these labels.
+        usable : int64 (n,), optional
+            What `usable_ids` gives, where it is known.
 
         Raises
         ------
@@ -330,11 +334,13 @@ class Catalog:
         if "label" not in filter:
             return self.usable_ids()
         labels = [filter["label"]] if isinstance(filter["label"], str) else list(filter["label"])
-        query = (
-            "SELECT DISTINCT image_id FROM labels JOIN images ON id = image_id "
-            "WHERE label IN (SELECT value FROM json_each(?)) AND error IS NULL ORDER BY image_id"
-        )
-        return self._ids(query, (json.dumps(labels),))
+        # Without a join: the few ids that bear a label are read in order, and usable ones are known.
+        query = "SELECT DISTINCT image_id FROM labels WHERE label IN (SELECT value FROM json_each(?)) ORDER BY image_id"
+        found = self._ids(query, (json.dumps(labels),))
+        usable = self.usable_ids() if usable is None else usable
+        if not usable.size:
+            return usable
+        return found[usable[np.minimum(np.searchsorted(usable, found), usable.size - 1)] == found]
 
     def changes_since(self, generation: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Ids of usable images whose vector is of a later generation, and ids that are no longer of use."""

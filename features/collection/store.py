@@ -164,7 +164,7 @@ class FeatureStore:
 
     def ids_with(self, filter: Mapping[str, str | Collection[str]]) -> np.ndarray:
         """Ids of the usable images that a filter lets through, ascending int64: see `Catalog.ids_with`."""
-        return self.catalog.ids_with(filter)
+        return self.catalog.ids_with(filter, self.ids)
 
     def labels(self) -> dict[str, int]:
         """Number of usable images of each label, in the order of the labels."""
