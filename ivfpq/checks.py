@@ -107,6 +107,8 @@ def read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 def _as_array(values: Any, name: str) -> npt.NDArray[Any]:
     """An array of what is given, or a sentence that says why there is none."""
+    if type(values) is np.ndarray and values.dtype != object:
+        return values
     if hasattr(values, "toarray") and not isinstance(values, np.ndarray):
         raise TypeError(f"{name} must be dense, got a sparse {type(values).__name__}: convert it with .toarray()")
     if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):

@@ -86,9 +86,8 @@ class Compared:
         distance : float32 array, shape (n,)
             The defined ones.
         """
-        nothing = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
-        found = [nothing]
-        y, centre, lengths = self.points
+        found: list[tuple[Ids, Ids, Floats]] = []
+        (y, centre, lengths), gone = self.points, self.lists.gone
         rows = max(1, 4 * BLOCK // x.shape[1])  # 64 MiB of vectors at a time, and as much of distances
         queries = max(1, 4 * BLOCK // max(1, min(rows, len(y))))
         for start in range(0, len(x), queries):
@@ -97,14 +96,19 @@ class Compared:
             for first in range(0, len(y), rows):
                 block = Points(y[first : first + rows], centre, lengths[first : first + rows])
                 score, error = screen(part, block, self.metric)
-                ends = np.searchsorted(self.lists.gone, [first, first + len(block.y)])
-                score[:, self.lists.gone[ends[0] : ends[1]] - first] = np.inf
+                if len(gone):
+                    ends = np.searchsorted(gone, [first, first + len(block.y)])
+                    score[:, gone[ends[0] : ends[1]] - first] = np.inf
                 kept.offer(np.arange(len(part)), first, score, error)
             query, row = kept.finish()
-            present = ~among(row, self.lists.gone)
-            query, row = query[present], row[present]
+            if len(gone):
+                present = ~among(row, gone)
+                query, row = query[present], row[present]
             distance = comparable(pair_distances_at(part, query, y, row, self.metric), self.metric)
             found.append((query + start, row, distance))
+        if len(found) == 1:
+            return found[0]
+        found.append((np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)))  # of no queries
         query, row, distance = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
         return query, row, distance
 
