@@ -63,10 +63,11 @@ def test_a_second_card_of_the_same_name_is_told_whose_collection_it_is(tmp_path,
     assert main(["--data", one, *FAST]) == 0
     before = (tmp_path / "collections/100CANON/manifest.json").read_bytes()
     capsys.readouterr()
-    said = error_of(capsys, "--data", two)
-    assert f"is the collection of {one}" in said
-    assert "--name" in said
-    assert (tmp_path / "collections/100CANON/manifest.json").read_bytes() == before
+    for extra in ([], ["--sync"]):
+        said = error_of(capsys, "--data", two, *extra)
+        assert f"is the collection of {one}" in said
+        assert "--name" in said
+        assert (tmp_path / "collections/100CANON/manifest.json").read_bytes() == before
     assert main(["--data", two, *FAST, "--name", "second"]) == 0
     assert FeatureStore.open("collections/second").manifest["root"] == two
 
