@@ -223,8 +223,8 @@ def _is_as_asked(args: argparse.Namespace, manifest: dict[str, Any]) -> bool:
         bool(indexes)
         and set(indexes) >= set(_engines(args) or ())
         and args.metric in (None, manifest["metric"])
-        and all(args.seed in (None, entry["seed"]) for entry in indexes.values())
-        and all(args.factory in (None, entry.get("asked", entry["factory"])) for entry in indexes.values())
+        and all(args.seed in (None, entry.get("seed")) for entry in indexes.values())
+        and all(args.factory in (None, entry.get("asked") or entry.get("factory")) for entry in indexes.values())
     )
 
 

@@ -103,8 +103,8 @@ def _create_index(
     reports, entries = [], {}
     for engine in engines or tuple(recorded) or ENGINES:
         known: Entry = recorded.get(engine, next(iter(recorded.values()), {}))
-        asked = factory or known.get("asked", known.get("factory", FACTORY))
-        recipe = IndexRecipe(asked, metric, known.get("seed", 0) if seed is None else seed)
+        asked = factory or known.get("asked") or known.get("factory") or FACTORY
+        recipe = IndexRecipe(asked, metric, (known.get("seed") or 0) if seed is None else seed)
         entries[engine], report = get_backend(engine).build(space, recipe)
         reports.append(report)
     # An engine that is not rebuilt keeps its index as long as that covers the same vectors by the same metric.
@@ -195,14 +195,17 @@ def sync_collection(
 def _update(space: Space, name: str, entry: Entry) -> tuple[dict[str, Any], IndexUpdate | None]:
     """The manifest's entry of an index over the vectors as they are now, and what was done for it."""
     started = time.perf_counter()
-    changed, gone = space.store.changes_since(entry.get("generation", 0))
+    changed, gone = space.store.changes_since(entry.get("generation") or 0)
     if (not changed.size and not gone.size) or name not in backend_names(built=True):
         return dict(entry), None
-    asked = IndexRecipe(entry.get("asked", entry["factory"]), space.metric, entry["seed"])
+    factory = entry.get("asked") or entry.get("factory") or FACTORY
+    asked = IndexRecipe(factory, space.metric, entry.get("seed") or 0)
     reason, taken_out, new = None, 0, dict(entry)
     if changed.size + gone.size > space.ids.size / 2:
         reason = "more than half of the collection has changed"
-    elif entry["factory"] != asked.factory and split(space, asked.seed)[1].size >= train_size_min(space, asked):
+    elif entry.get("factory") not in (None, factory) and split(space, asked.seed)[1].size >= train_size_min(
+        space, asked
+    ):
         reason = f"there are enough images for {asked.factory} now"
     else:
         try:
@@ -218,7 +221,7 @@ def _update(space: Space, name: str, entry: Entry) -> tuple[dict[str, Any], Inde
 
 def _remade(store: FeatureStore, name: str, entry: Entry, updates: list[IndexUpdate]) -> dict[str, Any]:
     """The manifest's entry of a space over the pictures as they are now."""
-    changed, gone = store.changes_since(entry["generation"])
+    changed, gone = store.changes_since(entry.get("generation") or 0)
     if not changed.size and not gone.size:
         return dict(entry)
     try:
@@ -228,7 +231,8 @@ def _remade(store: FeatureStore, name: str, entry: Entry, updates: list[IndexUpd
         return dict(entry)
     started = time.perf_counter()
     recipes = {
-        engine: (index.get("asked", FACTORY), index.get("seed", 0)) for engine, index in entry["indexes"].items()
+        engine: (index.get("asked") or FACTORY, index.get("seed") or 0)
+        for engine, index in entry.get("indexes", {}).items()
     }
     new, _ = _make_space(store, name, recipes)
     seconds = time.perf_counter() - started
@@ -260,4 +264,4 @@ def _manifest_in_force(store: FeatureStore) -> dict[str, Any]:
 
 
 def _is_current(store: FeatureStore, entry: Entry) -> bool:
-    return not any(ids.size for ids in store.changes_since(entry.get("generation", 0)))
+    return not any(ids.size for ids in store.changes_since(entry.get("generation") or 0))

@@ -208,7 +208,7 @@ def make_space(store: FeatureStore, name: str) -> tuple[Space, dict[str, Any]]:
 def _open(store: FeatureStore, name: str, entry: Entry) -> Space:
     path = store.folder / entry["file"]
     again = f"make it again: search.build.create_space(store, {name!r})"
-    if any(ids.size for ids in store.changes_since(entry["generation"])):
+    if any(ids.size for ids in store.changes_since(entry.get("generation") or 0)):
         raise EngineError(f"{path} is older than the vectors of its collection: run create_index.py --sync for it")
     try:
         vectors = np.load(path, mmap_mode="r", allow_pickle=False)

@@ -14,6 +14,7 @@ import pytest
 from test_extract import FakeEncoder, make_images
 from test_sync import change_everything, paint
 
+from features.collection.manifest import read_manifest, write_json
 from features.collection.names import collection_name
 from features.collection.store import FeatureStore
 from features.collection.sync import sync
@@ -233,6 +234,33 @@ def test_index_is_built_anew_where_that_is_better(root, synced, tmp_path, caplog
     assert_searches_all_and_nothing_else(synced)
 
 
+@pytest.mark.parametrize("lacking", [("sha256",), ("file", "sha256"), ("sha256", "factory", "seed", "generation")])
+@pytest.mark.parametrize("there", [False, True])
+def test_what_the_manifest_does_not_say_of_an_index_is_told_and_made_again(root, synced, lacking, there):
+    """Its schema lets other programs leave it out, or write null."""
+
+    def spoil():
+        manifest = read_manifest(synced)
+        for key in lacking:
+            del manifest["indexes"]["faiss"][key]
+            if there:
+                manifest["indexes"]["faiss"][key] = None
+        write_json(synced / "manifest.json", manifest)
+        what = " and the ".join(key for key in ("file", "sha256") if key in lacking)
+        with pytest.raises(EngineError, match=f"does not say the {what} of the faiss index.*run create_index.py"):
+            SearchEngine.open(synced)
+
+    spoil()
+    paint(root / "new.png", 1)
+    rebuilt = {update.engine: update.rebuilt for update in sync_now(root, synced)[1]}
+    assert rebuilt["ivfpq"] is None
+    assert "does not say" in rebuilt["faiss"]
+    assert_searches_all_and_nothing_else(synced)
+    spoil()
+    create_index(FeatureStore.open(synced))
+    assert_searches_all_and_nothing_else(synced)
+
+
 def test_index_that_cannot_forget_is_built_anew(root, synced, monkeypatch):
     def refuse(self, ids):
         raise RuntimeError("remove_ids not implemented for this type of index")
@@ -262,6 +290,7 @@ from pathlib import Path
 from killing import kill_before
 from test_extract import FakeEncoder
 from features.datasets import ImageFolder
+from features.collection.manifest import read_manifest, write_json
 from features.collection.names import collection_name
 from features.collection.store import FeatureStore
 from search.build import create_index, sync_collection

@@ -219,7 +219,7 @@ class FeatureStore:
             found = sha256_of(path)
         except OSError as error:
             raise StoreError(f"{path} cannot be read: {error.strerror or error}") from error
-        if found != entry.get("sha256", found):
+        if found != (entry.get("sha256") or found):
             raise StoreError(
                 f"{path} is damaged: its SHA-256 is {found}, but {self.folder / MANIFEST} says {entry['sha256']}"
             )

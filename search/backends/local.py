@@ -24,6 +24,7 @@ from search.spaces import VISUAL, Entry, Space
 logger = logging.getLogger(__name__)
 
 DEFAULT_NPROBE = 8
+_AGAIN = "run create_index.py for this collection again"
 
 
 class LocalBackend(Backend):
@@ -84,6 +85,7 @@ class LocalBackend(Backend):
         self, space: Space, entry: Entry, changed: NDArray[np.int64], gone: NDArray[np.int64]
     ) -> tuple[dict[str, Any], int]:
         try:
+            _check_entry(space, self.name, entry, ("factory", "seed"))
             index = self._read(space, entry)
             taken_out = int(index.remove_ids(np.concatenate([changed, gone])))
             space.add_rows(index, changed)
@@ -94,48 +96,44 @@ class LocalBackend(Backend):
         if not np.array_equal(index.ids, space.ids):
             raise UpdateError("it did not hold what it should (vectors of other pictures)")
         recipe = IndexRecipe(entry["factory"], space.metric, entry["seed"])
-        return self._save(index, space, recipe, entry.get("asked", entry["factory"])), taken_out
+        return self._save(index, space, recipe, entry.get("asked") or entry["factory"]), taken_out
 
     def open(self, space: Space, entry: Entry) -> SearchableIndex:
+        _check_entry(space, self.name, entry, ("file", "sha256"))
         path = space.folder / entry["file"]
-        if any(ids.size for ids in space.store.changes_since(entry.get("generation", 0))):
+        if any(ids.size for ids in space.store.changes_since(entry.get("generation") or 0)):
             raise EngineError(f"{path} is older than the vectors of its collection: run create_index.py --sync for it")
         index = self._read(space, entry)
         if index.ntotal != space.ids.size:
-            raise EngineError(
-                f"{path} holds {index.ntotal} vectors, the collection {space.ids.size}: "
-                f"run create_index.py for this collection again"
-            )
+            raise EngineError(f"{path} holds {index.ntotal} vectors, the collection {space.ids.size}: {_AGAIN}")
         if not np.array_equal(index.ids, space.ids):
-            raise EngineError(
-                f"{path} holds vectors of other pictures than the collection: "
-                f"run create_index.py for this collection again"
-            )
+            raise EngineError(f"{path} holds vectors of other pictures than the collection: {_AGAIN}")
         return index
 
     def delete(self, space: Space, entry: Entry) -> None:
-        (space.folder / entry["file"]).unlink(missing_ok=True)
+        if file := entry.get("file"):
+            (space.folder / file).unlink(missing_ok=True)
 
     def _read(self, space: Space, entry: Entry) -> Any:
         """Load the file of an entry, and make sure that it is the one that the entry speaks of."""
+        _check_entry(space, self.name, entry, ("file", "sha256"))
         path = space.folder / entry["file"]
-        again = "run create_index.py for this collection again"
         if not path.is_file():
-            raise EngineError(f"{path} is missing though the manifest lists it: {again}")
+            raise EngineError(f"{path} is missing though the manifest lists it: {_AGAIN}")
         found = sha256_of(path)
         if found != entry["sha256"]:
             raise EngineError(
                 f"{path} (sha256 {found[:12]}) is not the index that {space.folder / 'manifest.json'} lists "
-                f"(sha256 {entry['sha256'][:12]}): {again}"
+                f"(sha256 {entry['sha256'][:12]}): {_AGAIN}"
             )
         try:
             index = self.read(path, space.metric)
         except IndexFileError as error:
-            raise EngineError(f"{error}: {again}") from error
+            raise EngineError(f"{error}: {_AGAIN}") from error
         if index.metric != space.metric:
-            raise EngineError(f"{path} is made for {index.metric}, the collection for {space.metric}: {again}")
+            raise EngineError(f"{path} is made for {index.metric}, the collection for {space.metric}: {_AGAIN}")
         if index.d != space.dim:
-            raise EngineError(f"{path} holds vectors of {index.d} dimensions, the collection of {space.dim}: {again}")
+            raise EngineError(f"{path} holds vectors of {index.d} dimensions, the collection of {space.dim}: {_AGAIN}")
         return index
 
     def _save(self, index: Any, space: Space, recipe: IndexRecipe, asked: str) -> dict[str, Any]:
@@ -206,6 +204,16 @@ class Exact(Backend):
 
     def delete(self, space: Space, entry: Entry) -> None:
         """Nothing: there is nothing to delete."""
+
+
+def _check_entry(space: Space, name: str, entry: Entry, needed: tuple[str, ...]) -> None:
+    """Raise EngineError where the manifest does not say of an index what is needed: its schema leaves that free."""
+    lacking = [key for key in needed if entry.get(key) is None]
+    if lacking:
+        raise EngineError(
+            f"{space.folder / 'manifest.json'} does not say the {' and the '.join(lacking)} of the {name} index: it "
+            f"was made by an earlier version, or is damaged: {_AGAIN}"
+        )
 
 
 def trainable(space: Space, recipe: IndexRecipe) -> IndexRecipe:
