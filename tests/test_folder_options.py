@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from test_extract import FakeEncoder, make_images
@@ -11,6 +12,7 @@ from features import extract
 from features.collection.store import FeatureStore
 from features.encoders import register_encoder, registry
 from gradio_app import create_index
+from gradio_app.routes.pictures import folder_of
 from search.build import sync_collection
 
 FAST = ["--encoder", "fake"]
@@ -64,6 +66,28 @@ def test_what_was_left_out_stays_out_until_asked_for(tmp_path, command):
     assert command([*arguments, "--sync", "--exclude", "nothing"]) == 0
     assert {"private/1.png", "private/2.png", "link/far.png"} <= set(paths())
     assert source() == {"kind": "folder", "exclude": ["nothing"], "follow_links": True}
+
+
+@pytest.mark.parametrize("says", [{}, {"source": {"kind": "folder"}}, {"source": {}}, "both"])
+def test_collections_that_keep_the_links_beside_the_source_still_follow_them(tmp_path, says):
+    make_images(tmp_path / "images", 2)
+    paint(tmp_path / "else/far.png", 2)
+    (tmp_path / "images/link").symlink_to(tmp_path / "else")
+    assert extract.main(["--data", "images", *FAST, "--follow-links"]) == 0
+    path = Path("collections/images/manifest.json")
+    manifest = json.loads(path.read_text())
+    assert "follow_links" not in manifest
+    source = manifest.pop("source")
+    path.write_text(json.dumps({**manifest, "follow_links": True, **({"source": source} if says == "both" else says)}))
+
+    store = FeatureStore.open("collections/images")
+    assert folder_of(SimpleNamespace(store=store)) == (tmp_path / "images", True)
+    paint(tmp_path / "else/farther.png", 3)
+    sync_collection(Path("collections/images"), encoder=FakeEncoder(), progress=False)
+    assert {"link/far.png", "link/farther.png"} <= set(paths())
+    manifest = json.loads(path.read_text())
+    assert "follow_links" not in manifest
+    assert manifest["source"]["follow_links"] is True
 
 
 def test_a_plain_run_says_of_a_plain_folder_what_it_is(tmp_path, command):

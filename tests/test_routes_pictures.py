@@ -217,7 +217,7 @@ class TestOnlyPicturesOfTheCollection:
         assert serve(odd).get(picture_url(odd, 4, size)).status_code == 404
 
     def test_links_lead_out_where_the_owner_asked_for_it(self, odd, tmp_path):
-        odd.store.manifest["follow_links"] = True
+        odd.store.manifest["source"] = {"follow_links": True}
         assert serve(odd).get(picture_url(odd, 0, "original")).content == b"the secret"
 
     def test_nor_is_one_searched_with(self, odd):

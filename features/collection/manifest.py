@@ -38,7 +38,10 @@ def absolute(folder: str | os.PathLike[str]) -> Path:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a collection. Raises StoreError if it is missing, damaged or of another format."""
+    """The manifest of a collection. Raises StoreError if it is missing, damaged or of another format.
+
+    One of an earlier version is returned as it would be written now.
+    """
     path = folder / MANIFEST
     try:
         if not stat.S_ISREG(path.stat().st_mode):
@@ -63,6 +66,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise StoreError(f"{path} has format {found!r:.80}; this version reads {FORMAT}")
     if fault := fault_of(manifest):
         raise StoreError(f"{path} {fault}")
+    if "follow_links" in manifest:  # earlier versions said it here, later ones here and in the source
+        manifest["source"] = {"follow_links": manifest.pop("follow_links"), **manifest.get("source", {})}
     return manifest
 
 

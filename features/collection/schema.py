@@ -116,7 +116,7 @@ class Manifest(_Entry):
     dataset: str = "folder"
     root: RootPath
     source: SourceEntry = SourceEntry()
-    follow_links: bool = False
+    follow_links: bool = False  # in earlier versions, which did not say it in the source
     count: Count
     removed: Count = 0
     damaged: Count

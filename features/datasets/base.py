@@ -63,12 +63,8 @@ def source_of(dataset: Dataset) -> dict[str, Any]:
 
 
 def origin_of(dataset: Dataset) -> dict[str, Any]:
-    """What a manifest says of where its images are: ``root``, ``source`` (see `source_of`) and ``follow_links``.
-
-    The last, whether links may lead out of the root, is what everything that opens a picture asks.
-    """
-    follow_links = bool(getattr(dataset, "follow_links", False))
-    return {"root": str(dataset.root), "source": source_of(dataset), "follow_links": follow_links}
+    """What a manifest says of where its images are: ``root`` and ``source`` (see `source_of`)."""
+    return {"root": str(dataset.root), "source": source_of(dataset)}
 
 
 def existing_folder(root: str | os.PathLike[str], title: str, argument: str) -> Path:

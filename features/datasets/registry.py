@@ -122,15 +122,12 @@ def reopen_dataset(name: str, root: str | os.PathLike[str], source: Mapping[str,
     """
     root = Path(root)
     kind = (source or {}).get("kind")
-    dataset: Dataset
-    if kind == ImageFolder.kind:
-        options = source or {}
-        dataset = ImageFolder(root, exclude=options.get("exclude", ()), follow_links=options.get("follow_links", False))
-    elif kind in _CLASSES:
-        dataset = _class_of(kind)(root)
-    else:
-        named = (found for found in map(_class_of, _CLASSES) if found.name == name and found.is_at(root))
-        dataset = next(named, ImageFolder)(root)
+    named: NamedDataset | None = None
+    if kind in _CLASSES:
+        named = _class_of(kind)
+    elif kind != ImageFolder.kind:
+        named = next((found for found in map(_class_of, _CLASSES) if found.name == name and found.is_at(root)), None)
+    dataset = ImageFolder(root, **_folder_options(source)) if named is None else named(root)
     dataset.items  # noqa: B018
     return dataset
 
@@ -174,6 +171,11 @@ def add_folder_options(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="take what links lead to outside the folder (not followed; a collection keeps what it was made with)",
     )
+
+
+def _folder_options(source: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What `ImageFolder` is given besides the root."""
+    return {key: value for key, value in (source or {}).items() if key in ("exclude", "follow_links")}
 
 
 def spec_of(name: str, root: str | os.PathLike[str], source: Mapping[str, Any] | None = None) -> str:

@@ -53,7 +53,7 @@ def picture_url(engine: SearchEngine, image_id: int, size: str) -> str:
 def folder_of(engine: SearchEngine) -> tuple[Path, bool]:
     """The folder that all pictures of a collection are read from and below, and whether links may lead out of it."""
     manifest = engine.store.manifest
-    return Path(manifest["root"]), manifest.get("follow_links") is True
+    return Path(manifest["root"]), manifest.get("source", {}).get("follow_links") is True
 
 
 def read_item(engine: SearchEngine, image_id: int) -> bytes:
