@@ -49,6 +49,8 @@ def open_picture(root: str | os.PathLike[str], path: str | os.PathLike[str], *, 
         # file's place since it was looked at.
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
         descriptor = os.open(resolved, flags)
+    except ImageError:
+        raise
     except OSError as error:
         raise ImageError(name, error.strerror or str(error), error.errno) from error
     except ValueError as error:  # a NUL character in the path

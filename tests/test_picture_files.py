@@ -48,6 +48,7 @@ def test_nothing_outside_the_root(root, tmp_path):
     for path in outside:
         with pytest.raises(ImageError, match="outside") as caught:
             read_picture(root, path)
+        assert (caught.value.name, caught.value.reason.split(" /")[0]) == (os.fspath(path), "a link to")
         assert caught.value.errno is None
     for path in outside:
         assert read_picture(root, path, follow_links=True) in (b"not yours", b"b")
