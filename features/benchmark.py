@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from features.datasets import Item
+from features.datasets import Item, common_folder
 from features.encoders import Encoder, EncoderError, create_encoder
 from features.encoding import encode_items
 from features.images import ImageError, decode_image
+from features.picture_files import read_picture
 
 ENCODERS = ("resnet50", "efficientnet-lite0", "efficientnet-lite2", "efficientnet-lite2+lite0")
 _BATCH = 16
@@ -47,7 +49,14 @@ class Row:
         return self.plain_ms / self.ours_ms
 
 
-def benchmark(items: Sequence[Item], names: Sequence[str] = ENCODERS, *, limit: int | None = None) -> str:
+def benchmark(
+    items: Sequence[Item],
+    names: Sequence[str] = ENCODERS,
+    *,
+    limit: int | None = None,
+    root: Path | None = None,
+    follow_links: bool = False,
+) -> str:
     """Measure encoders on the CPU with image files and tell it as text.
 
     Parameters
@@ -59,15 +68,20 @@ def benchmark(items: Sequence[Item], names: Sequence[str] = ENCODERS, *, limit: 
         made by a seed, which takes the same time.
     limit : int, optional
         Take this many images, spread evenly; 128 by default.
+    root : Path, optional
+        Where all of them are; the folder that they have in common by default.
+    follow_links : bool
+        Whether links may lead out of the root: see `picture_files.open_picture`.
     """
     limit = limit or 128
-    items = [item for item in items[:: max(1, len(items) // limit)][:limit] if _is_readable(item)]
+    reading: dict[str, Any] = {"root": root or common_folder(items), "follow_links": follow_links}
+    items = [item for item in items[:: max(1, len(items) // limit)][:limit] if _is_readable(item, reading)]
     rows, notes = [], []
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
             try:
                 weights = _seeded_resnet50(Path(folder)) if name == "resnet50" else None
-                rows.append(measure(name, items, weights=weights))
+                rows.append(measure(name, items, weights=weights, **reading))
             except EncoderError as error:
                 notes.append(f"{name} was not measured: {error}")
                 continue
@@ -77,15 +91,24 @@ def benchmark(items: Sequence[Item], names: Sequence[str] = ENCODERS, *, limit: 
     return "\n".join([machine(), head, "", *_table(rows), *notes])
 
 
-def measure(name: str, items: Sequence[Item], *, weights: str | os.PathLike[str] | None = None) -> Row:
-    """Measure one encoder on items that can all be read."""
+def measure(
+    name: str,
+    items: Sequence[Item],
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    root: Path | None = None,
+    follow_links: bool = False,
+) -> Row:
+    """Measure one encoder on items that can all be read; for `root` and `follow_links` see `benchmark`."""
+    reading: dict[str, Any] = {"root": root or common_folder(items), "follow_links": follow_links}
+    by_extraction = partial(_by_extraction, reading=reading)
     plain = create_encoder(name, weights=weights, device="cpu", runtime="eager")
     ours = create_encoder(name, weights=weights, device="cpu")
     # What the first batch pays for, memory and code that is prepared when first used, is paid here.
     _plainly(items[:_BATCH], plain)
-    _by_extraction(items[:_BATCH], ours)
-    turns = [(_timed(_plainly, items, plain), _timed(_by_extraction, items, ours)) for _ in range(_TURNS)]
-    images = [decode_image(item.path, min_side=ours.min_side) for item in items]
+    by_extraction(items[:_BATCH], ours)
+    turns = [(_timed(_plainly, items, plain), _timed(by_extraction, items, ours)) for _ in range(_TURNS)]
+    images = [decode_image(read_picture(path=item.path, **reading), min_side=ours.min_side) for item in items]
     from_pixels = min(_timed(lambda some, encoder: encoder.encode(some), images, ours)[0] for _ in range(_TURNS))
     (_, expected), (_, found) = turns[0]
     cosines = (expected * found).sum(1) / (np.linalg.norm(expected, axis=1) * np.linalg.norm(found, axis=1))
@@ -126,15 +149,14 @@ def _plainly(items: Sequence[Item], encoder: Encoder) -> np.ndarray:
     )
 
 
-def _by_extraction(items: Sequence[Item], encoder: Encoder) -> np.ndarray:
-    root = Path(os.path.commonpath([item.path.parent for item in items]))
-    with closing(encode_items(items, encoder, 32, root=root)) as batches:
+def _by_extraction(items: Sequence[Item], encoder: Encoder, reading: dict[str, Any]) -> np.ndarray:
+    with closing(encode_items(items, encoder, 32, **reading)) as batches:
         return np.concatenate([features for features, _ in batches])
 
 
-def _is_readable(item: Item) -> bool:
+def _is_readable(item: Item, reading: dict[str, Any]) -> bool:
     try:
-        decode_image(item.path)
+        decode_image(read_picture(path=item.path, **reading))
     except ImageError:
         return False
     return True

@@ -28,7 +28,7 @@ from features.collection.lock import writing
 from features.collection.manifest import MANIFEST, absolute
 from features.collection.store import FeatureStore
 from features.collection.writer import StoreWriter
-from features.datasets import Dataset, DatasetError, Item, origin_of
+from features.datasets import Dataset, DatasetError, Item, origin_of, reading_options
 from features.images import ImageError, decode_with_size
 from features.picture_files import MAX_FILE_BYTES, read_picture
 
@@ -117,8 +117,7 @@ def _extract(
             logger.info("going on after %d of %d images", writer.done, len(items))
         skipped = 0
         bar = tqdm(total=len(items), initial=writer.done, unit="image", disable=progress is not True, smoothing=0.1)
-        follow_links = getattr(dataset, "follow_links", False)
-        encoded = encode_items(writer.todo, encoder, batch_size, root=dataset.root, follow_links=follow_links)
+        encoded = encode_items(writer.todo, encoder, batch_size, **reading_options(dataset))
         with bar, closing(encoded) as batches:
             for features, facts in batches:
                 writer.append(features, facts)

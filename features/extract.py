@@ -16,7 +16,7 @@ from features.collection.manifest import MANIFEST, absolute, read_manifest
 from features.collection.names import collection_name
 from features.collection.store import FeatureStore, StoreError
 from features.collection.sync import sync
-from features.datasets import DatasetError, add_folder_options, as_recorded, open_dataset
+from features.datasets import DatasetError, add_folder_options, as_recorded, open_dataset, reading_options
 from features.encoding import extract
 
 __all__ = ["extract", "main", "positive"]
@@ -61,7 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from features.benchmark import ENCODERS, benchmark
 
             names = ENCODERS if options.encoder == "auto" else (options.encoder,)
-            sys.stdout.write(f"{benchmark(dataset.items, names, limit=options.limit)}\n")
+            told = benchmark(dataset.items, names, limit=options.limit, **reading_options(dataset))
+            sys.stdout.write(f"{told}\n")
             return 0
         folder = options.out or options.collections / collection_name(dataset.name)
         update = options.sync and (folder / MANIFEST).is_file()

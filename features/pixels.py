@@ -11,8 +11,9 @@ import logging
 import os
 import shutil
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +23,10 @@ from tqdm import tqdm
 from features.checksum import sha256_of
 from features.collection.file_facts import stat_of
 from features.collection.manifest import write_json
-from features.datasets import DatasetError, Item
+from features.datasets import DatasetError, Item, common_folder
 from features.encoders.preprocessing import without_far_ends
 from features.images import ImageError, decode_image
+from features.picture_files import read_picture
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +46,10 @@ class Pixels:
         Where the file is, or will be made. One that was made of other images, or at another size, is replaced.
     items : sequence of Item
     short : int
+    root : Path, optional
+        Where all of them are; the folder that they have in common by default.
+    follow_links : bool
+        Whether links may lead out of the root: see `picture_files.open_picture`.
     progress : bool
         Show a progress bar on stderr while decoding.
 
@@ -55,11 +61,22 @@ class Pixels:
         There is no room for them.
     """
 
-    def __init__(self, folder: Path, items: Sequence[Item], short: int, *, progress: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        items: Sequence[Item],
+        short: int,
+        *,
+        root: Path | None = None,
+        follow_links: bool = False,
+        progress: bool = True,
+    ) -> None:
         self.fingerprint = _fingerprint(items, short)
         shapes = _read_shapes(folder, self.fingerprint)
         if shapes is None:
-            shapes = _decode_all(folder, items, short, progress)
+            root = root or common_folder(items)
+            shrunken = partial(_shrunken, short=short, root=root, follow_links=follow_links)
+            shapes = _decode_all(folder, items, short, shrunken, progress)
             write_json(folder / SHAPES, {"fingerprint": self.fingerprint, "shapes": shapes})
         self._shapes = np.array(shapes, dtype=np.int64).reshape(-1, 2)
         self._starts = np.concatenate([[0], np.cumsum(self._shapes.prod(axis=1) * 3)])
@@ -95,7 +112,13 @@ def _read_shapes(folder: Path, fingerprint: str) -> list[tuple[int, int]] | None
     return shapes if there == sum(height * width * 3 for height, width in shapes) else None
 
 
-def _decode_all(folder: Path, items: Sequence[Item], short: int, progress: bool) -> list[tuple[int, int]]:
+def _decode_all(
+    folder: Path,
+    items: Sequence[Item],
+    short: int,
+    shrunken: Callable[[Item], np.ndarray | None],
+    progress: bool,
+) -> list[tuple[int, int]]:
     needed = len(items) * short * short * 4  # most photographs are 4:3 or 3:2
     free = shutil.disk_usage(folder).free
     if needed > free:
@@ -108,7 +131,7 @@ def _decode_all(folder: Path, items: Sequence[Item], short: int, progress: bool)
             (folder / PIXELS).open("wb") as file,
             tqdm(total=len(items), unit="image", desc="decoding", disable=not progress) as bar,
         ):
-            for pixels in _in_order(pool, items, short):
+            for pixels in _in_order(pool, items, shrunken):
                 shapes.append((0, 0) if pixels is None else (pixels.shape[0], pixels.shape[1]))
                 file.write(b"" if pixels is None else pixels.tobytes())
                 bar.update()
@@ -121,21 +144,24 @@ def _decode_all(folder: Path, items: Sequence[Item], short: int, progress: bool)
     return shapes
 
 
-def _in_order(pool: ThreadPoolExecutor, items: Sequence[Item], short: int) -> Iterator[np.ndarray | None]:
+def _in_order(
+    pool: ThreadPoolExecutor, items: Sequence[Item], shrunken: Callable[[Item], np.ndarray | None]
+) -> Iterator[np.ndarray | None]:
     ahead: deque[Future[np.ndarray | None]] = deque()
     for item in items:
-        ahead.append(pool.submit(_shrunken, item, short))
+        ahead.append(pool.submit(shrunken, item))
         if len(ahead) > _AHEAD:
             yield ahead.popleft().result()
     for job in ahead:
         yield job.result()
 
 
-def _shrunken(item: Item, short: int) -> np.ndarray | None:
+def _shrunken(item: Item, *, short: int, root: Path, follow_links: bool) -> np.ndarray | None:
     try:
-        picture = Image.fromarray(without_far_ends(decode_image(item.path, min_side=short)))
+        content = read_picture(root, item.path, follow_links=follow_links)
+        picture = Image.fromarray(without_far_ends(decode_image(content, min_side=short)))
     except ImageError as error:
-        logger.warning("left out: %s", error)
+        logger.warning("left out: %s: %s", item.path, error.reason)
         return None
     width, height = picture.size
     scale = short / min(width, height)

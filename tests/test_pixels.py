@@ -60,6 +60,20 @@ def test_what_was_half_made_is_not_used(items, tmp_path):
         assert Pixels(tmp_path, items, 16, progress=False)[4].shape == (16, 21, 3)
 
 
+def test_a_link_that_leads_out_of_the_root_is_left_out(items, tmp_path, caplog):
+    root = items[0].path.parent
+    outside = tmp_path / "outside.png"
+    Image.new("RGB", (30, 30), "red").save(outside)
+    (root / "b.png").unlink()
+    (root / "b.png").symlink_to(outside)
+    assert Pixels(tmp_path, items, 16, progress=False, root=root).damaged.tolist() == [1, 2]
+    assert f"left out: {root / 'b.png'}: a link to {outside}" in caplog.text
+    (tmp_path / "other").mkdir()
+    followed = Pixels(tmp_path / "other", items, 16, progress=False, root=root, follow_links=True)
+    assert followed.damaged.tolist() == [2]
+    assert (followed[1] == (255, 0, 0)).all()
+
+
 def test_no_room_and_no_image(items, tmp_path, monkeypatch):
     with pytest.raises(DatasetError, match="none of the 1 images can be decoded"):
         Pixels(tmp_path, items[2:3], 16, progress=False)

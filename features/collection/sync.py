@@ -39,7 +39,7 @@ from features.collection.manifest import (
 from features.collection.stage import STAGE, Stage
 from features.collection.store import FeatureStore
 from features.collection.writer import BLOCK, as_rows, write_features
-from features.datasets import Dataset, Item, origin_of
+from features.datasets import Dataset, Item, origin_of, reading_options
 from features.encoding import Progress, check_counts, encode_items
 
 if TYPE_CHECKING:
@@ -169,8 +169,7 @@ def _encode(
         logger.info("going on after %d of %d images", len(items) - len(todo), len(items))
     place, done = 0, len(items) - len(todo)
     bar = tqdm(total=len(items), initial=done, unit="image", disable=progress is not True or not todo, smoothing=0.1)
-    follow_links = getattr(dataset, "follow_links", False)
-    encoded = encode_items(todo, encoder, batch_size, root=root, follow_links=follow_links)
+    encoded = encode_items(todo, encoder, batch_size, **reading_options(dataset))
     with bar, closing(encoded) as batches:
         for features, facts in batches:
             files = [(item.path.relative_to(root), stats[item.path]) for item in todo[place : place + len(facts)]]

@@ -1,6 +1,6 @@
 """What there is to search: collections of image files, each with its labels. One file for each kind of dataset."""
 
-from features.datasets.base import Dataset, DatasetError, Item, origin_of, source_of
+from features.datasets.base import Dataset, DatasetError, Item, common_folder, origin_of, reading_options, source_of
 from features.datasets.caltech import Caltech101
 from features.datasets.demo import Demo
 from features.datasets.folder import ImageFolder
@@ -25,9 +25,11 @@ __all__ = [
     "Item",
     "add_folder_options",
     "as_recorded",
+    "common_folder",
     "dataset_names",
     "open_dataset",
     "origin_of",
+    "reading_options",
     "register_dataset",
     "reopen_dataset",
     "source_of",

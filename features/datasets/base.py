@@ -6,6 +6,7 @@ The place in the list is the item's id, so an image that turns out to be damaged
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -65,6 +66,16 @@ def source_of(dataset: Dataset) -> dict[str, Any]:
 def origin_of(dataset: Dataset) -> dict[str, Any]:
     """What a manifest says of where its images are: ``root`` and ``source`` (see `source_of`)."""
     return {"root": str(dataset.root), "source": source_of(dataset)}
+
+
+def reading_options(dataset: Dataset) -> dict[str, Any]:
+    """How the files of a dataset are read, as keyword arguments: ``root`` and ``follow_links`` (see `read_picture`)."""
+    return {"root": dataset.root, "follow_links": bool(getattr(dataset, "follow_links", False))}
+
+
+def common_folder(items: Sequence[Item]) -> Path:
+    """The folder that the files of some items, at least one, have in common."""
+    return Path(os.path.commonpath([item.path.parent for item in items]))
 
 
 def existing_folder(root: str | os.PathLike[str], title: str, argument: str) -> Path:

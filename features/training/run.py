@@ -18,7 +18,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from features.datasets import Dataset
+from features.datasets import Dataset, reading_options
 from features.encoders import EncoderError
 from features.encoders.weights import Training, write_tensors, write_training
 from features.evaluate import indicators
@@ -88,7 +88,8 @@ class TrainingRun:
         items = [dataset.items[id] for id in used]
         self.multi_label = any(len(item.labels) > 1 for item in items)
         self._shown = torch.from_numpy(indicators([item.labels for item in items], parts.classes))
-        self._pixels = Pixels(folder, items, round(recipe.size * scale), progress=progress)
+        short = round(recipe.size * scale)
+        self._pixels = Pixels(folder, items, short, progress=progress, **reading_options(dataset))
         good = np.setdiff1d(np.arange(len(used)), self._pixels.damaged)
         self._train = good[np.isin(used[good], parts.train)]
         self._validation = good[np.isin(used[good], parts.validation)]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
-from features.datasets import Dataset, Item
+from features.datasets import Dataset, Item, reading_options
 from features.encoders import create_encoder
 from features.encoders.weights import Training, read_training, read_weights, write_training
 from features.encoding import encode_items
@@ -150,7 +150,7 @@ def judge(run: TrainingRun, *, progress: bool = True) -> dict[str, Any]:
         encoder = create_encoder(name, weights=weights, device=str(run.device))
         for title, ids in (("held_out_images", run.parts.held_out), ("held_out_classes", run.parts.unseen)):
             items = [run.dataset.items[id] for id in ids]
-            features, labels = _encode(encoder, items, run.dataset.root, f"{title.replace('_', ' ')}, {when}", progress)
+            features, labels = _encode(encoder, items, run.dataset, f"{title.replace('_', ' ')}, {when}", progress)
             found = leave_one_out(features, labels)
             if found.queries:
                 metrics.setdefault(title, {})[when] = asdict(found)
@@ -162,13 +162,13 @@ def judge(run: TrainingRun, *, progress: bool = True) -> dict[str, Any]:
 
 
 def _encode(
-    encoder: Encoder, items: Sequence[Item], root: Path, title: str, progress: bool
+    encoder: Encoder, items: Sequence[Item], dataset: Dataset, title: str, progress: bool
 ) -> tuple[np.ndarray, list[tuple[str, ...]]]:
     """Features and labels of those items that can be decoded."""
     features = [np.empty((0, encoder.dim), np.float32)]
     labels: list[tuple[str, ...]] = []
     with (
-        closing(encode_items(items, encoder, _JUDGED, root=root)) as batches,
+        closing(encode_items(items, encoder, _JUDGED, **reading_options(dataset))) as batches,
         tqdm(total=len(items), unit="image", desc=title, disable=not (progress and items)) as bar,
     ):
         for start, (rows, facts) in zip(range(0, len(items), _JUDGED), batches, strict=True):
