@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -429,6 +430,74 @@ def test_codes_that_lie_are_refused(tmp_path):
     forged(path, lambda e: None, data=data)
     with pytest.raises(IndexFileError, match=r"codes must be below 2\*\*nbits = 8"):
         load(path)
+
+
+def id_twice(name, array):
+    if name == "ids":
+        array[1] = array[0]
+
+
+def no_number(name, array):
+    if name.endswith("vectors"):
+        array[3, 1] = np.nan
+
+
+def twice_as_long(name, array):
+    if name.endswith("vectors"):
+        array[3] *= 2
+
+
+def other_term(name, array):
+    if name == "codes":
+        array[0, -1, 0] ^= 64
+
+
+@pytest.mark.parametrize(
+    ("make", "change", "message"),
+    [
+        (ivfpq, id_twice, "ids must be distinct, but 1 comes twice"),
+        (flat, id_twice, "ids must be distinct, but 0 comes twice"),
+        (flat, no_number, "vectors must be finite, but row 3 is not"),
+        (everything, no_number, "vectors must be finite, but row 3 is not"),
+        (lambda: flat("cosine"), twice_as_long, "vectors must be finite, of length 1 or zero, but row 3 is not"),
+        (MADE["refine ivfpq"], twice_as_long, "vectors must be finite, of length 1 or zero, but row 3 is not"),
+        (ivfpq, other_term, "the term of the vector in row 0 is not that of its code"),
+        (lambda: ivfrq("l2"), other_term, "the term of the vector in row 0 is not that of its code"),
+    ],
+)
+def test_what_no_index_would_have_written_is_refused(make, change, message, tmp_path):
+    path, index = tmp_path / "a.index", make()
+    save(index, path)
+    raw = path.read_bytes()
+    data = raw[8 + int.from_bytes(raw[:8], "little") :]
+    for name, array in index.state()[1].items():
+        changed = array.copy()
+        change(name, changed)
+        data = data.replace(np.ascontiguousarray(array).tobytes(), np.ascontiguousarray(changed).tobytes())
+    forged(path, lambda e: None, data=data)
+    with pytest.raises(IndexFileError, match=message):
+        load(path)
+
+
+def test_metadata_that_is_no_object_is_refused(tmp_path):
+    save(flat(), tmp_path / "a")
+    forged(tmp_path / "a", lambda e: e["__metadata__"].update(metadata="[1]"))
+    with pytest.raises(IndexFileError, match="the metadata must be an object, got list"):
+        load(tmp_path / "a")
+
+
+def test_a_large_header_is_summed_before_it_is_read(tmp_path):
+    """Its JSON would take many times the memory of its text."""
+    text = b'{"header": "' + b"0" * 64 + b'", "x": [' + b"{}," * 3_000_000 + b"0]}"
+    (tmp_path / "a").write_bytes(len(text).to_bytes(8, "little") + text)
+    tracemalloc.start()
+    try:
+        with pytest.raises(IndexFileError, match="its SHA-256 is not the recorded one"):
+            load(tmp_path / "a")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 5 * len(text)
 
 
 def test_what_is_saved_does_not_change_while_others_add():
