@@ -26,7 +26,7 @@ RECENT = 8
 
 
 @dataclass(frozen=True)
-class Query:
+class QueryPicture:
     """A picture to search with.
 
     Attributes
@@ -53,18 +53,18 @@ class Query:
     folder: tuple[Path, bool] | None = None
 
     @classmethod
-    def open(cls, path: Path, name: str) -> Query:
+    def open(cls, path: Path, name: str) -> QueryPicture:
         """A picture that a visitor brought along."""
         return cls._measured(path, name, None)
 
     @classmethod
-    def of(cls, engine: SearchEngine, image_id: int) -> Query:
+    def of(cls, engine: SearchEngine, image_id: int) -> QueryPicture:
         """A picture of a collection."""
         path = engine.store.items[image_id].path
         return cls._measured(path, printable(path.name), folder_of(engine))
 
     @classmethod
-    def _measured(cls, path: Path, name: str, folder: tuple[Path, bool] | None) -> Query:
+    def _measured(cls, path: Path, name: str, folder: tuple[Path, bool] | None) -> QueryPicture:
         pixels = _decode(path, name, folder)
         height, width = pixels.shape[:2]
         return cls(secrets.token_hex(8), path, name, width, height, folder=folder)
@@ -82,11 +82,11 @@ class Query:
         """Data URI of the part to search, small."""
         return _preview(replace(self, token=""), THUMB_SIDE)
 
-    def again(self) -> Query:
+    def again(self) -> QueryPicture:
         """The same picture and box, chosen anew."""
         return replace(self, token=secrets.token_hex(8))
 
-    def inside(self) -> Query:
+    def inside(self) -> QueryPicture:
         """With a box in the middle, ready to be moved to the part that matters."""
         x, y = self.width // 5, self.height // 5
         return replace(self, box=(x, y, max(self.width - x, x + 1), max(self.height - y, y + 1)))
@@ -126,7 +126,7 @@ class Result:
     """A search that was made; `more` says whether there are further results."""
 
     engine: SearchEngine
-    query: Query
+    query: QueryPicture
     request: Request
     hits: Answer
     more: bool
@@ -141,13 +141,13 @@ class Session:
 
     Attributes
     ----------
-    query : Query or None
+    query : QueryPicture or None
         The picture to search.
-    last : Query or None
+    last : QueryPicture or None
         What "Last searched" shows.
     result : Result or None
         What the results on the page are.
-    recent : tuple of Query
+    recent : tuple of QueryPicture
         What was searched, newest first, each picture and box once.
     turn : int
         Grows with every question; an answer to an earlier one is no longer wanted.
@@ -155,14 +155,14 @@ class Session:
         Token of a zip file that was sent, to become a collection.
     """
 
-    query: Query | None = None
-    last: Query | None = None
+    query: QueryPicture | None = None
+    last: QueryPicture | None = None
     result: Result | None = None
-    recent: tuple[Query, ...] = ()
+    recent: tuple[QueryPicture, ...] = ()
     turn: int = 0
     upload: str = ""
 
-    def crop(self, drawn: str | None) -> Query | None:
+    def crop(self, drawn: str | None) -> QueryPicture | None:
         """Take over the box on the page (see `crop.READ_BOX`); the query with it."""
         query = self.query
         if query is None:
@@ -208,6 +208,6 @@ def _decode(path: Path, name: str, folder: tuple[Path, bool] | None) -> np.ndarr
 
 
 @lru_cache(maxsize=128)  # of at most some 150 kB each
-def _preview(query: Query, side: int) -> str:
+def _preview(query: QueryPicture, side: int) -> str:
     jpeg = to_jpeg(Image.fromarray(query.pixels()), side)
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()

@@ -26,7 +26,7 @@ from waiting import MINUTES
 from gradio_app.app import UsageError, build_app, check_port, main, open_collections
 from gradio_app.routes.pictures import picture_url
 from gradio_app.serving import trim_memory
-from gradio_app.session import Query
+from gradio_app.session import QueryPicture
 from gradio_app.tabs.search.views import MAX_RESULTS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -340,16 +340,16 @@ def test_query_crops_at_full_resolution_and_upright(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 3  # upside down
     Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
-    query = Query.open(tmp_path / "a.png", "a.png")
+    query = QueryPicture.open(tmp_path / "a.png", "a.png")
     assert (query.width, query.height) == (500, 300)
-    cropped = Query(**{**vars(query), "box": (10, 20, 400, 250)})
+    cropped = QueryPicture(**{**vars(query), "box": (10, 20, 400, 250)})
     np.testing.assert_array_equal(cropped.pixels(), pixels[::-1, ::-1][20:250, 10:400])
 
 
 def test_deleted_upload_is_missed_in_words(tmp_path):
     path = tmp_path / "a.png"
     Image.new("RGB", (8, 8)).save(path)
-    query = Query.open(path, "mine.png")
+    query = QueryPicture.open(path, "mine.png")
     path.unlink()
     with pytest.raises(gr.Error, match=r"mine\.png is no longer on the server"):
         query.pixels()
@@ -359,7 +359,7 @@ def test_name_in_an_error_is_escaped(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(b"no picture")
     with pytest.raises(gr.Error, match=r"&lt;img src=x&gt; cannot be read"):
-        Query.open(path, "<img src=x>")
+        QueryPicture.open(path, "<img src=x>")
 
 
 # The command

@@ -18,7 +18,7 @@ from waiting import MINUTES, until
 from features.images import decode_image
 from gradio_app.app import build_app
 from gradio_app.remote_image import RemoteImageError
-from gradio_app.session import Query, gone
+from gradio_app.session import QueryPicture, gone
 from gradio_app.tabs.search.views import EXAMPLES
 from search.engine import SearchEngine
 
@@ -511,8 +511,8 @@ def test_click_during_one_that_fails_counts(page, monkeypatch, server):
             raise gone(engine.store.items[image_id].path.name)
         return really_opened(engine, image_id)
 
-    really_opened = Query.of
-    monkeypatch.setattr(Query, "of", opened)
+    really_opened = QueryPicture.of
+    monkeypatch.setattr(QueryPicture, "of", opened)
     uses = page.locator("#ris-examples .ris-use")
     uses.nth(0).click()
     wait_for(page, asked)

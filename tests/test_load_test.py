@@ -9,7 +9,7 @@ from gradio.blocks import Block
 
 from gradio_app.app import build_app
 from gradio_app.load_test import Question, Report, ask, measure
-from gradio_app.session import Query
+from gradio_app.session import QueryPicture
 from search.engine import SearchEngine
 
 
@@ -44,7 +44,7 @@ def test_searches_leave_nothing_behind(page, url, engine):
     def left() -> list[int]:
         measure(url, [engine], sessions=4, searches=40, crops=0.1, alone=1)
         gc.collect()
-        kept = Counter(type(thing) for thing in gc.get_objects() if issubclass(type(thing), Block | Query))
+        kept = Counter(type(thing) for thing in gc.get_objects() if issubclass(type(thing), Block | QueryPicture))
         files = [path for path in Path(page.GRADIO_CACHE).rglob("*") if path.is_file()]
         return [len(page.state_holder.session_data), len(files), *(kept[kind] for kind in sorted(kept, key=repr))]
 

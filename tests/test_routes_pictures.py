@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from gradio_app.routes.pictures import THUMB_SIDE, VIEW_SIDE, picture_routes, picture_url
-from gradio_app.session import Query
+from gradio_app.session import QueryPicture
 
 NAMES = ["a.jpg", 'quo"te;.png', "späť 猫.png", "turned.jpg", "broken.jpg", "small.png"]
 
@@ -222,5 +222,5 @@ class TestOnlyPicturesOfTheCollection:
 
     def test_nor_is_one_searched_with(self, odd):
         with pytest.raises(gr.Error, match="cannot be read"):
-            Query.of(odd, 0)
-        assert Query.of(odd, 5).width == 30
+            QueryPicture.of(odd, 0)
+        assert QueryPicture.of(odd, 5).width == 30

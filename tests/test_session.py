@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from gradio_app.session import RECENT, Query, Request, Result, Session
+from gradio_app.session import RECENT, QueryPicture, Request, Result, Session
 
 
 @pytest.fixture
 def query(tmp_path):
     path = tmp_path / "a.png"
     Image.new("RGB", (100, 50)).save(path)
-    return Query.open(path, "a.png")
+    return QueryPicture.open(path, "a.png")
 
 
 def result(query) -> Result:

@@ -16,7 +16,7 @@ from gradio_app.jobs import CollectionJobs
 from gradio_app.library import Library
 from gradio_app.markup import render, script
 from gradio_app.routes.access import StartToken
-from gradio_app.session import Query
+from gradio_app.session import QueryPicture
 from search.engine import SearchEngine
 from search.errors import EngineError
 
@@ -100,7 +100,7 @@ def whole(value: float | None, low: int, high: int) -> int:
     return low if value is None else int(min(max(value, low), high))
 
 
-def encode(engine: SearchEngine, query: Query) -> tuple[np.ndarray, int | None]:
+def encode(engine: SearchEngine, query: QueryPicture) -> tuple[np.ndarray, int | None]:
     """Vector and own id of a query, as `SearchEngine.encode`; what goes wrong is told in a sentence."""
     try:
         # An uncropped picture goes as its file: the engine then knows it again if the collection holds it.
@@ -109,7 +109,7 @@ def encode(engine: SearchEngine, query: Query) -> tuple[np.ndarray, int | None]:
         raise sorry(str(error)) from error
 
 
-def about(query: Query | None) -> str:
+def about(query: QueryPicture | None) -> str:
     """HTML that says which picture a tab is about."""
     return render("about.html", query=query, no_picture=NO_PICTURE)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gradio_app.session import Query, Result
+from gradio_app.session import QueryPicture, Result
 from search.engine import SearchEngine
 from search.options import SearchOptions
 
@@ -14,7 +14,7 @@ class ExplainRequest:
     """A search to explain, among pictures with these labels, and the picture in question: the best hit, if None."""
 
     engine: SearchEngine
-    query: Query
+    query: QueryPicture
     options: SearchOptions
     labels: tuple[str, ...] = ()
     id: int | None = None
@@ -31,7 +31,7 @@ class ExplainState:
 
     Attributes
     ----------
-    compared : (SearchEngine, Query) or None
+    compared : (SearchEngine, QueryPicture) or None
         What the Compare tab shows.
     asked : ExplainRequest or None
         What the Explain tab is to show when it is opened.
@@ -41,7 +41,7 @@ class ExplainState:
         The search whose explanation was shown when the tab was last opened.
     """
 
-    compared: tuple[SearchEngine, Query] | None = None
+    compared: tuple[SearchEngine, QueryPicture] | None = None
     asked: ExplainRequest | None = None
     shown: ExplainRequest | None = None
     result: Result | None = None

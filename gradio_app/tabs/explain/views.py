@@ -14,7 +14,7 @@ from features.encoders import EncoderError
 from features.images import ImageError, decode_image
 from gradio_app.markup import render
 from gradio_app.routes.pictures import picture_url, read_item, to_jpeg
-from gradio_app.session import Query
+from gradio_app.session import QueryPicture
 from search.engine import SearchEngine
 from search.explain import CellMap, Explanation, heat_map, top_classes
 from search.hits import Hit
@@ -44,7 +44,7 @@ def strip(engine: SearchEngine, hits: Iterable[Hit], lost: Iterable[Hit], chosen
     return render("explain/strip.html", found=tiles(hits), lost=tiles(lost), chosen=chosen, labels=labels)
 
 
-def detail(engine: SearchEngine, query: Query, vector: np.ndarray, explanation: Explanation) -> str:
+def detail(engine: SearchEngine, query: QueryPicture, vector: np.ndarray, explanation: Explanation) -> str:
     """Why the chosen picture was found or lost: in words, in pictures, and in the figures of the index."""
     try:
         cards, problem = _cards(engine, query, vector, explanation), ""
@@ -60,7 +60,9 @@ def detail(engine: SearchEngine, query: Query, vector: np.ndarray, explanation: 
     )
 
 
-def _cards(engine: SearchEngine, query: Query, vector: np.ndarray, explanation: Explanation) -> list[dict[str, Any]]:
+def _cards(
+    engine: SearchEngine, query: QueryPicture, vector: np.ndarray, explanation: Explanation
+) -> list[dict[str, Any]]:
     """Query and hit, with where they match and what the classifier sees in them."""
     item = engine.store.items[explanation.id]
     stored = np.asarray(engine.store.features[explanation.id], dtype=np.float32)

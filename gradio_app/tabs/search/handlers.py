@@ -16,7 +16,7 @@ from gradio_app import gradio_seam
 from gradio_app.gradio_seam import sorry
 from gradio_app.library import Library
 from gradio_app.remote_image import RemoteImageError, fetch_image
-from gradio_app.session import Query, Request, Result, Session, gone
+from gradio_app.session import QueryPicture, Request, Result, Session, gone
 from gradio_app.tabs.controls import engine_of, engine_radio, is_image, whole
 from gradio_app.tabs.search import views
 from gradio_app.tabs.search.views import MAX_RESULTS, MAX_SHOWN
@@ -47,7 +47,7 @@ class SearchHandlers:
         path = Path(uploaded["path"]).resolve()
         if not path.is_relative_to(Path(self.upload.GRADIO_CACHE).resolve()):
             raise sorry("This is not an uploaded picture.")
-        query = session.query = Query.open(path, str(uploaded.get("orig_name") or "picture"))
+        query = session.query = QueryPicture.open(path, str(uploaded.get("orig_name") or "picture"))
         return views.picture(query), None
 
     def open_address(self, session: Session, event: gr.EventData) -> str:
@@ -59,7 +59,7 @@ class SearchHandlers:
         except RemoteImageError as error:
             raise sorry(str(error)) from error
         name = Path(url.split("?")[0].split("#")[0]).name or "picture"
-        query = session.query = Query.open(Path(gradio_seam.keep_picture(content, self.upload)), name)
+        query = session.query = QueryPicture.open(Path(gradio_seam.keep_picture(content, self.upload)), name)
         return views.picture(query)
 
     def take_example(self, session: Session, event: gr.EventData) -> str:
@@ -85,12 +85,12 @@ class SearchHandlers:
         session.query = None
         return ""
 
-    def _picked(self, event: gr.EventData) -> Query:
+    def _picked(self, event: gr.EventData) -> QueryPicture:
         engine = self.library.get(str(getattr(event, "collection", None)))
         image_id = getattr(event, "id", None)
         if engine is None or not is_image(engine, image_id):
             raise sorry("This picture is no longer in the collection. Reload the page.")
-        return Query.of(engine, image_id)  # type: ignore[arg-type]
+        return QueryPicture.of(engine, image_id)  # type: ignore[arg-type]
 
     # It is searched
 
@@ -143,7 +143,7 @@ class SearchHandlers:
     def sort(self, session: Session, order: str) -> Any:
         return gr.skip() if session.result is None else views.results(session.result, order)
 
-    def _respond(self, session: Session, query: Query, request: Request, order: str) -> Any:
+    def _respond(self, session: Session, query: QueryPicture, request: Request, order: str) -> Any:
         turn = session.next_turn()
         engine = engine_of(self.library, request.collection)
         hits = _search(engine, query, request)
@@ -204,7 +204,7 @@ class SearchHandlers:
         return gr.update(visible=has_lists and approximate), gr.update(visible=approximate)
 
 
-def _search(engine: SearchEngine, query: Query, request: Request) -> Answer:
+def _search(engine: SearchEngine, query: QueryPicture, request: Request) -> Answer:
     # An uncropped picture goes as its file: the engine then knows it again if the collection holds it.
     try:
         return engine.search(

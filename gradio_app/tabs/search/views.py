@@ -11,7 +11,7 @@ from markupsafe import Markup
 from gradio_app.crop import render as render_crop
 from gradio_app.grid import Tile, render_tiles, result_tiles
 from gradio_app.markup import printable, render
-from gradio_app.session import Query, Result, Session
+from gradio_app.session import QueryPicture, Result, Session
 from gradio_app.tabs.controls import ENGINE_NAMES
 from search.engine import SearchEngine
 
@@ -22,18 +22,18 @@ EXAMPLES = 12
 SORTS = [("Most similar first", "score"), ("By file name", "name")]
 
 
-def picture(query: Query | None, *, then: str = "") -> str:
+def picture(query: QueryPicture | None, *, then: str = "") -> str:
     """The picture to search, with its box."""
     if query is None:
         return ""
     return render_crop(query.token, query.preview(), query.name, query.width, query.height, query.box, then=then)
 
 
-def last_searched(query: Query | None) -> str:
+def last_searched(query: QueryPicture | None) -> str:
     return render("search/last.html", query=query, part=None if query is None else part_of(query))
 
 
-def part_of(query: Query) -> str:
+def part_of(query: QueryPicture) -> str:
     """Which part of a picture is searched, in words."""
     if query.box is None:
         return "whole picture"
