@@ -1,4 +1,4 @@
-"""The process beside the page in which collections are made and brought up to date (see `workshop`).
+"""The process beside the page in which collections are made and brought up to date (see `jobs`).
 
 It reads one job as JSON from stdin and writes JSON lines to stdout: ``{"stage", "done", "total"}`` while it works, at
 the end ``{"report": {...}}`` or ``{"error": sentence}``. It ends by itself when the server does.

@@ -250,9 +250,7 @@ class ContentPolicy:
 
         async def send_with_policy(message: Message) -> None:
             nonlocal start
-            if message["type"] == "http.response.start" and "text/html" in Headers(scope=message).get(
-                "content-type", ""
-            ):
+            if message["type"] == "http.response.start" and _is_page(message):
                 start = message
             elif start is None:
                 await send(message)
