@@ -771,6 +771,23 @@ def test_collections_are_made_brought_up_to_date_and_deleted(open_page, picture_
     other.wait_for_function("document.querySelector('#ris-examples .ris-tile')?.dataset.collection === 'demo'")
 
 
+def test_who_may_not_manage_is_told_how_to_before_anything_is_filled_in(page, server):
+    def come_back():
+        for tab in ("Search", "Manage"):
+            page.get_by_role("tab", name=tab).click()
+
+    locked = page.locator("#ris-locked")
+    page.context.clear_cookies()  # as whoever opened the page without the start link
+    come_back()
+    locked.wait_for(state="visible")
+    assert "open the link that the app printed when it was started" in locked.inner_text()
+    other = page.context.new_page()
+    other.goto(server[0])
+    other.close()
+    come_back()
+    locked.wait_for(state="hidden")
+
+
 def test_a_zip_file_is_sent_and_its_making_cancelled(page, picture_folder, tmp_path, demo_collection):
     path = tmp_path / "pictures.zip"
     with zipfile.ZipFile(path, "w") as archive:

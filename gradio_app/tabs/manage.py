@@ -22,6 +22,10 @@ from gradio_app.tabs.controls import UNQUEUED, PageParts
 from search.engine import SearchEngine
 
 SOURCES = [("A folder on the server", "folder"), ("A zip file of mine", "zip")]
+LOCKED = (
+    "To make, sync or delete collections, open the link that the app printed when it was started: "
+    "“To manage collections, open …”."
+)
 EVERY = 0.5  # seconds between two looks at a job
 
 
@@ -32,6 +36,10 @@ class ManageHandlers:
         self.library = library
         self.jobs = jobs
         self.token = token
+
+    def open(self, request: gr.Request) -> Any:
+        """Tell who may only look how to get further, before they fill anything in."""
+        return gr.update(visible=not self._may_manage(request))
 
     def choose_source(self, kind: str) -> Any:
         return gr.update(visible=kind != "zip"), gr.update(visible=kind == "zip")
@@ -79,8 +87,11 @@ class ManageHandlers:
             await asyncio.sleep(EVERY)
         yield job_view(self.jobs.job), shelf(self.library, self.jobs)
 
+    def _may_manage(self, request: gr.Request) -> bool:
+        return may_manage(request.headers, self.token, logged_in=login_is_needed(request.app))
+
     def _check(self, request: gr.Request) -> None:
-        if not may_manage(request.headers, self.token, logged_in=login_is_needed(request.app)):
+        if not self._may_manage(request):
             raise sorry(REFUSED)
 
 
@@ -98,6 +109,7 @@ def build(parts: PageParts, tab: gr.Tab) -> None:
     if jobs is None:
         raise ValueError("the Manage tab needs collection jobs, got None")
     handlers = ManageHandlers(library, jobs, parts.token)
+    locked = gr.HTML(render("note.html", text=LOCKED), apply_default_css=False, visible=False, elem_id="ris-locked")
     with gr.Row(elem_id="ris-manage"):
         with gr.Column(scale=0, min_width=340, elem_id="ris-new"):
             gr.HTML("<h2>New collection</h2>", apply_default_css=False)
@@ -121,6 +133,7 @@ def build(parts: PageParts, tab: gr.Tab) -> None:
     # A queue of its own: visitors who watch a job take no place of those who search.
     managing: Any = {**UNQUEUED, "queue": True, "concurrency_id": "manage", "concurrency_limit": 64}
     shown = [progress, collections]
+    tab.select(handlers.open, None, locked, **UNQUEUED)
     source.input(handlers.choose_source, source, [folder, packed], **UNQUEUED)
     packed.sent(handlers.note_upload, parts.session, None, **managing)
     asked = [parts.session, name, source, folder]
