@@ -73,7 +73,7 @@ class SearchPage(gr.Blocks):
             "ssr_mode": False,
         }
         with self:
-            _lay_out(library, jobs, self.start_token)
+            self._head = _lay_out(library, jobs, self.start_token)
             # Searches of different visitors run side by side; the engines are safe for that.
             self.queue(default_concurrency_limit=16)
 
@@ -92,6 +92,7 @@ class SearchPage(gr.Blocks):
             "middleware": [*theirs.get("middleware", ()), Middleware(ContentPolicy)],
         }
         options = {"state_session_capacity": SESSIONS, **self.server_options, **kwargs, "app_kwargs": both}
+        self._head.value = render("head.html", log_out=bool(options.get("auth")))
         with gradio_seam.patience():
             return super().launch(*args, _app=gradio_seam.GuardedApp(self._guarded, **both), **options)
 
@@ -119,13 +120,13 @@ class SearchPage(gr.Blocks):
         return outputs
 
 
-def _lay_out(library: Library, jobs: CollectionJobs | None, token: StartToken) -> None:
-    """What stands above the tabs, and the tabs."""
+def _lay_out(library: Library, jobs: CollectionJobs | None, token: StartToken) -> gr.HTML:
+    """What stands above the tabs, and the tabs; returns the title."""
     session, state = gr.State(Session()), gr.State(ExplainState())
     # What the box on the picture to search is, filled in by the browser as it sends an event (crop.READ_BOX).
     box = gr.Textbox(visible=False, elem_id="ris-box")
     with gr.Row(elem_id="ris-head"):
-        gr.HTML(render("head.html"), apply_default_css=False)
+        head = gr.HTML(render("head.html", log_out=False), apply_default_css=False)
         collection = gr.Dropdown(
             **_chooser(library, ""),
             label="Collection",
@@ -153,6 +154,7 @@ def _lay_out(library: Library, jobs: CollectionJobs | None, token: StartToken) -
         return gr.update(**_chooser(library, name))
 
     watch.changed(on_changed, collection, collection, **UNQUEUED)
+    return head
 
 
 def _chooser(library: Library, chosen: str) -> dict[str, Any]:

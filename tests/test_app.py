@@ -145,7 +145,10 @@ def test_login_covers_every_route(launched, engine):
     assert client.post("/login", data={"username": "user", "password": "secret"}).status_code == 200
     for url in [*pictures, "/config"]:
         assert client.get(url).status_code == 200, url
-    client.get("/logout")
+    link = 'href=\\"logout?all_session=false\\"'
+    assert link in client.get("/").text
+    assert link not in launched().get("/").text
+    client.get("/logout?all_session=false")
     assert client.get(pictures[0]).status_code == 401
 
 
