@@ -138,6 +138,15 @@ def whole_blocks(sizes: Ids, lanes: int) -> Ids:
     return -(-sizes // lanes) * lanes
 
 
+def distinct(packed_ids: npt.NDArray[np.uint8]) -> int:
+    """How many different ids there are among packed ones of 3 bytes, those with all bits set left out."""
+    wide = np.zeros((len(packed_ids), 4), np.uint8)
+    wide[:, :3] = packed_ids
+    there = np.zeros(1 << 24, bool)
+    there[wide.view("<u4")[:, 0]] = True
+    return int(np.count_nonzero(there[:-1]))
+
+
 def first_repeated(ids: Ids) -> int | None:
     """An id that comes twice among `ids` (n,), which are not negative; None if there is none."""
     if (ids[1:] > ids[:-1]).all():

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
-from ivfpq import IndexFileError, IndexFlat, IndexIVFPQ, IndexIVFRQ, index_factory, load, save
+from ivfpq import IndexFileError, IndexFlat, IndexIVFPQ, IndexIVFRQ, index_factory, kernels, load, save
+from ivfpq.list_layout import distinct, pack_ids
 
 F = np.float32
 
@@ -477,6 +478,25 @@ def test_what_no_index_would_have_written_is_refused(make, change, message, tmp_
     forged(path, lambda e: None, data=data)
     with pytest.raises(IndexFileError, match=message):
         load(path)
+    if change is not other_term:
+        with pytest.raises(IndexFileError, match=message):
+            load(path, mmap=True)
+    elif kernels.active() != "reference":  # which reads no terms
+        mapped = load(path, mmap=True)
+        for _ in range(2):
+            with pytest.raises(IndexFileError, match=message):
+                mapped.search(np.zeros((1, index.d), np.float32), 1)
+
+
+@pytest.mark.parametrize("many", [3000, 300_000])
+def test_ids_in_any_order_are_read_back_and_none_twice(many):
+    """From some size on, flags tell whether ids are distinct."""
+    ids = np.random.default_rng(0).permutation(many)
+    packed = np.full((many + 64, 3), 255, np.uint8)
+    packed[:many] = pack_ids(ids, 3)
+    assert distinct(packed) == many
+    packed[5] = packed[7]
+    assert distinct(packed) == many - 1
 
 
 def test_metadata_that_is_no_object_is_refused(tmp_path):
