@@ -29,7 +29,7 @@ from features.collection.manifest import MANIFEST, absolute
 from features.collection.store import FeatureStore
 from features.collection.writer import StoreWriter
 from features.datasets import Dataset, DatasetError, Item, origin_of, reading_options
-from features.images import ImageError, decode_with_size
+from features.images import TOO_LARGE, ImageError, decode_with_size
 from features.picture_files import MAX_FILE_BYTES, read_picture
 
 if TYPE_CHECKING:
@@ -138,7 +138,13 @@ def check_counts(batch_size: int, limit: int | None) -> None:
 
 
 def encode_items(
-    items: Sequence[Item], encoder: Encoder, batch_size: int, *, root: Path, follow_links: bool = False
+    items: Sequence[Item],
+    encoder: Encoder,
+    batch_size: int,
+    *,
+    root: Path,
+    follow_links: bool = False,
+    max_pixels: int | None = None,
 ) -> Generator[tuple[np.ndarray, list[Facts]], None, None]:
     """Encode images a batch at a time, in order.
 
@@ -148,6 +154,8 @@ def encode_items(
         Where all of them are.
     follow_links : bool
         Whether links may lead out of the root: see `picture_files.open_picture`.
+    max_pixels : int, optional
+        See `decode_image`.
 
     Yields
     ------
@@ -155,7 +163,7 @@ def encode_items(
         Rows of images that cannot be read are zero.
     facts : list of b tuples (sha256, width, height, error)
     """
-    prepare = partial(_prepare, encoder=encoder, root=root, follow_links=follow_links)
+    prepare = partial(_prepare, encoder=encoder, root=root, follow_links=follow_links, max_pixels=max_pixels)
     with closing(_batches(items, batch_size, prepare)) as batches:
         for batch in batches:
             good = [image.tensor for image in batch if image.tensor is not None]
@@ -204,12 +212,15 @@ def _batches(
         pool.shutdown(cancel_futures=True)
 
 
-def _prepare(item: Item, *, encoder: Encoder, root: Path, follow_links: bool) -> _Prepared:
+def _prepare(item: Item, *, encoder: Encoder, root: Path, follow_links: bool, max_pixels: int | None) -> _Prepared:
     sha256 = None
     try:
         data = read_picture(root, item.path, max_bytes=MAX_FILE_BYTES, follow_links=follow_links)
         sha256 = sha256_of(data)
-        image, (width, height) = decode_with_size(data, min_side=encoder.min_side)
+        image, (width, height) = decode_with_size(data, min_side=encoder.min_side, max_pixels=max_pixels)
     except ImageError as error:
-        return _Prepared(None, sha256, error=error.reason)
+        raised = sha256 is not None and error.reason.startswith(TOO_LARGE)
+        return _Prepared(
+            None, sha256, error=f"{error.reason}; --max-megapixels raises that" if raised else error.reason
+        )
     return _Prepared(encoder.preprocess(image), sha256, width, height)

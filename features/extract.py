@@ -16,7 +16,7 @@ from features.collection.manifest import MANIFEST, absolute, read_manifest
 from features.collection.names import collection_name
 from features.collection.store import FeatureStore, StoreError
 from features.collection.sync import sync
-from features.datasets import DatasetError, add_folder_options, as_recorded, open_dataset, reading_options
+from features.datasets import DatasetError, add_folder_options, as_recorded, open_dataset
 from features.encoding import extract
 
 __all__ = ["extract", "main", "positive"]
@@ -55,20 +55,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         dataset = open_dataset(
-            options.data or "demo", exclude=options.exclude or (), follow_links=bool(options.follow_links)
+            options.data or "demo",
+            exclude=options.exclude or (),
+            follow_links=bool(options.follow_links),
+            max_megapixels=options.max_megapixels,
         )
         if options.benchmark:
             from features.benchmark import ENCODERS, benchmark
 
             names = ENCODERS if options.encoder == "auto" else (options.encoder,)
-            told = benchmark(dataset.items, names, limit=options.limit, **reading_options(dataset))
+            links, root = bool(options.follow_links), dataset.root
+            told = benchmark(dataset.items, names, limit=options.limit, root=root, follow_links=links)
             sys.stdout.write(f"{told}\n")
             return 0
         folder = options.out or options.collections / collection_name(dataset.name)
         update = options.sync and (folder / MANIFEST).is_file()
         if (folder / MANIFEST).is_file():
             source = read_manifest(folder).get("source")
-            dataset = as_recorded(dataset, source, exclude=options.exclude, follow_links=options.follow_links)
+            dataset = as_recorded(
+                dataset,
+                source,
+                exclude=options.exclude,
+                follow_links=options.follow_links,
+                max_megapixels=options.max_megapixels,
+            )
         if update and options.encoder == "auto" and options.weights is None:
             encoder = encoder_for(read_manifest(folder)["encoder"])
         else:

@@ -50,6 +50,8 @@ class Pixels:
         Where all of them are; the folder that they have in common by default.
     follow_links : bool
         Whether links may lead out of the root: see `picture_files.open_picture`.
+    max_pixels : int, optional
+        See `decode_image`.
     progress : bool
         Show a progress bar on stderr while decoding.
 
@@ -69,13 +71,14 @@ class Pixels:
         *,
         root: Path | None = None,
         follow_links: bool = False,
+        max_pixels: int | None = None,
         progress: bool = True,
     ) -> None:
         self.fingerprint = _fingerprint(items, short)
         shapes = _read_shapes(folder, self.fingerprint)
         if shapes is None:
             root = root or common_folder(items)
-            shrunken = partial(_shrunken, short=short, root=root, follow_links=follow_links)
+            shrunken = partial(_shrunken, short=short, root=root, follow_links=follow_links, max_pixels=max_pixels)
             shapes = _decode_all(folder, items, short, shrunken, progress)
             write_json(folder / SHAPES, {"fingerprint": self.fingerprint, "shapes": shapes})
         self._shapes = np.array(shapes, dtype=np.int64).reshape(-1, 2)
@@ -156,10 +159,10 @@ def _in_order(
         yield job.result()
 
 
-def _shrunken(item: Item, *, short: int, root: Path, follow_links: bool) -> np.ndarray | None:
+def _shrunken(item: Item, *, short: int, root: Path, follow_links: bool, max_pixels: int | None) -> np.ndarray | None:
     try:
         content = read_picture(root, item.path, follow_links=follow_links)
-        picture = Image.fromarray(without_far_ends(decode_image(content, min_side=short)))
+        picture = Image.fromarray(without_far_ends(decode_image(content, min_side=short, max_pixels=max_pixels)))
     except ImageError as error:
         logger.warning("left out: %s: %s", item.path, error.reason)
         return None

@@ -150,12 +150,18 @@ _CAUSES = {
 
 def run(args: argparse.Namespace) -> str:
     """Do what the command line asks; returns what belongs on stdout."""
-    dataset = _open_dataset(args.data, args.exclude or (), bool(args.follow_links))
+    dataset = _open_dataset(args)
     folder = args.collections / collection_name(args.name or dataset.name)
     there = (folder / MANIFEST).is_file()
     if there:
         source = read_manifest(folder).get("source")
-        dataset = as_recorded(dataset, source, exclude=args.exclude, follow_links=args.follow_links)
+        dataset = as_recorded(
+            dataset,
+            source,
+            exclude=args.exclude,
+            follow_links=args.follow_links,
+            max_megapixels=args.max_megapixels,
+        )
     try:
         if there and args.sync:
             return _run_sync(args, dataset, folder)
@@ -174,16 +180,22 @@ def run(args: argparse.Namespace) -> str:
     return _told(args, _run_create(args, dataset, folder))
 
 
-def _open_dataset(data: str, exclude: Sequence[str], follow_links: bool) -> Dataset:
+def _open_dataset(args: argparse.Namespace) -> Dataset:
     """A dataset by what the command line says: downloaded ones lie in this folder's ``datasets``, or the checkout's."""
+    data: str = args.data
+    options: dict[str, Any] = {
+        "exclude": args.exclude or (),
+        "follow_links": bool(args.follow_links),
+        "max_megapixels": args.max_megapixels,
+    }
     if data not in dataset_names():
         path = own_path(data)
         if data.startswith("~") and not path.is_dir():
             raise DatasetError(f"unknown dataset {data!r}: no such folder exists")
         spec = str(path.absolute()) if path.is_dir() else data
-        return open_dataset(spec, exclude=exclude, follow_links=follow_links)
+        return open_dataset(spec, **options)
     try:
-        return open_dataset(data, exclude=exclude, follow_links=follow_links)
+        return open_dataset(data, **options)
     except DatasetError:
         if (CHECKOUT / "datasets").resolve() == Path("datasets").resolve():
             raise

@@ -16,7 +16,7 @@ from features.picture_files import read_picture
 from gradio_app.crop import Box, parse_box
 from gradio_app.gradio_seam import sorry
 from gradio_app.markup import printable
-from gradio_app.routes.pictures import folder_of, to_jpeg
+from gradio_app.routes.pictures import PictureFolder, folder_of, to_jpeg
 from search.engine import SearchEngine
 from search.hits import Answer
 
@@ -40,8 +40,8 @@ class QueryPicture:
         In pixels.
     box : tuple of int, optional
         The part to search; the whole by default.
-    folder : (Path, bool), optional
-        The folder that it is read from and below, and whether links may lead out of it: of a picture of a collection.
+    folder : PictureFolder, optional
+        The folder that it is in: of a picture of a collection.
     """
 
     token: str
@@ -50,7 +50,7 @@ class QueryPicture:
     width: int
     height: int
     box: Box | None = None
-    folder: tuple[Path, bool] | None = None
+    folder: PictureFolder | None = None
 
     @classmethod
     def open(cls, path: Path, name: str) -> QueryPicture:
@@ -64,7 +64,7 @@ class QueryPicture:
         return cls._measured(path, printable(path.name), folder_of(engine))
 
     @classmethod
-    def _measured(cls, path: Path, name: str, folder: tuple[Path, bool] | None) -> QueryPicture:
+    def _measured(cls, path: Path, name: str, folder: PictureFolder | None) -> QueryPicture:
         pixels = _decode(path, name, folder)
         height, width = pixels.shape[:2]
         return cls(secrets.token_hex(8), path, name, width, height, folder=folder)
@@ -193,11 +193,11 @@ def gone(name: str) -> Exception:
     return sorry(f"{name} is no longer on the server. Choose the picture again.")
 
 
-def _decode(path: Path, name: str, folder: tuple[Path, bool] | None) -> np.ndarray:
+def _decode(path: Path, name: str, folder: PictureFolder | None) -> np.ndarray:
     try:
         if folder is not None:
-            root, follow_links = folder
-            return decode_image(read_picture(root, path, follow_links=follow_links))
+            content = read_picture(folder.root, path, follow_links=folder.follow_links)
+            return decode_image(content, max_pixels=folder.max_pixels)
         return decode_image(path, limits=STRANGERS_PICTURES)
     except ImageError as error:
         if not path.exists():

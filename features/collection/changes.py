@@ -16,7 +16,7 @@ from features.collection.errors import StoreError
 from features.collection.file_facts import UNKNOWN_TIME, stat_of
 from features.collection.store import FeatureStore
 from features.datasets import Dataset, Item
-from features.images import ImageError
+from features.images import MAX_PIXELS, TOO_LARGE, ImageError
 from features.picture_files import open_picture
 
 
@@ -41,6 +41,8 @@ class Changes:
         The same path and time, but it could not be read then, so its content is not known. Perhaps it can be now.
     edited : list of Found
         The same path, other content.
+    larger : list of Found
+        The same path and content, too large for the limit of then and perhaps not for that of now, which is higher.
     renamed : list of Found
         The same content at another path, and nothing at the old one.
     removed : list of Record
@@ -56,6 +58,7 @@ class Changes:
     kept: list[Found] = field(default_factory=list)
     unread: list[Found] = field(default_factory=list)
     edited: list[Found] = field(default_factory=list)
+    larger: list[Found] = field(default_factory=list)
     renamed: list[Found] = field(default_factory=list)
     removed: list[Record] = field(default_factory=list)
     unlisted: list[Record] = field(default_factory=list)
@@ -67,6 +70,8 @@ class Changes:
         hint = "; --sync brings it up to date"
         for file in self.edited:
             raise StoreError(f"{file.item.path} has changed since {where} was made{hint}")
+        for file in self.larger:
+            raise StoreError(f"{file.item.path} was too large when {where} was made, and now the limit is higher{hint}")
         for file in self.renamed:
             raise StoreError(f"{where} has {str(file.record.path)!r}, which is now at {file.item.path}{hint}")
         for record in self.removed:
@@ -118,6 +123,11 @@ class _Comparison:
         self._follow_links = bool(getattr(dataset, "follow_links", False))
         self._listed = {item.path.relative_to(dataset.root): item for item in dataset.items}
         self._known: set[Path] = set()  # by their present path
+        recorded = store.manifest.get("source", {}).get("max_megapixels")
+        before = MAX_PIXELS if recorded is None else recorded * 1e6
+        is_raised = (getattr(dataset, "max_pixels", None) or MAX_PIXELS) > before
+        too_large = (path for path, error in store.catalog.damaged() if error.startswith(TOO_LARGE))
+        self._too_large = frozenset(too_large if is_raised else ())
         self._changes = Changes()
 
     def run(self, wanted: Sequence[Item]) -> Changes:
@@ -149,7 +159,7 @@ class _Comparison:
         if record.sha256 is None and (file.size, file.mtime) == (record.size, record.mtime):
             changes.unread.append(file)
         elif file.size == record.size and (same_time or self._hash_of(file.item) == record.sha256 is not None):
-            changes.kept.append(file)
+            (changes.larger if record.path in self._too_large else changes.kept).append(file)
         elif record.sha256 is not None and not can_be_read(self._dataset, file.item):
             changes.away.append(record)
         else:

@@ -106,6 +106,7 @@ class SourceEntry(_Entry):
     kind: str | None = None
     exclude: list[str] = []
     follow_links: bool = False
+    max_megapixels: Annotated[float, Field(gt=0, le=1e5)] | None = None
 
 
 class Manifest(_Entry):

@@ -18,6 +18,7 @@ import numpy as np
 from features.collection.catalog import Facts
 from features.collection.errors import StoreError, cannot_write
 from features.collection.file_facts import UNKNOWN_TIME, path_to
+from features.images import TOO_LARGE
 
 STAGE = ".sync.sqlite"
 
@@ -82,11 +83,14 @@ class Stage:
             execute("COMMIT")
 
     def has(self, path: Path, stat: Sequence[int]) -> bool:
-        """Whether the file, as it is now, was encoded. One that could not be read is always tried again."""
+        """Whether the file, as it is now, was encoded. One that could not be read, or was too large
+        for the limit of then, is always tried again.
+        """
         if abs(stat[1]) >= UNKNOWN_TIME:
             return False
-        query = "SELECT 1 FROM encoded WHERE path = ? AND size = ? AND mtime = ? AND sha256 IS NOT NULL"
-        return self._connection.execute(query, (path_to(path), *map(int, stat))).fetchone() is not None
+        query = "SELECT error FROM encoded WHERE path = ? AND size = ? AND mtime = ? AND sha256 IS NOT NULL"
+        row = self._connection.execute(query, (path_to(path), *map(int, stat))).fetchone()
+        return row is not None and not (row[0] or "").startswith(TOO_LARGE)
 
     def put(self, files: Sequence[tuple[Path, Sequence[int]]], rows: np.ndarray, facts: Sequence[Facts]) -> None:
         """Keep a batch of files, each with its size and time; it is durable when this returns."""

@@ -162,7 +162,7 @@ def _encode(
 ) -> dict[Path, tuple[int, int]]:
     """Encode what the stage does not have yet; returns size and time of each file just before it was read."""
     root = dataset.root
-    items = [file.item for file in (*changes.edited, *changes.unread)] + changes.added
+    items = [file.item for file in (*changes.edited, *changes.larger, *changes.unread)] + changes.added
     stats = {item.path: stat_of(item.path) for item in items}
     todo = [item for item in items if not stage.has(item.path.relative_to(root), stats[item.path])]
     if len(todo) < len(items):
@@ -192,8 +192,9 @@ class _NextGeneration:
         # An image that could not be read before and cannot be now has not changed.
         self._read_now = [file for file in changes.unread if stage.facts(self._path(file.item))[0] is not None]
         # One that could be read before and cannot be now, though it could when changes were looked for, is away.
-        self._lost = [file for file in changes.edited if self._is_lost(file)]
-        self._edited = [file for file in changes.edited if file not in self._lost] + self._read_now
+        edited = [*changes.edited, *changes.larger]
+        self._lost = [file for file in edited if self._is_lost(file)]
+        self._edited = [file for file in edited if file not in self._lost] + self._read_now
         first = store.manifest["count"]
         self._added = [(first + place, item) for place, item in enumerate(changes.added)]
 
@@ -249,7 +250,7 @@ class _NextGeneration:
     def _catalog_changes(self) -> CatalogChanges:
         """What brings the catalog to this generation."""
         changes, known = self._changes, self._store.catalog.labels_by_image()
-        still_there = [*changes.kept, *changes.unread, *changes.edited, *changes.renamed]
+        still_there = [*changes.kept, *changes.unread, *changes.edited, *changes.larger, *changes.renamed]
         labels = {file.record.id: file.item.labels for file in still_there}
         labels = {id: names for id, names in labels.items() if set(names) != set(known.get(id, ()))}
         labels.update((id, item.labels) for id, item in self._added if item.labels)

@@ -69,8 +69,14 @@ def origin_of(dataset: Dataset) -> dict[str, Any]:
 
 
 def reading_options(dataset: Dataset) -> dict[str, Any]:
-    """How the files of a dataset are read, as keyword arguments: ``root`` and ``follow_links`` (see `read_picture`)."""
-    return {"root": dataset.root, "follow_links": bool(getattr(dataset, "follow_links", False))}
+    """How the files of a dataset are read, as keyword arguments: ``root``, ``follow_links`` (see `read_picture`) and
+    ``max_pixels`` (see `decode_image`).
+    """
+    return {
+        "root": dataset.root,
+        "follow_links": bool(getattr(dataset, "follow_links", False)),
+        "max_pixels": getattr(dataset, "max_pixels", None),
+    }
 
 
 def common_folder(items: Sequence[Item]) -> Path:

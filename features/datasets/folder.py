@@ -12,6 +12,9 @@ from features.datasets.base import DatasetError, Item, label_text
 from features.datasets.walk import PictureWalk
 from features.paths import expanded
 
+MAX_MEGAPIXELS = 100_000
+"""What a limit may be raised to; a picture of that many takes hundreds of gigabytes."""
+
 
 class ImageFolder:
     """Any folder of images, searched recursively.
@@ -30,12 +33,19 @@ class ImageFolder:
         fits one is passed over.
     follow_links : bool
         Take what links lead to that lies outside the root.
+    max_megapixels : float, optional
+        The largest image that is decoded, in millions of pixels; by default `features.images.MAX_PIXELS`.
     """
 
     kind = "folder"
 
     def __init__(
-        self, root: str | os.PathLike[str], *, exclude: Sequence[str] = (), follow_links: bool = False
+        self,
+        root: str | os.PathLike[str],
+        *,
+        exclude: Sequence[str] = (),
+        follow_links: bool = False,
+        max_megapixels: float | None = None,
     ) -> None:
         self.root = expanded(root).resolve()
         if not self.root.is_dir():
@@ -43,10 +53,18 @@ class ImageFolder:
         self.name = label_text(self.root.name) or "root"
         self.follow_links = follow_links
         self.options: dict[str, Any] = {"exclude": list(exclude), "follow_links": follow_links}
+        self.max_pixels: int | None = None
+        if max_megapixels is not None:
+            if not 0 < max_megapixels <= MAX_MEGAPIXELS:
+                raise DatasetError(
+                    f"max_megapixels must be more than 0 and at most {MAX_MEGAPIXELS}, got {max_megapixels}"
+                )
+            self.options["max_megapixels"] = max_megapixels
+            self.max_pixels = max(1, round(max_megapixels * 1e6))
 
     @cached_property
     def items(self) -> list[Item]:
-        walk = PictureWalk(self.root, **self.options)
+        walk = PictureWalk(self.root, self.options["exclude"], follow_links=self.follow_links)
         paths = sorted(walk, key=lambda path: path.relative_to(self.root).as_posix())
         if not paths:
             raise DatasetError(f"no images in {self.root} (nor in its subfolders): {walk.summary()}")

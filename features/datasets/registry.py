@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from features.datasets.base import Dataset, DatasetError
 from features.datasets.folder import ImageFolder
+from features.images import MAX_PIXELS
 from features.paths import expanded
 
 
@@ -71,6 +72,7 @@ def open_dataset(
     datasets_dir: str | os.PathLike[str] = "datasets",
     exclude: Sequence[str] = (),
     follow_links: bool = False,
+    max_megapixels: float | None = None,
 ) -> Dataset:
     """Open a dataset by name or by folder.
 
@@ -80,7 +82,7 @@ def open_dataset(
         ``"caltech"``, ``"voc"``, ``"demo"`` (made on first use), or the path of a folder of images.
     datasets_dir : path
         Where ``data_download.sh`` puts the named ones.
-    exclude, follow_links
+    exclude, follow_links, max_megapixels
         See `ImageFolder`; only for a folder.
 
     Raises
@@ -90,12 +92,15 @@ def open_dataset(
     """
     dataset: Dataset
     if spec in _CLASSES:
-        if exclude or follow_links:
-            raise DatasetError(f"what to exclude and which links to follow is for folders of images, not for {spec}")
+        if exclude or follow_links or max_megapixels is not None:
+            raise DatasetError(
+                f"what to exclude, which links to follow and how large images may be is for folders of images, not for "
+                f"{spec}"
+            )
         kind = _class_of(spec)
         dataset = kind(Path(datasets_dir) / kind.location)
     elif spec and expanded(spec).is_dir():
-        dataset = ImageFolder(spec, exclude=exclude, follow_links=follow_links)
+        dataset = ImageFolder(spec, exclude=exclude, follow_links=follow_links, max_megapixels=max_megapixels)
     else:
         *others, last = dataset_names()
         raise DatasetError(
@@ -138,6 +143,7 @@ def as_recorded(
     *,
     exclude: Sequence[str] | None = None,
     follow_links: bool | None = None,
+    max_megapixels: float | None = None,
 ) -> Dataset:
     """The dataset with the options that a collection was made with, but for those that are given here.
 
@@ -145,21 +151,25 @@ def as_recorded(
     ----------
     source : mapping, optional
         The ``source`` of the collection's manifest.
-    exclude, follow_links : optional
+    exclude, follow_links, max_megapixels : optional
         See `ImageFolder`. None: as recorded.
     """
     if not isinstance(dataset, ImageFolder):
         return dataset
-    asked = {"exclude": None if exclude is None else list(exclude), "follow_links": follow_links}
-    options: dict[str, Any] = {
-        key: (source or {}).get(key, present) if asked[key] is None else asked[key]
-        for key, present in dataset.options.items()
+    asked = {
+        "exclude": None if exclude is None else list(exclude),
+        "follow_links": follow_links,
+        "max_megapixels": max_megapixels,
     }
+    given = {key: value for key, value in asked.items() if value is not None}
+    options = {**dataset.options, **_folder_options(source), **given}
     return dataset if options == dataset.options else ImageFolder(dataset.root, **options)
 
 
 def add_folder_options(parser: argparse.ArgumentParser) -> None:
-    """Let a command line choose the files of a folder: ``exclude`` and ``follow_links``, None where it says nothing."""
+    """Let a command line choose the files of a folder: ``exclude``, ``follow_links`` and ``max_megapixels``, None where
+    it says nothing.
+    """
     parser.add_argument(
         "--exclude",
         action="append",
@@ -171,11 +181,17 @@ def add_folder_options(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="take what links lead to outside the folder (not followed; a collection keeps what it was made with)",
     )
+    parser.add_argument(
+        "--max-megapixels",
+        type=float,
+        metavar="N",
+        help=f"decode images of up to N megapixels ({MAX_PIXELS / 1e6:g}; a collection keeps what it was made with)",
+    )
 
 
 def _folder_options(source: Mapping[str, Any] | None) -> dict[str, Any]:
     """What `ImageFolder` is given besides the root."""
-    return {key: value for key, value in (source or {}).items() if key in ("exclude", "follow_links")}
+    return {key: value for key, value in (source or {}).items() if key in ("exclude", "follow_links", "max_megapixels")}
 
 
 def spec_of(name: str, root: str | os.PathLike[str], source: Mapping[str, Any] | None = None) -> str:

@@ -3,7 +3,7 @@
 from features.images.decode import decode_image, decode_with_size
 from features.images.errors import ImageError
 from features.images.formats import HEIC_EXTENSIONS, INSTALL_HEIC, extensions
-from features.images.limits import MAX_PIXELS, OWN_PICTURES, STRANGERS_PICTURES, DecodeLimits
+from features.images.limits import MAX_PIXELS, OWN_PICTURES, STRANGERS_PICTURES, TOO_LARGE, DecodeLimits
 
 __all__ = [
     "HEIC_EXTENSIONS",
@@ -11,6 +11,7 @@ __all__ = [
     "MAX_PIXELS",
     "OWN_PICTURES",
     "STRANGERS_PICTURES",
+    "TOO_LARGE",
     "DecodeLimits",
     "ImageError",
     "decode_image",

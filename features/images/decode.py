@@ -14,7 +14,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from features.images.colours import ColourError, to_rgb
 from features.images.errors import ImageError
 from features.images.formats import is_raw, missing_reader, open_with_pillow, readable_formats
-from features.images.limits import MAX_REDUCTION, OWN_PICTURES, DecodeLimits, decoding_memory
+from features.images.limits import MAX_REDUCTION, OWN_PICTURES, TOO_LARGE, DecodeLimits, decoding_memory
 from features.images.raw_preview import preview_of
 from features.images.repair import jpegs_with_end_marker, png_without_metadata
 from features.images.tiff_tags import ORIENTATION, first_directory, orientation_in
@@ -238,7 +238,7 @@ def _check_size(decoded: tuple[int, int], announced: tuple[int, int], request: _
         if width * height > allowed:
             raise ImageError(
                 request.name,
-                f"too large: {width} x {height} is {width * height / 1e6:.1f} megapixels; at most {allowed / 1e6:.1f} "
+                f"{TOO_LARGE} {width} x {height} is {width * height / 1e6:.1f} megapixels; at most {allowed / 1e6:.1f} "
                 f"are decoded",
             )
 

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 MAX_PIXELS = 100_000_000
 """Default pixel cap of an image, as it is decoded."""
 
+TOO_LARGE = "too large:"
+"""What the reason begins with where an image is refused for its pixels."""
+
 MAX_REDUCTION = 10
 """So many times its cap a JPEG may have before it is reduced: what is left out takes no memory, but time."""
 

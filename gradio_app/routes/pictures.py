@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, HTTPException, Response
@@ -50,10 +50,23 @@ def picture_url(engine: SearchEngine, image_id: int, size: str) -> str:
     return f"pictures/{quote(engine.name, safe='')}/{int(image_id)}/{size}?v={_version(engine)}"
 
 
-def folder_of(engine: SearchEngine) -> tuple[Path, bool]:
-    """The folder that all pictures of a collection are read from and below, and whether links may lead out of it."""
+class PictureFolder(NamedTuple):
+    """What the pictures of a collection are read from and below, whether links may lead out of it, and how many pixels
+    one may have (None: as many as any other).
+    """
+
+    root: Path
+    follow_links: bool = False
+    max_pixels: int | None = None
+
+
+def folder_of(engine: SearchEngine) -> PictureFolder:
+    """The folder that all pictures of a collection are in."""
     manifest = engine.store.manifest
-    return Path(manifest["root"]), manifest.get("source", {}).get("follow_links") is True
+    source = manifest.get("source", {})
+    megapixels = source.get("max_megapixels")
+    max_pixels = None if megapixels is None else round(megapixels * 1e6)
+    return PictureFolder(Path(manifest["root"]), source.get("follow_links") is True, max_pixels)
 
 
 def read_item(engine: SearchEngine, image_id: int) -> bytes:
@@ -65,8 +78,8 @@ def read_item(engine: SearchEngine, image_id: int) -> bytes:
         As `features.picture_files.read_picture`; also of one that is marked damaged.
     """
     item = _undamaged(engine, image_id)
-    root, follow_links = folder_of(engine)
-    return read_picture(root, item.path, follow_links=follow_links)
+    folder = folder_of(engine)
+    return read_picture(folder.root, item.path, follow_links=folder.follow_links)
 
 
 def picture_routes(engines: Mapping[str, SearchEngine]) -> list[BaseRoute]:
@@ -86,15 +99,17 @@ def picture_routes(engines: Mapping[str, SearchEngine]) -> list[BaseRoute]:
         try:
             with _open_item(engine, image_id) as file:
                 status = os.fstat(file.fileno())
-            jpeg = _thumbnail(engine.store.items[image_id].path, *folder_of(engine), status.st_mtime_ns, status.st_size)
+            path = engine.store.items[image_id].path
+            jpeg = _thumbnail(path, folder_of(engine), status.st_mtime_ns, status.st_size)
         except ImageError as error:
             raise HTTPException(404, _UNREADABLE) from error
         return Response(jpeg, media_type="image/jpeg", headers=KEEP)
 
     @router.get("/view")
     def view(collection: str, image_id: int) -> Response:
+        engine = find(collection, image_id)
         try:
-            jpeg = shrink(read_item(find(collection, image_id), image_id), VIEW_SIDE)
+            jpeg = shrink(read_item(engine, image_id), VIEW_SIDE, folder_of(engine).max_pixels)
         except ImageError as error:
             raise HTTPException(404, _UNREADABLE) from error
         return Response(jpeg, media_type="image/jpeg", headers=KEEP)
@@ -124,8 +139,8 @@ def _undamaged(engine: SearchEngine, image_id: int) -> Item:
 
 def _open_item(engine: SearchEngine, image_id: int) -> BinaryIO:
     item = _undamaged(engine, image_id)
-    root, follow_links = folder_of(engine)
-    return open_picture(root, item.path, follow_links=follow_links)
+    folder = folder_of(engine)
+    return open_picture(folder.root, item.path, follow_links=folder.follow_links)
 
 
 def _pieces(file: BinaryIO, size: int) -> Iterator[bytes]:
@@ -142,9 +157,9 @@ def _as_download(name: str) -> str:
     return f'attachment; filename="{name}"' if quoted == name else f"attachment; filename*=utf-8''{quoted}"
 
 
-def shrink(source: Path | bytes, side: int) -> bytes:
+def shrink(source: Path | bytes, side: int, max_pixels: int | None = None) -> bytes:
     """A picture as JPEG whose longer side is at most `side` pixels, upright whatever its EXIF says."""
-    return to_jpeg(Image.fromarray(decode_image(source, min_side=side)), side)
+    return to_jpeg(Image.fromarray(decode_image(source, min_side=side, max_pixels=max_pixels)), side)
 
 
 def to_jpeg(picture: Image.Image, side: int) -> bytes:
@@ -156,9 +171,10 @@ def to_jpeg(picture: Image.Image, side: int) -> bytes:
 
 
 @lru_cache(maxsize=CACHED_THUMBS)
-def _thumbnail(path: Path, root: Path, follow_links: bool, mtime_ns: int, size: int) -> bytes:
+def _thumbnail(path: Path, folder: PictureFolder, mtime_ns: int, size: int) -> bytes:
     """The file's time and size are part of the key: a picture that was replaced is not shown as it used to be."""
-    return shrink(read_picture(root, path, follow_links=follow_links), THUMB_SIDE)
+    content = read_picture(folder.root, path, follow_links=folder.follow_links)
+    return shrink(content, THUMB_SIDE, folder.max_pixels)
 
 
 def _version(engine: SearchEngine) -> str:

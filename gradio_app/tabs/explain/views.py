@@ -13,7 +13,7 @@ from PIL import Image
 from features.encoders import EncoderError
 from features.images import ImageError, decode_image
 from gradio_app.markup import render
-from gradio_app.routes.pictures import picture_url, read_item, to_jpeg
+from gradio_app.routes.pictures import folder_of, picture_url, read_item, to_jpeg
 from gradio_app.session import QueryPicture
 from search.engine import SearchEngine
 from search.explain import CellMap, Explanation, heat_map, top_classes
@@ -66,7 +66,8 @@ def _cards(
     """Query and hit, with where they match and what the classifier sees in them."""
     item = engine.store.items[explanation.id]
     stored = np.asarray(engine.store.features[explanation.id], dtype=np.float32)
-    asked, hit = query.pixels(), decode_image(read_item(engine, explanation.id), min_side=SIDE // 2)
+    content, max_pixels = read_item(engine, explanation.id), folder_of(engine).max_pixels
+    asked, hit = query.pixels(), decode_image(content, min_side=SIDE // 2, max_pixels=max_pixels)
     encoder = engine.encoder
     label = ", ".join(item.labels) or item.path.name
     cards = []
