@@ -447,7 +447,8 @@ def test_the_real_caltech101_all_the_way(testdata, tmp_path, capsys):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    folders = sorted((tmp_path / "datasets" / "caltech101").iterdir())
+    stamp, *folders = sorted((tmp_path / "datasets" / "caltech101").iterdir())
+    assert stamp.name == ".complete"
     assert len(folders) == 102
     assert sum(len(list(folder.glob("*.jpg"))) for folder in folders) == 9144
 
