@@ -31,7 +31,7 @@ from ivfpq.list_layout import Lists
 from ivfpq.pq import Codes, ProductQuantizer, Quantizer
 from ivfpq.publication import Change
 from ivfpq.results import RangeResult, SearchResult, best_k
-from ivfpq.terms import check_mapped_terms, check_terms
+from ivfpq.terms import check_terms
 from ivfpq.threads import spread
 
 UNTRAINED = "the index is not trained: call train first"
@@ -327,7 +327,6 @@ class IndexIVFPQ(StoredIndex):
             raise ValueError("the two indexes have different centroids: only indexes trained as one can be merged")
         if not np.array_equal(mine.pq.codebooks, theirs.pq.codebooks):  # type: ignore[arg-type]
             raise ValueError("the two indexes have different codebooks: only indexes trained as one can be merged")
-        check_mapped_terms(theirs)  # its codes go where nobody will doubt them
         return [self.lists.merged(parts[other.lists.part].lists)]
 
     def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -360,9 +359,7 @@ class IndexIVFPQ(StoredIndex):
             index.add_codes(lists.list_numbers(), lists.codes(rows), lists.ids(rows))
             index.lists.settled()
         elif not bare:
-            if lists.ntotal and isinstance(lists.blocks.base, np.memmap):
-                index._trained().unchecked = lists.leading(nlist)
-            elif lists.ntotal:
+            if lists.ntotal:
                 check_terms(index._trained(), lists.leading(nlist))
             index.lists.publish(lists)
         return index

@@ -157,7 +157,6 @@ def load(path: str | os.PathLike[str], *, mmap: bool = False) -> StoredIndex:
     mmap : bool
         Leave the arrays in the file, to be paged in as they are used and shared between processes. The file must stay
         as it is meanwhile (`save` to the same name is fine: it makes a new file). The sums are checked all the same.
-        What takes reading every code, whether terms fit, is checked by the first search that uses them.
 
     Raises
     ------

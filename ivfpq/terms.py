@@ -4,28 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ivfpq.checks import IndexFileError
 from ivfpq.distances import SMALL_BLOCK
 from ivfpq.kernels.quantizers import TOP, Quantizers
 from ivfpq.list_layout import Lists
-
-
-def check_mapped_terms(quantizers: Quantizers) -> None:
-    """Check what `load` put off: reading every code of a mapped file takes a hundred times as long as opening it.
-
-    Raises
-    ------
-    IndexFileError
-        If a term is not that of the code beside it.
-    """
-    lists = quantizers.unchecked
-    if lists is None:
-        return
-    try:
-        check_terms(quantizers, lists)
-    except ValueError as error:
-        raise IndexFileError(f"the parts of the memory-mapped index do not fit together: {error}") from error
-    quantizers.unchecked = None
 
 
 def check_terms(quantizers: Quantizers, lists: Lists) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
-from ivfpq import IndexFileError, IndexFlat, IndexIVFPQ, IndexIVFRQ, index_factory, kernels, load, save
+from ivfpq import IndexFileError, IndexFlat, IndexIVFPQ, IndexIVFRQ, index_factory, load, save
 from ivfpq.list_layout import distinct, pack_ids
 
 F = np.float32
@@ -478,14 +478,8 @@ def test_what_no_index_would_have_written_is_refused(make, change, message, tmp_
     forged(path, lambda e: None, data=data)
     with pytest.raises(IndexFileError, match=message):
         load(path)
-    if change is not other_term:
-        with pytest.raises(IndexFileError, match=message):
-            load(path, mmap=True)
-    elif kernels.active() != "reference":  # which reads no terms
-        mapped = load(path, mmap=True)
-        for _ in range(2):
-            with pytest.raises(IndexFileError, match=message):
-                mapped.search(np.zeros((1, index.d), np.float32), 1)
+    with pytest.raises(IndexFileError, match=message):
+        load(path, mmap=True)
 
 
 @pytest.mark.parametrize("many", [3000, 300_000])

@@ -20,7 +20,6 @@ from ivfpq.list_layout import Lists
 from ivfpq.pq import ProductQuantizer
 from ivfpq.results import RangeResult, SearchResult, within
 from ivfpq.screening import BLOCK
-from ivfpq.terms import check_mapped_terms
 from ivfpq.threads import in_threads, threads
 
 MIN_CHUNK = 16  # queries that are searched together at least: fewer are not worth a thread
@@ -95,7 +94,6 @@ class CompiledQuantizers:
     def of(cls, quantizers: Quantizers) -> CompiledQuantizers:
         """Those of these quantizers, made when they are first asked for."""
         if quantizers.compiled is None:
-            check_mapped_terms(quantizers)
             quantizers.compiled = cls(quantizers)  # two threads may both make it, which costs time only
         compiled: CompiledQuantizers = quantizers.compiled
         return compiled

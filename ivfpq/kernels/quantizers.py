@@ -66,11 +66,9 @@ class Quantizers:
         How lists and codewords are chosen.
     compiled : object
         What compiled kernels have made of them, kept here; None before.
-    unchecked : object
-        Lists of a memory-mapped file whose terms are still to be checked, before a kernel trusts them; else None.
     """
 
-    __slots__ = ("_terms", "coarse", "compiled", "metric", "pq", "space", "unchecked")
+    __slots__ = ("_terms", "coarse", "compiled", "metric", "pq", "space")
 
     def __init__(self, coarse: Points, pq: Quantizer, metric: Metric) -> None:
         self.coarse = coarse
@@ -79,7 +77,6 @@ class Quantizers:
         self.space: Metric = "ip" if metric == "ip" else "l2"
         self._terms: tuple[Doubles, Doubles] | None = None
         self.compiled: Any = None
-        self.unchecked: Any = None
 
     @property
     def term_rows(self) -> int:
