@@ -603,3 +603,9 @@ def test_postscript_is_not_handed_to_another_program():
 def test_extensions_are_those_of_readable_formats():
     assert {".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".bmp"} <= extensions()
     assert not {".pdf", ".eps", ".mpg", ".h5", ".txt", ""} & extensions()
+
+
+@pytest.mark.parametrize("content", [b"x", b"xy", b"xyz", b"xyzt"])
+def test_a_file_of_few_bytes_is_no_image(content):
+    with pytest.raises(ImageError, match="not an image in any format that can be read"):
+        decode_image(content)

@@ -21,6 +21,8 @@ from features.images.tiff_tags import ORIENTATION, first_directory, orientation_
 
 logger = logging.getLogger(__name__)
 
+NO_IMAGE = "not an image in any format that can be read"
+
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -128,6 +130,8 @@ def decode_with_size(
     name, data = _content_of(source)
     if not data:
         raise ImageError(name, "the file is empty")
+    if len(data) < 4:  # Pillow looks for the first four bytes of a DIB, whether they are there or not
+        raise ImageError(name, NO_IMAGE)
     request = _Request(name, min_side, limits)
     try:
         return _decode_or_repair(data, request)
@@ -135,7 +139,7 @@ def decode_with_size(
         raise
     except UnidentifiedImageError as error:
         reader = missing_reader(data)
-        reason = reader.advice() if reader else "not an image in any format that can be read"
+        reason = reader.advice() if reader else NO_IMAGE
         raise ImageError(name, reason) from error
     except TimeoutError as error:
         raise ImageError(name, f"too much is decoded at the same time ({error}): try again") from error
