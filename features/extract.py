@@ -16,7 +16,7 @@ from features.collection.manifest import MANIFEST, absolute, read_manifest
 from features.collection.names import collection_name
 from features.collection.store import FeatureStore, StoreError
 from features.collection.sync import sync
-from features.datasets import DatasetError, add_folder_options, as_recorded, open_dataset
+from features.datasets import DatasetError, add_folder_options, as_recorded, folder_options, open_dataset
 from features.encoding import extract
 
 __all__ = ["extract", "main", "positive"]
@@ -54,12 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from features.encoders import EncoderError, create_encoder, encoder_for
 
     try:
-        dataset = open_dataset(
-            options.data or "demo",
-            exclude=options.exclude or (),
-            follow_links=bool(options.follow_links),
-            max_megapixels=options.max_megapixels,
-        )
+        dataset = open_dataset(options.data or "demo", **folder_options(options))
         if options.benchmark:
             from features.benchmark import ENCODERS, benchmark
 
@@ -71,14 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder = options.out or options.collections / collection_name(dataset.name)
         update = options.sync and (folder / MANIFEST).is_file()
         if (folder / MANIFEST).is_file():
-            source = read_manifest(folder).get("source")
-            dataset = as_recorded(
-                dataset,
-                source,
-                exclude=options.exclude,
-                follow_links=options.follow_links,
-                max_megapixels=options.max_megapixels,
-            )
+            dataset = as_recorded(dataset, read_manifest(folder).get("source"), folder_options(options))
         if update and options.encoder == "auto" and options.weights is None:
             encoder = encoder_for(read_manifest(folder)["encoder"])
         else:

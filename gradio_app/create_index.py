@@ -27,7 +27,15 @@ from features.collection.errors import os_reason
 from features.collection.manifest import MANIFEST, read_manifest
 from features.collection.names import collection_name
 from features.collection.store import FeatureStore, StoreError
-from features.datasets import Dataset, DatasetError, add_folder_options, as_recorded, dataset_names, open_dataset
+from features.datasets import (
+    Dataset,
+    DatasetError,
+    add_folder_options,
+    as_recorded,
+    dataset_names,
+    folder_options,
+    open_dataset,
+)
 from features.encoders import Encoder, EncoderError, create_encoder, encoder_for
 from features.encoding import extract
 from features.extract import positive
@@ -154,14 +162,7 @@ def run(args: argparse.Namespace) -> str:
     folder = args.collections / collection_name(args.name or dataset.name)
     there = (folder / MANIFEST).is_file()
     if there:
-        source = read_manifest(folder).get("source")
-        dataset = as_recorded(
-            dataset,
-            source,
-            exclude=args.exclude,
-            follow_links=args.follow_links,
-            max_megapixels=args.max_megapixels,
-        )
+        dataset = as_recorded(dataset, read_manifest(folder).get("source"), folder_options(args))
     try:
         if there and args.sync:
             return _run_sync(args, dataset, folder)
@@ -183,11 +184,7 @@ def run(args: argparse.Namespace) -> str:
 def _open_dataset(args: argparse.Namespace) -> Dataset:
     """A dataset by what the command line says: downloaded ones lie in this folder's ``datasets``, or the checkout's."""
     data: str = args.data
-    options: dict[str, Any] = {
-        "exclude": args.exclude or (),
-        "follow_links": bool(args.follow_links),
-        "max_megapixels": args.max_megapixels,
-    }
+    options = folder_options(args)
     if data not in dataset_names():
         path = own_path(data)
         if data.startswith("~") and not path.is_dir():

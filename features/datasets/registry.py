@@ -46,6 +46,7 @@ _CLASSES: dict[str, str | Any] = {
     "voc": "features.datasets.voc:VOC2012",
     "demo": "features.datasets.demo:Demo",
 }
+_FOLDER_OPTIONS = ("exclude", "follow_links", "max_megapixels")
 
 
 def register_dataset(spec: str, target: str | type) -> None:
@@ -137,39 +138,24 @@ def reopen_dataset(name: str, root: str | os.PathLike[str], source: Mapping[str,
     return dataset
 
 
-def as_recorded(
-    dataset: Dataset,
-    source: Mapping[str, Any] | None,
-    *,
-    exclude: Sequence[str] | None = None,
-    follow_links: bool | None = None,
-    max_megapixels: float | None = None,
-) -> Dataset:
-    """The dataset with the options that a collection was made with, but for those that are given here.
+def as_recorded(dataset: Dataset, source: Mapping[str, Any] | None, given: Mapping[str, Any]) -> Dataset:
+    """The dataset with the options that a collection was made with, but for those that are given now.
 
     Parameters
     ----------
     source : mapping, optional
         The ``source`` of the collection's manifest.
-    exclude, follow_links, max_megapixels : optional
-        See `ImageFolder`. None: as recorded.
+    given : mapping
+        What `folder_options` gives.
     """
     if not isinstance(dataset, ImageFolder):
         return dataset
-    asked = {
-        "exclude": None if exclude is None else list(exclude),
-        "follow_links": follow_links,
-        "max_megapixels": max_megapixels,
-    }
-    given = {key: value for key, value in asked.items() if value is not None}
     options = {**dataset.options, **_folder_options(source), **given}
     return dataset if options == dataset.options else ImageFolder(dataset.root, **options)
 
 
 def add_folder_options(parser: argparse.ArgumentParser) -> None:
-    """Let a command line choose the files of a folder: ``exclude``, ``follow_links`` and ``max_megapixels``, None where
-    it says nothing.
-    """
+    """Let a command line choose the files of a folder; see `folder_options`."""
     parser.add_argument(
         "--exclude",
         action="append",
@@ -189,9 +175,15 @@ def add_folder_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def folder_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What was given of the options that `add_folder_options` added, by their names."""
+    named = {name: getattr(args, name) for name in _FOLDER_OPTIONS}
+    return {name: value for name, value in named.items() if value is not None}
+
+
 def _folder_options(source: Mapping[str, Any] | None) -> dict[str, Any]:
     """What `ImageFolder` is given besides the root."""
-    return {key: value for key, value in (source or {}).items() if key in ("exclude", "follow_links", "max_megapixels")}
+    return {key: value for key, value in (source or {}).items() if key in _FOLDER_OPTIONS}
 
 
 def spec_of(name: str, root: str | os.PathLike[str], source: Mapping[str, Any] | None = None) -> str:
