@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from features.datasets import Item
 from features.images import decode_image
@@ -57,3 +58,11 @@ class FakeEngine:
             encode_ms=10 + len(self.asked),  # no two answers read the same
             search_ms=0.45,
         )
+
+
+def reds(folder: Path, count: int = 3, brighter: int = 80) -> FakeEngine:
+    """An engine "reds" over pictures of 40 x 30 that it makes in a folder, each redder than the one before."""
+    pictures = {folder / f"{i}.png": "red" for i in range(count)}
+    for i, path in enumerate(pictures):
+        Image.new("RGB", (40, 30), (brighter * i, 0, 0)).save(path)
+    return FakeEngine("reds", pictures)

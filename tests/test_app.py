@@ -16,7 +16,7 @@ import gradio as gr
 import httpx
 import numpy as np
 import pytest
-from fakes import FakeEngine
+from fakes import reds
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from gradio.utils import get_upload_folder
@@ -34,12 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture
 def engine(tmp_path):
-    pictures = {}
-    for i in range(5):
-        path = tmp_path / f"{i}.png"
-        Image.new("RGB", (40, 30), (50 * i, 0, 0)).save(path)
-        pictures[path] = "red"
-    return FakeEngine("reds", pictures)
+    return reds(tmp_path, 5, 50)
 
 
 @pytest.fixture

@@ -15,12 +15,11 @@ from types import SimpleNamespace
 import gradio as gr
 import httpx
 import pytest
-from fakes import FakeEngine
+from fakes import reds
 from fastapi.testclient import TestClient
 from gradio import http_server, networking
 from gradio.routes import App
 from gradio.state_holder import StateHolder
-from PIL import Image
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 
@@ -140,12 +139,7 @@ ODD = [
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reds")
-    pictures = {}
-    for i in range(3):
-        Image.new("RGB", (40, 30), (80 * i, 0, 0)).save(folder / f"{i}.png")
-        pictures[folder / f"{i}.png"] = "red"
-    engine = FakeEngine("reds", pictures)
-    page = build_app([engine], manage=folder / "collections")
+    page = build_app([reds(folder)], manage=folder / "collections")
     page.launch(prevent_thread_lock=True, quiet=True)
     yield page
     page.close()

@@ -12,8 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import pytest
-from fakes import FakeEngine
-from PIL import Image
+from fakes import reds
 
 from gradio_app.app import build_app
 from gradio_app.guard import FREE_TRIES, LONGEST_WAIT, MAX_BODY, WrongPasswords, policy_of
@@ -22,12 +21,7 @@ from gradio_app.routes.pictures import picture_url
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("reds")
-    pictures = {}
-    for i in range(3):
-        Image.new("RGB", (40, 30), (80 * i, 0, 0)).save(folder / f"{i}.png")
-        pictures[folder / f"{i}.png"] = "red"
-    return FakeEngine("reds", pictures)
+    return reds(tmp_path_factory.mktemp("reds"))
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,7 @@
 import gradio as gr
 import httpx
 import pytest
-from fakes import FakeEngine
-from PIL import Image
+from fakes import reds
 
 from gradio_app import tabs
 from gradio_app.app import build_app
@@ -15,11 +14,7 @@ from gradio_app.tabs.controls import UNQUEUED, engine_of
 
 @pytest.fixture
 def engine(tmp_path):
-    pictures = {}
-    for i in range(3):
-        Image.new("RGB", (40, 30), (80 * i, 0, 0)).save(tmp_path / f"{i}.png")
-        pictures[tmp_path / f"{i}.png"] = "red"
-    return FakeEngine("reds", pictures)
+    return reds(tmp_path)
 
 
 @pytest.fixture

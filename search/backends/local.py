@@ -99,8 +99,7 @@ class LocalBackend(Backend):
         return self._save(index, space, recipe, entry.get("asked") or entry["factory"]), taken_out
 
     def open(self, space: Space, entry: Entry) -> SearchableIndex:
-        _check_entry(space, self.name, entry, ("file", "sha256"))
-        path = space.folder / entry["file"]
+        path = self._path(space, entry)
         if any(ids.size for ids in space.store.changes_since(entry.get("generation") or 0)):
             raise EngineError(f"{path} is older than the vectors of its collection: run create_index.py --sync for it")
         index = self._read(space, entry)
@@ -114,10 +113,14 @@ class LocalBackend(Backend):
         if file := entry.get("file"):
             (space.folder / file).unlink(missing_ok=True)
 
+    def _path(self, space: Space, entry: Entry) -> Path:
+        _check_entry(space, self.name, entry, ("file", "sha256"))
+        path: Path = space.folder / entry["file"]
+        return path
+
     def _read(self, space: Space, entry: Entry) -> Any:
         """Load the file of an entry, and make sure that it is the one that the entry speaks of."""
-        _check_entry(space, self.name, entry, ("file", "sha256"))
-        path = space.folder / entry["file"]
+        path = self._path(space, entry)
         if not path.is_file():
             raise EngineError(f"{path} is missing though the manifest lists it: {_AGAIN}")
         found = sha256_of(path)
