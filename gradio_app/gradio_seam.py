@@ -129,13 +129,16 @@ def is_plain(value: Any, depth: int = MAX_DEPTH) -> bool:
 
 
 def check_event_data(event: gr.EventData | None) -> None:
-    """Refuse what a component's own event never carries; Gradio looks names up in it whatever it is. (6.31)"""
+    """Refuse what a component's own event never carries.
+
+    A slider sends its number with the event, others nothing; Gradio looks names up in it whatever it is. (6.31)
+    """
     if event is None:
         return
-    if event._data is None:
-        event._data = {}
-    if not isinstance(event._data, Mapping) or not is_plain(event._data):
+    if not is_plain(event._data):
         raise sorry("This is nothing that the page could send. Reload it.")
+    if not isinstance(event._data, Mapping):
+        event._data = {}
 
 
 @contextlib.contextmanager

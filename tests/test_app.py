@@ -290,6 +290,10 @@ def test_uploaded_file_is_kept_as_it_is(launched, engine, tmp_path):
         {"collection": ["reds"], "id": 0},
         {"collection": "../reds", "id": 0},
         {},
+        3,
+        "reds",
+        [3],
+        None,
     ],
 )
 def test_forged_pick_is_refused_in_words(launched, picked):
@@ -302,6 +306,14 @@ def test_pick_gives_the_picture(launched):
     message = call(launched(), "ris-examples.pick", [None], event_data={"collection": "reds", "id": 3})
     assert message["success"] is True
     assert 'data-width="40"' in json.loads(json.dumps(message["output"]["data"]))[0]
+
+
+def test_a_slider_that_is_let_go_compares_anew(launched):
+    """With such an event Gradio's page sends the slider's number, where others send names and values."""
+    sent = ["reds", None, None, 5, 1, False, ""]
+    message = call(launched(), "ris-compare-nprobe.release", sent, event_data=1)
+    assert message["success"] is True
+    assert "Choose a picture" in message["output"]["data"][0]
 
 
 @pytest.mark.parametrize("page", [-5, 0, 10**9, "x", None, 1.5])

@@ -180,9 +180,9 @@ def installs(words, project):
 
 def makes(words, project):
     """What make would do, which it says itself, is run in one of these ways."""
-    alone = {
-        name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))
-    }  # not of ours
+    # What our own make was given it hands on in the environment.
+    ours = ("MAKE", "MFLAGS", "ARGS")
+    alone = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     done = subprocess.run(["make", "-n", *words[1:]], cwd=project, env=alone, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout
@@ -196,8 +196,8 @@ WAYS = (
     (r"\./data_download\.sh (caltech|voc|all)$", downloads),
     (r"pip install ", installs),
     (r"python (gradio_app/|-m gradio_app\.)app(\.py)?$", serves),
-    (r"python (gradio_app/|-m gradio_app\.)create_index(\.py)? --data (~/Pictures|caltech|voc)( --sync)?$", runs),
-    (r"python -m features\.extract --data ~/Pictures( --sync)?$", runs),
+    (r"python (gradio_app/|-m gradio_app\.)create_index(\.py)? --data ('?~/Pictures'?|caltech|voc)( --sync)?$", runs),
+    (r"python -m features\.extract --data '?~/Pictures'?( --sync)?$", runs),
     (r"python -m features\.evaluate collections/(demo|Pictures)$", runs),
     (r"python (gradio_app/|-m gradio_app\.)(app|create_index)\b", parses),
     (r"python -m features\.(extract|evaluate|train)", parses),  # other encoders, weights, minutes of training

@@ -51,8 +51,9 @@ class ImageFolder:
         if not self.root.is_dir():
             raise DatasetError(f"{self.root} is not a folder")
         self.name = label_text(self.root.name) or "root"
+        self.exclude = tuple(exclude)
         self.follow_links = follow_links
-        self.options: dict[str, Any] = {"exclude": list(exclude), "follow_links": follow_links}
+        self.options: dict[str, Any] = {"exclude": list(self.exclude), "follow_links": follow_links}
         self.max_pixels: int | None = None
         if max_megapixels is not None:
             if not 0 < max_megapixels <= MAX_MEGAPIXELS:
@@ -64,7 +65,7 @@ class ImageFolder:
 
     @cached_property
     def items(self) -> list[Item]:
-        walk = PictureWalk(self.root, self.options["exclude"], follow_links=self.follow_links)
+        walk = PictureWalk(self.root, self.exclude, follow_links=self.follow_links)
         paths = sorted(walk, key=lambda path: path.relative_to(self.root).as_posix())
         if not paths:
             raise DatasetError(f"no images in {self.root} (nor in its subfolders): {walk.summary()}")
