@@ -209,7 +209,10 @@ def toast(page) -> str:
 
 
 def outside(page) -> list[str]:
-    """What sticks out of the window sideways, unless it is in something that can be scrolled."""
+    """What sticks out of the window sideways, unless it is in something that can be scrolled.
+
+    Gradio's own bar of progress slides in from the left, inside of a box that cuts it off.
+    """
     return page.evaluate(
         """() => {
           const room = document.documentElement.clientWidth;
@@ -217,7 +220,7 @@ def outside(page) -> list[str]:
           const out = [...document.querySelectorAll('.gradio-container *')].filter((e) => {
             const r = e.getBoundingClientRect();
             if (r.width <= 1 || r.height <= 1 || (r.right <= room + 1 && r.left >= -1)) return false;
-            return e.checkVisibility() && !scrolls(e.parentElement);
+            return e.checkVisibility() && !scrolls(e.parentElement) && !e.matches('.eta-bar');
           });
           const width = document.documentElement.scrollWidth;
           const wide = width > room ? [`the page is ${width} wide`] : [];
