@@ -21,7 +21,7 @@ from features.collection.store import FeatureStore
 from features.encoders import Encoder
 from ivfpq.checks import Metric
 from search.errors import EngineError
-from search.query import ImagePart, Part
+from search.query import ImagePart, Part, TextPart
 
 VISUAL = "visual"
 ADD_BLOCK = 16_384  # vectors handed to an index at once: 128 MiB of float32 at 2048-d
@@ -64,6 +64,14 @@ class SpaceKind(ABC):
     def encode_picture(self, pixels: NDArray[np.uint8], collection: OpenCollection) -> NDArray[np.float32]:
         """The vector (dim,) of a decoded picture, uint8 (H, W, 3): of kinds that accept an `ImagePart`."""
         raise NotImplementedError(f"space {self.name} says that it accepts pictures, and cannot encode them")
+
+    def score_text(self, part: TextPart, collection: OpenCollection) -> NDArray[np.float32]:
+        """How well each picture answers a text, float32 (n,), row = id: of kinds that accept a `TextPart`.
+
+        Larger is better, on any scale. A picture of which the space can say nothing, or which it did not look at
+        because there are too many, has -inf. What cannot be answered at all is a QueryError with a sentence.
+        """
+        raise NotImplementedError(f"space {self.name} says that it accepts text, and cannot score it")
 
 
 class Visual(SpaceKind):
