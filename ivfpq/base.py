@@ -92,7 +92,9 @@ class Index(ABC):
         """
 
     @abstractmethod
-    def search(self, xq: Any, k: int, *, nprobe: int | None = None, ids: Any = None) -> SearchResult:
+    def search(
+        self, xq: Any, k: int, *, nprobe: int | None = None, ids: Any = None, k_factor: int | None = None
+    ) -> SearchResult:
         """The k nearest of each query (nq, d), among `ids` if given. See `StoredIndex.search`."""
 
     @abstractmethod
@@ -194,7 +196,9 @@ class StoredIndex(Index):
         """Bytes of a stored vector in memory: a byte (above 8 bits two) for each number, its term's too, and its id."""
         return self.lists.view.bytes_per_vector
 
-    def search(self, xq: Any, k: int, *, nprobe: int | None = None, ids: Any = None) -> SearchResult:
+    def search(
+        self, xq: Any, k: int, *, nprobe: int | None = None, ids: Any = None, k_factor: int | None = None
+    ) -> SearchResult:
         """The k nearest of each query among the vectors of the lists that it looks into.
 
         Parameters
@@ -205,6 +209,9 @@ class StoredIndex(Index):
             Lists to look into, for this call only.
         ids : array_like of int, optional
             Consider these ids only; those the index does not hold are passed over.
+        k_factor : int, optional
+            Candidates for each neighbour wanted, for this call only, where they are ranked again (`IndexRefine`). Other
+            kinds take it and it means nothing, so that one caller can search any.
 
         Returns
         -------
@@ -220,6 +227,8 @@ class StoredIndex(Index):
         answer shorter than k means that there are no more.
         """
         k = positive_int(k, "k")
+        if k_factor is not None:
+            positive_int(k_factor, "k_factor")
         return self.search_parts(self._vectors(xq, "xq"), k, nprobe, ids, self.lists.published.parts)
 
     def train(self, x: Any) -> None:

@@ -119,10 +119,13 @@ class FaissIndex(Index):
         """Take the given ids out; returns how many of them it held. A RuntimeError where faiss cannot (IndexRefine)."""
         return int(self.faiss_index.remove_ids(as_ids(ids)))
 
-    def search(self, xq: Any, k: int, *, nprobe: int | None = None, ids: Any = None) -> SearchResult:
+    def search(
+        self, xq: Any, k: int, *, nprobe: int | None = None, ids: Any = None, k_factor: int | None = None
+    ) -> SearchResult:
         """The k nearest of each query (nq, d), among `ids` if given; missing places are id -1 at +inf (or -inf).
 
-        How many lists are looked into is said by `StoredIndex.search`.
+        How many lists are looked into is said by `StoredIndex.search`. `k_factor` is for faiss's IndexRefine, whose own
+        is used if it is not given.
 
         Raises
         ------
@@ -131,12 +134,13 @@ class FaissIndex(Index):
         """
         x, k = self._vectors(xq, "xq"), positive_int(k, "k")
         nprobe = self.nprobe if nprobe is None else positive_int(nprobe, "nprobe")
+        k_factor = None if k_factor is None else positive_int(k_factor, "k_factor")
         allowed = None if ids is None else as_ids(ids)
         if allowed is not None and isinstance(self._coded, faiss.IndexPQ | faiss.IndexResidualQuantizer):
             raise ValueError(f"faiss cannot restrict the search of an {type(self._coded).__name__} to ids")
         nlist = self.nlist or 1
         if allowed is None:
-            found = self._search(x, k, min(nprobe, nlist), None)
+            found = self._search(x, k, min(nprobe, nlist), None, k_factor)
         else:
             selector = faiss.IDSelectorBatch(allowed)
             first, most = min(nprobe, nlist), nlist
@@ -144,7 +148,7 @@ class FaissIndex(Index):
                 # What is widened here is how much of the graph is looked at.
                 first, most = max(k, self._coded.hnsw.efSearch), max(1, self.ntotal)
             found = search_until_filled(
-                lambda x, n: self._search(x, k, n, selector), x, first, most, k, len(np.unique(allowed))
+                lambda x, n: self._search(x, k, n, selector, k_factor), x, first, most, k, len(np.unique(allowed))
             )
         if self.metric == "cosine" and len(asked := zero_rows(x)):
             known = self.ids
@@ -153,7 +157,7 @@ class FaissIndex(Index):
             found.ids[asked, : len(smallest)], found.distances[asked, : len(smallest)] = smallest, 0
         return found
 
-    def _search(self, x: Floats, k: int, width: int, selector: Any) -> SearchResult:
+    def _search(self, x: Floats, k: int, width: int, selector: Any, k_factor: int | None) -> SearchResult:
         """What faiss finds in `width` lists, or with so many candidates of a graph."""
         # Parameters of the call: the index itself is never changed.
         parameters: Any = None
@@ -167,11 +171,23 @@ class FaissIndex(Index):
             parameters = faiss.SearchParameters()
         if selector is not None:
             parameters.sel = selector
+        refine = self._refine
+        if refine is not None and (parameters is not None or k_factor is not None):
+            kind: Any = faiss.IndexRefineSearchParameters
+            parameters = kind(k_factor=float(k_factor or refine.k_factor), base_index_params=parameters)
         distances, found = self.faiss_index.search(x, k, params=parameters)
         if self.metric == "cosine" and metric_of(self.faiss_index) == "l2":
             distances = 1 - distances / 2
         distances[found < 0] = np.inf if self.metric == "l2" else -np.inf
         return SearchResult(distances, found)
+
+    @property
+    def _refine(self) -> Any:
+        """The index that ranks candidates again, in a map of ids or not; None if there is none."""
+        index: Any = self.faiss_index
+        if isinstance(index, faiss.IndexIDMap):
+            index = faiss.downcast_index(index.index)
+        return index if isinstance(index, faiss.IndexRefine) else None
 
     @property
     def ids(self) -> Ids:

@@ -33,7 +33,7 @@ class IndexRefine(StoredIndex):
     dtype : {"float32", "float16"}
         How the vectors are stored: 4 or 2 bytes a number. Distances are to the stored, so rounded, vector.
     k_factor : int
-        Candidates for each neighbour wanted.
+        Candidates for each neighbour wanted, unless a search is told otherwise.
 
     Attributes
     ----------
@@ -99,7 +99,7 @@ class IndexRefine(StoredIndex):
 
     @property
     def k_factor(self) -> int:
-        """Candidates for each neighbour wanted."""
+        """Candidates for each neighbour wanted, unless a search is told otherwise."""
         return self._k_factor
 
     @k_factor.setter
@@ -190,10 +190,24 @@ class IndexRefine(StoredIndex):
         base: list[Change] = self.base.merged(other.base, parts)
         return [*base, self.store.merged(parts[other.store.part].lists)]
 
+    def search(
+        self, xq: Any, k: int, *, nprobe: int | None = None, ids: Any = None, k_factor: int | None = None
+    ) -> SearchResult:
+        """The k nearest of the base's k * k_factor candidates of each query. See `StoredIndex.search`."""
+        k = positive_int(k, "k")
+        k_factor = self._k_factor if k_factor is None else positive_int(k_factor, "k_factor")
+        return self._found(self._vectors(xq, "xq"), k, k_factor, nprobe, ids, self.store.published.parts)
+
     def search_parts(self, x: Floats, k: int, nprobe: int | None, ids: Any, parts: tuple[Any, ...]) -> SearchResult:
-        """The k nearest of the base's k * k_factor candidates of each query. See `StoredIndex.search_parts`."""
+        """See `StoredIndex.search_parts`."""
+        return self._found(x, k, self._k_factor, nprobe, ids, parts)
+
+    def _found(
+        self, x: Floats, k: int, k_factor: int, nprobe: int | None, ids: Any, parts: tuple[Any, ...]
+    ) -> SearchResult:
+        """What `search` finds."""
         kernel, lists = kernels.active(), parts[self.store.part].lists
-        found = self.base.candidates(x, min(k * self._k_factor, max(k, lists.ntotal)), nprobe, ids, kernel, parts)
+        found = self.base.candidates(x, min(k * k_factor, max(k, lists.ntotal)), nprobe, ids, kernel, parts)
         if kernel == "reference":
             return self._ranked(x, lists, self._rows(lists, found), found, k)
         store = self._compiled

@@ -379,3 +379,21 @@ def test_nested_settings_that_ours_have_not_are_refused():
         from_faiss(faiss.index_factory(16, "ITQ8,Flat"))
     with pytest.raises(TypeError, match="float32 or float16 vectors, faiss here by IndexScalarQuantizer"):
         from_faiss(faiss.index_factory(16, "Flat,Refine(SQ8)"))
+
+
+@pytest.mark.parametrize("spec", ["PQ4,RFlat", "IVF6,PQ4,RFlat"])
+def test_a_k_factor_reaches_the_refinement_of_faiss(spec, tmp_path):
+    theirs = quick(faiss.index_factory(32, spec))
+    x, q = vectors(300, seed=1), vectors(20, seed=2)
+    theirs.train(vectors(1000))
+    theirs.add(x)
+    faiss.write_index(theirs, str(tmp_path / "index"))
+    index, flat = FaissIndex.load(tmp_path / "index"), IndexFlat(32)
+    flat.add(x)
+    np.testing.assert_array_equal(index.search(q, 3, nprobe=6, k_factor=100).ids, flat.search(q, 3).ids)
+    set_nprobe(theirs, 6, spec)
+    for k_factor in (None, 1, 3):
+        theirs.k_factor = k_factor or 1
+        np.testing.assert_array_equal(index.search(q, 3, nprobe=6, k_factor=k_factor).ids, theirs.search(q, 3)[1])
+    with pytest.raises(ValueError, match="k_factor must be at least 1, got 0"):
+        index.search(q, 3, k_factor=0)

@@ -69,6 +69,32 @@ def test_the_best_of_the_bases_candidates_by_exact_distance(index):
     assert same(index.search(q[4:5], 3, nprobe=2), (found.distances[4:5], found.ids[4:5]))
 
 
+def test_a_search_can_have_a_k_factor_of_its_own(index):
+    q = vectors(20, 2)
+    for k_factor in (1, 4, 300):
+        found = index.search(q, 3, nprobe=6, k_factor=k_factor)
+        candidates = index.base.search(q, 3 * k_factor, nprobe=6).ids
+        assert all(set(a.tolist()) <= set(b.tolist()) for a, b in zip(found.ids, candidates, strict=True))
+        assert index.k_factor == 10
+        again = IndexRefine.from_state(*index.state())
+        again.k_factor = k_factor
+        assert same(found, again.search(q, 3, nprobe=6))
+    assert same(index.search(q, 3, nprobe=6, k_factor=300), exact(index.metric).search(q, 3))
+    assert same(index.search(q, 3), index.search(q, 3, k_factor=10))
+
+
+@pytest.mark.parametrize("spec", ["Flat", "IVF6,PQ3x4", "PCA6,IVF6,PQ3x4", "IVF6,PQ3x4,Refine"])
+def test_a_k_factor_is_checked_by_every_kind_and_means_nothing_where_nothing_is_ranked_again(spec):
+    index = index_factory(D, spec)
+    index.train(vectors(400))
+    index.add(vectors(50, 1))
+    for wrong, error in ((0, ValueError), (-3, ValueError), (2.5, TypeError), (True, TypeError), ("2", TypeError)):
+        with pytest.raises(error, match="k_factor must be"):
+            index.search(vectors(2), 3, k_factor=wrong)
+    if "Refine" not in spec:
+        assert same(index.search(vectors(2), 3, k_factor=7), index.search(vectors(2), 3))
+
+
 def test_it_finds_more_than_its_base(index):
     q = vectors(50, 3)
     truth = exact(index.metric).search(q, 5).ids
