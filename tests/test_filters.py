@@ -1,7 +1,12 @@
 """A filter gives ids and a sentence, and never hides what it lets through: not from any engine, option or tool."""
 
+import json
+import re
+
 import numpy as np
 import pytest
+from hypothesis import given
+from test_conditions import TREES
 from test_extract import FakeEncoder, make_images
 
 from features.datasets import ImageFolder
@@ -9,7 +14,7 @@ from features.encoding import extract
 from search.build import create_index
 from search.compare import compare
 from search.engine import SearchEngine
-from search.errors import EngineError
+from search.errors import EngineError, QueryError
 from search.explain import explain
 from search.filters import Filter
 from search.options import SearchOptions
@@ -48,6 +53,77 @@ def test_people_read_a_sentence():
     assert str(Filter.of(LABEL)) == "pictures labelled label 1"
     assert str(Filter()) == "all pictures"
     assert str(Filter.of({"label": []})) == "no pictures"
+
+
+@pytest.mark.parametrize(
+    ("filter", "said"),
+    [
+        ({"label": "cup", "size": {"gt": "1mb"}}, "pictures labelled cup and whose size is more than 1mb"),
+        ({"or": [{"label": "cup"}, {"not": {"folder": "old"}}]}, "pictures labelled cup or whose folder is not old"),
+        ({"year": {"between": [2010, 2015]}}, "pictures whose year is between 2010 and 2015"),
+        ({"not": {"label": ["cup", "chair"]}}, "pictures not labelled cup or chair"),
+        ({"width": {"empty": True}}, "pictures whose width is empty"),
+        ({"width": {"empty": False}}, "pictures whose width is not empty"),
+        ({"name": {"prefix": "I", "suffix": "1"}}, "pictures whose name begins with I and whose name ends with 1"),
+        (
+            {"and": [{"or": [{"label": "cup"}, {"id": [1, 2]}]}, {"not": {"or": [{"id": 3}, {"id": 4}]}}]},
+            "pictures (labelled cup or whose id is 1 or 2) and not (whose id is 3 or whose id is 4)",
+        ),
+        ({"colour": {"ne": "red"}}, "pictures whose colour is not red"),
+    ],
+)
+def test_a_filter_of_several_terms_is_a_sentence_and_comes_back_from_json(filter, said):
+    assert str(Filter.of(filter)) == said
+    assert Filter.of(json.loads(json.dumps(Filter.of(filter).to_json()))) == Filter.of(filter)
+
+
+@given(TREES)
+def test_every_tree_comes_back_from_json(tree):
+    filter = Filter(where=tree)
+    assert Filter.of(json.loads(json.dumps(filter.to_json()))) == filter
+    assert str(filter)
+
+
+def test_several_terms_let_through_what_a_loop_says(engine):
+    asked = {"label": ["label 1", "label 2"], "name": {"contains": "1"}, "not": {"format": "jpeg"}}
+    wanted = [id for id in allowed_ids(engine, "label 1", "label 2") if "1" in engine.store.items[id].path.name]
+    assert Filter.of(asked).ids(engine.store).tolist() == wanted
+    assert Filter.of(asked).count(engine.store) == len(wanted) > 3
+    assert Filter().count(engine.store) == 59
+    both = Filter.of(LABEL) & Filter.of({"id": {"lt": 30}})
+    assert both.ids(engine.store).tolist() == [id for id in allowed_ids(engine, "label 1") if id < 30]
+    assert Filter() & Filter.of(LABEL) == Filter.of(LABEL)
+    vector = engine.space().space.rows(np.array([0]))[0]
+    assert set(engine.search_vector(vector, SearchOptions(k=99), filter=asked).ids) == set(wanted)
+
+
+@pytest.mark.parametrize(
+    ("filter", "said"),
+    [
+        ({"label": "label 11"}, "no image of c bears the label 'label 11'; did you mean 'label 1'?"),
+        ({"not": {"label": "nothing"}}, "no image of c bears the label 'nothing'"),
+        ({"widht": 3}, "the nearest is width"),
+        ({"width": {"gt": "wide"}}, "width is a number; got 'wide'"),
+        ({"width": {"near": 3}}, "width cannot be compared by 'near'"),
+        ({"width": None}, "finite number, got None"),
+        ({"width": {"empty": 1}}, 'whether width is "empty" is true or false, got 1'),
+        ({"and": {"width": 1}}, '"and" joins a list of filters, got dict'),
+        ({"or": [3]}, "a filter is a mapping, got int"),
+        ("label", "a filter is a mapping, got str"),
+        ({3: 4}, "a field has a name"),
+    ],
+)
+def test_a_filter_that_makes_no_sense_is_a_sentence(engine, filter, said):
+    with pytest.raises(QueryError, match=re.escape(said)):
+        Filter.of(filter).ids(engine.store)
+
+
+def test_a_filter_of_any_depth_is_a_sentence():
+    deep = {"label": "cup"}
+    for _ in range(100_000):
+        deep = {"not": deep}
+    with pytest.raises(QueryError, match="nested"):
+        Filter.of(deep)
 
 
 @pytest.mark.parametrize(

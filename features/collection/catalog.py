@@ -20,7 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.checksum import sha256_of
+from features.collection.conditions import Tree
 from features.collection.errors import StoreError, cannot_write
+from features.collection.fields import ids_matching
 from features.collection.file_facts import path_from, path_to
 
 Facts = tuple[str | None, int | None, int | None, str | None]
@@ -212,6 +214,7 @@ class Catalog:
         """The connection; what hinders a change is a StoreError that tells the operating system's reason."""
         try:
             with self._lock:
+                self._connection.execute("DROP TABLE IF EXISTS temp.files")  # what `fields` keeps of its images
                 yield self._connection
         except sqlite3.Error as error:
             raise cannot_write(self.path, error) from error
@@ -341,6 +344,14 @@ class Catalog:
         if not usable.size:
             return usable
         return found[usable[np.minimum(np.searchsorted(usable, found), usable.size - 1)] == found]
+
+    def ids_matching(self, tree: Tree) -> NDArray[np.int64]:
+        """Ids of the usable images that a tree of conditions lets through, ascending: see `fields.where`."""
+        try:
+            with self._lock:
+                return ids_matching(self._connection, tree)
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.path} cannot be read: {error}") from error
 
     def changes_since(self, generation: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Ids of usable images whose vector is of a later generation, and ids that are no longer of use."""

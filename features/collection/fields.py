@@ -1,0 +1,346 @@
+"""Fields of a catalog that pictures can be filtered by, and the SQL of a filter.
+
+What a person writes becomes a parameter of a statement, never a piece of it; the pieces are those of the fields below.
+A new field is a line at the end or one call of `register_field`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import sqlite3
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.collection.conditions import AllOf, AnyOf, Condition, FilterError, Not, Scalar, Tree, conditions_of
+
+
+class Sql(NamedTuple):
+    """A condition in SQL with a question mark for each parameter."""
+
+    text: str
+    parameters: tuple[Scalar, ...] = ()
+
+
+MAX_JOINED = 500  # an expression of sqlite is nested at most 1,000 levels deep, and each OR is a level
+
+_SIGNS = {"eq": "=", "lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
+_PATTERNS = {"contains": "%{}%", "prefix": "{}%", "suffix": "%{}"}
+
+# The usable images with their paths taken apart, which SQL itself cannot do fast: made at the first filter that asks.
+_FILES = """
+CREATE TEMP TABLE files (
+    id INTEGER PRIMARY KEY, size INTEGER, mtime INTEGER, width INTEGER, height INTEGER, sha256 TEXT,
+    folder TEXT, name TEXT, ending TEXT, error TEXT
+)
+"""
+
+
+class Field(ABC):
+    """What pictures can be filtered by.
+
+    Parameters
+    ----------
+    name : str
+    aliases : iterable of str
+        Other names for it.
+    participle : str
+        How a sentence says that a picture has a value of it, as "labelled" cup; "" for "whose `name` is" cup.
+
+    Attributes
+    ----------
+    of_path : bool
+        Whether its SQL speaks of a folder, name or ending: columns of `files`, which has those of `images` as well.
+    """
+
+    of_path: ClassVar[bool] = False
+
+    def __init__(self, name: str, *, aliases: Iterable[str] = (), participle: str = "") -> None:
+        self.name = name
+        self.aliases = tuple(aliases)
+        self.participle = participle
+
+    @abstractmethod
+    def sql(self, condition: Condition) -> Sql:
+        """A condition of this field on a row of images. Raises FilterError if it makes no sense."""
+
+
+class TextField(Field):
+    """A text of each picture. It is compared letter by letter; contains, prefix and suffix take a for A."""
+
+    def __init__(self, name: str, expression: str, *, aliases: Iterable[str] = (), participle: str = "") -> None:
+        super().__init__(name, aliases=aliases, participle=participle)
+        self._expression = expression
+
+    def sql(self, condition: Condition) -> Sql:
+        return compare_text(self._expression, condition)
+
+
+class LabelField(Field):
+    """The labels of a picture, of which it has any number."""
+
+    def sql(self, condition: Condition) -> Sql:
+        if condition.comparison == "empty":
+            return Sql("id NOT IN (SELECT image_id FROM labels)")
+        inner = compare_text("label", condition)
+        return Sql(f"id IN (SELECT image_id FROM labels WHERE {inner.text})", inner.parameters)
+
+
+class PathField(TextField):
+    """The name of a file, or its path below the collection's root."""
+
+    of_path = True
+
+
+class FolderField(PathField):
+    """The folder of a picture below the collection's root. A picture is in all folders around it."""
+
+    def sql(self, condition: Condition) -> Sql:
+        value = condition.value
+        if condition.comparison == "any" and isinstance(value, tuple):
+            return _joined(" OR ", map(self._inside, value), nothing="0")
+        if condition.comparison == "eq" and value is not None:
+            return self._inside(value)
+        return super().sql(condition)
+
+    def _inside(self, value: Scalar | tuple[Scalar, ...]) -> Sql:
+        folder = str(value).strip("/")
+        # All that begins with the folder and a slash is before the folder and the character that follows the slash.
+        return Sql("(folder = ? OR folder >= ? AND folder < ?)", (folder, f"{folder}/", f"{folder}0"))
+
+
+class FormatField(PathField):
+    """The file format, by the ending of the name."""
+
+    _ENDINGS = ({"jpeg", "jpg", "jpe", "jfif"}, {"tiff", "tif"}, {"heic", "heif"})
+
+    def sql(self, condition: Condition) -> Sql:
+        value = condition.value
+        if condition.comparison not in ("eq", "any") or value is None:
+            return super().sql(condition)
+        formats = [str(each).lower().lstrip(".") for each in (value if isinstance(value, tuple) else (value,))]
+        endings = {ending for each in formats for ending in next((s for s in self._ENDINGS if each in s), {each})}
+        return super().sql(Condition(self.name, "any", tuple(sorted(endings))))
+
+
+class NumberField(Field):
+    """A number of each picture, with the names of its units, if it has any: "1.5mb"."""
+
+    def __init__(self, name: str, expression: str, *, units: dict[str, int] | None = None) -> None:
+        super().__init__(name)
+        self._expression = expression
+        self._units = units or {}
+
+    def sql(self, condition: Condition) -> Sql:
+        if condition.comparison in _PATTERNS:
+            raise FilterError(f"{self.name} is a number: it can be equal, smaller, larger or between")
+        return _compare(self._expression, condition, self._number)
+
+    def _number(self, value: Scalar) -> float:
+        if isinstance(value, str):
+            match = re.fullmatch(r"([+-]?(?:\d+\.?\d*|\.\d+))\s*([a-z]*)", value.strip().lower(), re.ASCII)
+            if match is None or (match[2] and match[2] not in self._units):
+                units = f", or one with {', '.join(self._units)}" if self._units else ""
+                raise FilterError(f"{self.name} is a number{units}; got {value!r}")
+            value = float(match[1]) * self._units.get(match[2], 1)
+        return float(value)
+
+
+class DateField(Field):
+    """A moment of each picture, by nanoseconds since 1970: "2010" is a whole year, "2010-05" a month. In UTC."""
+
+    def __init__(self, name: str, expression: str, *, aliases: Iterable[str] = ()) -> None:
+        super().__init__(name, aliases=aliases)
+        self._expression = expression
+
+    def sql(self, condition: Condition) -> Sql:
+        value, expression = condition.value, self._expression
+        if condition.comparison in _PATTERNS:
+            raise FilterError(f"{self.name} is a date: it can be equal, earlier, later or between")
+        if condition.comparison == "empty":
+            return Sql(f"{expression} IS NULL")
+        if condition.comparison == "any" and isinstance(value, tuple):
+            return _joined(" OR ", (self._during(each, each) for each in value), nothing="0")
+        if condition.comparison == "between" and isinstance(value, tuple):
+            return self._during(*value)
+        if condition.comparison == "eq":
+            return self._during(value, value)
+        begin, end = self._span(value)
+        return {
+            "lt": Sql(f"{expression} < ?", (begin,)),
+            "lte": Sql(f"{expression} < ?", (end,)),
+            "gt": Sql(f"{expression} >= ?", (end,)),
+            "gte": Sql(f"{expression} >= ?", (begin,)),
+        }[condition.comparison]
+
+    def _during(self, first: object, last: object) -> Sql:
+        return Sql(f"({self._expression} >= ? AND {self._expression} < ?)", (self._span(first)[0], self._span(last)[1]))
+
+    def _span(self, value: object) -> tuple[int, int]:
+        """The first nanosecond of a year, month, day, hour, minute or second, and the first one after it."""
+        text = str(value).strip().replace(" ", "T")
+        match = re.fullmatch(r"(\d{4})(?:-(\d\d?)(?:-(\d\d?)(?:T(\d\d?)(?::(\d\d)(?::(\d\d))?)?)?)?)?", text, re.ASCII)
+        try:
+            if match is None:
+                raise ValueError
+            known = [int(each) for each in match.groups() if each is not None]
+            begin = datetime(*(known + [1] * (3 - len(known))), tzinfo=UTC)  # type: ignore[misc,arg-type]
+            year, month = begin.year, begin.month
+            end = {
+                1: lambda: datetime(year + 1, 1, 1, tzinfo=UTC),
+                2: lambda: datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC),
+                3: lambda: begin + timedelta(days=1),
+                4: lambda: begin + timedelta(hours=1),
+                5: lambda: begin + timedelta(minutes=1),
+                6: lambda: begin + timedelta(seconds=1),
+            }[len(known)]()
+        except (ValueError, OverflowError):
+            raise FilterError(f"{self.name} is a date as 2010, 2010-05 or 2010-05-17; got {value!r}") from None
+        return _nanoseconds(begin), _nanoseconds(end)
+
+
+def compare_text(expression: str, condition: Condition) -> Sql:
+    """A condition on an expression that is text."""
+    comparison, value = condition.comparison, condition.value
+    if comparison in _PATTERNS:
+        return Sql(rf"{expression} LIKE ? ESCAPE '\'", (like(comparison, str(value)),))
+    if comparison == "empty":
+        return Sql(f"ifnull({expression}, '') = ''")
+    return _compare(expression, condition, str)
+
+
+def like(comparison: str, text: str) -> str:
+    r"""The pattern of LIKE, escaped by "\", for contains, prefix or suffix."""
+    return _PATTERNS[comparison].format(re.sub(r"[\\%_]", r"\\\g<0>", text))
+
+
+def _compare(expression: str, condition: Condition, convert: Callable[[Scalar], Scalar]) -> Sql:
+    comparison, value = condition.comparison, condition.value
+    if comparison == "empty":
+        return Sql(f"{expression} IS NULL")
+    if isinstance(value, tuple):
+        values = tuple(convert(each) for each in value)
+        if comparison == "between":
+            return Sql(f"{expression} BETWEEN ? AND ?", values)
+        return Sql(f"{expression} IN (SELECT value FROM json_each(?))", (json.dumps(values),))
+    assert value is not None
+    return Sql(f"{expression} {_SIGNS[comparison]} ?", (convert(value),))
+
+
+def _joined(word: str, parts: Iterable[Sql], *, nothing: str) -> Sql:
+    parts = list(parts)
+    if len(parts) > MAX_JOINED:
+        raise FilterError(f"a folder or a date is compared with at most {MAX_JOINED} values, got {len(parts):,}")
+    if not parts:
+        return Sql(nothing)
+    text = word.join(part.text for part in parts)
+    return Sql(f"({text})", tuple(parameter for part in parts for parameter in part.parameters))
+
+
+def _nanoseconds(moment: datetime) -> int:
+    seconds = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(seconds=1)
+    return max(-(2**63), min(seconds * 10**9, 2**63 - 1))
+
+
+_BYTES = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+_FIELDS: dict[str, Field] = {}
+
+
+def register_field(field: Field) -> None:
+    """Let pictures be filtered by a field. A field of the same name is replaced."""
+    _FIELDS.update(dict.fromkeys((field.name, *field.aliases), field))
+
+
+for _field in (
+    LabelField("label", aliases=["labels"], participle="labelled"),
+    NumberField("size", "size", units=_BYTES),
+    NumberField("width", "width"),
+    NumberField("height", "height"),
+    FormatField("format", "ending"),
+    FolderField("folder", "folder"),
+    PathField("name", "name"),
+    PathField("path", "ltrim(folder || '/' || name, '/')"),
+    DateField("date", "mtime", aliases=["year"]),
+    NumberField("id", "id"),
+    TextField("sha256", "sha256"),
+):
+    register_field(_field)
+
+
+def field_names() -> tuple[str, ...]:
+    """What pictures can be filtered by, aliases left out."""
+    return tuple(name for name, field in _FIELDS.items() if name == field.name)
+
+
+def known_field(name: str) -> Field | None:
+    """A field by its name or alias; None if there is none."""
+    return _FIELDS.get(name.lower())
+
+
+def where(tree: Tree) -> Sql:
+    """A tree of conditions on a row of `images`, for the one statement that finds the pictures.
+
+    Raises
+    ------
+    FilterError
+        There is no such field, and the sentence names the nearest; or it cannot be compared so.
+    """
+    if isinstance(tree, Condition):
+        return _field_of(tree).sql(tree)
+    if isinstance(tree, Not):
+        inner = where(tree.of)
+        return Sql(f"({inner.text}) IS NOT TRUE", inner.parameters)
+    if isinstance(tree, AllOf):
+        return _joined(" AND ", map(where, tree.of), nothing="1")
+    assert isinstance(tree, AnyOf)
+    return _joined(" OR ", map(where, tree.of), nothing="0")
+
+
+def ids_matching(connection: sqlite3.Connection, tree: Tree) -> NDArray[np.int64]:
+    """Ids of the usable images of a catalog that a tree of conditions lets through, ascending."""
+    text, parameters = where(tree)
+    if of_path := any(_field_of(condition).of_path for condition in conditions_of(tree)):
+        _take_paths_apart(connection)
+    # One row of text: tens of thousands of rows of one number each take sqlite's module longer than the search.
+    query = f"SELECT group_concat(id) FROM {'files' if of_path else 'images'} WHERE error IS NULL AND {text}"
+    ((found,),) = connection.execute(query, parameters)
+    ids = np.fromstring(found, np.int64, sep=",") if found else np.empty(0, np.int64)
+    ids.sort()
+    return ids
+
+
+def _field_of(condition: Condition) -> Field:
+    field = known_field(condition.field)
+    if field is None:
+        (nearest,) = difflib.get_close_matches(condition.field.lower(), list(_FIELDS), 1, cutoff=0.0)
+        known = ", ".join(field_names())
+        raise FilterError(f"cannot filter by {condition.field}; known: {known}; the nearest is {nearest}")
+    return field
+
+
+def _take_paths_apart(connection: sqlite3.Connection) -> None:
+    if connection.execute("SELECT 1 FROM temp.sqlite_master WHERE name = 'files'").fetchone():
+        return
+    images = "SELECT id, size, mtime, width, height, sha256, path FROM images WHERE error IS NULL"
+    connection.execute("PRAGMA temp_store = MEMORY")
+    connection.execute("BEGIN")
+    connection.execute(_FILES)
+    connection.executemany(
+        "INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)", _with_paths_apart(connection.execute(images))
+    )
+    connection.execute("COMMIT")
+
+
+def _with_paths_apart(rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+    for *facts, path in rows:
+        text = path if isinstance(path, str) else path.decode("utf-8", "replace")
+        folder, _, name = text.rpartition("/")
+        yield (*facts, folder, name, os.path.splitext(name)[1][1:].lower())  # noqa: PTH122
