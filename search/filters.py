@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.collection.conditions import (
+    EVERYTHING,
+    NOTHING,
     AllOf,
     AnyOf,
     Condition,
@@ -76,7 +78,7 @@ class Filter:
             tree = simplified(AllOf(tuple(asked)))
         except FilterError as error:
             raise QueryError(str(error)) from error
-        object.__setattr__(self, "where", None if tree == AllOf(()) else tree)
+        object.__setattr__(self, "where", None if tree == EVERYTHING else tree)
 
     @classmethod
     def of(cls, filter: Filter | FilterLike | Tree | None) -> Filter:
@@ -132,7 +134,7 @@ class Filter:
     def __str__(self) -> str:
         if self.where is None:
             return "all pictures"
-        if self.where in (AnyOf(()), Condition("label", "any", ())):
+        if self.where == NOTHING:
             return "no pictures"
         return f"pictures {_said(self.where)}"
 
@@ -203,13 +205,11 @@ def _said(tree: Tree, *, negated: bool = False) -> str:
     if isinstance(tree, Not):
         return f"not ({_said(tree.of)})" if not isinstance(tree.of, Condition) else _said(tree.of, negated=True)
     if isinstance(tree, AllOf | AnyOf):
-        if not tree.of:
-            return "of any kind" if isinstance(tree, AllOf) else "of no kind"
         said = (f"({_said(each)})" if isinstance(each, AllOf | AnyOf) else _said(each) for each in tree.of)
         return (" and " if isinstance(tree, AllOf) else " or ").join(said)
     field, values = known_field(tree.field), tree.value
     listed: tuple[Scalar, ...] = values if isinstance(values, tuple) else () if values is None else (values,)
-    joined = (" and " if tree.comparison == "between" else " or ").join(map(str, listed)) or "nothing"
+    joined = (" and " if tree.comparison == "between" else " or ").join(map(str, listed))
     if field is not None and field.participle and tree.comparison in ("eq", "any"):
         return f"{'not ' if negated else ''}{field.participle} {joined}"
     words = _WORDS[tree.comparison][negated]

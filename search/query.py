@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import math
 import os
 import re
@@ -14,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.errors import QueryError
+from search.filters import Filter
+from search.options import SearchOptions
 
 Picture = str | os.PathLike[str] | bytes | NDArray[np.uint8] | int
 """An image file, its web address, its content, decoded RGB pixels, uint8 (H, W, 3), or the id of a picture of the
@@ -22,6 +25,8 @@ collection."""
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom edge in pixels; right and bottom are outside."""
 
+MAX_PARTS = 100
+
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
@@ -29,6 +34,11 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 def clean_text(text: str) -> str:
     """Text without what no file or model can hold, control characters and halves of characters, nor spare spaces."""
     return " ".join(_SURROGATES.sub("\ufffd", _CONTROLS.sub(" ", text)).split())
+
+
+def is_address(picture: object) -> bool:
+    """Whether a picture is named by an address of the web."""
+    return isinstance(picture, str) and picture.startswith(("http://", "https://"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +90,8 @@ class ImagePart(Part):
             )
         if isinstance(picture, Integral):
             object.__setattr__(self, "picture", int(picture))
+        elif isinstance(picture, str) and picture.startswith("data:"):
+            object.__setattr__(self, "picture", _content_of(picture))
         if self.crop is not None:
             object.__setattr__(self, "crop", _checked_box(self.crop))
 
@@ -121,6 +133,8 @@ class TextPart(Part):
         if self.match not in ("words", "phrase", "prefix"):
             raise QueryError(f"a text matches as words, phrase or prefix, got {self.match!r}")
         object.__setattr__(self, "text", clean_text(self.text))
+        if not self.text:
+            raise QueryError("a text has at least one word")
 
 
 @dataclass(frozen=True)
@@ -142,21 +156,48 @@ class TagPart(Part):
         if not isinstance(self.tag, str):
             raise QueryError(f"a tag must be a str, got {type(self.tag).__name__}")
         object.__setattr__(self, "tag", clean_text(self.tag))
+        if not self.tag:
+            raise QueryError("a tag has at least one character")
 
 
 @dataclass(frozen=True)
 class Query:
-    """What is searched for.
+    """What is searched for. `search.grammar` reads it from what a person types, `from_json` from the wire.
 
     Attributes
     ----------
     parts : tuple of Part
+    filter : Filter
+        Only these pictures may be found; or whatever `Filter.of` takes.
+    k : int or None
+        Most hits wanted; None to leave that to the search.
+    options : SearchOptions or None
+        How to search; its k does not count.
+    collection : str or None
+        Which collection is meant.
+    faults : tuple of str
+        Sentences: what of the text that it was read from cannot be searched.
+
+    Raises
+    ------
+    QueryError
+        k is no whole number of at least 1, or the filter makes no sense.
     """
 
-    parts: tuple[Part, ...] = field(default=())
+    parts: tuple[Part, ...] = ()
+    filter: Filter = field(default_factory=Filter)
+    k: int | None = None
+    options: SearchOptions | None = None
+    collection: str | None = None
+    faults: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "parts", tuple(self.parts))
+        object.__setattr__(self, "filter", Filter.of(self.filter))
+        if not all(isinstance(part, Part) for part in self.parts):
+            raise QueryError("the parts of a query are ImagePart, TextPart or TagPart")
+        if self.k is not None and (not isinstance(self.k, Integral) or isinstance(self.k, bool) or self.k < 1):
+            raise QueryError(f"k must be a whole number of at least 1, got {self.k!r}")
 
     @classmethod
     def of(cls, query: Query | Part | Picture) -> Query:
@@ -167,9 +208,31 @@ class Query:
             raise QueryError(f"a query is a path, bytes or a uint8 (H, W, 3) array, got {type(query).__name__}")
         return cls((query if isinstance(query, Part) else ImagePart(query),))
 
+    def check(self) -> None:
+        """Raise QueryError with a sentence where it cannot be searched, whatever the collection."""
+        if self.faults:
+            raise QueryError("; ".join(self.faults))
+        if len(self.parts) > MAX_PARTS:
+            raise QueryError(f"a query has at most {MAX_PARTS} parts, got {len(self.parts):,}")
+        if self.parts and not any(part.weight for part in self.parts):
+            raise QueryError("there is nothing to search for: every part has the weight 0")
+        if not self.parts and self.filter.where is None:
+            raise QueryError("there is nothing to search for: there are no words, no picture and no filter")
+
 
 def _named(picture: object) -> object:
-    return os.fspath(picture) if isinstance(picture, os.PathLike) else picture
+    return os.fsdecode(picture) if isinstance(picture, os.PathLike) else picture
+
+
+def _content_of(address: str) -> bytes:
+    """The content that an address of RFC 2397 carries in itself."""
+    kind, comma, encoded = address.partition(",")
+    try:
+        if not comma or not kind.endswith(";base64"):
+            raise ValueError
+        return base64.b64decode(encoded, validate=True)
+    except ValueError:
+        raise QueryError("a picture that begins with data: goes on with its content in base64") from None
 
 
 def _checked_box(box: Sequence[int]) -> Box:

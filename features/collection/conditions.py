@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Literal, get_args
 
 Scalar = str | int | float
@@ -55,13 +56,15 @@ class Condition:
         if self.comparison not in COMPARISONS:
             known = ", ".join(COMPARISONS)
             raise FilterError(f"{self.field} cannot be compared by {self.comparison!r}; known: {known}")
+        object.__setattr__(self, "field", _IN_NO_FILE.sub("\ufffd", self.field))
         object.__setattr__(self, "value", self._checked_value())
 
     def _checked_value(self) -> Scalar | tuple[Scalar, ...] | None:
         if self.comparison == "empty":
             return None
         if self.comparison not in ("any", "between"):
-            return _scalar(self.field, self.value)
+            value = _scalar(self.field, self.value)
+            return str(value) if self.comparison in ("contains", "prefix", "suffix") else value
         values = self.value
         if not isinstance(values, Iterable) or isinstance(values, str | bytes):
             raise FilterError(f"{self.field} is compared with several values by {self.comparison!r}, got {values!r}")
@@ -94,6 +97,9 @@ class Not:
 
 Tree = Condition | AllOf | AnyOf | Not
 
+EVERYTHING = AllOf(())
+NOTHING = AnyOf(())
+
 
 def simplified(tree: Tree) -> Tree:
     """The same tree in its shortest form: of two trees that differ only in how they are bracketed it makes one.
@@ -123,17 +129,23 @@ def _simplified(tree: Tree, depth: int) -> Tree:
         raise FilterError(f"a filter is nested at most {MAX_DEPTH} levels deep")
     if isinstance(tree, Not):
         inner = _simplified(tree.of, depth + 1)
+        if inner in (EVERYTHING, NOTHING):
+            return NOTHING if inner == EVERYTHING else EVERYTHING
         return inner.of if isinstance(inner, Not) else Not(inner)
     if isinstance(tree, AllOf | AnyOf):
         kind = type(tree)
         flat: list[Tree] = []
         for each in tree.of:
             simple = _simplified(each, depth + 1)
+            if simple == (NOTHING if kind is AllOf else EVERYTHING):
+                return simple
             flat.extend(simple.of if isinstance(simple, AllOf | AnyOf) and isinstance(simple, kind) else (simple,))
         return flat[0] if len(flat) == 1 else kind(tuple(flat))
     if not isinstance(tree, Condition):
         raise FilterError(f"a filter is made of Condition, AllOf, AnyOf and Not, got {type(tree).__name__}")
     values = tree.value
+    if tree.comparison == "any" and not values:
+        return NOTHING
     if tree.comparison == "any" and isinstance(values, tuple) and len(values) == 1:
         return _simplified(Condition(tree.field, "eq", values[0]), depth)
     return Condition(tree.field, "empty") if tree.comparison == "eq" and values == "" else tree
@@ -144,6 +156,13 @@ def _scalar(field: str, value: object) -> Scalar:
         if len(value) > MAX_CHARACTERS:
             raise FilterError(f"{field} is compared with at most {MAX_CHARACTERS:,} characters, got {len(value):,}")
         return _IN_NO_FILE.sub("\ufffd", value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, Real) or not _is_finite(value):
         raise FilterError(f"{field} is compared with text or a finite number, got {value!r}")
-    return value
+    return int(value) if isinstance(value, Integral) else float(value)
+
+
+def _is_finite(value: Real) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an int that no float comes near
+        return False
