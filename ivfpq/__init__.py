@@ -13,6 +13,7 @@ from ivfpq.pretransform import IndexPreTransform
 from ivfpq.refine import IndexRefine
 from ivfpq.results import RangeResult, SearchResult
 from ivfpq.rq import IndexIVFRQ, IndexRQ
+from ivfpq.sq import IndexIVFSQ, IndexSQ
 
 __version__ = "0.2.0"
 
@@ -22,10 +23,12 @@ __all__ = [
     "IndexFlat",
     "IndexIVFPQ",
     "IndexIVFRQ",
+    "IndexIVFSQ",
     "IndexPQ",
     "IndexPreTransform",
     "IndexRQ",
     "IndexRefine",
+    "IndexSQ",
     "NotTrainedError",
     "RangeResult",
     "SearchResult",

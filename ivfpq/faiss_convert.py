@@ -18,14 +18,15 @@ from ivfpq.list_layout import Lists, bytes_of_id, pack_ids, unpack_ids
 from ivfpq.pretransform import IndexPreTransform
 from ivfpq.refine import IndexRefine
 from ivfpq.rq import IndexIVFRQ, IndexRQ, ResidualQuantizer
+from ivfpq.sq import IndexIVFSQ, IndexSQ, ScalarQuantizer
 from ivfpq.transforms import OPQ, PCA, L2Norm, LinearTransform, Transform
 
 
 def to_faiss(index: StoredIndex) -> Any:
     """A faiss index with the same transforms, quantizers, codes and ids.
 
-    IndexPQ becomes faiss's IndexPQ, IndexRQ its IndexResidualQuantizer, IndexIVFRQ its IndexIVFResidualQuantizer; the
-    other names are the same.
+    IndexPQ becomes faiss's IndexPQ, IndexRQ its IndexResidualQuantizer, IndexIVFRQ its IndexIVFResidualQuantizer,
+    IndexSQ its IndexScalarQuantizer, IndexIVFSQ its IndexIVFScalarQuantizer (QT_8bit); the other names are the same.
 
     faiss has no cosine, so the caller scales queries to length 1. A cosine IndexFlat becomes an inner-product one, any
     other cosine index an L2 one, of whose distances d our similarities are 1 - d / 2 (where float16 vectors refine,
@@ -94,8 +95,12 @@ def _body(index: Any, ids: Any, zero: Any = None) -> Any:
         flat = faiss.IndexFlat(index.d, faiss.METRIC_L2 if index.metric == "l2" else faiss.METRIC_INNER_PRODUCT)
         flat.add(codes)
         return flat
-    kind: Any = faiss.IndexResidualQuantizer if isinstance(index, IndexRQ) else faiss.IndexPQ
-    made: Any = kind(index.d, index.M, index.nbits, _faiss_metric(index))
+    made: Any
+    if isinstance(index, IndexSQ):
+        made = faiss.IndexScalarQuantizer(index.d, faiss.ScalarQuantizer.QT_8bit, _faiss_metric(index))
+    else:
+        kind: Any = faiss.IndexResidualQuantizer if isinstance(index, IndexRQ) else faiss.IndexPQ
+        made = kind(index.d, index.M, index.nbits, _faiss_metric(index))
     if index.is_trained:
         _install(made, index)
         faiss.copy_array_to_vector(index.pq.pack(codes[:, : index.M]).ravel(), made.codes)  # faiss keeps no terms
@@ -132,7 +137,7 @@ def _with_zero_vectors_among_others(index: IndexIVFPQ, zero: Floats) -> Lists:
     """The lists with zero vectors in that of the nearest centroid, like all others."""
     view = index.lists.view
     zeros = view.list_ids(index.nlist)
-    again = InvertedLists(index.nlist, index.lists.width, index.lists.dtype)
+    again = InvertedLists(index.nlist, index.lists.width, index.lists.dtype, index.lists.lanes)
     rows = view.leading(index.nlist).rows()
     again.add(view.list_numbers(rows), view.codes(rows), view.ids(rows))
     numbers, codes = index.quantized(zero)
@@ -143,7 +148,9 @@ def _with_zero_vectors_among_others(index: IndexIVFPQ, zero: Floats) -> Lists:
 def _install(made: Any, index: IndexIVFPQ) -> None:
     """Give a faiss index our codebooks."""
     codebooks: Floats = index.pq.codebooks  # type: ignore[assignment]
-    if isinstance(index.pq, ResidualQuantizer):
+    if isinstance(index.pq, ScalarQuantizer):
+        faiss.copy_array_to_vector(codebooks.ravel(), made.sq.trained)
+    elif isinstance(index.pq, ResidualQuantizer):
         faiss.copy_array_to_vector(codebooks.ravel(), made.rq.codebooks)
         made.rq.is_trained = True
         made.rq.compute_codebook_tables()
@@ -155,15 +162,19 @@ def _install(made: Any, index: IndexIVFPQ) -> None:
 def _with_lists(index: IndexIVFPQ, renamed: Callable[[Ids], Ids], zero: Floats) -> Any:
     metric = _faiss_metric(index)
     quantizer = faiss.IndexFlat(index.d, metric)
-    residual = isinstance(index, IndexIVFRQ)
-    kind: Any = faiss.IndexIVFResidualQuantizer if residual else faiss.IndexIVFPQ
-    made: Any = kind(quantizer, index.d, index.nlist, index.M, index.nbits, metric)
+    made: Any
+    if isinstance(index, IndexIVFSQ):
+        eight_bits = faiss.ScalarQuantizer.QT_8bit
+        made = faiss.IndexIVFScalarQuantizer(quantizer, index.d, index.nlist, eight_bits, metric)
+    else:
+        kind: Any = faiss.IndexIVFResidualQuantizer if isinstance(index, IndexIVFRQ) else faiss.IndexIVFPQ
+        made = kind(quantizer, index.d, index.nlist, index.M, index.nbits, metric)
     made.nprobe = min(index.nprobe, index.nlist)
     if not index.is_trained:
         return made
     quantizer.add(index.centroids)  # type: ignore[arg-type]
     _install(made, index)
-    if index.metric != "ip" and not residual:
+    if index.metric != "ip" and isinstance(made, faiss.IndexIVFPQ):
         made.precompute_table()
     lists = index.lists.view
     if len(lists.sizes) > index.nlist:  # faiss keeps no zero vectors apart
@@ -180,10 +191,10 @@ def _with_lists(index: IndexIVFPQ, renamed: Callable[[Ids], Ids], zero: Floats) 
 def from_faiss(faiss_index: Any) -> StoredIndex:
     """Our index with the same transforms, quantizers, codes and ids as a faiss one, for L2 or inner product.
 
-    Takes IndexFlat, IndexPQ and IndexResidualQuantizer, IndexIVFPQ and IndexIVFResidualQuantizer (codes of residuals, a
-    flat quantizer), an IndexPreTransform of orthonormal linear transforms and NormalizationTransform around one of
-    these, an IndexRefine (flat or float16) around either, and each of these but an index with lists alone inside
-    IndexIDMap.
+    Takes IndexFlat, IndexPQ, IndexResidualQuantizer and IndexScalarQuantizer (QT_8bit), IndexIVFPQ and its like (codes
+    of residuals, a flat quantizer), an IndexPreTransform of orthonormal linear transforms and NormalizationTransform
+    around one of these, an IndexRefine (flat or float16) around either, and each of these but an index with lists alone
+    inside IndexIDMap.
 
     Raises
     ------
@@ -217,14 +228,14 @@ def _plain_from_faiss(index: Any, ids: Any) -> Any:
             f"from_faiss takes {', '.join(known.__name__ for known in _CODED)}, IndexFlat, IndexPreTransform or "
             f"IndexRefine, got {type(index).__name__}"
         )
-    M, nbits, codebooks = _codec_from_faiss(index)
+    numbers_of_code, codebooks = _codec_from_faiss(index)
     metric = metric_of(index)
     if issubclass(kind, IndexPQ):
         if getattr(index, "search_type", None) not in (None, faiss.IndexPQ.ST_PQ):  # type: ignore[attr-defined]
             raise ValueError(
                 f"ours compares with vectors by tables (ST_PQ), faiss here by search type {index.search_type}"
             )
-        ours = kind(index.d, M, nbits, metric=metric)
+        ours = kind(index.d, *numbers_of_code, metric=metric)
         centroids = np.zeros((1, index.d))
         sizes, own = np.array([index.ntotal]), np.arange(index.ntotal)
         codes = faiss.vector_to_array(index.codes).reshape(index.ntotal, index.code_size)
@@ -234,7 +245,7 @@ def _plain_from_faiss(index: Any, ids: Any) -> Any:
             raise ValueError(f"the coarse quantizer must be flat, with the metric of the index, got {quantizer}")
         if not index.by_residual:
             raise ValueError("the faiss index stores codes of the vectors (by_residual=False), ours are of residuals")
-        ours = kind(index.d, index.nlist, M, nbits, metric=metric, nprobe=index.nprobe)
+        ours = kind(index.d, index.nlist, *numbers_of_code, metric=metric, nprobe=index.nprobe)
         centroids = _flat_vectors(quantizer)
         sizes, own, codes = lists_from_faiss(index)
     if index.is_trained:
@@ -249,16 +260,24 @@ def _plain_from_faiss(index: Any, ids: Any) -> Any:
 _CODED: dict[Any, Any] = {
     faiss.IndexPQ: IndexPQ,
     faiss.IndexResidualQuantizer: IndexRQ,
+    faiss.IndexScalarQuantizer: IndexSQ,
     faiss.IndexIVFPQ: IndexIVFPQ,
     faiss.IndexIVFResidualQuantizer: IndexIVFRQ,
+    faiss.IndexIVFScalarQuantizer: IndexIVFSQ,
 }
 
 
-def _codec_from_faiss(index: Any) -> tuple[int, int, Any]:
-    """Numbers in a code, bits of each, and the codebooks (M, ksub, dsub) if there are any."""
+def _codec_from_faiss(index: Any) -> tuple[tuple[int, ...], Any]:
+    """What the constructor of ours takes of a code's numbers, (M, nbits) or nothing, and the codebooks if any."""
     if hasattr(index, "pq"):
         pq = index.pq
-        return pq.M, pq.nbits, faiss.vector_to_array(pq.centroids).reshape(pq.M, pq.ksub, pq.dsub)
+        return (pq.M, pq.nbits), faiss.vector_to_array(pq.centroids).reshape(pq.M, pq.ksub, pq.dsub)
+    if hasattr(index, "sq"):
+        if index.sq.qtype != faiss.ScalarQuantizer.QT_8bit:
+            raise ValueError(
+                f"ours has ranges of its own for each component (QT_8bit), faiss here type {index.sq.qtype}"
+            )
+        return (), faiss.vector_to_array(index.sq.trained).reshape(2 if index.is_trained else 0, index.d)
     rq = index.rq
     plain = [faiss.AdditiveQuantizer.ST_decompress]
     if metric_of(index) == "ip":
@@ -268,7 +287,7 @@ def _codec_from_faiss(index: Any) -> tuple[int, int, Any]:
     bits = set(faiss.vector_to_array(rq.nbits).tolist())
     if len(bits) != 1:
         raise ValueError(f"the numbers of a code must all have the same bits, got {sorted(bits)}")
-    return rq.M, bits.pop(), faiss.vector_to_array(rq.codebooks).reshape(rq.M, -1, index.d)
+    return (rq.M, bits.pop()), faiss.vector_to_array(rq.codebooks).reshape(rq.M, -1, index.d)
 
 
 def lists_from_faiss(index: Any) -> tuple[Ids, Ids, Any]:

@@ -45,7 +45,7 @@ class IndexFlat(StoredIndex):
     def __init__(self, d: int, *, metric: Metric = "l2") -> None:
         self._d = positive_int(d, "d")
         self._metric = as_metric(metric)
-        self._lists = InvertedLists(1, self._d, np.float32, lanes=1)
+        self._lists = InvertedLists(1, self._d, np.float32, lanes=1, marks_removed=True)
         self._known: Known | None = None
         self.metadata: dict[str, Any] = {}
 

@@ -23,7 +23,7 @@ from ivfpq.checks import (
 )
 from ivfpq.distances import normalised, pair_distances_at
 from ivfpq.filtering import lists_to_fill, search_on, unfilled
-from ivfpq.invlists import InvertedLists
+from ivfpq.invlists import CODES_IN_BLOCK, InvertedLists
 from ivfpq.kernels import dispatch
 from ivfpq.kernels.quantizers import Quantizers, coarse_rows, term_rows
 from ivfpq.kmeans import MAX_POINTS_PER_CENTROID, kmeans
@@ -89,7 +89,7 @@ class IndexIVFPQ(StoredIndex):
         nlist = positive_int(nlist, "nlist")
         untrained = self._untrained
         width = untrained.M + term_rows(untrained, nlist, self._metric)
-        self._lists = InvertedLists(nlist, width, untrained.dtype)
+        self._lists = InvertedLists(nlist, width, untrained.dtype, 1 if untrained.in_rows else CODES_IN_BLOCK)
         self._quantizers_part = self._lists.published.append(None)
         self.nprobe = nprobe
         self.seed = int(seed)
@@ -161,7 +161,7 @@ class IndexIVFPQ(StoredIndex):
     @property
     def train_size_min(self) -> int:
         """The least number of training vectors."""
-        return max(self.nlist, self.pq.ksub)
+        return max(self.nlist, self.pq.train_size_min)
 
     def _what_training_depends_on(self) -> str:
         return f"nlist={self.nlist}, nbits={self.nbits}"
@@ -365,7 +365,7 @@ class IndexIVFPQ(StoredIndex):
         return index
 
     def install(self, centroids: Any, codebooks: Any) -> None:
-        """Use quantizers trained elsewhere: `centroids` (nlist, d) and `codebooks` (M, ksub, dsub).
+        """Use quantizers trained elsewhere: `centroids` (nlist, d) and `codebooks` of the codec's `shape`.
 
         Raises
         ------
@@ -377,12 +377,12 @@ class IndexIVFPQ(StoredIndex):
         centroids = as_vectors(centroids, self.d, "centroids")
         if len(centroids) != self.nlist:
             raise ValueError(f"centroids must have shape ({self.nlist}, {self.d}), got {centroids.shape}")
-        shape = (self.M, self.pq.ksub, self.pq.dsub)
-        if np.shape(codebooks) != shape:
-            raise ValueError(f"codebooks must have shape {shape}, got {np.shape(codebooks)}")
-        flat = as_vectors(np.reshape(codebooks, (-1, self.pq.dsub)), self.pq.dsub, "codebooks")
         pq = self._quantizer(self.d, self.M, self.nbits)
-        pq.codebooks = flat.reshape(shape)
+        if np.shape(codebooks) != pq.shape:
+            raise ValueError(f"codebooks must have shape {pq.shape}, got {np.shape(codebooks)}")
+        flat = as_vectors(np.reshape(codebooks, (-1, pq.shape[-1])), pq.shape[-1], "codebooks")
+        pq.check(checked := flat.reshape(pq.shape))
+        pq.codebooks = checked
         quantizers = Quantizers(coarse_rows(read_only(centroids), self.metric), pq, self.metric)
         with self._lock:
             if self.ntotal:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -23,7 +23,7 @@ class IndexPQ(IndexIVFPQ):
     """
 
     __slots__ = ()
-    _parameters = ("d", "M", "nbits", "metric", "seed")
+    _parameters: ClassVar[tuple[str, ...]] = ("d", "M", "nbits", "metric", "seed")
 
     def __init__(self, d: int, M: int = 8, nbits: int = 8, *, metric: Metric = "l2", seed: int = 0) -> None:
         super().__init__(d, 1, M, nbits, metric=metric, seed=seed)

@@ -59,6 +59,8 @@ class InvertedLists:
         Of a number.
     lanes : int
         Codes in a block: see `Lists`. With 1, a code is in one piece.
+    marks_removed : bool
+        Whether what is removed stays in its place and is named by `Lists.gone`, which with one lane is possible.
     published : Published, optional
         Where the lists are published; their own place if not given.
 
@@ -75,7 +77,7 @@ class InvertedLists:
     nothing is in it.
     """
 
-    __slots__ = ("_map", "dtype", "lanes", "nlist", "part", "published", "width")
+    __slots__ = ("_map", "dtype", "lanes", "marks_removed", "nlist", "part", "published", "width")
 
     def __init__(
         self,
@@ -84,11 +86,14 @@ class InvertedLists:
         dtype: npt.DTypeLike = np.uint8,
         lanes: int = CODES_IN_BLOCK,
         published: Published | None = None,
+        *,
+        marks_removed: bool = False,
     ) -> None:
         self.nlist = nlist
         self.width = width
         self.dtype: np.dtype[Any] = np.dtype(dtype)
         self.lanes = lanes
+        self.marks_removed = marks_removed
         self.published = Published() if published is None else published
         self._map: DirectMap | None = None
         self.part = self.published.append(self._empty())
@@ -328,7 +333,7 @@ class InvertedLists:
         next_id = state.next_id
         if next_id is not None and int(old.ids(rows).max()) == next_id - 1:
             next_id = None
-        if self.lanes == 1:
+        if self.marks_removed:
             gone = np.insert(old.gone, np.searchsorted(old.gone, rows), rows)
             if len(gone) * GONE_SHARE <= old.sizes.sum():
                 lists = replace(old, gone=gone, ntotal=old.ntotal - len(rows))

@@ -24,7 +24,11 @@ What each kind keeps (`state`), n vectors in all:
                        of these more: sizes are (nlist + 1,)
     IndexIVFRQ         the same with codebooks float32 (M, ksub, d) and terms of two numbers, so that width is M, for
                        inner products, or M + 2 (in version 2 always M)
-    IndexPQ, IndexRQ   the same as these two with one list, whose centroid is the origin; IndexPQ has no terms
+    IndexIVFSQ         the same with codebooks float32 (2, d), the beginnings and the widths of the components' ranges,
+                       and code after code: ids (n, b), codes uint8 (n, width, 1). The last four bytes are the term, a
+                       float32, so that width is d, for inner products, or d + 4
+    IndexPQ, IndexRQ,  the same as these three with one list, whose centroid is the origin; IndexPQ has no terms
+    IndexSQ
     IndexPreTransform  of trained linear transform i, transformi.A float32 (d_out, d_in) and transformi.b (d_out,); what
                        the index inside keeps, each name with "index." before it
     IndexRefine        ids (n, b), vectors float32 or float16 (n, d); what the base keeps, "index." before its names

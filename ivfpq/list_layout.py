@@ -29,9 +29,8 @@ class Lists:
     A reader takes one such value and keeps to it. Writers never change a row that a published value covers: they write
     behind the lists' ends or into new arrays, and then publish another value.
 
-    Lists of vectors (with one lane) are long, and nobody scans them without looking at `gone`: there a removed vector
-    stays where it is. Codes are scanned fast, without a look at what was removed: a list of codes that loses some is
-    copied.
+    Lists of vectors are long, and nobody scans them without looking at `gone`: there a removed vector stays where it
+    is. Codes are scanned fast, without a look at what was removed: a list of codes that loses some is copied.
     """
 
     blocks: npt.NDArray[Any]
@@ -45,7 +44,7 @@ class Lists:
     ntotal: int
     """Vectors stored."""
     gone: Ids = field(default_factory=lambda: _NO_ROWS)
-    """Rows that hold a removed vector, in order, int64 (g,); none where there are more lanes than one."""
+    """Rows that hold a removed vector, in order, int64 (g,); none in lists of codes."""
     addresses: npt.NDArray[Any] = field(init=False)
     """Where the arrays are in memory, for compiled code, which so needs no copy of itself for each kind of array."""
 

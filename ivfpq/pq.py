@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ Packed = npt.NDArray[np.uint8]
 
 
 class Quantizer:
-    """What product and residual quantizers share: M numbers of nbits bits, packed into bytes, and their codebooks.
+    """What quantizers share: M numbers of nbits bits, packed into bytes, and their codebooks.
 
     Attributes
     ----------
@@ -29,9 +29,15 @@ class Quantizer:
     code_size : int
         Bytes of a packed code.
     codebooks : float32 array, shape (M, ksub, dsub), or None before training
+    in_rows : bool
+        Whether lists hold code after code. Else they hold blocks of them, transposed: see `Lists`.
+    kernel_module : str
+        The module of `ivfpq.kernels` that searches their lists in compiled code.
     """
 
     __slots__ = ("M", "_codebooks", "code_size", "d", "dsub", "ksub", "nbits")
+    in_rows: ClassVar[bool] = False
+    kernel_module: ClassVar[str] = "compiled"
 
     def __init__(self, d: int, M: int, nbits: int) -> None:
         self.d = positive_int(d, "d")
@@ -44,15 +50,28 @@ class Quantizer:
 
     @property
     def codebooks(self) -> Floats | None:
-        """The codewords, float32 (M, ksub, dsub), which cannot be written to; None before training."""
+        """The codewords, float32 of that `shape`, which cannot be written to; None before training."""
         return self._codebooks
 
     @codebooks.setter
     def codebooks(self, codebooks: Floats | None) -> None:
         self._codebooks = None if codebooks is None else read_only(codebooks)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of the codebooks."""
+        return self.M, self.ksub, self.dsub
+
+    @property
+    def train_size_min(self) -> int:
+        """The least number of training vectors."""
+        return self.ksub
+
+    def check(self, codebooks: Floats) -> None:
+        """That finite numbers of the right shape are codebooks. Raises ValueError if they are not."""
+
     def train(self, x: Floats, rng: np.random.Generator) -> None:
-        """Find the codebooks. `x` is float32 (n, d) with n >= ksub."""
+        """Find the codebooks. `x` is float32 (n, d) with n >= train_size_min."""
         raise NotImplementedError
 
     def encode(self, x: Floats) -> Codes:

@@ -68,7 +68,7 @@ class IndexRefine(StoredIndex):
         self.base = base
         self._dtype: Any = np.dtype(dtype)
         self.k_factor = k_factor
-        self.store = InvertedLists(1, base.d, self._dtype, lanes=1, published=base.lists.published)
+        self.store = InvertedLists(1, base.d, self._dtype, lanes=1, published=base.lists.published, marks_removed=True)
         self.metadata: dict[str, Any] = {}
         self._compiled: Any = None  # what compiled code knows of the store, made by the first search
 

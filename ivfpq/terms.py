@@ -9,11 +9,12 @@ import numpy as np
 
 from ivfpq.checks import Doubles, Ids
 from ivfpq.distances import SMALL_BLOCK
-from ivfpq.kernels.quantizers import TOP, Quantizers
+from ivfpq.kernels.quantizers import TERM_BYTES, TOP, Quantizers
 from ivfpq.list_layout import Lists, whole_blocks
 
 PRODUCTS = 1 << 20  # numbers of the tables made together: 8 MiB
 BLOCKS = 1 << 10  # of codes looked at together
+TRUSTED = 1e36  # squares of lengths up to which kernels trust terms
 
 
 def check_terms(quantizers: Quantizers, lists: Lists) -> None:
@@ -28,6 +29,14 @@ def check_terms(quantizers: Quantizers, lists: Lists) -> None:
     """
     if not quantizers.term_rows:
         return
+    if quantizers.term_rows == TERM_BYTES:
+        for rows, term, reach, told in _whole_terms(quantizers, lists):
+            with np.errstate(invalid="ignore"):
+                # Not "> slack": what is stored may be no number.
+                wrong = ~(np.abs(told - term) <= 4 * 2.0**-24 * reach) & (reach < TRUSTED)
+            if wrong.any():
+                raise ValueError(f"the term of the vector in row {rows[wrong][0]} is not that of its code")
+        return
     low, step = quantizers.terms()
     units = 256 if quantizers.term_rows == 2 else 1
     top = units * TOP + units - 1
@@ -38,7 +47,7 @@ def check_terms(quantizers: Quantizers, lists: Lists) -> None:
             least = low[number] + told * (step[number] / units) - slack
             most = low[number] + (told + 1) * (step[number] / units) + slack
             wrong = (term < least) & (told > 0) | (term > most) & (told < top)
-            known = np.isfinite(reach) & (reach < 1e36)  # beyond, kernels do not trust terms
+            known = reach < TRUSTED
         if (wrong & known).any():
             first = rows[wrong & known][0]
             raise ValueError(f"the term of the vector in row {first} is not that of its code")
@@ -80,9 +89,23 @@ def _terms_of_sums(quantizers: Quantizers, lists: Lists) -> Iterator[tuple[Ids, 
     rows, numbers = lists.rows(), lists.list_numbers()
     for start in range(0, len(rows), size):
         stored, number = lists.codes(rows[start : start + size]), numbers[start : start + size]
-        with np.errstate(over="ignore", invalid="ignore"):
-            g = quantizers.coarse.shifted(number).astype(np.float64)
-            y = quantizers.pq.decode(stored[:, :M]).astype(np.float64)
-            term = np.vecdot(2 * g + y, y)
-            reach = (np.sqrt(np.vecdot(g, g)) + np.sqrt(np.vecdot(y, y))) ** 2
+        term, reach = _of_sums(quantizers, number, stored[:, :M])
         yield rows[start : start + size], number, term, reach, stored[:, M].astype(np.int64) * 256 + stored[:, M + 1]
+
+
+def _whole_terms(quantizers: Quantizers, lists: Lists) -> Iterator[tuple[Ids, Doubles, Doubles, Any]]:
+    """Of a scalar quantizer's vectors: rows, terms, squares of the lengths they are made of, what is stored."""
+    M, size = quantizers.pq.M, max(1, SMALL_BLOCK // quantizers.pq.d)
+    rows, numbers = lists.rows(), lists.list_numbers()
+    for start in range(0, len(rows), size):
+        stored = lists.codes(rows[start : start + size])
+        told = np.ascontiguousarray(stored[:, M:]).view("<f4")[:, 0].astype(np.float64)
+        yield rows[start : start + size], *_of_sums(quantizers, numbers[start : start + size], stored[:, :M]), told
+
+
+def _of_sums(quantizers: Quantizers, number: Ids, codes: Any) -> tuple[Doubles, Doubles]:
+    """|y|^2 + 2 <g_l, y> of codes (n, M) in the given lists, and (|g_l| + |y|)^2."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        g = quantizers.coarse.shifted(number).astype(np.float64)
+        y = quantizers.pq.decode(codes).astype(np.float64)
+        return np.vecdot(2 * g + y, y), (np.sqrt(np.vecdot(g, g)) + np.sqrt(np.vecdot(y, y))) ** 2

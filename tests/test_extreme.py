@@ -64,7 +64,9 @@ def test_what_is_not_a_number_is_infinitely_far(metric, monkeypatch):
 
 
 @pytest.mark.parametrize("metric", ["l2", "ip", "cosine"])
-@pytest.mark.parametrize("spec", ["PQ2x4", "IVF8,PQ2x4", "IVF8,RQ2x4", "PCA4,IVF8,PQ2x4", "IVF8,PQ2x4,Refine"])
+@pytest.mark.parametrize(
+    "spec", ["PQ2x4", "IVF8,PQ2x4", "IVF8,RQ2x4", "IVF8,SQ8", "PCA4,IVF8,PQ2x4", "IVF8,PQ2x4,Refine"]
+)
 def test_one_huge_vector_among_others_can_be_trained_with(spec, metric):
     x = np.random.default_rng(0).normal(size=(600, 8)).astype(F)
     x[7, 3] = 9.97e36

@@ -3,7 +3,18 @@
 import faiss
 import pytest
 
-from ivfpq import IndexFlat, IndexIVFPQ, IndexIVFRQ, IndexPQ, IndexPreTransform, IndexRefine, IndexRQ, index_factory
+from ivfpq import (
+    IndexFlat,
+    IndexIVFPQ,
+    IndexIVFRQ,
+    IndexIVFSQ,
+    IndexPQ,
+    IndexPreTransform,
+    IndexRefine,
+    IndexRQ,
+    IndexSQ,
+    index_factory,
+)
 from ivfpq.transforms import OPQ, PCA, L2Norm
 
 
@@ -76,7 +87,10 @@ def test_refinement_is_outermost(part, dtype):
     [
         ("", "'' is no part of it"),
         ("flat", "'flat' is no part of it"),
-        ("IVF100", "'IVF100' must be followed by PQ or RQ"),
+        ("IVF100", "'IVF100' must be followed by PQ, RQ or SQ8"),
+        ("IVF100,SQ4", "'SQ4' is no codec"),
+        ("IVF100,SQ8x8", "'SQ8x8' is no codec"),
+        ("SQ8,IVF100", "'IVF100' cannot follow 'SQ8'"),
         ("PQ8,IVF100", "'IVF100' cannot follow 'PQ8'"),
         ("IVF10,Flat", "lists hold codes here, not whole vectors: .*'IVF10,PQ8,Refine' nearly so and fast"),
         ("IVF,PQ8", "'IVF' is no part of it"),
@@ -95,6 +109,16 @@ def test_refinement_is_outermost(part, dtype):
 def test_anything_else_is_refused_with_the_part_and_the_grammar(spec, wrong):
     with pytest.raises(ValueError, match=rf"cannot read the index description .*{wrong}; .*IVF100,PQ8"):
         index_factory(16, spec)
+
+
+def test_scalar_quantizers_are_what_faiss_would_make():
+    for spec, kind, nlist in (("SQ8", IndexSQ, 1), ("IVF7,SQ8", IndexIVFSQ, 7)):
+        index = index_factory(16, spec, metric="ip", seed=7)
+        assert type(index) is kind and (index.d, index.nlist, index.metric, index.seed) == (16, nlist, "ip", 7)
+        theirs = faiss.index_factory(16, spec)
+        assert getattr(theirs, "nlist", 1) == nlist and theirs.sq.code_size == index.code_size == 16
+    index = index_factory(16, "PCA8,IVF7,SQ8,Refine", metric="cosine")
+    assert isinstance(index, IndexRefine) and isinstance(index.base.index, IndexIVFSQ) and index.base.index.d == 8
 
 
 def test_bad_numbers_are_refused():

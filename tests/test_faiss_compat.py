@@ -282,6 +282,9 @@ SPECS = [
     "OPQ4_16,IVF10,PQ4x6np,Refine(SQfp16)",
     "PCA16,IVF10,RQ3x5,RFlat",
     "PCA16,Flat,RFlat",
+    "SQ8",
+    "IVF10,SQ8",
+    "PCA16,IVF10,SQ8,RFlat",
 ]
 
 

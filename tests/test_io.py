@@ -73,6 +73,10 @@ MADE = {
     "ivfpq cosine": lambda: ivfpq("cosine"),
     "ivfpq 12 bits": lambda: ivfpq("ip", 12),
     "ivfpq empty": lambda: ivfpq(n=0),
+    "sq": lambda: nested("SQ8", "cosine"),
+    "ivfsq": lambda: nested("IVF3,SQ8"),
+    "refine ivfsq": lambda: nested("PCA4,IVF3,SQ8,Refine", "cosine"),
+    "ivfsq untrained": lambda: index_factory(6, "IVF3,SQ8"),
     "ivfpq untrained": lambda: IndexIVFPQ(6, 3, 2, 3),
 }
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ivfpq.checks import Floats, Ids
+from ivfpq.checks import Floats, Ids, Metric
 from ivfpq.kernels import scan
 from ivfpq.kernels.avx512 import M_MAX
 from ivfpq.kernels.intrinsics import TOGETHER
@@ -120,11 +120,7 @@ def range_search(
     x: Floats, nprobe: int, quantizers: Quantizers, lists: Lists, radius: float, *, vbmi: bool
 ) -> RangeResult:
     """See `dispatch.range_search`."""
-    compiled = CompiledQuantizers.of(quantizers)
-    if quantizers.metric == "cosine":  # 1 - distance / 2 > radius, where the difference is rounded
-        limit = 2.0 * (1.0 - radius) + 2.0**-21 * (1.0 + abs(radius))
-    else:
-        limit = radius if quantizers.metric == "l2" else -radius
+    compiled, limit = CompiledQuantizers.of(quantizers), limit_within(radius, quantizers.metric)
 
     def answer(x: Floats, numbers: Ids) -> tuple[Any, Any, Any]:
         query, value, id = scan.range_search(*_arguments(compiled, lists, x, nprobe, vbmi), limit)
@@ -136,10 +132,17 @@ def range_search(
     return within(query, distance, ids, len(x), radius, quantizers.metric)
 
 
+def limit_within(radius: float, metric: Metric) -> float:
+    """What no value, smaller being better, exceeds whose distance is within the radius."""
+    if metric == "cosine":  # 1 - distance / 2 > radius, where the difference is rounded
+        return 2.0 * (1.0 - radius) + 2.0**-21 * (1.0 + abs(radius))
+    return radius if metric == "l2" else -radius
+
+
 def _arguments(compiled: CompiledQuantizers, lists: Lists, x: Floats, nprobe: int, vbmi: bool) -> tuple[Any, ...]:
     """What both searches take first."""
     kernel = True if vbmi and compiled.bytes_fit else None
-    return kernel, compiled.record, lists.addresses, writeable(x), nprobe, _of_thread.scratch
+    return kernel, compiled.record, lists.addresses, writeable(x), nprobe, of_thread.scratch
 
 
 class _OfThread(threading.local):
@@ -149,7 +152,7 @@ class _OfThread(threading.local):
         self.scratch = np.empty(1, SCRATCH)
 
 
-_of_thread = _OfThread()
+of_thread = _OfThread()
 
 
 def writeable(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

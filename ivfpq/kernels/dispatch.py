@@ -17,7 +17,7 @@ def search(x: Floats, nprobe: int, quantizers: Quantizers, lists: Lists, k: int)
     if name == "reference":
         probes = choose(x, quantizers.coarse, nprobe, quantizers.space)
         return reference.search(x, probes, quantizers.coarse.y, quantizers.pq, lists, k, quantizers.metric)
-    compiled = kernels.compiled_module("compiled")
+    compiled = kernels.compiled_module(quantizers.pq.kernel_module)
     result: SearchResult = compiled.search(x, nprobe, quantizers, lists, k, vbmi=name == "avx512")
     return result
 
@@ -26,7 +26,7 @@ def candidates(x: Floats, nprobe: int, quantizers: Quantizers, lists: Lists, k: 
     """The ids that `search` gives, int64 (nq, k), in no order: less work for who wants no distances."""
     if kernel == "reference":
         return search(x, nprobe, quantizers, lists, k).ids
-    compiled = kernels.compiled_module("compiled")
+    compiled = kernels.compiled_module(quantizers.pq.kernel_module)
     result: SearchResult = compiled.search(x, nprobe, quantizers, lists, k, vbmi=kernel == "avx512", ordered=False)
     return result.ids
 
@@ -38,6 +38,6 @@ def range_search(x: Floats, nprobe: int, quantizers: Quantizers, lists: Lists, r
         probes = choose(x, quantizers.coarse, nprobe, quantizers.space)
         centroids = quantizers.coarse.y
         return reference.range_search(x, probes, centroids, quantizers.pq, lists, radius, quantizers.metric)
-    compiled = kernels.compiled_module("compiled")
+    compiled = kernels.compiled_module(quantizers.pq.kernel_module)
     result: RangeResult = compiled.range_search(x, nprobe, quantizers, lists, radius, vbmi=name == "avx512")
     return result

@@ -14,6 +14,7 @@ from ivfpq.pq import Codes, ProductQuantizer, Quantizer
 from ivfpq.screening import Points
 from ivfpq.threads import spread
 
+TERM_BYTES = 4  # of a term as it is, float32, behind a code of bytes in a row of its own
 TOP = 255  # a row of terms holds steps of 1 / 255, two hold steps of 1 / 65535, of what terms range over
 
 
@@ -21,6 +22,8 @@ def term_rows(pq: Quantizer, nlist: int, metric: Metric) -> int:
     """How many numbers behind a code hold the vector's term (see `Quantizers`)."""
     if metric == "ip":
         return 0
+    if pq.in_rows:
+        return TERM_BYTES
     if isinstance(pq, ProductQuantizer):
         return int(nlist > 1)  # a single list is its own centre, so its terms are 0
     return 2
@@ -53,6 +56,9 @@ class Quantizers:
     That term is |g_l + y_i|^2 - |g_l|^2, so that low_l = -|g_l|^2, and the range is wide: (|g_l| + W)^2, W being the
     sum over m of the longest |w_m|. So it takes two bytes, the second of which counts in steps of step_l / 256.
 
+    A scalar quantizer's codes take a byte a component, beside which the four bytes of a float32 are few: they hold
+    |y_i|^2 + 2 <g_l, y_i> itself.
+
     Parameters
     ----------
     coarse : Points
@@ -81,11 +87,11 @@ class Quantizers:
 
     @property
     def term_rows(self) -> int:
-        """How many numbers behind a code hold the vector's term: 0, 1 or 2."""
+        """How many numbers behind a code hold the vector's term: 0, 1, 2 or TERM_BYTES."""
         return term_rows(self.pq, len(self.coarse.y), self.metric)
 
     def terms(self) -> tuple[Doubles, Doubles]:
-        """low and step of each list, float64 (nlist,); zeros where there are no terms.
+        """low and step of each list, float64 (nlist,), of which terms are steps; zeros where they are not.
 
         Computed anew elsewhere they may differ in the last place, which the kernels' error bound covers.
         """
@@ -101,7 +107,7 @@ class Quantizers:
                 length = np.sqrt(np.vecdot(g, g))
                 longest = np.sqrt(np.vecdot(codebooks, codebooks).max(axis=1)).sum() * (1 + 1e-6)  # y_i is rounded
                 low, high = -(length**2), (length + longest) ** 2 - length**2
-            self._terms = low, np.maximum((high - low) / TOP, 1e-30 * bool(self.term_rows))
+            self._terms = low, np.maximum((high - low) / TOP, 1e-30 * (self.term_rows in (1, 2)))
         return self._terms
 
     def list_products(self, lists: slice = slice(None)) -> Iterator[Doubles]:
@@ -132,6 +138,10 @@ class Quantizers:
                         stored[part, M] = np.clip(np.nan_to_num(np.floor(steps)), 0, TOP)
                         continue
                     y = y.astype(np.float64)
+                    if rows == TERM_BYTES:
+                        term = np.vecdot(2 * g + y, y).astype("<f4")
+                        stored[part, M:] = term[:, None].view(np.uint8)
+                        continue
                     steps = (np.vecdot(2 * g + y, y) - low[number]) / step[number] * 256
                     whole = np.clip(np.nan_to_num(np.floor(steps)), 0, 256 * TOP + 255).astype(np.int64)
                     stored[part, M], stored[part, M + 1] = whole >> 8, whole & 255

@@ -1,0 +1,378 @@
+"""Search of lists of scalar-quantized vectors in compiled code: integer dot products, and the answers of `reference`.
+
+With a = x - centre, g_l = c_l - centre and, component by component, y_i = low + width * (u_i + 1/2) / 255, in real
+numbers
+
+    l2:  |x - c_l - y_i|^2     =  |x - c_l|^2  +  (|y_i|^2 + 2 <g_l, y_i>)  -  2 <a, y_i>
+    ip:  -<x, c_l> - <x, y_i>  =  -<x, c_l>                                 -    <x, y_i>
+
+where what is in parentheses is the term that stands behind the code (see `quantizers`), and
+
+    <a, y_i>  =  <a, low + width * 128.5 / 255>  +  sum over j of v_j (u_ij - 128),    v = a * width / 255
+
+v is cut to 16 bits a number, v' = unit * w, and sum over j of w_j u_ij is a sum of integers: without rounding, so the
+same in any order and on any processor. A code is estimated so; of those that may be among the k best by that, k and a
+few more, the defined distance is computed.
+
+**What an estimate can be off by.** Write A, G, Y for |a|, the longest g_l, the length of |low| + 1.01 |width|, and
+R = A + G + Y. |u - 128| is at most 128, so v' costs 128 (sum over j of |v_j - v'_j|), twice that for l2. |x - c_l|^2
+and the defined distance are ordered sums in float32 of up to d / 16 + 8 additions in a row; the term is rounded once,
+and one read from a file may be off by 4 roundings (see `terms`); decoding rounds 3 times. What they round is at most
+R^2, so that with u = 2^-24 all this is less than (d / 8 + 80) u R^2 / (1 - d u), to which come numbers below the normal
+ones, d tiny, and for cosine the rounding of 1 - distance / 2. What is added in float64 does not count.
+Where R^2 > 1e36, numbers may leave float32: the error is infinite, and every comparison lets pass.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ivfpq.kernels.bounds import errors
+from ivfpq.kernels.coarse import choose, products, to_int16
+from ivfpq.kernels.heaps import push, push_pair, sort_pairs
+from ivfpq.kernels.intrinsics import (
+    ROWS,
+    STEP,
+    TOGETHER,
+    byte_products,
+    byte_products_of_one,
+    decode_bytes,
+    sum_of_products,
+    sum_of_residual_squares,
+    sum_of_squares,
+)
+from ivfpq.kernels.jit import jit_entry, jit_inner, sources
+from ivfpq.kernels.layout import (
+    CANDIDATE,
+    COSINE,
+    IP,
+    L2,
+    candidate_at,
+    id_of,
+    in_panels,
+    list_size,
+    list_start,
+    query_at,
+)
+from ivfpq.kernels.memory import (
+    address,
+    allocate,
+    copy_bytes,
+    float32_at,
+    float64_at,
+    free,
+    int32_at,
+    int64_at,
+    put_float32,
+    put_int64,
+    put_word,
+    record_reader,
+)
+from ivfpq.kernels.scan import furnish
+
+F32 = np.float32
+TOP = 32767  # the largest number of a query
+CANDIDATES = 4096  # for which there is room at first
+
+SCALAR = np.dtype(
+    [(name, np.int64) for name in ("low", "width", "terms")]
+    + [("longest", np.float64), (f"sources_{sources()}", np.int8)]
+)
+"""Addresses of float32 (d,), whether a code is followed by its term, and Y of the proof above."""
+
+WORK = np.dtype(
+    [(name, np.int64) for name in ("w", "y", "sums", "heap", "found", "capacity", "n", "held", "kept")]
+    + [(name, np.float64) for name in ("unit", "shift", "error", "limit")]
+)
+"""What a query works with. Addresses: its int16 (d + STEP,) w, float32 (d,) for a decoded vector, int32 (ROWS,), a heap
+of its `held` smallest estimates, float64 (kept,), and its `n` candidates, CANDIDATE (capacity,). `unit` is what a sum
+of w u counts; `shift` is all of an estimate that does not depend on the list or the code. With kept = 0, limit is
+fixed."""
+
+_work_at = record_reader(WORK)
+_WORK_BYTES, _CANDIDATE_BYTES = WORK.itemsize, CANDIDATE.itemsize
+
+
+# distances, ids = reference.search(x, probes, centroids, pq, lists, k, metric)
+@jit_entry
+def search(quantizers, codec, lists, x, nprobe, scratch, distances, ids):
+    """Fill distances float32 (nq, k) and ids int64 (nq, k), best first; missing ones as infinity and -1.
+
+    Parameters
+    ----------
+    quantizers, codec, lists, scratch : record arrays, shape (1,)
+        Of the type QUANTIZERS, without codebooks; SCALAR; `Lists.addresses`; SCRATCH, to be filled in.
+    x : float32 array, shape (nq, d)
+    nprobe : int
+    distances : float32 array or None
+        None: ids are those of the k best in no order.
+    """
+    quantizers_, codec_, lists_, scratch_ = quantizers[0], codec[0], lists[0], scratch[0]
+    nq, k = ids.shape
+    most = k if k < lists_.ntotal else lists_.ntotal
+    work = _furnished(quantizers_, scratch_, nq, nprobe, most + 1 if distances is None else most)
+    sign = F32(1.0) if quantizers_.metric == L2 else F32(-1.0)
+    for q in range(nq):
+        at = address(x) + 4 * q * quantizers_.d
+        _scan(quantizers_, codec_, lists_, scratch_, work, at, (q, nq), np.inf)
+        if distances is None:
+            to = address(ids) + 8 * q * k
+            for i in range(_members(quantizers_, codec_, lists_, scratch_, work, at, most, to), k):
+                put_int64(to, i, -1)
+        else:
+            n = _best(quantizers_, codec_, lists_, scratch_, work, at, most, -np.inf)
+            for rank in range(k):
+                if rank < n:
+                    distances[q, rank] = sign * F32(float64_at(scratch_.values, rank))
+                    ids[q, rank] = int64_at(scratch_.numbers, rank)
+                else:
+                    distances[q, rank], ids[q, rank] = sign * F32(np.inf), -1
+    free(work.found)
+    free(scratch_.queries)
+
+
+# near = defined_distances <= theta
+@jit_entry
+def range_search(quantizers, codec, lists, x, nprobe, scratch, theta):
+    """All whose estimate may be within theta: query numbers, values (smaller is better), and ids.
+
+    The other parameters are as for `search`.
+    """
+    quantizers_, codec_, lists_, scratch_, nq = quantizers[0], codec[0], lists[0], scratch[0], len(x)
+    work = _furnished(quantizers_, scratch_, nq, nprobe, np.int64(0))
+    for q in range(nq):
+        _scan(quantizers_, codec_, lists_, scratch_, work, address(x) + 4 * q * quantizers_.d, (q, nq), theta)
+    n = work.n
+    asking, values, ids = np.empty(n, np.int64), np.empty(n, np.float32), np.empty(n, np.int64)
+    for c in range(n):
+        candidate = candidate_at(work.found, c)
+        asking[c] = candidate.query
+        at = address(x) + 4 * candidate.query * quantizers_.d
+        values[c] = _defined(quantizers_, codec_, lists_, work, at, candidate.list, candidate.row)
+        ids[c] = id_of(lists_, candidate.row)
+    free(work.found)
+    free(scratch_.queries)
+    return asking, values, ids
+
+
+# w, y, sums, heap, found = np.empty(d + STEP, np.int16), np.empty(d, np.float32), ...
+@jit_inner
+def _furnished(quantizers, scratch, nq, nprobe, kept):
+    """Memory for all that a search works with. Returns the record of type WORK, behind what `furnish` gives a place."""
+    d = quantizers.d
+    scratch.nq, scratch.nprobe, scratch.kept = TOGETHER if nq > TOGETHER else nq, nprobe, kept
+    furnish(quantizers, scratch, np.int64(0))
+    own = (scratch.end + 63) & ~63
+    end = own + _WORK_BYTES + 8 * ((kept + 1) + ROWS) + 6 * (d + STEP) + 64
+    start = allocate(end)
+    furnish(quantizers, scratch, start)
+    work = _work_at(start + own, 0)
+    work.heap = start + own + _WORK_BYTES
+    work.sums = work.heap + 8 * (kept + 1)
+    work.y = work.sums + 8 * ROWS
+    work.w = work.y + 4 * (d + STEP)
+    work.kept, work.n, work.capacity = kept, 0, 2 * CANDIDATES
+    work.found = allocate(_CANDIDATE_BYTES * work.capacity)
+    return work
+
+
+# probes = nearest(x[q], centroids, nprobe)
+# found = [(estimates[row], row, list, q) for list in probes for row in list if estimates[row] <= limit]
+@jit_inner
+def _scan(quantizers, codec, lists, scratch, work, x, numbers, theta):
+    """Find the candidates of the query at address x, number `numbers[0]` of `numbers[1]`.
+
+    The nearest list comes first, which gives a good limit. With theta finite (a radius) earlier queries' stay.
+    """
+    q, nq = numbers
+    d, nprobe, number = quantizers.d, scratch.nprobe, q % TOGETHER
+    if number == 0:
+        _score_lists(quantizers, scratch, x, nq - q)
+    query, first = query_at(scratch.queries, number), number * nprobe
+    shift = F32(0.0 if quantizers.metric == IP else query.square)
+    scores = scratch.scores + 4 * in_panels(quantizers.nlist) * number
+    coarse_error, _ = errors(quantizers, query.square, query.unit)
+    choose(quantizers, scratch, scores, shift, coarse_error, x, first)
+    _cut(quantizers, codec, work, x, query.square)
+    work.held = 0
+    if work.kept:
+        work.n, work.limit = 0, np.inf
+    else:
+        work.limit = theta + work.error
+    for p in range(nprobe):
+        cell = int64_at(scratch.probes, first + p)
+        centroid = quantizers.centroids + 4 * d * cell
+        if quantizers.metric == IP:
+            base = -np.float64(sum_of_products(x, centroid, d))
+        else:
+            base = np.float64(sum_of_squares(x, centroid, d))
+        _scan_list(quantizers, codec, lists, work, q, cell, base + work.shift)
+
+
+# scores = distances of x[:count] to the centroids, but for |a|^2
+@jit_inner
+def _score_lists(quantizers, scratch, x, left):
+    """Coarse distances of the next queries, the first at address x, `left` being how many there are."""
+    d, start = quantizers.d, np.int64(0)
+    count = TOGETHER if left >= TOGETHER else left
+    step = TOGETHER if left >= TOGETHER else np.int64(1)
+    wide, scores, factor = in_panels(quantizers.nlist), scratch.scores, F32(-1.0 if quantizers.metric == IP else -2.0)
+    while start < count:
+        for q in range(start, start + step):
+            query, vector = query_at(scratch.queries, q), x + 4 * d * q
+            query.square = sum_of_squares(vector, quantizers.centre, d)
+            query.unit = to_int16(quantizers, scratch, vector, scratch.pairs + 4 * (q - start), 4 * step)
+            put_float32(scratch.units, q - start, factor * F32(query.unit))
+        scratch.scores = scores + 4 * wide * start
+        products(quantizers, scratch, step, np.int64(0), np.int64(0))
+        start += step
+    scratch.scores = scores
+
+
+# v = (x - centre) * width / 255
+# unit = max(np.abs(v).max() / TOP, np.abs(v).sum() * 255 / 2**31)
+# w = np.rint(v / unit)
+@jit_inner
+def _cut(quantizers, codec, work, x, square):
+    """Cut the query at address x, |a|^2 of which is `square`, to integers, and say what estimates can be off by."""
+    d = quantizers.d
+    largest, total, shift = 0.0, 0.0, 0.0
+    for j in range(d):
+        a = np.float64(float32_at(x, j)) - np.float64(float32_at(quantizers.centre, j))
+        step = np.float64(float32_at(codec.width, j)) / 255.0
+        size = abs(a * step)
+        largest = size if size > largest else largest
+        total += size
+        shift += a * (np.float64(float32_at(codec.low, j)) + 128.5 * step)
+    unit, least = largest / TOP, total * 255.0 / (2.0**31 - 256.0 * d)
+    unit = least if least > unit else unit
+    unit = unit if unit > 1e-60 else 1e-60
+    unit = unit if unit < 1e60 else 1e60
+    inverse, sum_, off = 1.0 / unit, np.int64(0), 0.0
+    for j in range(d):
+        a = np.float64(float32_at(x, j)) - np.float64(float32_at(quantizers.centre, j))
+        steps = a * (np.float64(float32_at(codec.width, j)) / 255.0) * inverse
+        w = np.int64(np.rint(steps))
+        put_word(work.w, j, w)
+        sum_ += w
+        off += abs(steps - np.float64(w))
+    factor = 1.0 if quantizers.metric == IP else 2.0
+    work.unit = factor * unit
+    work.shift = work.unit * 128.0 * np.float64(sum_) - factor * shift
+    reach = (np.sqrt(square) * 1.001 + quantizers.longest_centroid + codec.longest) ** 2
+    gamma = (np.float64(d) / 8.0 + 80.0) * 2.0**-24 / (1.0 - np.float64(d) * 2.0**-24)
+    error = 1.001 * work.unit * 128.0 * off + gamma * reach + 8.0 * np.float64(d) * 1.2e-38
+    if quantizers.metric == COSINE:
+        error += 2.0**-22 * (1.0 + reach)
+    work.error = error if reach < 1e36 else np.inf
+
+
+# estimates = base + term - unit * (codes @ w)
+# near = np.flatnonzero(~(estimates > limit))
+@jit_inner
+def _scan_list(quantizers, codec, lists, work, q, number, base):
+    """Find candidates of query number q in a list."""
+    d, width, row = quantizers.d, lists.width, list_start(lists, number)
+    end, at = row + list_size(lists, number), lists.blocks + lists.width * row
+    while row < end:
+        count = ROWS if row + ROWS <= end else 1
+        if count == ROWS:
+            byte_products(at, width, work.w, d, work.sums)
+        else:
+            byte_products_of_one(at, width, work.w, d, work.sums)
+        for r in range(count):
+            estimate = base - work.unit * np.float64(int32_at(work.sums, r))
+            if codec.terms:
+                estimate += np.float64(float32_at(at + width * r + d, 0))
+            if not estimate > work.limit:
+                _keep(work, estimate, row + r, number, q)
+        row += count
+        at += width * count
+
+
+# found.append((estimate, row, list, q))
+# limit = np.sort(estimates)[kept - 1] + 2 * error
+@jit_inner
+def _keep(work, estimate, row, number, q):
+    """Keep one candidate, and let the limit know."""
+    if work.n == work.capacity:
+        _make_room(work)
+    candidate = candidate_at(work.found, work.n)
+    candidate.lower, candidate.row, candidate.list, candidate.query = estimate, row, number, q
+    work.n += 1
+    if work.kept:
+        work.held = push(work.heap, work.kept, work.held, estimate)
+        if work.held == work.kept:
+            work.limit = float64_at(work.heap, 0) + 2.0 * work.error
+
+
+# found = found[~(found["lower"] > limit)]
+@jit_inner
+def _make_room(work):
+    """Forget candidates that the limit has left out meanwhile; if most remain, take twice the room."""
+    if work.kept:
+        n = 0
+        for c in range(work.n):
+            if not candidate_at(work.found, c).lower > work.limit:
+                copy_bytes(work.found + _CANDIDATE_BYTES * n, work.found + _CANDIDATE_BYTES * c, _CANDIDATE_BYTES)
+                n += 1
+        work.n = n
+    if 2 * work.n > work.capacity:
+        more = allocate(2 * _CANDIDATE_BYTES * work.capacity)
+        copy_bytes(more, work.found, _CANDIDATE_BYTES * work.n)
+        free(work.found)
+        work.found, work.capacity = more, 2 * work.capacity
+
+
+# best = np.lexsort((ids, distances))[:k]
+@jit_inner
+def _best(quantizers, codec, lists, scratch, work, x, k, sure):
+    """Put the k best of the candidates whose estimates are not below `sure` into the heap of scratch, best first.
+
+    Returns how many there are.
+    """
+    n = np.int64(0)
+    for c in range(work.n if k > 0 else 0):
+        candidate = candidate_at(work.found, c)
+        if not candidate.lower > work.limit and not candidate.lower < sure:
+            value = np.float64(_defined(quantizers, codec, lists, work, x, candidate.list, candidate.row))
+            n = push_pair(scratch.values, scratch.numbers, k, n, value, id_of(lists, candidate.row))
+    sort_pairs(scratch.values, scratch.numbers, n)
+    return n
+
+
+# ids[best]
+@jit_inner
+def _members(quantizers, codec, lists, scratch, work, x, k, ids):
+    """Put the ids of the k best candidates, in no order, at address ids; returns how many.
+
+    What is estimated to be nearer than the (k + 1)-th smallest estimate, by two errors, is farther than fewer than k.
+    """
+    sure, n = float64_at(work.heap, 0) - 2.0 * work.error if work.held == work.kept else np.inf, np.int64(0)
+    for c in range(work.n):
+        candidate = candidate_at(work.found, c)
+        if candidate.lower < sure:
+            put_int64(ids, n, id_of(lists, candidate.row))
+            n += 1
+    ranked = _best(quantizers, codec, lists, scratch, work, x, k - n, sure)
+    for i in range(ranked):
+        put_int64(ids, n + i, int64_at(scratch.numbers, i))
+    return n + ranked
+
+
+# reference.adc(x[None], centroids[number][None], codes[row][None], pq, metric)[0]   (ip, cosine: with its sign turned)
+@jit_inner
+def _defined(quantizers, codec, lists, work, x, number, row):
+    """The defined distance of the query at address x to a row of a list, smaller being better."""
+    d, y, centroid = quantizers.d, work.y, quantizers.centroids + 4 * quantizers.d * number
+    decode_bytes(lists.blocks + lists.width * row, codec.low, codec.width, d, y)
+    if quantizers.metric == IP:
+        total = F32(F32(sum_of_products(x, centroid, d) + sum_of_products(x, y, d)) + F32(0.0))
+        return -total if total == total else F32(np.inf)  # what is not a number is infinitely far
+    total = sum_of_residual_squares(x, centroid, y, d)
+    if quantizers.metric == COSINE:
+        total = F32(F32(1.0) - total / F32(2.0))
+    total = F32(total + F32(0.0))  # no negative zero
+    if total != total:
+        return F32(np.inf)
+    return total if quantizers.metric == L2 else -total

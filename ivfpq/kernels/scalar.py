@@ -1,0 +1,104 @@
+"""The search of scalar-quantized vectors (`integers`) as Python calls it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ivfpq.checks import Floats, Ids
+from ivfpq.kernels import integers
+from ivfpq.kernels.compiled import limit_within, of_thread, writeable
+from ivfpq.kernels.layout import COSINE, IP, L2, QUANTIZERS
+from ivfpq.kernels.panels import REACH, Panels, with_even_parts
+from ivfpq.kernels.quantizers import Quantizers
+from ivfpq.list_layout import Lists
+from ivfpq.results import RangeResult, SearchResult, within
+from ivfpq.threads import spread
+
+MIN_CHUNK = 16  # queries that are worth a thread
+
+
+class CompiledScalar:
+    """What compiled code needs of centroids and a scalar quantizer.
+
+    Attributes
+    ----------
+    quantizers, codec : arrays of type QUANTIZERS and `integers.SCALAR`, shape (1,)
+    """
+
+    __slots__ = ("_arrays", "codec", "quantizers")
+
+    def __init__(self, quantizers: Quantizers) -> None:
+        y, centre, pq = quantizers.coarse.y, quantizers.coarse.centre, quantizers.pq
+        low, width = pq.codebooks  # type: ignore[misc]
+        if centre is None:
+            centre = np.zeros(pq.d, np.float32)
+        panels = Panels.of(with_even_parts(y - centre, pq.d)[None], REACH)
+        with np.errstate(over="ignore"):  # then the error is infinite
+            squares = (panels.squares * (quantizers.space == "l2")).astype(np.float32)
+        self._arrays: dict[str, Any] = {
+            "centre": centre,
+            "centroids": y,
+            "centroid_panels": panels.words,
+            "centroid_squares": squares,
+        }
+        numbers: dict[str, Any] = {
+            "metric": {"ip": IP, "l2": L2, "cosine": COSINE}[quantizers.metric],
+            "d": pq.d,
+            "dsub": pq.d,
+            "nlist": len(y),
+            "longest_centroid": np.sqrt(panels.squares.max()),
+            "centroid_scale": panels.scale,
+            "centroid_loss": panels.losses[0],
+            "codebook_scale": 1.0,
+            "reach": REACH,
+        }
+        self.quantizers = np.zeros(1, QUANTIZERS)
+        for name, value in {**numbers, **{n: a.ctypes.data for n, a in self._arrays.items()}}.items():
+            self.quantizers[name] = value
+        self._arrays |= {"low": low, "width": width}
+        self.codec = np.zeros(1, integers.SCALAR)
+        self.codec["low"], self.codec["width"] = low.ctypes.data, width.ctypes.data
+        self.codec["terms"] = quantizers.term_rows > 0
+        self.codec["longest"] = np.linalg.norm(np.abs(low.astype(np.float64)) + 1.01 * width)
+
+    @classmethod
+    def of(cls, quantizers: Quantizers) -> CompiledScalar:
+        """That of these quantizers, made when it is first asked for."""
+        if quantizers.compiled is None:
+            quantizers.compiled = cls(quantizers)  # two threads may both make it, which costs time only
+        compiled: CompiledScalar = quantizers.compiled
+        return compiled
+
+
+def search(
+    x: Floats, nprobe: int, quantizers: Quantizers, lists: Lists, k: int, *, vbmi: bool, ordered: bool = True
+) -> SearchResult:
+    """See `dispatch.search`; if not `ordered`, `dispatch.candidates`: no distances. The same with `vbmi` or without."""
+    compiled, x = CompiledScalar.of(quantizers), writeable(x)
+    distances, ids = np.empty((len(x), k if ordered else 0), np.float32), np.empty((len(x), k), np.int64)
+    records = compiled.quantizers, compiled.codec, lists.addresses
+
+    def fill(first: int, last: int) -> None:
+        part = slice(first, last)
+        integers.search(*records, x[part], nprobe, of_thread.scratch, distances[part] if ordered else None, ids[part])
+
+    spread(fill, len(x), len(x) // MIN_CHUNK)
+    return SearchResult(distances, ids)
+
+
+def range_search(
+    x: Floats, nprobe: int, quantizers: Quantizers, lists: Lists, radius: float, *, vbmi: bool
+) -> RangeResult:
+    """See `dispatch.range_search`."""
+    compiled, x, limit = CompiledScalar.of(quantizers), writeable(x), limit_within(radius, quantizers.metric)
+    records = compiled.quantizers, compiled.codec, lists.addresses
+
+    def answer(first: int, last: int) -> tuple[Ids, Floats, Ids]:
+        query, value, id = integers.range_search(*records, x[first:last], nprobe, of_thread.scratch, limit)
+        return query + first, value if quantizers.metric == "l2" else -value, id
+
+    found = spread(answer, len(x), len(x) // MIN_CHUNK)
+    query, distance, ids = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+    return within(query, distance, ids, len(x), radius, quantizers.metric)
