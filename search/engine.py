@@ -7,11 +7,11 @@ import operator
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,29 +25,16 @@ from features.picture_files import read_picture
 from ivfpq import SearchResult
 from ivfpq.checks import Metric
 from search.backends.base import SearchableIndex
-from search.errors import EngineError
+from search.errors import EngineError, QueryError
 from search.filters import Filter, FilterLike
 from search.hits import Answer, Hit
 from search.options import SearchOptions
-from search.query import ImagePart, Part, Picture, Query
+from search.parts import EncodedQuery, search_parts, space_of
+from search.query import ImagePart, Part, Picture, Query, is_address
 from search.searcher import RERANK_FACTOR, SpaceSearcher
 from search.spaces import VISUAL, open_spaces, visual_space
 
 __all__ = ["Answer", "EncodedQuery", "EngineError", "Hit", "SearchEngine"]
-
-
-class EncodedQuery(NamedTuple):
-    """A query picture as a vector.
-
-    Attributes
-    ----------
-    vector : float32 (dim,)
-    own_id : int or None
-        The id of this very picture where the collection holds it (equal bytes).
-    """
-
-    vector: NDArray[np.float32]
-    own_id: int | None
 
 
 @lru_cache(maxsize=4)
@@ -68,6 +55,9 @@ class SearchEngine:
         Turns pictures into vectors; by default made at the first query that needs it, as the manifest says.
     spaces : mapping of str to SpaceSearcher, optional
         The other spaces of the collection.
+    fetch : callable, optional
+        Gives the picture file, bytes, at an address of the web; a `ValueError` of its says why it cannot. Without it no
+        address is opened.
     """
 
     def __init__(
@@ -77,6 +67,7 @@ class SearchEngine:
         *,
         encoder: Encoder | None = None,
         spaces: Mapping[str, SpaceSearcher] | None = None,
+        fetch: Callable[[str], bytes] | None = None,
     ) -> None:
         self.store = store
         self.folder = store.folder
@@ -84,13 +75,14 @@ class SearchEngine:
         self.metric: Metric = store.manifest["metric"]
         self._spaces = {VISUAL: SpaceSearcher(visual_space(store), indexes), **(spaces or {})}
         self._encoder = encoder
+        self._fetch = fetch
         self._lock = threading.Lock()
         if encoder is not None:
             store.check_encoder(encoder)
 
     @classmethod
-    def open(cls, folder: str | os.PathLike[str]) -> SearchEngine:
-        """Open a collection folder (`collections/<name>`).
+    def open(cls, folder: str | os.PathLike[str], *, fetch: Callable[[str], bytes] | None = None) -> SearchEngine:
+        """Open a collection folder (`collections/<name>`). `fetch` is as above.
 
         Raises
         ------
@@ -99,16 +91,16 @@ class SearchEngine:
         features.collection.store.StoreError
             If the stored vectors cannot be read or do not fit their manifest.
         """
-        return unchanged_while(absolute(folder), lambda: cls._open(folder))
+        return unchanged_while(absolute(folder), lambda: cls._open(folder, fetch))
 
     @classmethod
-    def _open(cls, folder: str | os.PathLike[str]) -> SearchEngine:
+    def _open(cls, folder: str | os.PathLike[str], fetch: Callable[[str], bytes] | None) -> SearchEngine:
         try:
             store = FeatureStore.open(folder)
             if not store.manifest.get("indexes"):
                 raise EngineError(f"{store.folder} has vectors but no index yet: run create_index.py for it")
             spaces = {name: SpaceSearcher.open(space) for name, space in open_spaces(store).items()}
-            return cls(store, {}, spaces=spaces)
+            return cls(store, {}, spaces=spaces, fetch=fetch)
         except (EngineError, StoreError):
             raise
         except Exception as error:  # whatever is wrong with the files of one collection is that collection's error
@@ -150,9 +142,9 @@ class SearchEngine:
             return self._encoder
 
     def space(self, name: str = VISUAL) -> SpaceSearcher:
-        """One of `spaces`. Raises EngineError if the collection does not have it."""
+        """One of `spaces`. Raises QueryError if the collection does not have it."""
         if name not in self._spaces:
-            raise EngineError(f"{self.name} has no space {name!r}; it has {', '.join(self._spaces)}")
+            raise QueryError(f"{self.name} has no space {name!r}; it has {', '.join(self._spaces)}")
         return self._spaces[name]
 
     def index(self, engine: str) -> SearchableIndex:
@@ -189,6 +181,32 @@ class SearchEngine:
             raise error if path is None else ImageError(os.fspath(path), error.reason) from error
         return EncodedQuery(searcher.space.kind.encode_picture(pixels, self), None)
 
+    def encode_part(self, part: ImagePart, searcher: SpaceSearcher) -> EncodedQuery:
+        """The vector of a part that is a picture: see `encode`. A piece of a picture is no picture of the collection.
+
+        Raises
+        ------
+        QueryError
+            The collection has no picture of this id, or an address cannot be opened.
+        """
+        picture = part.picture
+        if isinstance(picture, int):
+            if not 0 <= picture < len(self.store.items) or self.store.items[picture].error is not None:
+                raise QueryError(f"{self.name} has no picture {picture}")
+            if part.crop is None:
+                return EncodedQuery(searcher.space.rows(np.array([picture]))[0], picture)
+            picture = self._stored_pixels(picture)
+        elif is_address(picture):
+            picture = self._fetched(str(picture))
+        if part.crop is not None:
+            pixels = picture if isinstance(picture, np.ndarray) else decode_image(picture)
+            left, top, right, bottom = part.crop
+            height, width = pixels.shape[:2]
+            if right > width or bottom > height:
+                raise QueryError(f"the crop {part.crop} does not lie inside a picture of {width} x {height} pixels")
+            picture = np.ascontiguousarray(pixels[top:bottom, left:right])
+        return self.encode(picture, space=searcher.space.name)
+
     def search(
         self,
         query: Query | Part | Picture,
@@ -200,38 +218,52 @@ class SearchEngine:
         filter: Filter | FilterLike | None = None,
         cutoff: float | None = None,
     ) -> Answer:
-        """The k images nearest to a query.
+        """The k images that fit a query best.
 
         Parameters
         ----------
-        query : path, bytes, uint8 (H, W, 3), or Query
+        query : path, bytes, uint8 (H, W, 3), str, or Query
             An image file, its content, or decoded RGB pixels. A file or content that the collection holds itself
-            (equal bytes) is left out of its own hits; pixels always count as an outside picture.
+            (equal bytes) is left out of its own hits; pixels always count as an outside picture. A str that names no
+            file is read as `search.grammar` says. What a query says itself of k and options goes before the arguments.
         k, nprobe, engine, rerank, cutoff
             See `SearchOptions`.
         filter : mapping or Filter, optional
-            ``{"label": "cup"}`` or ``{"label": ["cup", "chair"]}``: only images that bear one of these labels.
+            ``{"label": "cup"}`` or ``{"label": ["cup", "chair"]}``: only images that bear one of these labels; see
+            `FilterLike`. A filter of the query itself holds besides.
 
         Returns
         -------
         Answer
-            Hits, best first, with the times it took.
+            Hits, best first, with the times it took. It says which parts of the query could not be answered here.
 
         Raises
         ------
         EngineError
-            For an unknown engine or space, options out of range, a filter the collection does not know, or a query
-            that cannot be asked here.
+            For an unknown engine or space, or options out of range.
+        QueryError
+            For a filter the collection does not know, or a query that cannot be asked here.
         features.images.ImageError
-            If the query is not a readable image.
+            If a picture of the query is not a readable image.
         """
-        options = SearchOptions(engine, k, nprobe, rerank, cutoff)
-        part = self._single_part(Query.of(query))
-        searcher = self.space(part.space or VISUAL)
-        searcher.check(engine)  # before the picture is encoded, which takes a while
-        allowed = Filter.of(filter).ids(self.store)
+        if isinstance(query, str) and not os.path.isfile(query):  # noqa: PTH113 (a NUL or a long text is no file)
+            query = _typed(query)
+        query = Query.of(query)
+        query.check()
+        if query.collection not in (None, self.name):
+            raise QueryError(f"the query is for the collection {query.collection}, and this is {self.name}")
+        options = query.options or SearchOptions(engine, k, nprobe, rerank, cutoff)
+        options = replace(options, k=query.k or k)
+        allowed = (Filter.of(filter) & query.filter).ids(self.store)
+        if not query.parts:
+            return self._first(allowed, options)
+        (part, *others) = query.parts
+        if others or not isinstance(part, ImagePart) or part.weight <= 0:
+            return search_parts(self, query.parts, options, allowed)
+        searcher = self.space(space_of(part, self))
+        searcher.check(options.engine)  # before the picture is encoded, which takes a while
         started = time.perf_counter()
-        encoded = self.encode(part.picture, space=searcher.space.name)
+        encoded = self.encode_part(part, searcher)
         encode_ms = (time.perf_counter() - started) * 1e3
         return replace(self._search(searcher, encoded, options, allowed), encode_ms=encode_ms)
 
@@ -254,15 +286,30 @@ class SearchEngine:
         """The k nearest images of each vector (nq, dim), an image of the collection itself among them."""
         return self._spaces[VISUAL].neighbours(vectors, options)
 
-    def _single_part(self, query: Query) -> ImagePart:
-        """The part of a query, where it is one that can be asked in its space."""
-        if len(query.parts) != 1:
-            raise EngineError(f"a query has one part, got {len(query.parts)}")
-        (part,) = query.parts
-        kind = self.space(part.space or VISUAL).space.kind
-        if not isinstance(part, kind.accepts) or not isinstance(part, ImagePart):
-            raise EngineError(f"the space {kind.name} cannot be asked by a {type(part).__name__}")
-        return part
+    def _stored_pixels(self, id: int) -> NDArray[np.uint8]:
+        """A picture of the collection, decoded as it was for the collection."""
+        source, path = self.store.manifest.get("source") or {}, self.store.items[id].path
+        content = read_picture(self.store.manifest["root"], path, follow_links=source.get("follow_links") is True)
+        megapixels = source.get("max_megapixels")
+        return decode_image(content, max_pixels=None if megapixels is None else round(megapixels * 1e6))
+
+    def _fetched(self, address: str) -> bytes:
+        if self._fetch is None:
+            raise QueryError(f"nothing is fetched from the web here: give the file instead of {address}")
+        try:
+            return self._fetch(address)
+        except ValueError as error:
+            raise QueryError(f"{address} cannot be searched with: {error}") from error
+
+    def _first(self, ids: NDArray[np.int64] | None, options: SearchOptions) -> Answer:
+        """The pictures that a filter lets through, where nothing else is asked: in the order of their ids."""
+        found = self.store.ids if ids is None else ids
+        items = [self.store.items[id] for id in found[: options.k].tolist()]
+        return Answer(
+            tuple(
+                Hit(rank, item.id, 0.0, None, None, item.labels, item.path) for rank, item in enumerate(items, start=1)
+            )
+        )
 
     def _own_id(self, content: bytes, path: Path | None) -> int | None:
         """The id of this very picture in the collection, or None."""
@@ -321,6 +368,12 @@ class SearchEngine:
                 )
             )
         return tuple(hits)
+
+
+def _typed(text: str) -> Query:
+    from search.grammar import parse  # its parser takes a while to load, and whoever searches by pictures needs none
+
+    return parse(text)
 
 
 def _check_pixels(pixels: NDArray[Any]) -> None:

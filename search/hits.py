@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import overload
 
+from search.query import Part
+
 
 @dataclass(frozen=True)
 class Hit:
@@ -19,12 +21,17 @@ class Hit:
     id : int
         Row of the image in the collection.
     score : float
-        What the hits are ordered by: cosine similarity or inner product (larger is nearer), or squared L2 distance.
+        What the hits are ordered by: cosine similarity or inner product (larger is nearer), or squared L2 distance. Of
+        a query of several parts the sum of the shares (larger is better).
     similarity, distance : float or None
-        The score under its own name; the one that does not apply to the collection's metric is None.
+        How near the stored vectors are; the one that does not apply to the collection's metric is None. Of several
+        pictures that were searched for the nearest counts; without one, both are None.
     labels : tuple of str
     path : Path
         The original image file, absolute.
+    shares : tuple of float
+        What each part of the query adds to the score, in the order of `Answer.parts`; 0 of one that was not answered.
+        Empty where the query is one picture.
     """
 
     rank: int
@@ -34,6 +41,25 @@ class Hit:
     distance: float | None
     labels: tuple[str, ...]
     path: Path
+    shares: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class PartAnswer:
+    """Where a part of a query was asked.
+
+    Attributes
+    ----------
+    part : Part
+    space : str or None
+        None if the collection cannot answer it.
+    unanswered : str
+        Why not, in a sentence.
+    """
+
+    part: Part
+    space: str | None
+    unanswered: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,6 +76,8 @@ class Answer(Sequence[Hit]):
         asked for).
     reranked : int
         Candidates ranked again.
+    parts : tuple of PartAnswer
+        Of each part of the query; empty where it is one picture.
     """
 
     hits: tuple[Hit, ...]
@@ -58,6 +86,12 @@ class Answer(Sequence[Hit]):
     search_ms: float = field(default=0.0, compare=False)
     rerank_ms: float = field(default=0.0, compare=False)
     reranked: int = field(default=0, compare=False)
+    parts: tuple[PartAnswer, ...] = field(default=(), compare=False)
+
+    @property
+    def unanswered(self) -> tuple[str, ...]:
+        """Sentences: what of the query the collection could not answer."""
+        return tuple(part.unanswered for part in self.parts if part.unanswered)
 
     @property
     def ids(self) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from numbers import Integral, Real
+from typing import Literal
 
 from search.errors import EngineError
 
@@ -26,11 +27,13 @@ class SearchOptions:
         Take the `RERANK_FACTOR` * k best by the index's codes and rank them again by the stored vectors, exactly.
     cutoff : float or None
         Leave out hits whose score is worse: a smaller similarity, or a larger distance.
+    fusion : str
+        Whether the "scores" or the "ranks" of several parts of a query are combined; see `search.fusion`.
 
     Raises
     ------
     EngineError
-        If k or nprobe is no whole number of at least 1, or the cutoff no number.
+        If k or nprobe is no whole number of at least 1, or the cutoff no number, or there is no such fusion.
     """
 
     engine: str = "ivfpq"
@@ -38,6 +41,7 @@ class SearchOptions:
     nprobe: int | None = None
     rerank: bool = False
     cutoff: float | None = None
+    fusion: Literal["scores", "ranks"] = "scores"
 
     def __post_init__(self) -> None:
         for name, value in (("k", self.k), ("nprobe", 1 if self.nprobe is None else self.nprobe)):
@@ -45,3 +49,5 @@ class SearchOptions:
                 raise EngineError(f"{name} must be a whole number of at least 1, got {value!r}")
         if self.cutoff is not None and not (isinstance(self.cutoff, Real) and self.cutoff == self.cutoff):
             raise EngineError(f"cutoff must be a number, got {self.cutoff!r}")
+        if self.fusion not in ("scores", "ranks"):
+            raise EngineError(f"fusion combines scores or ranks, got {self.fusion!r}")

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ivfpq import IndexFlat, SearchResult
+from ivfpq.distances import normalised
 from search.backends import backend_names, get_backend
 from search.backends.base import SearchableIndex
 from search.errors import EngineError
 from search.options import SearchOptions
-from search.spaces import Space
+from search.spaces import ADD_BLOCK, Space
 
 RERANK_FACTOR = 10  # candidates ranked again for each result wanted
 
@@ -92,6 +93,29 @@ class SpaceSearcher:
         index = IndexFlat(len(vector), metric=self.space.metric)
         self.space.add_rows(index, np.sort(ids[ids >= 0]))
         return index.search(vector[None], k)
+
+    def comparable(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Vectors (n, dim) as they are compared: of length 1 where the metric is cosine."""
+        return normalised(vectors) if self.space.metric == "cosine" else vectors
+
+    def scores(self, vectors: NDArray[np.float32], ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """How near the stored vectors of some pictures are to each of some vectors (p, dim), larger is nearer.
+
+        Returns
+        -------
+        float32 (p, len(ids))
+            Cosines, inner products, or squared distances with the sign changed.
+        """
+        vectors = self.comparable(vectors)
+        scores = np.empty((len(vectors), ids.size), np.float32)
+        for start in range(0, ids.size, ADD_BLOCK):
+            rows = self.comparable(self.space.rows(ids[start : start + ADD_BLOCK]))
+            block = scores[:, start : start + len(rows)]
+            if self.space.metric == "l2":
+                block[:] = [-np.square(rows - vector).sum(axis=1) for vector in vectors]
+            else:
+                np.matmul(vectors, rows.T, out=block)
+        return scores
 
     def neighbours(self, vectors: NDArray[np.float32], options: SearchOptions) -> SearchResult:
         """The k nearest of each vector (nq, dim), with these options."""

@@ -22,7 +22,7 @@ from search.build import create_index, create_space, sync_collection
 from search.engine import SearchEngine
 from search.errors import EngineError
 from search.options import SearchOptions
-from search.query import ImagePart, Query
+from search.query import ImagePart, Query, TextPart
 from search.spaces import SpaceKind, register_space
 
 
@@ -192,8 +192,8 @@ def test_what_cannot_be_asked_is_said(root, folder):
     engine, path = SearchEngine.open(folder), next(root.rglob("*.png"))
     with pytest.raises(EngineError, match="c has no space 'tint'; it has visual"):
         engine.search(Query((ImagePart(picture=path, space="tint"),)))
-    with pytest.raises(EngineError, match="a query has one part, got 2"):
-        engine.search(Query((ImagePart(picture=path), ImagePart(picture=path))))
+    with pytest.raises(EngineError, match="c cannot be asked by words: its spaces are visual"):
+        engine.search(Query((TextPart("warm"),)))
     with pytest.raises(EngineError, match="unknown space 'taste'; there are visual, tint"):
         create_space(engine.store, "taste")
     with pytest.raises(EngineError, match="every collection has the space visual"):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
 import re
 import sqlite3
 from abc import ABC, abstractmethod
@@ -37,7 +36,7 @@ _PATTERNS = {"contains": "%{}%", "prefix": "{}%", "suffix": "%{}"}
 # The usable images with their paths taken apart, which SQL itself cannot do fast: made at the first filter that asks.
 _FILES = """
 CREATE TEMP TABLE files (
-    id INTEGER PRIMARY KEY, size INTEGER, mtime INTEGER, width INTEGER, height INTEGER, sha256 TEXT,
+    id INTEGER PRIMARY KEY, size INTEGER, mtime INTEGER, width INTEGER, height INTEGER,
     folder TEXT, name TEXT, ending TEXT, error TEXT
 )
 """
@@ -57,7 +56,7 @@ class Field(ABC):
     Attributes
     ----------
     of_path : bool
-        Whether its SQL speaks of a folder, name or ending: columns of `files`, which has those of `images` as well.
+        Whether its SQL speaks of a folder, name or ending: columns of `files`, beside most of those of `images`.
     """
 
     of_path: ClassVar[bool] = False
@@ -83,14 +82,20 @@ class TextField(Field):
         return compare_text(self._expression, condition)
 
 
-class LabelField(Field):
-    """The labels of a picture, of which it has any number."""
+class TableField(Field):
+    """A text that lies in a table of its own, in any number of rows for a picture."""
+
+    def __init__(
+        self, name: str, table: str, key: str, column: str, *, aliases: Iterable[str] = (), participle: str = ""
+    ) -> None:
+        super().__init__(name, aliases=aliases, participle=participle)
+        self._table, self._key, self._column = table, key, column
 
     def sql(self, condition: Condition) -> Sql:
         if condition.comparison == "empty":
-            return Sql("id NOT IN (SELECT image_id FROM labels)")
-        inner = compare_text("label", condition)
-        return Sql(f"id IN (SELECT image_id FROM labels WHERE {inner.text})", inner.parameters)
+            return Sql(f"id NOT IN (SELECT {self._key} FROM {self._table} WHERE {self._column} <> '')")
+        inner = compare_text(self._column, condition)
+        return Sql(f"id IN (SELECT {self._key} FROM {self._table} WHERE {inner.text})", inner.parameters)
 
 
 class PathField(TextField):
@@ -260,7 +265,7 @@ def register_field(field: Field) -> None:
 
 
 for _field in (
-    LabelField("label", aliases=["labels"], participle="labelled"),
+    TableField("label", "labels", "image_id", "label", aliases=["labels"], participle="labelled"),
     NumberField("size", "size", units=_BYTES),
     NumberField("width", "width"),
     NumberField("height", "height"),
@@ -270,7 +275,7 @@ for _field in (
     PathField("path", "ltrim(folder || '/' || name, '/')"),
     DateField("date", "mtime", aliases=["year"]),
     NumberField("id", "id"),
-    TextField("sha256", "sha256"),
+    TableField("sha256", "images", "id", "sha256"),
 ):
     register_field(_field)
 
@@ -329,12 +334,12 @@ def _field_of(condition: Condition) -> Field:
 def _take_paths_apart(connection: sqlite3.Connection) -> None:
     if connection.execute("SELECT 1 FROM temp.sqlite_master WHERE name = 'files'").fetchone():
         return
-    images = "SELECT id, size, mtime, width, height, sha256, path FROM images WHERE error IS NULL"
+    images = "SELECT id, size, mtime, width, height, path FROM images WHERE error IS NULL"
     connection.execute("PRAGMA temp_store = MEMORY")
     connection.execute("BEGIN")
     connection.execute(_FILES)
     connection.executemany(
-        "INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)", _with_paths_apart(connection.execute(images))
+        "INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL)", _with_paths_apart(connection.execute(images))
     )
     connection.execute("COMMIT")
 
@@ -343,4 +348,5 @@ def _with_paths_apart(rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ..
     for *facts, path in rows:
         text = path if isinstance(path, str) else path.decode("utf-8", "replace")
         folder, _, name = text.rpartition("/")
-        yield (*facts, folder, name, os.path.splitext(name)[1][1:].lower())  # noqa: PTH122
+        stem, _, ending = name.rpartition(".")
+        yield (*facts, folder, name, ending.lower() if stem else "")

@@ -1,0 +1,302 @@
+"""Search by several parts: who answers which, the candidates, and how their scores become one order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.collection.store import FeatureStore
+from features.encoders import Encoder
+from search import fusion
+from search.errors import QueryError
+from search.hits import Answer, Hit, PartAnswer
+from search.options import SearchOptions
+from search.query import ImagePart, Part, TextPart
+from search.searcher import RERANK_FACTOR, SpaceSearcher
+from search.spaces import VISUAL, space_names
+
+CANDIDATES_MIN = 1_000
+
+# Words that no picture is of: a text of these alone asks for nothing.
+_STOP_WORDS = {
+    *(
+        "a",
+        "an",
+        "and",
+        "are",
+        "as",
+        "at",
+        "be",
+        "by",
+        "for",
+        "from",
+        "in",
+        "into",
+        "is",
+        "it",
+        "its",
+        "of",
+        "on",
+        "or",
+    ),
+    *("or", "that", "the", "their", "there", "these", "they", "this", "to", "was", "were", "with"),
+}
+
+
+class EncodedQuery(NamedTuple):
+    """A query picture as a vector.
+
+    Attributes
+    ----------
+    vector : float32 (dim,)
+    own_id : int or None
+        The id of this very picture where the collection holds it (equal bytes).
+    """
+
+    vector: NDArray[np.float32]
+    own_id: int | None
+
+
+class AskedCollection(Protocol):
+    """What is asked: a `SearchEngine`."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def store(self) -> FeatureStore: ...
+
+    @property
+    def encoder(self) -> Encoder: ...
+
+    @property
+    def spaces(self) -> tuple[str, ...]: ...
+
+    def space(self, name: str = ...) -> SpaceSearcher: ...
+
+    def encode_part(self, part: ImagePart, searcher: SpaceSearcher) -> EncodedQuery: ...
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """What a collection can say of the parts of a query.
+
+    Attributes
+    ----------
+    answers : tuple of PartAnswer
+        Of every part.
+    places : int (p,)
+        Which of them are answered; scores below are of these.
+    searchers : dict of str to SpaceSearcher
+    vectors : dict of str to (rows, float32 (q, dim))
+        By space: which of the scores are those of pictures, and their vectors.
+    texts : dict of int to float32 (n,)
+        By row of the scores: what a text gives to every picture of the collection, finite.
+    own_ids : tuple of int
+        Pictures of the collection that the query consists of.
+    """
+
+    answers: tuple[PartAnswer, ...]
+    places: NDArray[np.int64]
+    searchers: Mapping[str, SpaceSearcher]
+    vectors: Mapping[str, tuple[list[int], NDArray[np.float32]]]
+    texts: Mapping[int, NDArray[np.float32]]
+    own_ids: tuple[int, ...]
+
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        return np.array([self.answers[place].part.weight for place in self.places.tolist()])
+
+    def scores(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Of each answered part for each of these pictures, (p, len(ids)); larger is better."""
+        scores = np.empty((self.places.size, ids.size), np.float32)
+        for name, (rows, vectors) in self.vectors.items():
+            scores[rows] = self.searchers[name].scores(vectors, ids)
+        for row, of_all in self.texts.items():
+            scores[row] = of_all[ids]
+        return scores
+
+    def likeness(self, scores: NDArray[np.float32]) -> NDArray[np.float32] | None:
+        """How near each picture is to the nearest of the wanted pictures by the encoder's vectors, (n,), if any."""
+        answers = [self.answers[place] for place in self.places.tolist()]
+        wanted = [isinstance(of.part, ImagePart) and of.part.weight > 0 and of.space == VISUAL for of in answers]
+        return scores[wanted].max(axis=0) if any(wanted) else None
+
+
+def space_of(part: Part, collection: AskedCollection) -> str:
+    """The space of a collection that a part is asked in: its own, or the first kind that accepts such parts.
+
+    Raises
+    ------
+    QueryError
+        There is none.
+    """
+    names = [part.space] if part.space is not None else [name for name in space_names() if name in collection.spaces]
+    for name in names:
+        if isinstance(part, collection.space(name).space.kind.accepts):
+            return name
+    what = {ImagePart: "a picture", TextPart: "words"}.get(type(part), "a tag")
+    raise QueryError(
+        f"{collection.name} cannot be asked by {what}: its spaces are {', '.join(collection.spaces)}"
+        if part.space is None
+        else f"the space {part.space} cannot be asked by a {type(part).__name__}"
+    )
+
+
+def search_parts(
+    collection: AskedCollection,
+    parts: Sequence[Part],
+    options: SearchOptions,
+    allowed: NDArray[np.int64] | None,
+) -> Answer:
+    """The k pictures that are best by all parts together.
+
+    Raises
+    ------
+    QueryError
+        The collection can answer none of the parts.
+    """
+    started = time.perf_counter()
+    asked = _ask(collection, parts, options)
+    encoded = time.perf_counter()
+    usable, weights = collection.store.ids, asked.weights
+    sample = asked.scores(fusion.sample_of(usable))
+    ids = _candidates(asked, sample, options, usable, allowed)
+    searched = time.perf_counter()
+    scores = asked.scores(ids)
+    portions = fusion.shares(scores, sample, weights, fusion=options.fusion)
+    hits = _hits(collection, asked, ids, scores, portions, options)
+    return Answer(
+        hits=hits,
+        own_id=asked.own_ids[0] if len(asked.own_ids) == 1 else None,
+        encode_ms=(encoded - started) * 1e3,
+        search_ms=(searched - encoded) * 1e3,
+        rerank_ms=(time.perf_counter() - searched) * 1e3,
+        reranked=int(ids.size),
+        parts=asked.answers,
+    )
+
+
+def _ask(collection: AskedCollection, parts: Sequence[Part], options: SearchOptions) -> _Asked:
+    answers: list[PartAnswer] = []
+    places: list[int] = []
+    pictures: dict[str, list[tuple[int, EncodedQuery]]] = {}
+    texts: dict[int, NDArray[np.float32]] = {}
+    for part in parts:
+        row = len(places)
+        try:
+            name = space_of(part, collection)
+            searcher = collection.space(name)
+            if isinstance(part, ImagePart):
+                searcher.check(options.engine)
+                pictures.setdefault(name, []).append((row, collection.encode_part(part, searcher)))
+            else:
+                texts[row] = _scores_of_text(part, collection, searcher)
+        except QueryError as error:
+            answers.append(PartAnswer(part, None, str(error)))
+        else:
+            places.append(len(answers))
+            answers.append(PartAnswer(part, name))
+    if not any(answers[place].part.weight for place in places):
+        raise QueryError("; ".join(dict.fromkeys(answer.unanswered for answer in answers if answer.unanswered)))
+    own_ids = {query.own_id for queries in pictures.values() for _, query in queries if query.own_id is not None}
+    return _Asked(
+        answers=tuple(answers),
+        places=np.array(places),
+        searchers={name: collection.space(name) for name in pictures},
+        vectors={
+            name: ([row for row, _ in queries], np.stack([query.vector for _, query in queries]))
+            for name, queries in pictures.items()
+        },
+        texts=texts,
+        own_ids=tuple(sorted(own_ids)),
+    )
+
+
+def _hits(
+    collection: AskedCollection,
+    asked: _Asked,
+    ids: NDArray[np.int64],
+    scores: NDArray[np.float32],
+    portions: NDArray[np.floating[Any]],
+    options: SearchOptions,
+) -> tuple[Hit, ...]:
+    """The k best of some pictures, as far as the cutoff lets them through."""
+    total = portions.sum(axis=0)
+    order = np.lexsort((ids, -total))
+    likeness = asked.likeness(scores)
+    is_distance = collection.space(VISUAL).space.metric == "l2"
+    if options.cutoff is not None:
+        if likeness is None:
+            raise QueryError("a cutoff is how like a picture the hits must be, and there is no picture to be like")
+        order = order[likeness[order] >= (-options.cutoff if is_distance else options.cutoff)]
+    hits = []
+    for rank, column in enumerate(order[: int(options.k)].tolist(), start=1):
+        item = collection.store.items[int(ids[column])]
+        shares = np.zeros(len(asked.answers))  # what was not answered adds nothing
+        shares[asked.places] = portions[:, column]
+        like = None if likeness is None else float(likeness[column])
+        hits.append(
+            Hit(
+                rank=rank,
+                id=item.id,
+                score=float(total[column]),
+                similarity=None if is_distance else like,
+                distance=-like if is_distance and like is not None else None,
+                labels=item.labels,
+                path=item.path,
+                shares=tuple(shares.tolist()),
+            )
+        )
+    return tuple(hits)
+
+
+def _scores_of_text(part: Part, collection: AskedCollection, searcher: SpaceSearcher) -> NDArray[np.float32]:
+    """The score of every row; a picture of which the space knows nothing has the least that any has."""
+    if not isinstance(part, TextPart):
+        raise QueryError(f"{collection.name} cannot be asked by a tag")
+    if part.match == "words" and {word.strip(".,;:!?'").lower() for word in part.text.split()} <= _STOP_WORDS:
+        raise QueryError(f"{part.text!r} says nothing that could be seen: add a word, or put it in quotes")
+    scores = np.asarray(searcher.space.kind.score_text(part, collection), dtype=np.float32)
+    usable = scores[collection.store.ids]
+    known = usable[np.isfinite(usable)]
+    if not known.size:
+        raise QueryError(f"the space {searcher.space.name} knows nothing of {part.text!r}")
+    return np.where(np.isfinite(scores), scores, known.min())
+
+
+def _candidates(
+    asked: _Asked,
+    sample: NDArray[np.float32],
+    options: SearchOptions,
+    usable: NDArray[np.int64],
+    allowed: NDArray[np.int64] | None,
+) -> NDArray[np.int64]:
+    """Ids, ascending, of the pictures among the allowed that may be among the best; the query's own are none."""
+    own_ids, weights = asked.own_ids, asked.weights
+    wanted = max(CANDIDATES_MIN, RERANK_FACTOR * (int(options.k) + len(own_ids)))
+    others = usable if allowed is None else allowed
+    others = others[~np.isin(others, own_ids)] if own_ids else others
+    is_mixed = len(asked.vectors) + bool(asked.texts) > 1
+    if others.size <= wanted or (options.engine == "exact" and is_mixed):
+        return others
+    found = []
+    for name, (rows, vectors) in asked.vectors.items():
+        searcher = asked.searchers[name]
+        metric = searcher.space.metric
+        vector = fusion.fused_vector(searcher.comparable(vectors), sample[rows], weights[rows], metric)
+        if vector is None:
+            return others
+        ids = searcher.candidates(vector[None], wanted + len(own_ids), options, allowed).ids[0]
+        found.append(ids[(ids >= 0) & ~np.isin(ids, own_ids)])
+    if asked.texts:
+        rows = list(asked.texts)
+        scores = np.stack([asked.texts[row][others] for row in rows])
+        total = fusion.shares(scores, sample[rows], weights[rows]).sum(axis=0)
+        found.append(others[np.argpartition(-total, wanted - 1)[:wanted]])
+    return np.unique(np.concatenate(found))
