@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -100,22 +99,18 @@ class Quantizers:
             g = self.coarse.shifted().astype(np.float64)
             low, high = np.zeros(len(g)), np.zeros(len(g))
             if self.term_rows == 1:
-                for products in self.list_products():
-                    low += products.min(axis=1)
-                    high += products.max(axis=1)
+                for first in range(0, len(g), 64):  # at a time, so that the products stay in the cache
+                    its = slice(first, first + 64)
+                    for part, words in zip(np.split(2 * g[its], self.pq.M, axis=1), codebooks, strict=True):
+                        products = part @ words.T
+                        low[its] += products.min(axis=1)
+                        high[its] += products.max(axis=1)
             elif self.term_rows == 2:
                 length = np.sqrt(np.vecdot(g, g))
                 longest = np.sqrt(np.vecdot(codebooks, codebooks).max(axis=1)).sum() * (1 + 1e-6)  # y_i is rounded
                 low, high = -(length**2), (length + longest) ** 2 - length**2
             self._terms = low, np.maximum((high - low) / TOP, 1e-30 * (self.term_rows in (1, 2)))
         return self._terms
-
-    def list_products(self, lists: slice = slice(None)) -> Iterator[Doubles]:
-        """Of each part m of a product quantizer, 2 <g_l, y> for its codewords: float64 (lists, ksub)."""
-        codebooks: Floats = self.pq.codebooks  # type: ignore[assignment]
-        g = self.coarse.shifted(lists).astype(np.float64)
-        for part, words in zip(np.split(g, self.pq.M, axis=1), codebooks, strict=True):
-            yield 2 * part @ words.astype(np.float64).T
 
     def with_terms(self, list_numbers: Ids, codes: Codes) -> npt.NDArray[Any]:
         """Codes (n, M) of vectors in the given lists, each followed by its term if it has one."""
