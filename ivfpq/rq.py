@@ -30,14 +30,14 @@ from ivfpq.pq import Codes, Quantizer
 logger = logging.getLogger(__name__)
 
 BEAM = 16  # choices kept while encoding
-TRAINING_BEAM = 5  # and while the first codebooks are made, as in faiss
-MAX_POINTS = 128  # training vectors for each codeword of a codebook
+TRAINING_BEAM = 5  # choices kept while the first codebooks are trained, as in faiss
+MAX_POINTS = 128  # training vectors per codeword
 REFITS = 2  # rounds of encoding anew and fitting all codebooks to the codes
-RIDGE = 1.0  # a codeword is fitted as if it also stood for so many zero vectors: few examples are not trusted
+RIDGE = 1.0  # each codeword is fitted as if it also stood for this many zero vectors, so that few examples weigh little
 SOLVER_STEPS = 20  # of conjugate gradients in a refit; its codebooks change little after that
 GROWTH = 8  # steps in which k-means goes from two dimensions to all
 LLOYD = 4  # rounds of k-means at each step
-CELLS = 1 << 18  # numbers of a table that a block of vectors works on: 1 MiB
+CELLS = 1 << 18  # entries of the table of choices of a block of vectors: 1 MiB of float32
 PATIENCE = 5.0  # seconds that training may take without announcing it
 
 
@@ -179,14 +179,14 @@ def _beam_search(x: Floats, tables: _Tables, beam: int) -> Codes:
 
 
 def _best_codes(own: Floats, tables: _Tables, beam: int) -> Codes:
-    """`_beam_search` of the vectors whose choices have the values `own` (n, M * ksub) by themselves."""
+    """`_beam_search` in numpy. `own` (n, M * ksub): what each codeword alone adds to the error of each vector."""
     ksub, n = tables.ksub, len(own)
     codes, value = np.empty((n, 1, 0), np.int64), np.zeros((n, 1), np.float32)
     for m in range(tables.M):
         choice = value[:, :, None] + own[:, None, m * ksub : (m + 1) * ksub]  # (n, b, ksub)
         for p in range(m):
             choice += tables.cross.take(codes[:, :, p] + (m * (m - 1) // 2 + p) * ksub, axis=0)
-        choice = np.fmin(choice.reshape(n, -1), np.float32(np.inf))  # what is no number is no good
+        choice = np.fmin(choice.reshape(n, -1), np.float32(np.inf))  # NaN counts as the worst value
         best = _smallest(choice, min(beam, choice.shape[1]))
         value = np.take_along_axis(choice, best, axis=1)
         kept = np.take_along_axis(codes, (best // ksub)[:, :, None], axis=1)
@@ -228,7 +228,8 @@ def _progressive_kmeans(x: Floats, k: int, rng: np.random.Generator) -> Floats:
         lengths = np.einsum("ij,ij->i", part, part)
         for _ in range(LLOYD):
             near = centroids[:, :width]
-            nearest = assign(part, lengths, near)[0].astype(np.min_scalar_type(k))  # soon sorted by their digits
+            # numpy sorts small integers by radix.
+            nearest = assign(part, lengths, near)[0].astype(np.min_scalar_type(k))
             counts = np.bincount(nearest, minlength=k)
             used = np.flatnonzero(counts)
             centroids[used, :width] = _group_sums(part, nearest)[1] / counts[used, None].astype(np.float32)

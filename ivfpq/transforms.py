@@ -219,7 +219,7 @@ class OPQ(LinearTransform):
             y = pq.decode(pq.encode(z))
             error = float(np.square(z - y).sum(dtype=np.float64))
             logger.debug("OPQ iteration %d: error %.6g", iteration, error)
-            # The first rotations gain little at a time; a pause of one round is no end.
+            # The first rotations gain little at a time, so a small gain there is no sign of convergence.
             if iteration > 5 and previous - error <= OPQ_TOLERANCE * error:
                 break
             previous = error
@@ -300,7 +300,8 @@ def _directions(x: Floats, mean: Doubles, wanted: int) -> tuple[Doubles, Doubles
     values, vectors = np.linalg.eigh(moments / n)
     A = vectors[:, ::-1][:, :wanted].T
     largest = np.abs(A).argmax(axis=1)
-    A = A * np.sign(A[np.arange(wanted), largest])[:, None]  # an eigenvector's sign is anybody's choice
+    # The sign of an eigenvector is arbitrary: its largest component becomes positive.
+    A = A * np.sign(A[np.arange(wanted), largest])[:, None]
     return A, np.maximum(values[::-1][:wanted], 0)
 
 
@@ -309,14 +310,14 @@ def _allocated(variances: Doubles, M: int) -> list[int]:
 
     Largest first, each to the part of the smallest product that has room (Ge et al. 2013, section III-C).
     """
-    room = len(variances) // M
+    capacity = len(variances) // M
     parts: list[list[int]] = [[] for _ in range(M)]
     logs = np.zeros(M)
     floor = np.finfo(np.float64).tiny
     # As in the paper, variances are first scaled to be at least 1: products must grow with the number of factors.
     scaled = np.log(np.maximum(variances, floor)) - math.log(max(float(variances.min()), floor))
     for direction, size in enumerate(scaled.tolist()):
-        part = min((m for m in range(M) if len(parts[m]) < room), key=lambda m: (logs[m], len(parts[m]), m))
+        part = min((m for m in range(M) if len(parts[m]) < capacity), key=lambda m: (logs[m], len(parts[m]), m))
         parts[part].append(direction)
         logs[part] += size
     return [direction for part in parts for direction in part]
