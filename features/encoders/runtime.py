@@ -122,7 +122,7 @@ class _OpenVino:
         bfloat16 = bears_bfloat16 and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # torch wants no more tracing; OpenVINO traces
-            # OpenVINO would trace with torch's check, which runs the network over and over: most of the time of a start.
+            # OpenVINO itself would trace with torch's check, which runs the network again and again.
             traced = torch.jit.trace(net, torch.zeros(1, 3, crop, crop), strict=False, check_trace=False)
             model = openvino.convert_model(traced, input=[(-1, 3, crop, crop)])
         settings = {
