@@ -268,6 +268,8 @@ class StoredIndex(Index):
     def candidates(self, x: Floats, k: int, nprobe: int | None, ids: Any, kernel: str, parts: tuple[Any, ...]) -> Ids:
         """The ids that `search` gives, int64 (nq, k), in no order, the missing ones last: for `IndexRefine`.
 
+        They may be nearly those only, as long as they are the same by every kernel.
+
         Parameters
         ----------
         x : float32 array, shape (nq, d)

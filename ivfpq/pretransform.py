@@ -15,6 +15,7 @@ from ivfpq.distances import normalised
 from ivfpq.invlists import InvertedLists
 from ivfpq.publication import Change
 from ivfpq.results import RangeResult, SearchResult
+from ivfpq.sq import IndexIVFSQ, IndexSQ
 from ivfpq.transforms import OPQ, PCA, L2Norm, LinearTransform, Transform
 
 _TRANSFORMS: dict[str, Any] = {kind.__name__: kind for kind in (LinearTransform, PCA, OPQ, L2Norm)}
@@ -160,11 +161,17 @@ class IndexPreTransform(StoredIndex):
         return cosine.with_zero_vectors(found, x, self.lists, parts[self.lists.part].lists, ids)
 
     def candidates(self, x: Floats, k: int, nprobe: int | None, ids: Any, kernel: str, parts: tuple[Any, ...]) -> Ids:
-        """The ids that `search` gives. See `StoredIndex.candidates`."""
+        """The ids that `search` gives, or, of scalar-quantized vectors, nearly those. See `StoredIndex.candidates`.
+
+        Where components are integers, the transform in front of them is one in integers too: see `integer_transform`.
+        """
         x = normalised(x) if self._metric == "cosine" else x
         if self._metric == "cosine" and cosine.matters(x, self.lists, parts[self.lists.part].lists):
             return self.search_parts(x, k, nprobe, ids, parts).ids
-        y = _through(parts[self._transforms_part], x, kernel)
+        *before, last = parts[self._transforms_part]
+        y = _through(before, x, kernel)
+        in_integers = isinstance(last, LinearTransform) and isinstance(self.index, IndexIVFSQ | IndexSQ)
+        y = last.nearly(y, kernel) if in_integers else last.apply(y, kernel)
         chosen: Ids = self.index.candidates(y, k, nprobe, ids, kernel, parts)
         return chosen
 

@@ -45,7 +45,8 @@ class IndexRefine(StoredIndex):
 
     Notes
     -----
-    The verbs are those of `IndexIVFPQ`. Base and vectors are published together: see `Published`.
+    The verbs are those of `IndexIVFPQ`. Base and vectors are published together: see `Published`. Candidates are what
+    the base finds, or nearly so with principal components in SQ8: see `integer_transform`.
 
     The first search of float32 vectors in memory makes an 8-bit sketch of each, a quarter of their memory: see
     `kernels.rerank`. Vectors that stay in a file have none.

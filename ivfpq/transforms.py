@@ -19,6 +19,7 @@ import numpy as np
 from ivfpq import kernels
 from ivfpq.checks import Doubles, Floats, NotTrainedError, as_vectors, positive_int, read_only
 from ivfpq.distances import SMALL_BLOCK, normalised, ordered_sum
+from ivfpq.integer_transform import IntegerTransform
 from ivfpq.pq import ProductQuantizer
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ class LinearTransform:
     b : float32 array, shape (d_out,), or None before training
     """
 
-    __slots__ = ("A", "_compiled", "b", "d_in", "d_out")
+    __slots__ = ("A", "_compiled", "_integers", "b", "d_in", "d_out")
 
     def __init__(self, d_in: int, d_out: int) -> None:
         self.d_in = positive_int(d_in, "d_in")
@@ -53,6 +54,7 @@ class LinearTransform:
         self.A: Floats | None = None
         self.b: Floats | None = None
         self._compiled: Any = None  # what compiled code makes of A and b
+        self._integers: IntegerTransform | None = None  # what stands for them in `nearly`, made by its first call
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in self.parameters().items())})"
@@ -94,7 +96,7 @@ class LinearTransform:
         self._set(A, b)
 
     def _set(self, A: Floats, b: Floats) -> None:
-        self.A, self.b, self._compiled = read_only(A), read_only(b), None
+        self.A, self.b, self._compiled, self._integers = read_only(A), read_only(b), None, None
 
     def __reduce__(self) -> tuple[Any, ...]:  # what compiled code made of A and b holds addresses
         return _copied, (type(self), self.parameters(), self.arrays())
@@ -114,6 +116,17 @@ class LinearTransform:
             for j in range(0, self.d_out, step):
                 y[i, j : j + step] = ordered_sum(x[i] * self.A[j : j + step])
         return y + self.b + np.float32(0)  # no negative zero
+
+    def nearly(self, x: Floats, kernel: str) -> Floats:
+        """What `apply` gives, but for the rounding of A to 8 bits: see `integer_transform`. All kernels do it alike."""
+        if self.A is None or self.b is None:
+            raise NotTrainedError("the transform is not trained: call train first")
+        if self._integers is None:
+            self._integers = IntegerTransform(self.A, self.b)
+        y, odd = self._integers(x, kernel)
+        if odd.any():
+            y[odd] = self.apply(x[odd], kernel)
+        return y
 
     def reverse(self, y: Floats) -> Floats:
         """The vectors that `apply` takes to `y`, or the nearest to the origin (plus b's) of them: A^T (y - b).

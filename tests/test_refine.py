@@ -12,7 +12,7 @@ from ivfpq.metrics import knn_recall_at_k
 F = np.float32
 D = 12
 METRICS = ["l2", "ip", "cosine"]
-SPECS = ["Flat", "IVF6,PQ3x4", "PCA6,IVF6,PQ3x4", "PCA6,IVF6,RQ3x4", "PCA6,IVF6,SQ8"]
+SPECS = ["Flat", "IVF6,PQ3x4", "PCA6,IVF6,PQ3x4", "PCA6,IVF6,RQ3x4", "IVF6,SQ8"]
 
 
 def vectors(n, seed=0, d=D):

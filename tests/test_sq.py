@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from oracles import same, slow_sum
 from test_compiled import check
 
-from ivfpq import IndexFileError, IndexIVFPQ, IndexIVFSQ, IndexSQ, NotTrainedError, index_factory, load, save
+from ivfpq import IndexFileError, IndexIVFPQ, IndexIVFSQ, IndexSQ, NotTrainedError, index_factory, kernels, load, save
 from ivfpq.distances import normalised
 from ivfpq.kernels import integers, scalar
 from ivfpq.sq import ScalarQuantizer
@@ -309,3 +309,19 @@ def test_refined_it_is_nearly_exact():
     found = index.search(q, 10, nprobe=10, k_factor=40).ids
     assert np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found.tolist(), truth.tolist(), strict=True)]) > 0.97
     assert same(index.search(q, 10, nprobe=10, k_factor=400), exact.search(q, 10))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_refined_all_kernels_choose_the_same_candidates(metric, monkeypatch):
+    index = index_factory(40, "PCA16,IVF10,SQ8,Refine", metric=metric)
+    x, q = vectors(1500, d=40), vectors(23, 9, d=40)
+    q[3] = 0
+    index.train(x)
+    index.add(x[:1000])
+    found = []
+    for name in kernels.available():
+        monkeypatch.setenv("IVFPQ_KERNEL", name)
+        found.append([index.search(q, 5, nprobe=3, k_factor=k_factor) for k_factor in (1, 2, 20)])
+        found[-1] += [index.search(q[i : i + 1], 5, nprobe=3, k_factor=2) for i in (0, 3)]
+        found[-1].append(index.search(q, 5, nprobe=1, ids=np.arange(0, 1000, 99)))
+    assert all(same(one, other) for more in found[1:] for one, other in zip(found[0], more, strict=True))

@@ -13,9 +13,33 @@ from numba import types
 from ivfpq.checks import Floats
 from ivfpq.distances import LANES
 from ivfpq.kernels.compiled import writeable
-from ivfpq.kernels.intrinsics import FLOAT, FLOATS, I64, fold, i64, load_vector, sum_of_products
+from ivfpq.kernels.intrinsics import (
+    FLOAT,
+    FLOATS,
+    I64,
+    ROWS,
+    STEP,
+    byte_products,
+    byte_products_of_one,
+    centred,
+    extent,
+    fold,
+    i64,
+    in_pairs,
+    load_vector,
+    sum_of_products,
+)
 from ivfpq.kernels.jit import cgutils, intrinsic, jit_entry, sources
-from ivfpq.kernels.memory import address, float32_at, put_float32
+from ivfpq.kernels.memory import (
+    address,
+    allocate,
+    float32_at,
+    float64_at,
+    free,
+    int32_at,
+    put_byte,
+    put_float32,
+)
 from ivfpq.threads import spread
 
 F32 = np.float32
@@ -60,8 +84,8 @@ def _products(rows: int, columns: int) -> Any:
 
 
 COLUMNS = 4
-ROWS = 4
-_products_of_rows, _products_of_one = _products(ROWS, COLUMNS), _products(1, COLUMNS)
+TOGETHER = 4  # vectors
+_products_of_rows, _products_of_one = _products(TOGETHER, COLUMNS), _products(1, COLUMNS)
 
 
 # y[first:last] = ordered_sum(x[first:last, None] * A) + b + np.float32(0)
@@ -73,10 +97,10 @@ def _transform(task, x, y, first, last):
     whole = d_out // COLUMNS * COLUMNS if d % LANES == 0 else 0
     i = first
     while i < last:
-        rows = ROWS if i + ROWS <= last else 1
+        rows = TOGETHER if i + TOGETHER <= last else 1
         at, out = address(x) + 4 * i * d, address(y) + 4 * i * d_out
         for j in range(0, whole, COLUMNS):
-            if rows == ROWS:
+            if rows == TOGETHER:
                 _products_of_rows(at, t.A + 4 * j * d, d, t.b + 4 * j, out + 4 * j, d_out)
             else:
                 _products_of_one(at, t.A + 4 * j * d, d, t.b + 4 * j, out + 4 * j, d_out)
@@ -107,3 +131,73 @@ class Transform:
             count = x.size * y.shape[1] // WORTH_A_THREAD
             spread(lambda first, last: _transform(self._task, x, y, first, last), nq, count)
         return y
+
+
+INTEGERS = np.dtype(
+    [(name, np.int64) for name in ("matrix", "scales", "centre", "d", "d_out", "top")]
+    + [(f"sources_{sources()}", np.int8)]
+)
+"""Addresses of the arrays of an `IntegerTransform`, and its numbers."""
+
+
+# z, odd = IntegerTransform.__call__(x, "reference")
+@jit_entry
+def _in_integers(task, x, z, odd):
+    """Fill z float32 (n, d_out) and odd bool (n,) for x float32 (n, d_in)."""
+    t = task[0]
+    wide, d_out = (t.d + STEP - 1) // STEP * STEP, t.d_out
+    room = allocate(4 * wide + 4 * (d_out + 1 + ROWS) + 8)
+    sums = room + 4 * wide
+    ends = sums + 4 * (d_out + 1 + ROWS)
+    for i in range(len(x)):
+        for j in range(t.d, wide):
+            put_float32(room, j, F32(0.0))
+        centred(address(x) + 4 * t.d * i, t.d, t.centre, room)
+        extent(room, wide, ends)
+        low, high = float32_at(ends, 0), float32_at(ends, 1)
+        largest = high if high > -low else -low
+        if not (largest > F32(1e-30) and largest < F32(1e30)):
+            put_byte(address(odd), i, 1)
+            continue
+        put_byte(address(odd), i, 0)
+        unit = np.float64(largest) / np.float64(t.top)
+        in_pairs(room, wide, F32(1.0 / unit), room, 4)
+        whole = (d_out + 1) // ROWS * ROWS
+        for j in range(0, whole, ROWS):
+            byte_products(t.matrix + t.d * j, t.d, room, t.d, sums + 4 * j)
+        for j in range(whole, d_out + 1):
+            byte_products_of_one(t.matrix + t.d * j, t.d, room, t.d, sums + 4 * j)
+        shift, out = 128 * int32_at(sums, d_out), address(z) + 4 * d_out * i
+        for j in range(d_out):
+            put_float32(out, j, F32(np.float64(int32_at(sums, j) - shift) * unit * float64_at(t.scales, j)))
+    free(room)
+
+
+class Integers:
+    """An `IntegerTransform` in compiled code."""
+
+    __slots__ = ("_d_out", "_made_of", "_task")
+
+    def __init__(self, transform: Any) -> None:
+        self._made_of = transform  # its arrays must stay where they are
+        task = self._task = np.zeros(1, INTEGERS)
+        rows, task["d"] = transform.matrix.shape
+        task["d_out"] = self._d_out = rows - 1
+        task["top"] = transform.top
+        for name in ("matrix", "scales", "centre"):
+            task[name] = getattr(transform, name).ctypes.data
+
+    def __call__(self, x: Floats) -> tuple[Floats, Any]:
+        """See `IntegerTransform`."""
+        x = writeable(np.ascontiguousarray(x))
+        z, odd = np.empty((len(x), self._d_out), np.float32), np.empty(len(x), bool)
+        count = x.size * self._d_out // WORTH_A_THREAD
+
+        def work(first: int, last: int) -> None:
+            _in_integers(self._task, x[first:last], z[first:last], odd[first:last])
+
+        if len(x) == 1:
+            _in_integers(self._task, x, z, odd)
+        else:
+            spread(work, len(x), count)
+        return z, odd
