@@ -488,6 +488,20 @@ class TestCommandLine:
             parse_arguments(["--nprobe", text])
         assert "--nprobe" in capsys.readouterr().err
 
+    def test_settings_depend_on_what_the_factory_makes(self):
+        def settings(factory):
+            return ENGINES["faiss"].query_arguments(factory, 10, [1, 8])
+
+        assert settings("IVF100,PQ8") == [{"nprobe": 1}, {"nprobe": 8}] and settings("PQ8") == [{}]
+        assert settings("PQ8,RFlat") == [{"k_factor": 10}]
+        assert settings("IVF9,PQ8,Refine") == [{"nprobe": 1, "k_factor": 10}, {"nprobe": 8, "k_factor": 10}]
+        assert settings("IVF9,SQ8,Refine")[:4] == [
+            {"nprobe": n, "k_factor": f} for n, f in ((1, 2), (1, 3), (1, 4), (8, 2))
+        ]
+        graph = settings("PCA8,HNSW32_SQ8,RFlat")
+        assert len(graph) == 12 and graph[0] == {"efSearch": 16, "k_factor": 2}
+        assert [each["efSearch"] for each in settings("HNSW32")] == [16, 32, 64, 128]
+
     def test_one_subject_a_factory_where_engines_take_them(self):
         assert parse_subjects("faiss:polysemous", ["A", "B"]) == [
             Subject("faiss", "A", "polysemous"),

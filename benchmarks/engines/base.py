@@ -12,6 +12,8 @@ from ivfpq.checks import Floats
 Arguments = dict[str, Any]
 
 K_FACTOR = 10  # a factory that refines re-ranks so many times k candidates
+K_FACTORS_OF_BYTES = (2, 3, 4)  # fewer, where candidates come of a byte a component
+EF_SEARCH = (16, 32, 64, 128)
 
 
 class EngineError(RuntimeError):
@@ -109,8 +111,15 @@ class FactoryEngine(Engine):
 
     @classmethod
     def query_arguments(cls, factory: str, k: int, nprobes: Sequence[int]) -> list[Arguments]:
-        refine = {"k_factor": K_FACTOR} if re.search("Refine|RFlat", factory) else {}
-        return [{"nprobe": nprobe, **refine} for nprobe in nprobes] if "IVF" in factory else [refine]
+        widths: list[Arguments] = [{}]
+        factors = K_FACTORS_OF_BYTES if "SQ8" in factory else (K_FACTOR,)
+        if "IVF" in factory:
+            widths = [{"nprobe": nprobe} for nprobe in nprobes]
+        elif "HNSW" in factory:
+            widths = [{"efSearch": max(ef, k)} for ef in EF_SEARCH]
+        if not re.search("Refine|RFlat", factory):
+            return widths
+        return [{**width, "k_factor": factor} for width in widths for factor in factors]
 
 
 def mean_codes(sizes: Any, probes: Any) -> float:
