@@ -72,13 +72,14 @@ from ivfpq.kernels.scan import furnish
 
 F32 = np.float32
 TOP = 32767  # the largest number of a query
-CANDIDATES = 4096  # for which there is room at first
+CANDIDATES = 2048  # for which there is room at first: 64 KiB, which no allocator asks the system for each time
 
 SCALAR = np.dtype(
-    [(name, np.int64) for name in ("low", "width", "terms")]
+    [(name, np.int64) for name in ("low", "width", "middle", "step", "terms")]
     + [("longest", np.float64), (f"sources_{sources()}", np.int8)]
 )
-"""Addresses of float32 (d,), whether a code is followed by its term, and Y of the proof above."""
+"""Addresses of float32 (d,) low and width, of float64 (d,) low + 128.5 * step and step = width / 255; whether a code is
+followed by its term; Y of the proof above."""
 
 WORK = np.dtype(
     [(name, np.int64) for name in ("w", "y", "sums", "heap", "found", "capacity", "n", "held", "kept")]
@@ -171,7 +172,7 @@ def _furnished(quantizers, scratch, nq, nprobe, kept):
     work.sums = work.heap + 8 * (kept + 1)
     work.y = work.sums + 8 * ROWS
     work.w = work.y + 4 * (d + STEP)
-    work.kept, work.n, work.capacity = kept, 0, 2 * CANDIDATES
+    work.kept, work.n, work.capacity = kept, 0, CANDIDATES
     work.found = allocate(_CANDIDATE_BYTES * work.capacity)
     return work
 
@@ -239,11 +240,10 @@ def _cut(quantizers, codec, work, x, square):
     largest, total, shift = 0.0, 0.0, 0.0
     for j in range(d):
         a = np.float64(float32_at(x, j)) - np.float64(float32_at(quantizers.centre, j))
-        step = np.float64(float32_at(codec.width, j)) / 255.0
-        size = abs(a * step)
+        size = abs(a * float64_at(codec.step, j))
         largest = size if size > largest else largest
         total += size
-        shift += a * (np.float64(float32_at(codec.low, j)) + 128.5 * step)
+        shift += a * float64_at(codec.middle, j)
     unit, least = largest / TOP, total * 255.0 / (2.0**31 - 256.0 * d)
     unit = least if least > unit else unit
     unit = unit if unit > 1e-60 else 1e-60
@@ -251,7 +251,7 @@ def _cut(quantizers, codec, work, x, square):
     inverse, sum_, off = 1.0 / unit, np.int64(0), 0.0
     for j in range(d):
         a = np.float64(float32_at(x, j)) - np.float64(float32_at(quantizers.centre, j))
-        steps = a * (np.float64(float32_at(codec.width, j)) / 255.0) * inverse
+        steps = a * float64_at(codec.step, j) * inverse
         w = np.int64(np.rint(steps))
         put_word(work.w, j, w)
         sum_ += w

@@ -57,9 +57,12 @@ class CompiledScalar:
         self.quantizers = np.zeros(1, QUANTIZERS)
         for name, value in {**numbers, **{n: a.ctypes.data for n, a in self._arrays.items()}}.items():
             self.quantizers[name] = value
-        self._arrays |= {"low": low, "width": width}
+        step = width.astype(np.float64) / 255
+        ranges = {"low": low, "width": width, "middle": low + 128.5 * step, "step": step}
+        self._arrays |= ranges
         self.codec = np.zeros(1, integers.SCALAR)
-        self.codec["low"], self.codec["width"] = low.ctypes.data, width.ctypes.data
+        for name, array in ranges.items():
+            self.codec[name] = array.ctypes.data
         self.codec["terms"] = quantizers.term_rows > 0
         self.codec["longest"] = np.linalg.norm(np.abs(low.astype(np.float64)) + 1.01 * width)
 
@@ -84,7 +87,10 @@ def search(
         part = slice(first, last)
         integers.search(*records, x[part], nprobe, of_thread.scratch, distances[part] if ordered else None, ids[part])
 
-    spread(fill, len(x), len(x) // MIN_CHUNK)
+    if len(x) == 1:
+        fill(0, 1)
+    else:
+        spread(fill, len(x), len(x) // MIN_CHUNK)
     return SearchResult(distances, ids)
 
 
