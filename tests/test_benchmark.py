@@ -419,7 +419,7 @@ def one_run(tmp_path_factory):
     x = synthetic(500, 16, 0)
     np.save(folder / "x.npy", np.concatenate([x, x[:20]]))  # copies, so that there are ties
     engines = "ivfpq:reference,faiss,sklearn,annoy,hnswlib"
-    arguments = ["--features", str(folder / "x.npy"), "--factory", "IVF4,PQ4x4", "IVF4,SQ8", "--engines", engines]
+    arguments = ["--features", str(folder / "x.npy"), "--factory", "IVF4,PQ4x4", "IVF4,SQfp16", "--engines", engines]
     arguments += ["--k", "5", "--nprobe", "4,1", "--threads", "1", "--queries", "40", "--repeats", "2"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(folder))
@@ -436,16 +436,16 @@ class TestOneRun:
             *[("ivfpq", "reference", "IVF4,PQ4x4", f"nprobe={nprobe}") for nprobe in (1, 4)],
             *[
                 ("faiss", "", factory, f"nprobe={nprobe}")
-                for factory in ("IVF4,PQ4x4", "IVF4,SQ8")
+                for factory in ("IVF4,PQ4x4", "IVF4,SQfp16")
                 for nprobe in (1, 4)
             ],
             ("sklearn", "", "", ""),
         ]
         reasons = one_run["unavailable"]
-        assert reasons.keys() == {"annoy", "hnswlib", "ivfpq:reference IVF4,SQ8"}
+        assert reasons.keys() == {"annoy", "hnswlib", "ivfpq:reference IVF4,SQfp16"}
         assert "annoy is broken here" in reasons["annoy"]
         assert "exit status 3" in reasons["hnswlib"]
-        assert "IVF4,SQ8" in reasons["ivfpq:reference IVF4,SQ8"]
+        assert "IVF4,SQfp16" in reasons["ivfpq:reference IVF4,SQfp16"]
 
     def test_numbers_are_plausible(self, one_run):
         for row in one_run["results"]:
@@ -457,7 +457,7 @@ class TestOneRun:
             assert (row["file_bytes"] is None) == (row["engine"] == "sklearn")
         recall = {(row["engine"], row["factory"], row["query"]): row["recall"] for row in one_run["results"]}
         assert recall["sklearn", "", ""] == 1  # exact, and ties count: there are copies in the data
-        assert recall["faiss", "IVF4,SQ8", "nprobe=4"] > 0.95
+        assert recall["faiss", "IVF4,SQfp16", "nprobe=4"] > 0.95
         assert recall["faiss", "IVF4,PQ4x4", "nprobe=1"] <= recall["faiss", "IVF4,PQ4x4", "nprobe=4"] < 0.95
 
     def test_ours_and_faiss_are_paired(self, one_run):
