@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -121,6 +121,15 @@ class _Asked:
             scores[row] = of_all[ids]
         return scores
 
+    def sample_scores(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """`scores` for the pictures of `sample_of`, which are these."""
+        scores = np.empty((self.places.size, ids.size), np.float32)
+        for name, (rows, vectors) in self.vectors.items():
+            scores[rows] = self.searchers[name].sample_scores(vectors)
+        for row, of_all in self.texts.items():
+            scores[row] = of_all[ids]
+        return scores
+
     def likeness(self, scores: NDArray[np.float32]) -> NDArray[np.float32] | None:
         """How near each picture is to the nearest of the wanted pictures by the encoder's vectors, (n,), if any."""
         answers = [self.answers[place] for place in self.places.tolist()]
@@ -165,7 +174,7 @@ def search_parts(
     asked = _ask(collection, parts, options)
     encoded = time.perf_counter()
     usable, weights = collection.store.ids, asked.weights
-    sample = asked.scores(fusion.sample_of(usable))
+    sample = asked.sample_scores(fusion.sample_of(usable))
     ids = _candidates(asked, sample, options, usable, allowed)
     searched = time.perf_counter()
     scores = asked.scores(ids)
@@ -279,10 +288,11 @@ def _candidates(
 ) -> NDArray[np.int64]:
     """Ids, ascending, of the pictures among the allowed that may be among the best; the query's own are none."""
     own_ids, weights = asked.own_ids, asked.weights
+    is_mixed = len(asked.vectors) + bool(asked.texts) > 1
+    # What is best by all parts together may be far from the first of any, and codes tell it less well than one picture.
     wanted = max(CANDIDATES_MIN, RERANK_FACTOR * (int(options.k) + len(own_ids)))
     others = usable if allowed is None else allowed
     others = others[~np.isin(others, own_ids)] if own_ids else others
-    is_mixed = len(asked.vectors) + bool(asked.texts) > 1
     if others.size <= wanted or (options.engine == "exact" and is_mixed):
         return others
     found = []
@@ -292,6 +302,8 @@ def _candidates(
         vector = fusion.fused_vector(searcher.comparable(vectors), sample[rows], weights[rows], metric)
         if vector is None:
             return others
+        if options.nprobe is None and weights[rows].sum() <= 0:  # what is unlike a picture lies in lists everywhere
+            options = replace(options, nprobe=searcher.nlist)
         ids = searcher.candidates(vector[None], wanted + len(own_ids), options, allowed).ids[0]
         found.append(ids[(ids >= 0) & ~np.isin(ids, own_ids)])
     if asked.texts:

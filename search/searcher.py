@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from ivfpq.distances import normalised
 from search.backends import backend_names, get_backend
 from search.backends.base import SearchableIndex
 from search.errors import EngineError
+from search.fusion import sample_of
 from search.options import SearchOptions
 from search.spaces import ADD_BLOCK, Space
 
@@ -107,15 +109,27 @@ class SpaceSearcher:
             Cosines, inner products, or squared distances with the sign changed.
         """
         vectors = self.comparable(vectors)
-        scores = np.empty((len(vectors), ids.size), np.float32)
-        for start in range(0, ids.size, ADD_BLOCK):
-            rows = self.comparable(self.space.rows(ids[start : start + ADD_BLOCK]))
-            block = scores[:, start : start + len(rows)]
-            if self.space.metric == "l2":
-                block[:] = [-np.square(rows - vector).sum(axis=1) for vector in vectors]
-            else:
-                np.matmul(vectors, rows.T, out=block)
-        return scores
+        blocks = (ids[start : start + ADD_BLOCK] for start in range(0, ids.size, ADD_BLOCK))
+        parts = [self._nearness(vectors, self.space.rows(block)) for block in blocks]
+        return np.concatenate(parts, axis=1) if parts else np.empty((len(vectors), 0), np.float32)
+
+    def sample_scores(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """`scores` for the pictures of `sample_of`: their vectors are read once and kept."""
+        return self._nearness(self.comparable(vectors), self._sample)
+
+    @cached_property
+    def _sample(self) -> NDArray[np.float32]:
+        return self.space.rows(sample_of(self.space.ids))
+
+    def _nearness(self, vectors: NDArray[np.float32], rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self.space.metric == "l2":
+            return np.stack([-np.square(rows - vector).sum(axis=1) for vector in vectors])
+        # Not by BLAS: for so few rows its threads wait for each other longer than they work where others work, too.
+        nearness = np.stack([np.einsum("ij,j->i", rows, vector) for vector in vectors])
+        if self.space.metric == "cosine":
+            lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+            nearness /= np.where(lengths == 0, 1, lengths)
+        return nearness
 
     def neighbours(self, vectors: NDArray[np.float32], options: SearchOptions) -> SearchResult:
         """The k nearest of each vector (nq, dim), with these options."""

@@ -134,6 +134,15 @@ def test_few_candidates_are_enough_for_an_exact_search(engine, query, monkeypatc
     assert all({"label 1", "label 2"} & set(hit.labels) for hit in some)
 
 
+def test_what_is_unlike_a_picture_is_looked_for_in_all_lists(engine, monkeypatch):
+    monkeypatch.setattr(parts, "CANDIDATES_MIN", 1)
+    monkeypatch.setattr(parts, "RERANK_FACTOR", 2)
+    monkeypatch.setattr(engine.index("ivfpq"), "nprobe", 1)
+    assert engine.nlist == 4
+    for query in (QUERIES[3], QUERIES[4]):
+        assert engine.search(Query(query), 20).hits == engine.search(Query(query), 20, nprobe=4).hits
+
+
 def test_similarity_is_that_of_the_nearest_wanted_picture(engine):
     alone = [
         {hit.id: hit.distance or hit.similarity for hit in engine.search(part, 99, engine="exact")}
