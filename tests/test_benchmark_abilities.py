@@ -24,7 +24,6 @@ def test_what_ours_is_said_to_do_it_does(found):
         "a graph of vectors",
         "another graph of vectors",
         "whole vectors in inverted lists",
-        "scalar quantization",
         "local search quantization",
         "residual quantization of parts",
         "4-bit codes scanned in registers, 32 at a time",
