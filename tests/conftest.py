@@ -8,6 +8,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 from PIL import Image
 
+# What takes long to make is kept in the user's cache folder, even where a test moves the home.
+os.environ.setdefault("XDG_CACHE_HOME", str(Path.home() / ".cache"))
+
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")  # a busy machine is no failure
 

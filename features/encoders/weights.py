@@ -106,8 +106,13 @@ def class_names(training: Training | None, count: int) -> tuple[str, ...]:
     """Names of a classifier's outputs: the file's own, ImageNet's if there are 1,000, else numbers."""
     if training is not None:
         return training.classes
-    names = ResNet50_Weights.IMAGENET1K_V1.meta["categories"]  # in the order that all networks use
-    return tuple(names) if count == len(names) else tuple(f"class {number}" for number in range(count))
+    names = imagenet_classes()
+    return names if count == len(names) else tuple(f"class {number}" for number in range(count))
+
+
+def imagenet_classes() -> tuple[str, ...]:
+    """Names of ImageNet's 1,000 classes, in the order that all networks use."""
+    return tuple(ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
 
 
 def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], str]:
