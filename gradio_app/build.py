@@ -20,7 +20,7 @@ from features.datasets import DatasetError, ImageFolder
 from features.encoders import EncoderError, create_encoder
 from features.extract import extract
 from gradio_app.zips import ZipError, unpack
-from search.build import create_index, sync_collection
+from search.build import create_index, create_spaces, sync_collection
 
 MAX_SKIPPED = 200  # files named in a report
 EVERY = 0.2  # seconds between two lines of progress
@@ -54,6 +54,8 @@ def create(folder: Path, final: Path, pictures: Path, packed: bool, say: Say) ->
     store = extract(dataset, encoder, folder, progress=lambda done, total: say("Encoding pictures", done, total))
     say("Building the index", 0, 0)
     create_index(store)
+    say("Learning its words", 0, 0)
+    create_spaces(store, encoder=encoder)
     if packed:
         pictures.rename(folder / "images")
         store.update_manifest(root=str(final / "images"))

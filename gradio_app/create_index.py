@@ -43,7 +43,8 @@ from ivfpq import index_factory
 from search.backends import backend_names
 from search.backends.base import EngineReport
 from search.backends.trial import held_out_count
-from search.build import ENGINES, FACTORY, IndexUpdate, create_index, sync_collection
+from search.build import ENGINES, FACTORY, IndexUpdate, create_index, create_spaces, sync_collection
+from search.spaces import default_spaces, space_names
 
 __all__ = ["EngineReport", "IndexUpdate", "collection_name", "create_index", "format_table", "main", "sync_collection"]
 
@@ -88,6 +89,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--factory", help=f"index description, as faiss writes it ({FACTORY})")
     parser.add_argument("--engine", choices=[*backend_names(built=True), "both"], help="(both)")
     parser.add_argument("--metric", choices=["cosine", "l2", "ip"], help="(cosine)")
+    parser.add_argument(
+        "--spaces",
+        type=spaces,
+        metavar="NAME,NAME",
+        help=f"what can be searched ({','.join(('visual', *default_spaces()))}): pictures by pictures, and by words",
+    )
     parser.add_argument("--name", help="name of the collection (default: that of the dataset)")
     parser.add_argument("--seed", type=int, help="(0)")
     parser.add_argument(
@@ -131,6 +138,14 @@ def own_path(text: str) -> Path:
         return path if path.exists() else path.expanduser()
     except (RuntimeError, OSError):  # there is no such user, or no such name
         return path
+
+
+def spaces(text: str) -> tuple[str, ...]:
+    """A command line's list of spaces."""
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if unknown := [name for name in names if name not in space_names()]:
+        raise argparse.ArgumentTypeError(f"there is no space {unknown[0]!r}; there are {', '.join(space_names())}")
+    return names
 
 
 def cause_of(error: BaseException, folder: Path) -> str:
@@ -178,7 +193,7 @@ def run(args: argparse.Namespace) -> str:
             f"{folder} is the collection of {root}. If that has moved to {dataset.root}, --sync takes over what has "
             f"changed; for a collection of its own pass --name NAME ({error})"
         ) from error
-    return _told(args, _run_create(args, dataset, folder))
+    return _told(args, _run_create(args, dataset, folder, encoder))
 
 
 def _open_dataset(args: argparse.Namespace) -> Dataset:
@@ -214,6 +229,8 @@ def _run_sync(args: argparse.Namespace, dataset: Dataset, folder: Path) -> str:
     encoder = _encoder(args, folder) if named else None
     report, updates = sync_collection(folder, dataset=dataset, encoder=encoder, limit=args.limit)
     created = None if _is_as_asked(args, read_manifest(folder)) else _run_create(args, dataset, folder)
+    if created is None and args.spaces is not None:
+        create_spaces(FeatureStore.open(folder), args.spaces)
     if args.json:
         done: dict[str, Any] = {
             "collection": str(folder),
@@ -241,9 +258,12 @@ def _engines(args: argparse.Namespace) -> Sequence[str] | None:
     return {None: None, "both": ENGINES}.get(args.engine, (args.engine,))
 
 
-def _run_create(args: argparse.Namespace, dataset: Dataset, folder: Path) -> dict[str, Any]:
+def _run_create(
+    args: argparse.Namespace, dataset: Dataset, folder: Path, encoder: Encoder | None = None
+) -> dict[str, Any]:
     store = FeatureStore.open(folder)
     reports = create_index(store, factory=args.factory, engines=_engines(args), metric=args.metric, seed=args.seed)
+    create_spaces(store, args.spaces, encoder=encoder)
     return {
         "collection": str(folder),
         "images": int(store.ids.size),

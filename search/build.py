@@ -14,19 +14,20 @@ from features.collection.manifest import read_manifest
 from features.collection.store import FeatureStore, StoreError
 from features.collection.sync import Progress, SyncReport, sync
 from features.datasets import Dataset, reopen_dataset
-from features.encoders import Encoder, encoder_for
+from features.encoders import Encoder, encoder_for, share_encoder
 from ivfpq.checks import Metric
 from search.backends import backend_names, get_backend
 from search.backends.base import EngineReport, Entry, IndexRecipe, UpdateError
 from search.backends.local import train_size_min
 from search.backends.trial import split
 from search.errors import EngineError
-from search.spaces import VISUAL, Space, make_space, space_kind, visual_space
+from search.spaces import VISUAL, Space, default_spaces, make_space, space_kind, space_names, visual_space
 
 logger = logging.getLogger(__name__)
 
 FACTORY = "IVF100,PQ8"
-ENGINES = ("ivfpq", "faiss")
+OWN_ENGINE = "ivfpq"
+ENGINES = (OWN_ENGINE, "faiss")
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,58 @@ def create_space(
     return reports
 
 
+def create_spaces(
+    store: FeatureStore, names: Sequence[str] | None = None, *, encoder: Encoder | None = None
+) -> tuple[str, ...]:
+    """Give a collection its spaces beside `VISUAL`; those that it has already and that are current stay.
+
+    Parameters
+    ----------
+    names : sequence of str, optional
+        Exactly these, `VISUAL` always among them. By default those that the manifest lists; where it lists none, as
+        those of earlier versions, the default ones as far as the collection can have them.
+    encoder : Encoder, optional
+        That of the collection, where there is one at hand.
+
+    Returns
+    -------
+    made : tuple of str
+
+    Raises
+    ------
+    EngineError
+        There is no such kind of space, or a named one cannot be made of this collection; the message says why.
+    StoreError
+        Another writer is at work.
+    """
+    if encoder is not None and encoder.classes:
+        share_encoder(encoder)
+    listed: dict[str, Entry] = store.manifest.get("spaces", {})
+    wanted = [name for name in (default_spaces() if names is None else names) if name != VISUAL]
+    if names is None and "spaces" in store.manifest:
+        wanted = list(listed)
+    reasons = {name: reason for name in wanted if name not in listed and (reason := space_kind(name).why_not(store))}
+    for name, reason in reasons.items():
+        if names is not None:
+            raise EngineError(f"{store.folder.name} cannot have the space {name}: {reason}")
+        logger.info("no space %s: %s", name, reason)
+        wanted.remove(name)
+    kept = {
+        name: dict(entry)
+        for name, entry in listed.items()
+        if name in wanted and (name not in space_names() or _is_current(store, entry))
+    }
+    made = {}
+    with writing(store.folder, purpose="indexed"):
+        for name in wanted:
+            if name not in kept:
+                factory = space_kind(name).factory(store.ids.size)
+                made[name], _ = _make_space(store, name, {OWN_ENGINE: (factory, 0)} if factory else {})
+        if {**kept, **made} != listed or (names is not None and "spaces" not in store.manifest):
+            store.update_manifest(spaces={**kept, **made})
+    return tuple(made)
+
+
 def sync_collection(
     folder: Path,
     *,
@@ -176,6 +229,8 @@ def sync_collection(
     made = read_manifest(folder)
     dataset = dataset or reopen_dataset(made["dataset"], made["root"], made.get("source"))
     encoder = encoder or encoder_for(made["encoder"])
+    if made.get("spaces") and encoder.classes:
+        share_encoder(encoder)
     updates: list[IndexUpdate] = []
 
     def follow(store: FeatureStore) -> dict[str, Any]:
@@ -184,9 +239,11 @@ def sync_collection(
         for name, entry in space.indexes.items():
             entries[name], update = _update(space, name, entry)
             updates.extend([update] if update else [])
-        for name, entry in store.manifest.get("spaces", {}).items():
-            followed[name] = _remade(store, name, entry, updates)
-        return {**({"indexes": entries} if entries else {}), **({"spaces": followed} if followed else {})}
+        listed = store.manifest.get("spaces")
+        for name, entry in (listed or {}).items():
+            if remade := _remade(store, name, entry, updates):
+                followed[name] = remade
+        return {**({"indexes": entries} if entries else {}), **({} if listed is None else {"spaces": followed})}
 
     report = sync(dataset, encoder, folder, limit=limit, progress=progress, with_store=follow)
     return report, updates
@@ -219,16 +276,19 @@ def _update(space: Space, name: str, entry: Entry) -> tuple[dict[str, Any], Inde
     return new, IndexUpdate(name, taken_out, int(changed.size), reason, seconds, space.name)
 
 
-def _remade(store: FeatureStore, name: str, entry: Entry, updates: list[IndexUpdate]) -> dict[str, Any]:
-    """The manifest's entry of a space over the pictures as they are now."""
+def _remade(store: FeatureStore, name: str, entry: Entry, updates: list[IndexUpdate]) -> dict[str, Any] | None:
+    """The manifest's entry of a space over the pictures as they are now; None if it cannot be made any more."""
     changed, gone = store.changes_since(entry.get("generation") or 0)
     if not changed.size and not gone.size:
         return dict(entry)
     try:
-        space_kind(name)
+        kind = space_kind(name)
     except EngineError as error:  # it was made by a program that knows more kinds: what it made stays, out of date
         logger.warning("%s: %s", store.folder.name, error)
         return dict(entry)
+    if reason := kind.why_not(store):  # a package may have gone; the pictures are brought up to date all the same
+        logger.warning("%s has no space %s any more: %s", store.folder.name, name, reason)
+        return None
     started = time.perf_counter()
     recipes = {
         engine: (index.get("asked") or FACTORY, index.get("seed") or 0)

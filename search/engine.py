@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import operator
 import os
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from numpy.typing import NDArray
 from features.checksum import sha256_of
 from features.collection.manifest import absolute, unchanged_while
 from features.collection.store import FeatureStore, StoreError
-from features.encoders import Encoder, encoder_for
+from features.encoders import Encoder, shared_encoder
 from features.images import ImageError, decode_image
 from features.picture_files import read_picture
 from ivfpq import SearchResult
@@ -32,15 +30,10 @@ from search.options import SearchOptions
 from search.parts import EncodedQuery, search_parts, space_of
 from search.query import ImagePart, Part, Picture, Query, is_address
 from search.searcher import RERANK_FACTOR, SpaceSearcher
-from search.spaces import VISUAL, open_spaces, visual_space
+from search.spaces import VISUAL, default_spaces, open_spaces, temporary_space, text_spaces, visual_space
+from search.words import TextScorer, TextScores
 
 __all__ = ["Answer", "EncodedQuery", "EngineError", "Hit", "SearchEngine"]
-
-
-@lru_cache(maxsize=4)
-def _shared_encoder(spec: str) -> Encoder:
-    """Collections of the same encoder share one copy of its network. The spec comes as JSON so that it can be a key."""
-    return encoder_for(json.loads(spec))
 
 
 class SearchEngine:
@@ -76,7 +69,9 @@ class SearchEngine:
         self._spaces = {VISUAL: SpaceSearcher(visual_space(store), indexes), **(spaces or {})}
         self._encoder = encoder
         self._fetch = fetch
+        self._scorers: dict[str, TextScorer] = {}
         self._lock = threading.Lock()
+        self._making = threading.RLock()  # of spaces and scorers; a search by a picture does not wait for it
         if encoder is not None:
             store.check_encoder(encoder)
 
@@ -136,15 +131,25 @@ class SearchEngine:
         """The encoder the collection was made with, loaded at first use and checked against the manifest."""
         with self._lock:
             if self._encoder is None:
-                encoder = _shared_encoder(json.dumps(self.store.manifest["encoder"], sort_keys=True))
+                encoder = shared_encoder(self.store.manifest["encoder"])
                 self.store.check_encoder(encoder)
                 self._encoder = encoder
             return self._encoder
 
     def space(self, name: str = VISUAL) -> SpaceSearcher:
-        """One of `spaces`. Raises QueryError if the collection does not have it."""
+        """One of `spaces`, or a default one that the collection does not have yet: it is made in memory.
+
+        Raises
+        ------
+        EngineError
+            The collection does not have it, nor can it.
+        """
         if name not in self._spaces:
-            raise QueryError(f"{self.name} has no space {name!r}; it has {', '.join(self._spaces)}")
+            if name not in default_spaces():
+                raise EngineError(f"{self.name} has no space {name!r}; it has {', '.join(self._spaces)}")
+            with self._making:
+                if name not in self._spaces:
+                    self._spaces = {**self._spaces, name: SpaceSearcher(temporary_space(self.store, name), {})}
         return self._spaces[name]
 
     def index(self, engine: str) -> SearchableIndex:
@@ -285,6 +290,37 @@ class SearchEngine:
     def neighbours(self, vectors: NDArray[np.float32], options: SearchOptions) -> SearchResult:
         """The k nearest images of each vector (nq, dim), an image of the collection itself among them."""
         return self._spaces[VISUAL].neighbours(vectors, options)
+
+    def score_text(
+        self, text: str, *, space: str | None = None, ids: NDArray[np.int64] | None = None, k: int = 1
+    ) -> TextScores:
+        """How well the pictures of the collection answer a text, and why.
+
+        Parameters
+        ----------
+        space : str, optional
+            By default the first of the collection that accepts text.
+        ids : int64 array, optional
+            Only of these pictures.
+        k : int
+            At least so many best ones are scored; of up to `words.SCORED_AT_MOST` pictures all are.
+
+        Raises
+        ------
+        EngineError
+            The collection has no words, or the text has none; the message says why.
+        """
+        kinds = text_spaces()
+        name = space or next((name for name in kinds if name in self._spaces), kinds[0])
+        return self.text_scorer(name).score(text, ids, k=k)
+
+    def text_scorer(self, space: str) -> TextScorer:
+        """What scores the pictures for a text in a space: see `score_text`."""
+        searcher = self.space(space)
+        with self._making:
+            if space not in self._scorers:
+                self._scorers[space] = searcher.space.kind.text_scorer(searcher.space, self, searcher.nearest)
+            return self._scorers[space]
 
     def _stored_pixels(self, id: int) -> NDArray[np.uint8]:
         """A picture of the collection, decoded as it was for the collection."""

@@ -78,6 +78,8 @@ class Answer(Sequence[Hit]):
         Candidates ranked again.
     parts : tuple of PartAnswer
         Of each part of the query; empty where it is one picture.
+    hints : tuple of str
+        Sentences for who asked: what was not understood, or why the answer may be wrong.
     """
 
     hits: tuple[Hit, ...]
@@ -87,6 +89,7 @@ class Answer(Sequence[Hit]):
     rerank_ms: float = field(default=0.0, compare=False)
     reranked: int = field(default=0, compare=False)
     parts: tuple[PartAnswer, ...] = field(default=(), compare=False)
+    hints: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def unanswered(self) -> tuple[str, ...]:

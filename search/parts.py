@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from features.collection.store import FeatureStore
 from features.encoders import Encoder
 from search import fusion
-from search.errors import QueryError
+from search.errors import EngineError, QueryError
 from search.hits import Answer, Hit, PartAnswer
 from search.options import SearchOptions
 from search.query import ImagePart, Part, TextPart
 from search.searcher import RERANK_FACTOR, SpaceSearcher
-from search.spaces import VISUAL, space_names
+from search.spaces import VISUAL, default_spaces, space_kind, space_names
+from search.words import TextScorer
 
 CANDIDATES_MIN = 1_000
 
@@ -78,6 +79,8 @@ class AskedCollection(Protocol):
     def spaces(self) -> tuple[str, ...]: ...
 
     def space(self, name: str = ...) -> SpaceSearcher: ...
+
+    def text_scorer(self, space: str) -> TextScorer: ...
 
     def encode_part(self, part: ImagePart, searcher: SpaceSearcher) -> EncodedQuery: ...
 
@@ -149,9 +152,18 @@ def space_of(part: Part, collection: AskedCollection) -> str:
     for name in names:
         if isinstance(part, collection.space(name).space.kind.accepts):
             return name
+    why_not = ""
+    for name in default_spaces() if part.space is None else ():
+        if isinstance(part, space_kind(name).accepts):
+            try:
+                collection.space(name)
+            except EngineError as error:
+                why_not = f" ({error})"
+            else:
+                return name
     what = {ImagePart: "a picture", TextPart: "words"}.get(type(part), "a tag")
     raise QueryError(
-        f"{collection.name} cannot be asked by {what}: its spaces are {', '.join(collection.spaces)}"
+        f"{collection.name} cannot be asked by {what}: its spaces are {', '.join(collection.spaces)}{why_not}"
         if part.space is None
         else f"the space {part.space} cannot be asked by a {type(part).__name__}"
     )
@@ -194,6 +206,7 @@ def search_parts(
 def _ask(collection: AskedCollection, parts: Sequence[Part], options: SearchOptions) -> _Asked:
     answers: list[PartAnswer] = []
     places: list[int] = []
+    hints: list[str] = []
     pictures: dict[str, list[tuple[int, EncodedQuery]]] = {}
     texts: dict[int, NDArray[np.float32]] = {}
     for part in parts:

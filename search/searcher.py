@@ -131,6 +131,12 @@ class SpaceSearcher:
             nearness /= np.where(lengths == 0, 1, lengths)
         return nearness
 
+    def nearest(self, vector: NDArray[np.float32], k: int, ids: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+        """Ids (at most k,) of the nearest to one vector (dim,), among `ids` if they are given, by the first engine."""
+        options = SearchOptions(self.engines[0], k, self.nlist)
+        found = self.candidates(vector[None], k, options, ids).ids[0]
+        return found[found >= 0]
+
     def neighbours(self, vectors: NDArray[np.float32], options: SearchOptions) -> SearchResult:
         """The k nearest of each vector (nq, dim), with these options."""
         if not self.reranks(options):

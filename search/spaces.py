@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -18,12 +19,16 @@ from numpy.typing import NDArray
 from features.checksum import sha256_of
 from features.collection.manifest import new_part
 from features.collection.store import FeatureStore
-from features.encoders import Encoder
+from features.concepts import Concepts, no_words
+from features.encoders import Encoder, EncoderError, shared_encoder
+from features.encoders.sentence import sentence_encoder
 from ivfpq.checks import Metric
-from search.errors import EngineError
+from search.errors import EngineError, QueryError
 from search.query import ImagePart, Part, TextPart
+from search.words import SCORED_AT_MOST, ConceptScorer, TextScorer
 
 VISUAL = "visual"
+CONCEPTS = "concepts"
 ADD_BLOCK = 16_384  # vectors handed to an index at once: 128 MiB of float32 at 2048-d
 
 Entry = Mapping[str, Any]
@@ -39,6 +44,12 @@ class OpenCollection(Protocol):
     @property
     def encoder(self) -> Encoder: ...
 
+    def text_scorer(self, space: str) -> TextScorer: ...
+
+
+Nearest = Callable[[NDArray[np.float32], int, NDArray[np.int64] | None], NDArray[np.int64]]
+"""``nearest(vector, k, ids)``: ids (at most k,) of the nearest pictures in a space, among `ids` or all."""
+
 
 class SpaceKind(ABC):
     """How the vectors of a space are made, and what may be asked there.
@@ -51,11 +62,14 @@ class SpaceKind(ABC):
         The parts of a query that may be asked in this space (see `query`).
     metric : str
         How its vectors are compared.
+    is_default : bool
+        Whether every collection that can have it gets it, unless it is asked for others.
     """
 
     name: ClassVar[str]
     accepts: ClassVar[tuple[type[Part], ...]]
     metric: ClassVar[Metric] = "cosine"
+    is_default: ClassVar[bool] = False
 
     @abstractmethod
     def make(self, store: FeatureStore) -> NDArray[Any]:
@@ -71,7 +85,30 @@ class SpaceKind(ABC):
         Larger is better, on any scale. A picture of which the space can say nothing, or which it did not look at
         because there are too many, has -inf. What cannot be answered at all is a QueryError with a sentence.
         """
+        found = collection.text_scorer(self.name).score(part.text)
+        scores = np.full(len(collection.store.features), -np.inf, np.float32)
+        scores[found.ids] = found.scores
+        return scores
+
+    def text_hints(self, part: TextPart, collection: OpenCollection) -> tuple[str, ...]:
+        """Sentences for who asked by a text: what was not understood, or why the answer may be wrong."""
+        return ()
+
+    def text_scorer(self, space: Space, collection: OpenCollection, nearest: Nearest) -> TextScorer:
+        """What scores the pictures of an open collection for a text, made once: of kinds that accept a `TextPart`."""
         raise NotImplementedError(f"space {self.name} says that it accepts text, and cannot score it")
+
+    def why_not(self, store: FeatureStore) -> str | None:
+        """Why a collection cannot have this space, the end of a sentence; None if it can."""
+        return None
+
+    def maker(self) -> dict[str, Any] | None:
+        """What its vectors depend on beside those of the encoder: vectors of another maker are not compared."""
+        return None
+
+    def factory(self, count: int) -> str | None:
+        """The index that it needs over so many pictures, by our own engine; None where all are compared."""
+        return None
 
 
 class Visual(SpaceKind):
@@ -88,7 +125,55 @@ class Visual(SpaceKind):
         return vector
 
 
-_KINDS: dict[str, SpaceKind] = {kind.name: kind for kind in (Visual(),)}
+class ConceptSpace(SpaceKind):
+    """What the encoder's classes mean: words find pictures that nobody captioned. See `features.concepts`."""
+
+    name = CONCEPTS
+    accepts = (TextPart,)
+    is_default = True
+
+    def make(self, store: FeatureStore) -> NDArray[Any]:
+        concepts = _concepts_of(shared_encoder(store.manifest["encoder"]))
+        vectors = np.zeros((len(store.features), concepts.dim), np.float16)
+        for start in range(0, store.ids.size, ADD_BLOCK):
+            block = store.ids[start : start + ADD_BLOCK]
+            vectors[block] = concepts.encode_features(store.features[block])
+        return vectors
+
+    def text_hints(self, part: TextPart, collection: OpenCollection) -> tuple[str, ...]:
+        return collection.text_scorer(self.name).score(part.text).hints
+
+    def text_scorer(self, space: Space, collection: OpenCollection, nearest: Nearest) -> TextScorer:
+        if reason := self.why_not(collection.store):
+            raise QueryError(f"{space.folder.name} cannot be asked by words: {reason}")
+        if space.maker not in (None, self.maker()):
+            raise QueryError(
+                f"the space {self.name} of {space.folder.name} was made with another sentence model: make it again, "
+                f"create_index.py --spaces {VISUAL},{self.name}"
+            )
+        return ConceptScorer(_concepts_of(collection.encoder), collection.store, space.vectors, nearest)
+
+    def why_not(self, store: FeatureStore) -> str | None:
+        spec = store.manifest["encoder"]
+        try:
+            return None if shared_encoder(spec).classes and sentence_encoder() else no_words(spec["name"])
+        except EncoderError as error:
+            return str(error)
+
+    def maker(self) -> dict[str, Any]:
+        return {"sentences": sentence_encoder().sha256}
+
+    def factory(self, count: int) -> str | None:
+        return "IVF100,PQ48" if count > SCORED_AT_MOST else None
+
+
+@lru_cache(maxsize=4)
+def _concepts_of(encoder: Any) -> Concepts:
+    """Collections of the same encoder share the vectors of its classes."""
+    return Concepts(encoder, sentence_encoder())
+
+
+_KINDS: dict[str, SpaceKind] = {kind.name: kind for kind in (Visual(), ConceptSpace())}
 
 
 def register_space(kind: SpaceKind) -> None:
@@ -101,6 +186,16 @@ def register_space(kind: SpaceKind) -> None:
 def space_names() -> tuple[str, ...]:
     """The kinds of spaces there are."""
     return tuple(_KINDS)
+
+
+def default_spaces() -> tuple[str, ...]:
+    """The kinds that every collection gets that can have them."""
+    return tuple(kind.name for kind in _KINDS.values() if kind.is_default)
+
+
+def text_spaces() -> tuple[str, ...]:
+    """The kinds that can be asked by a text."""
+    return tuple(kind.name for kind in _KINDS.values() if TextPart in kind.accepts)
 
 
 def space_kind(name: str) -> SpaceKind:
@@ -117,10 +212,12 @@ class Space:
     Attributes
     ----------
     vectors : float16 or float32 array, shape (n, dim)
-        Memory-mapped; row = id.
+        Row = id; memory-mapped where they are a file.
     metric : str
     indexes : mapping
         What the manifest says of each index of it, by the backend's name.
+    maker : mapping or None
+        See `SpaceKind.maker`.
     """
 
     kind: SpaceKind
@@ -128,6 +225,7 @@ class Space:
     vectors: NDArray[Any]
     metric: Metric
     indexes: Mapping[str, Entry]
+    maker: Entry | None = None
 
     @property
     def name(self) -> str:
@@ -177,6 +275,20 @@ def visual_space(store: FeatureStore) -> Space:
     return Space(space_kind(VISUAL), store, store.features, metric, store.manifest.get("indexes", {}))
 
 
+def temporary_space(store: FeatureStore, name: str) -> Space:
+    """A space that a collection does not have, made in memory: for collections from before there were such.
+
+    Raises
+    ------
+    EngineError
+        The collection cannot have it; the message says why.
+    """
+    kind = space_kind(name)
+    if reason := kind.why_not(store):
+        raise EngineError(f"{store.folder.name} has no space {name}: {reason}")
+    return Space(kind, store, _vectors_of(kind, store), kind.metric, {}, kind.maker())
+
+
 def make_space(store: FeatureStore, name: str) -> tuple[Space, dict[str, Any]]:
     """Make the vectors of a space and write them to a new file of the collection. For who holds its lock.
 
@@ -188,13 +300,7 @@ def make_space(store: FeatureStore, name: str) -> tuple[Space, dict[str, Any]]:
         For the manifest's `spaces`; see `features.collection.manifest`.
     """
     kind = space_kind(name)
-    made = np.ascontiguousarray(kind.make(store))
-    if made.ndim != 2 or len(made) != len(store.features) or made.dtype not in (np.float16, np.float32):
-        raise EngineError(
-            f"space {name} must give float16 or float32 ({len(store.features)}, dim), got {made.dtype} {made.shape}"
-        )
-    if not np.isfinite(made).all():
-        raise EngineError(f"space {name} gave NaN or infinity")
+    made = _vectors_of(kind, store)
     path = new_part(store.folder, f"{name}.npy", store.generation)
     with path.open("wb") as out:
         np.lib.format.write_array(out, made, allow_pickle=False)
@@ -207,10 +313,23 @@ def make_space(store: FeatureStore, name: str) -> tuple[Space, dict[str, Any]]:
         "dtype": made.dtype.name,
         "metric": kind.metric,
         "accepts": [part.__name__ for part in kind.accepts],
+        "maker": kind.maker(),
         "generation": store.generation,
         "indexes": {},
     }
     return _open(store, name, entry), entry
+
+
+def _vectors_of(kind: SpaceKind, store: FeatureStore) -> NDArray[Any]:
+    """What a kind makes of a collection. Raises EngineError if that cannot be its vectors."""
+    name, made = kind.name, np.ascontiguousarray(kind.make(store))
+    if made.ndim != 2 or len(made) != len(store.features) or made.dtype not in (np.float16, np.float32):
+        raise EngineError(
+            f"space {name} must give float16 or float32 ({len(store.features)}, dim), got {made.dtype} {made.shape}"
+        )
+    if not np.isfinite(made).all():
+        raise EngineError(f"space {name} gave NaN or infinity")
+    return made
 
 
 def _open(store: FeatureStore, name: str, entry: Entry) -> Space:
@@ -227,4 +346,4 @@ def _open(store: FeatureStore, name: str, entry: Entry) -> Space:
         raise EngineError(
             f"{path} holds {vectors.dtype.name} {vectors.shape}, the manifest says {wanted[1]} {wanted[0]}: {again}"
         )
-    return Space(space_kind(name), store, vectors, entry["metric"], entry.get("indexes", {}))
+    return Space(space_kind(name), store, vectors, entry["metric"], entry.get("indexes", {}), entry.get("maker"))

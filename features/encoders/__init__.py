@@ -1,7 +1,15 @@
 """Networks that turn images into vectors. One file for each network; torch is loaded when the first encoder is made."""
 
 from features.encoders.base import Encoder, EncoderError, FeatureMap
-from features.encoders.registry import choose_encoder, create_encoder, encoder_for, encoder_names, register_encoder
+from features.encoders.registry import (
+    choose_encoder,
+    create_encoder,
+    encoder_for,
+    encoder_names,
+    register_encoder,
+    share_encoder,
+    shared_encoder,
+)
 
 __all__ = [
     "Encoder",
@@ -12,4 +20,6 @@ __all__ = [
     "encoder_for",
     "encoder_names",
     "register_encoder",
+    "share_encoder",
+    "shared_encoder",
 ]

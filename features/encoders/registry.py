@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import threading
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -121,3 +123,31 @@ def encoder_for(spec: dict[str, Any], *, device: str | None = None) -> Encoder:
     """Make the encoder that a store's manifest describes; `FeatureStore.check_encoder` proves that it is the same."""
     weights = spec.get("weights") or {}
     return create_encoder(spec["name"], weights=weights.get("argument"), device=device)
+
+
+def shared_encoder(spec: dict[str, Any]) -> Encoder:
+    """`encoder_for`, of which all who ask for the same spec share one: it costs a network's memory."""
+    key = json.dumps(spec, sort_keys=True)
+    with _sharing:
+        encoder = _shared.pop(key, None) or encoder_for(spec)
+        _keep(key, encoder)
+    return encoder
+
+
+def share_encoder(encoder: Encoder) -> None:
+    """Let `shared_encoder` give this one to whoever asks for its spec."""
+    with _sharing:
+        key = json.dumps(encoder.spec, sort_keys=True)
+        _shared.pop(key, None)
+        _keep(key, encoder)
+
+
+def _keep(key: str, encoder: Encoder) -> None:
+    _shared[key] = encoder
+    if len(_shared) > _MAX_SHARED:
+        del _shared[next(iter(_shared))]  # the one that nobody has asked for the longest
+
+
+_MAX_SHARED = 4
+_shared: dict[str, Encoder] = {}
+_sharing = threading.Lock()

@@ -1,0 +1,137 @@
+"""Search a collection from the command line: ``python -m search "red boat" --in Pictures``.
+
+A query is the file of a picture, or what `search.grammar` reads: words, pictures, filters. ``-`` reads queries from stdin, one a line. The exit code is 0 if anything
+was found, 1 if nothing was, and 2 if something is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from features.collection.manifest import MANIFEST
+from features.collection.store import StoreError
+from features.encoders import EncoderError
+from features.images import ImageError
+from search.engine import SearchEngine
+from search.errors import EngineError
+from search.hits import Answer, Hit
+
+Teller = Callable[[str, Answer], None]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    options = _parse(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):  # names of files may hold what a terminal's encoding does not have
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="backslashreplace")
+    try:
+        return _run(options)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # whoever read the hits has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m search", description=__doc__.split("\n\n")[0].partition(":")[0])
+    parser.add_argument(
+        "query", help="the file of a picture; words, as in the search box; or - for queries from stdin, one a line"
+    )
+    parser.add_argument("--in", dest="collection", required=True, metavar="NAME", help="a collection, or its folder")
+    parser.add_argument("-k", type=int, default=10, metavar="N", help="most hits wanted (%(default)s)")
+    parser.add_argument("--cutoff", type=float, metavar="S", help="leave out hits less similar to the picture")
+    parser.add_argument(
+        "--collections", type=Path, default=Path("collections"), metavar="DIR", help="where it lies (%(default)s)"
+    )
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="a JSON object for each query, on a line of its own")
+    form.add_argument("--csv", action="store_true", help="a table of all hits")
+    form.add_argument("--paths", action="store_true", help="nothing but the files found")
+    return parser.parse_args(arguments)
+
+
+def _run(options: argparse.Namespace) -> int:
+    named = options.collections / options.collection
+    folder = named if (named / MANIFEST).is_file() else Path(options.collection)
+    try:
+        engine = SearchEngine.open(folder if (folder / MANIFEST).is_file() else named)
+    except (EngineError, StoreError) as error:
+        return _refused(error)
+    queries: Iterable[str] = [options.query]
+    if options.query == "-":
+        queries = (query for line in sys.stdin if (query := line.strip()))
+    tell = _teller(options)
+    found, wrong = False, 0
+    for query in queries:
+        try:
+            answer = engine.search(query, options.k, cutoff=options.cutoff)
+        except (EngineError, EncoderError, StoreError, ImageError) as error:
+            wrong = _refused(error)
+            continue
+        for hint in (*answer.unanswered, *answer.hints):
+            sys.stderr.write(f"{hint}\n")
+        tell(query, answer)
+        sys.stdout.flush()  # a program that asks one query after another waits for each answer
+        found = found or bool(answer)
+    return wrong or (0 if found else 1)
+
+
+def _refused(error: Exception) -> int:
+    sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+    return 2
+
+
+def _teller(options: argparse.Namespace) -> Teller:
+    if options.json:
+        return _tell_json
+    if options.paths:
+        return lambda query, answer: sys.stdout.writelines(f"{hit.path}\n" for hit in answer)
+    if options.csv:
+        table = csv.writer(sys.stdout, lineterminator="\n")
+        table.writerow(["query", "rank", "score", "similarity", "labels", "path"])
+        return lambda query, answer: table.writerows([query, *_cells(hit)] for hit in answer)
+    several = options.query == "-"
+    return lambda query, answer: _tell_people(query, answer, several)
+
+
+def _cells(hit: Hit) -> list[str]:
+    similarity = "" if hit.similarity is None else f"{hit.similarity:.4f}"
+    return [str(hit.rank), f"{hit.score:.4f}", similarity, "; ".join(hit.labels), str(hit.path)]
+
+
+def _tell_people(query: str, answer: Answer, several: bool) -> None:
+    if several:
+        sys.stdout.write(f"{query}\n")
+    for hit in answer:
+        near = hit.score if hit.similarity is None else hit.similarity
+        sys.stdout.write(f"{hit.rank:3}  {near:.3f}  {hit.path}\n")
+
+
+def _tell_json(query: str, answer: Answer) -> None:
+    hits = [
+        {
+            "rank": hit.rank,
+            "id": hit.id,
+            "score": hit.score,
+            "similarity": hit.similarity,
+            "labels": hit.labels,
+            "path": str(hit.path),
+        }
+        for hit in answer
+    ]
+    json.dump({"query": query, "hits": hits, "hints": answer.hints}, sys.stdout)
+    sys.stdout.write("\n")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
