@@ -1,7 +1,7 @@
 """Search a collection from the command line: ``python -m search "red boat" --in Pictures``.
 
-A query is the file of a picture, or what `search.grammar` reads: words, pictures, filters. ``-`` reads queries from stdin, one a line. The exit code is 0 if anything
-was found, 1 if nothing was, and 2 if something is wrong.
+A query is the file of a picture, or what `search.grammar` reads: words, pictures, filters. ``-`` reads queries from
+stdin, one a line. The exit code is 0 if anything was found, 1 if nothing was, and 2 if something is wrong.
 """
 
 from __future__ import annotations

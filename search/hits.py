@@ -55,11 +55,14 @@ class PartAnswer:
         None if the collection cannot answer it.
     unanswered : str
         Why not, in a sentence.
+    hints : tuple of str
+        Sentences: what of it was not understood, or why the answer may be wrong.
     """
 
     part: Part
     space: str | None
     unanswered: str = ""
+    hints: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,8 +81,6 @@ class Answer(Sequence[Hit]):
         Candidates ranked again.
     parts : tuple of PartAnswer
         Of each part of the query; empty where it is one picture.
-    hints : tuple of str
-        Sentences for who asked: what was not understood, or why the answer may be wrong.
     """
 
     hits: tuple[Hit, ...]
@@ -89,12 +90,16 @@ class Answer(Sequence[Hit]):
     rerank_ms: float = field(default=0.0, compare=False)
     reranked: int = field(default=0, compare=False)
     parts: tuple[PartAnswer, ...] = field(default=(), compare=False)
-    hints: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def unanswered(self) -> tuple[str, ...]:
         """Sentences: what of the query the collection could not answer."""
         return tuple(part.unanswered for part in self.parts if part.unanswered)
+
+    @property
+    def hints(self) -> tuple[str, ...]:
+        """Sentences: what of the query was not understood, or why the answer may be wrong."""
+        return tuple(dict.fromkeys(hint for part in self.parts for hint in part.hints))
 
     @property
     def ids(self) -> tuple[int, ...]:

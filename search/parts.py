@@ -206,7 +206,6 @@ def search_parts(
 def _ask(collection: AskedCollection, parts: Sequence[Part], options: SearchOptions) -> _Asked:
     answers: list[PartAnswer] = []
     places: list[int] = []
-    hints: list[str] = []
     pictures: dict[str, list[tuple[int, EncodedQuery]]] = {}
     texts: dict[int, NDArray[np.float32]] = {}
     for part in parts:
@@ -223,7 +222,9 @@ def _ask(collection: AskedCollection, parts: Sequence[Part], options: SearchOpti
             answers.append(PartAnswer(part, None, str(error)))
         else:
             places.append(len(answers))
-            answers.append(PartAnswer(part, name))
+            kind = searcher.space.kind
+            hints = kind.text_hints(part, collection) if isinstance(part, TextPart) else ()
+            answers.append(PartAnswer(part, name, hints=hints))
     if not any(answers[place].part.weight for place in places):
         raise QueryError("; ".join(dict.fromkeys(answer.unanswered for answer in answers if answer.unanswered)))
     own_ids = {query.own_id for queries in pictures.values() for _, query in queries if query.own_id is not None}

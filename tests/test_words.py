@@ -14,7 +14,6 @@ from features.concepts import FEEDBACK_WEIGHT, TREE_WEIGHT, Concepts
 from features.datasets import ImageFolder
 from features.encoders import EncoderError, register_encoder, registry
 from features.extract import extract
-from features.images import ImageError
 from gradio_app.create_index import main as create
 from search import __main__ as command
 from search import spaces, words
@@ -153,7 +152,7 @@ def test_a_string_that_names_no_file_is_a_text(root, folder, monkeypatch):
 
 @pytest.mark.parametrize("text", ["", " ", "\0", "🙂", "!!!", "\n\t"])
 def test_a_text_without_a_word_is_said_to_have_none(folder, text):
-    with pytest.raises(QueryError, match="there is no word in|at least one word"):
+    with pytest.raises(QueryError, match=r"there is no word in|at least one word"):
         SearchEngine.open(folder).search(text)
 
 
