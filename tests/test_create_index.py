@@ -47,6 +47,7 @@ def test_a_collection_has_both_indexes_over_all_images(demo_collection):
     assert {path.name for path in demo_collection.iterdir()} == {
         "manifest.json",
         "catalog.sqlite",
+        "concepts.npy",
         "features.npy",
         "ivfpq.index",
         "faiss.index",

@@ -70,7 +70,7 @@ class TestModel:
 
 
 def pooling(*modes):
-    return {f"pooling_mode_{mode}": True for mode in modes}
+    return {"word_embedding_dimension": 384, **{f"pooling_mode_{mode}": True for mode in modes}}
 
 
 def test_what_is_no_sentence_model_is_said(tmp_path):
