@@ -77,7 +77,8 @@ class Parsed(Exception):  # noqa: N818 (it is no error)
 def module_of(words):
     """The module that `python -m NAME ...` or `python FILE ...` runs, and its arguments."""
     if words[1] == "-m":
-        return importlib.import_module(words[2]), words[3:]
+        module = importlib.import_module(words[2])
+        return importlib.import_module(f"{words[2]}.__main__") if hasattr(module, "__path__") else module, words[3:]
     return importlib.import_module(words[1].removesuffix(".py").replace("/", ".")), words[2:]
 
 
