@@ -146,7 +146,7 @@ class SearchEngine:
         """
         if name not in self._spaces:
             if name not in default_spaces():
-                raise EngineError(f"{self.name} has no space {name!r}; it has {', '.join(self._spaces)}")
+                raise QueryError(f"{self.name} has no space {name!r}; it has {', '.join(self._spaces)}")
             with self._making:
                 if name not in self._spaces:
                     self._spaces = {**self._spaces, name: SpaceSearcher(temporary_space(self.store, name), {})}

@@ -167,9 +167,14 @@ class ConceptSpace(SpaceKind):
         return "IVF100,PQ48" if count > SCORED_AT_MOST else None
 
 
-@lru_cache(maxsize=4)
-def _concepts_of(encoder: Any) -> Concepts:
+def _concepts_of(encoder: Encoder) -> Concepts:
     """Collections of the same encoder share the vectors of its classes."""
+    shared: Any = encoder  # one object is itself alone, and so can be a key, which its protocol does not say
+    return _made_concepts(shared)
+
+
+@lru_cache(maxsize=4)
+def _made_concepts(encoder: Any) -> Concepts:
     return Concepts(encoder, sentence_encoder())
 
 
