@@ -77,9 +77,9 @@ class Index(ABC):
         x = as_vectors(x, self.d)
         with self._lock:  # nobody else may take these ids
             first = self._next_id()
-            self.add_with_ids(x, np.arange(first, first + len(x)))
+            ids = np.arange(first, first + len(x))
+            self._store(x, ids if ids.dtype == np.int64 else as_ids(ids, n=len(x)))
 
-    @abstractmethod
     def add_with_ids(self, x: Any, ids: Any) -> None:
         """Store vectors (n, d) under ids (n,), distinct and not yet in the index.
 
@@ -90,6 +90,12 @@ class Index(ABC):
         ValueError
             If an id is taken or comes twice; then nothing is stored.
         """
+        x = as_vectors(x, self.d)
+        self._store(x, as_ids(ids, n=len(x)))
+
+    @abstractmethod
+    def _store(self, x: Floats, ids: Ids) -> None:
+        """`add_with_ids` of vectors and ids that are checked, but for ids that are taken."""
 
     @abstractmethod
     def search(
@@ -284,10 +290,7 @@ class StoredIndex(Index):
     def reachable(self, x: Floats, nprobe: int | None, ids: Any, parts: tuple[Any, ...]) -> Iterator[Ids]:
         """Of each query (nq, d), known to be finite, the ids that `range_search` compares it with: int64 (n,)."""
 
-    def add_with_ids(self, x: Any, ids: Any) -> None:
-        """Store vectors (n, d) under ids (n,), distinct and not yet in the index. See `Index.add_with_ids`."""
-        x = as_vectors(x, self.d)
-        ids = as_ids(ids, n=len(x))
+    def _store(self, x: Floats, ids: Ids) -> None:
         encoded = self.encode(x)
         with self._lock:
             self.lists.published.replace(self.lists.added(*encoded, ids))

@@ -110,10 +110,8 @@ class FaissIndex(Index):
         """Train on vectors (n, d)."""
         self.faiss_index.train(self._vectors(x, "x"))
 
-    def add_with_ids(self, x: Any, ids: Any) -> None:
-        """Store vectors (n, d) under ids (n,)."""
-        x = self._vectors(x, "x")
-        self.faiss_index.add_with_ids(x, as_ids(ids, n=len(x)))
+    def _store(self, x: Floats, ids: Ids) -> None:
+        self.faiss_index.add_with_ids(self._vectors(x, "x"), ids)
 
     def remove_ids(self, ids: Any) -> int:
         """Take the given ids out; returns how many of them it held. A RuntimeError where faiss cannot (IndexRefine)."""

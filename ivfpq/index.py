@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ivfpq import cosine
-from ivfpq.assign import choose, finder
+from ivfpq.assign import choose
 from ivfpq.base import StoredIndex
 from ivfpq.checks import (
     Floats,
@@ -194,7 +194,7 @@ class IndexIVFPQ(StoredIndex):
         """The list of the nearest centroid of each vector, as the metric compares them, and the code with its term."""
         trained = self._trained()
         list_numbers, codes = np.empty(len(x), np.int64), np.empty((len(x), self.M), self.lists.dtype)
-        find, encode = finder([trained.coarse], trained.space), trained.pq.encoder()
+        find, encode = trained.finders()
         step = max(1, ADD_BLOCK // self.d)
 
         def work(first: int, last: int) -> None:

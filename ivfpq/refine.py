@@ -156,10 +156,8 @@ class IndexRefine(StoredIndex):
         encoded: tuple[Ids, Any] = self.base.encode(x)
         return encoded
 
-    def add_with_ids(self, x: Any, ids: Any) -> None:
-        """Store vectors (n, d) under ids (n,). See `Index.add_with_ids`."""
-        x = as_vectors(x, self.d)
-        ids, encoded, vectors = as_ids(ids, n=len(x)), self.encode(x), self._rounded(x)
+    def _store(self, x: Floats, ids: Ids) -> None:
+        encoded, vectors = self.encode(x), self._rounded(x)
         with self._lock:
             one_list = np.zeros(len(x), np.int64)
             stored = self.store.added(one_list, vectors, ids)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ivfpq import kernels
+from ivfpq.assign import finder
 from ivfpq.checks import Doubles, Floats, Ids, Metric
 from ivfpq.distances import SMALL_BLOCK
 from ivfpq.pq import Codes, ProductQuantizer, Quantizer
@@ -14,6 +17,7 @@ from ivfpq.screening import Points
 from ivfpq.threads import spread
 
 TERM_BYTES = 4  # of a term as it is, float32, behind a code of bytes in a row of its own
+KEPT = 1 << 24  # bytes of centroids whose copy for finding the nearest is kept
 TOP = 255  # a row of terms holds steps of 1 / 255, two hold steps of 1 / 65535, of what terms range over
 
 
@@ -74,7 +78,7 @@ class Quantizers:
         What compiled kernels have made of them, kept here; None before.
     """
 
-    __slots__ = ("_terms", "coarse", "compiled", "metric", "pq", "space")
+    __slots__ = ("_finders", "_terms", "coarse", "compiled", "metric", "pq", "space")
 
     def __init__(self, coarse: Points, pq: Quantizer, metric: Metric) -> None:
         self.coarse = coarse
@@ -83,6 +87,7 @@ class Quantizers:
         self.space: Metric = "ip" if metric == "ip" else "l2"
         self._terms: tuple[Doubles, Doubles] | None = None
         self.compiled: Any = None
+        self._finders: tuple[str, Callable[[Floats], Ids], Callable[[Floats], Codes]] | None = None
 
     @property
     def term_rows(self) -> int:
@@ -111,6 +116,18 @@ class Quantizers:
                 low, high = -(length**2), (length + longest) ** 2 - length**2
             self._terms = low, np.maximum((high - low) / TOP, 1e-30 * (self.term_rows in (1, 2)))
         return self._terms
+
+    def finders(self) -> tuple[Callable[[Floats], Ids], Callable[[Floats], Codes]]:
+        """Vectors (n, d) -> the list of each (n, 1), and residuals (n, d) -> codes (n, M), by the active kernel.
+
+        They are kept, for small adds; large ones copy little beside what they store.
+        """
+        kernel, known = kernels.active(), self._finders
+        if known is None or known[0] != kernel:
+            known = kernel, finder([self.coarse], self.space), self.pq.encoder()
+            if self.coarse.y.nbytes <= KEPT:
+                self._finders = known
+        return known[1:]
 
     def with_terms(self, list_numbers: Ids, codes: Codes) -> npt.NDArray[Any]:
         """Codes (n, M) of vectors in the given lists, each followed by its term if it has one."""
