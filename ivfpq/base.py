@@ -135,11 +135,15 @@ class StoredIndex(Index):
     layer : int
         An index can be put inside one of a higher layer: 0 holds vectors or codes by itself, 1 transforms what goes
         into it, 2 ranks again what it finds.
+    components_are_integers : bool
+        Whether each component is stored as a whole number. Then a transform in front may be one in integers, too, where
+        only candidates are wanted: see `integer_transform`.
     """
 
     __slots__ = ()
     kinds: ClassVar[dict[str, type[StoredIndex]]] = {}
     layer: ClassVar[int] = 0
+    components_are_integers: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

@@ -14,6 +14,7 @@ from ivfpq.atomic_file import replaced
 from ivfpq.base import Index
 from ivfpq.checks import Floats, Ids, IndexFileError, Metric, as_ids, as_metric, positive_int
 from ivfpq.cosine import zero_rows
+from ivfpq.distances import normalised
 from ivfpq.faiss_convert import from_faiss, lists_from_faiss, metric_of, to_faiss
 from ivfpq.filtering import search_until_filled
 from ivfpq.results import SearchResult
@@ -111,7 +112,7 @@ class FaissIndex(Index):
         self.faiss_index.train(self._vectors(x, "x"))
 
     def _store(self, x: Floats, ids: Ids) -> None:
-        self.faiss_index.add_with_ids(self._vectors(x, "x"), ids)
+        self.faiss_index.add_with_ids(normalised(x) if self.metric == "cosine" else x, ids)
 
     def remove_ids(self, ids: Any) -> int:
         """Take the given ids out; returns how many of them it held. A RuntimeError where faiss cannot (IndexRefine)."""

@@ -15,7 +15,6 @@ from ivfpq.distances import normalised
 from ivfpq.invlists import InvertedLists
 from ivfpq.publication import Change
 from ivfpq.results import RangeResult, SearchResult
-from ivfpq.sq import IndexIVFSQ, IndexSQ
 from ivfpq.transforms import OPQ, PCA, L2Norm, LinearTransform, Transform
 
 _TRANSFORMS: dict[str, Any] = {kind.__name__: kind for kind in (LinearTransform, PCA, OPQ, L2Norm)}
@@ -170,7 +169,7 @@ class IndexPreTransform(StoredIndex):
             return self.search_parts(x, k, nprobe, ids, parts).ids
         *before, last = parts[self._transforms_part]
         y = _through(before, x, kernel)
-        in_integers = isinstance(last, LinearTransform) and isinstance(self.index, IndexIVFSQ | IndexSQ)
+        in_integers = isinstance(last, LinearTransform) and self.index.components_are_integers
         y = last.nearly(y, kernel) if in_integers else last.apply(y, kernel)
         chosen: Ids = self.index.candidates(y, k, nprobe, ids, kernel, parts)
         return chosen

@@ -114,6 +114,7 @@ class IndexIVFSQ(IndexIVFPQ):
     """
 
     __slots__ = ()
+    components_are_integers = True
     _quantizer = ScalarQuantizer
     _parameters: ClassVar[tuple[str, ...]] = ("d", "nlist", "metric", "nprobe", "seed")
 
@@ -134,6 +135,7 @@ class IndexSQ(IndexPQ):
     """
 
     __slots__ = ()
+    components_are_integers = True
     _quantizer = ScalarQuantizer
     _parameters: ClassVar[tuple[str, ...]] = ("d", "metric", "seed")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -24,29 +24,10 @@ from search.words import TextScorer
 CANDIDATES_MIN = 1_000
 
 # Words that no picture is of: a text of these alone asks for nothing.
-_STOP_WORDS = {
-    *(
-        "a",
-        "an",
-        "and",
-        "are",
-        "as",
-        "at",
-        "be",
-        "by",
-        "for",
-        "from",
-        "in",
-        "into",
-        "is",
-        "it",
-        "its",
-        "of",
-        "on",
-        "or",
-    ),
-    *("or", "that", "the", "their", "there", "these", "they", "this", "to", "was", "were", "with"),
-}
+_STOP_WORDS = frozenset(
+    "a an and are as at be by for from in into is it its of on or that the their there these "  # noqa: SIM905
+    "they this to was were with".split()
+)
 
 
 class EncodedQuery(NamedTuple):
@@ -117,18 +98,20 @@ class _Asked:
 
     def scores(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Of each answered part for each of these pictures, (p, len(ids)); larger is better."""
-        scores = np.empty((self.places.size, ids.size), np.float32)
-        for name, (rows, vectors) in self.vectors.items():
-            scores[rows] = self.searchers[name].scores(vectors, ids)
-        for row, of_all in self.texts.items():
-            scores[row] = of_all[ids]
-        return scores
+        return self._filled(ids, lambda searcher, vectors: searcher.scores(vectors, ids))
 
     def sample_scores(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """`scores` for the pictures of `sample_of`, which are these."""
+        return self._filled(ids, SpaceSearcher.sample_scores)
+
+    def _filled(
+        self,
+        ids: NDArray[np.int64],
+        of_pictures: Callable[[SpaceSearcher, NDArray[np.float32]], NDArray[np.float32]],
+    ) -> NDArray[np.float32]:
         scores = np.empty((self.places.size, ids.size), np.float32)
         for name, (rows, vectors) in self.vectors.items():
-            scores[rows] = self.searchers[name].sample_scores(vectors)
+            scores[rows] = of_pictures(self.searchers[name], vectors)
         for row, of_all in self.texts.items():
             scores[row] = of_all[ids]
         return scores

@@ -3,7 +3,7 @@
 import numpy as np
 from hypothesis import strategies as st
 
-from ivfpq.distances import pair_distances
+from ivfpq.distances import normalised, pair_distances
 
 F = np.float32
 
@@ -21,6 +21,26 @@ def slow_sum(terms):
 def same(one, two):
     """Whether two answers, each several arrays, are the same to the bit."""
     return all(a.tobytes() == b.tobytes() and a.shape == b.shape for a, b in zip(one, two, strict=True))
+
+
+def check_distances(index, queries, nprobe):
+    """That a search through all its lists gives each stored code the defined distance, in the defined order."""
+    asked = normalised(queries) if index.metric == "cosine" else queries
+    view = index.lists.view
+    found = index.search(queries, index.ntotal, nprobe=nprobe)
+    for x, distances, ids in zip(asked, *found, strict=True):
+        rows = index.lists.find(view, ids)
+        codes = view.codes(rows)[:, : index.M]
+        for distance, number, y in zip(distances, view.list_numbers(rows), index.pq.decode(codes), strict=True):
+            c = index.centroids[number]
+            if index.metric == "ip":
+                want = F(slow_sum(x * c) + slow_sum(x * y))
+            else:
+                want = slow_sum(np.square(x - c - y))
+                want = F(F(1) - F(want / F(2))) if index.metric == "cosine" else want
+            assert distance == want
+        gaps = np.diff(distances) if index.metric == "l2" else -np.diff(distances)
+        assert (gaps >= 0).all() and (np.diff(ids)[gaps == 0] > 0).all()
 
 
 @st.composite

@@ -24,10 +24,15 @@ def made(rng, metric, nlist, M, dsub, nbits, n, *, shift=0.0, scale=1.0, grid=Fa
 
     index = kind(d, nlist, M, nbits, metric=metric)
     index.install(draw(nlist, d) * F(3 * scale) + F(shift * scale), draw(M, 1 << nbits, dsub) * F(scale))
-    codes = rng.integers(0, 1 << nbits, (n, M)).astype(index.lists.dtype)
+    return with_random_codes(index, rng, n)
+
+
+def with_random_codes(index, rng, n):
+    """The index with n codes, many of them the same, one list empty and one long; ids in no order."""
+    codes = rng.integers(0, 1 << index.nbits, (n, index.M)).astype(index.lists.dtype)
     codes[n // 2 :: 3] = codes[:1]
-    numbers = rng.integers(0, nlist, n)
-    numbers[numbers == nlist - 1] = 0
+    numbers = rng.integers(0, index.nlist, n)
+    numbers[numbers == index.nlist - 1] = 0
     ids = rng.permutation(3 * n)[:n] + (2**40 if n % 2 else 0)
     for part in np.array_split(np.arange(n), 3):
         index.add_codes(numbers[part], codes[part], ids[part])

@@ -148,15 +148,22 @@ LEAVES = st.one_of(
     st.builds(Condition, st.just("label"), st.just("eq"), st.sampled_from(["cat", "dog", "Cat", "' OR '1"])),
     st.builds(Condition, st.just("name"), st.just("contains"), st.text("aj.p%_'\\\x00ü", max_size=3)),
 )
-TREES = st.recursive(
-    LEAVES,
-    lambda inner: st.one_of(
-        st.builds(AllOf, st.lists(inner, max_size=3).map(tuple)),
-        st.builds(AnyOf, st.lists(inner, max_size=3).map(tuple)),
-        st.builds(Not, inner),
-    ),
-    max_leaves=12,
-)
+
+
+def trees(leaves, max_leaves):
+    """Such conditions in all ways that they can be joined."""
+    return st.recursive(
+        leaves,
+        lambda inner: st.one_of(
+            st.builds(AllOf, st.lists(inner, max_size=3).map(tuple)),
+            st.builds(AnyOf, st.lists(inner, max_size=3).map(tuple)),
+            st.builds(Not, inner),
+        ),
+        max_leaves=max_leaves,
+    )
+
+
+TREES = trees(LEAVES, 12)
 
 
 def holds(tree, row):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_conditions import TREES
+from test_conditions import TREES, trees
 
 from features.collection.conditions import AllOf, AnyOf, Condition, Not, simplified
 from search.errors import QueryError
@@ -41,15 +41,7 @@ CONDITIONS = st.one_of(
     st.builds(Condition, FIELDS, st.just("between"), st.tuples(SCALARS, SCALARS)),
     st.builds(Condition, FIELDS, st.just("empty")),
 )
-FILTERS = st.recursive(
-    CONDITIONS,
-    lambda inner: st.one_of(
-        st.builds(AllOf, st.lists(inner, max_size=3).map(tuple)),
-        st.builds(AnyOf, st.lists(inner, max_size=3).map(tuple)),
-        st.builds(Not, inner),
-    ),
-    max_leaves=6,
-).map(lambda tree: Filter(where=tree))
+FILTERS = trees(CONDITIONS, 6).map(lambda tree: Filter(where=tree))
 QUERIES = st.builds(Query, st.lists(PARTS, max_size=4).map(tuple), FILTERS | st.just(Filter()))
 
 

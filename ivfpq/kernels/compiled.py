@@ -90,20 +90,12 @@ class CompiledQuantizers:
         for name, value in {**numbers, **{n: a.ctypes.data for n, a in self._arrays.items()}}.items():
             self.record[name] = value
 
-    @classmethod
-    def of(cls, quantizers: Quantizers) -> CompiledQuantizers:
-        """Those of these quantizers, made when they are first asked for."""
-        if quantizers.compiled is None:
-            quantizers.compiled = cls(quantizers)  # two threads may both make it, which costs time only
-        compiled: CompiledQuantizers = quantizers.compiled
-        return compiled
-
 
 def search(
     x: Floats, nprobe: int, quantizers: Quantizers, lists: Lists, k: int, *, vbmi: bool, ordered: bool = True
 ) -> SearchResult:
     """See `dispatch.search`; with `vbmi`, by AVX-512 VBMI. If not `ordered`, `dispatch.candidates`: no distances."""
-    compiled = CompiledQuantizers.of(quantizers)
+    compiled = quantizers.compiled_by(CompiledQuantizers)
     distances, ids = np.empty((len(x), k if ordered else 0), np.float32), np.empty((len(x), k), np.int64)
 
     def fill(x: Floats, distances: Floats, ids: Ids) -> None:
@@ -120,7 +112,7 @@ def range_search(
     x: Floats, nprobe: int, quantizers: Quantizers, lists: Lists, radius: float, *, vbmi: bool
 ) -> RangeResult:
     """See `dispatch.range_search`."""
-    compiled, limit = CompiledQuantizers.of(quantizers), limit_within(radius, quantizers.metric)
+    compiled, limit = quantizers.compiled_by(CompiledQuantizers), limit_within(radius, quantizers.metric)
 
     def answer(x: Floats, numbers: Ids) -> tuple[Any, Any, Any]:
         query, value, id = scan.range_search(*_arguments(compiled, lists, x, nprobe, vbmi), limit)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,8 @@ from ivfpq.distances import SMALL_BLOCK
 from ivfpq.pq import Codes, ProductQuantizer, Quantizer
 from ivfpq.screening import Points
 from ivfpq.threads import spread
+
+Compiled = TypeVar("Compiled")
 
 TERM_BYTES = 4  # of a term as it is, float32, behind a code of bytes in a row of its own
 KEPT = 1 << 24  # bytes of centroids whose copy for finding the nearest is kept
@@ -116,6 +118,13 @@ class Quantizers:
                 low, high = -(length**2), (length + longest) ** 2 - length**2
             self._terms = low, np.maximum((high - low) / TOP, 1e-30 * (self.term_rows in (1, 2)))
         return self._terms
+
+    def compiled_by(self, make: Callable[[Quantizers], Compiled]) -> Compiled:
+        """What compiled kernels make of them, made when it is first asked for."""
+        if self.compiled is None:
+            self.compiled = make(self)  # two threads may both make it, which costs time only
+        compiled: Compiled = self.compiled
+        return compiled
 
     def finders(self) -> tuple[Callable[[Floats], Ids], Callable[[Floats], Codes]]:
         """Vectors (n, d) -> the list of each (n, 1), and residuals (n, d) -> codes (n, M), by the active kernel.

@@ -66,20 +66,12 @@ class CompiledScalar:
         self.codec["terms"] = quantizers.term_rows > 0
         self.codec["longest"] = np.linalg.norm(np.abs(low.astype(np.float64)) + 1.01 * width)
 
-    @classmethod
-    def of(cls, quantizers: Quantizers) -> CompiledScalar:
-        """That of these quantizers, made when it is first asked for."""
-        if quantizers.compiled is None:
-            quantizers.compiled = cls(quantizers)  # two threads may both make it, which costs time only
-        compiled: CompiledScalar = quantizers.compiled
-        return compiled
-
 
 def search(
     x: Floats, nprobe: int, quantizers: Quantizers, lists: Lists, k: int, *, vbmi: bool, ordered: bool = True
 ) -> SearchResult:
     """See `dispatch.search`; if not `ordered`, `dispatch.candidates`: no distances. The same with `vbmi` or without."""
-    compiled, x = CompiledScalar.of(quantizers), writeable(x)
+    compiled, x = quantizers.compiled_by(CompiledScalar), writeable(x)
     distances, ids = np.empty((len(x), k if ordered else 0), np.float32), np.empty((len(x), k), np.int64)
     records = compiled.quantizers, compiled.codec, lists.addresses
 
@@ -98,7 +90,7 @@ def range_search(
     x: Floats, nprobe: int, quantizers: Quantizers, lists: Lists, radius: float, *, vbmi: bool
 ) -> RangeResult:
     """See `dispatch.range_search`."""
-    compiled, x, limit = CompiledScalar.of(quantizers), writeable(x), limit_within(radius, quantizers.metric)
+    compiled, x, limit = quantizers.compiled_by(CompiledScalar), writeable(x), limit_within(radius, quantizers.metric)
     records = compiled.quantizers, compiled.codec, lists.addresses
 
     def answer(first: int, last: int) -> tuple[Ids, Floats, Ids]:
