@@ -18,6 +18,10 @@ MAX_FILE_BYTES = 1 << 29
 
 _CHUNK = 1 << 20
 
+# Without O_NONBLOCK opening a pipe would wait for its writer; O_NOFOLLOW refuses a link that has taken the file's place
+# since it was looked at.
+_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+
 
 def open_picture(root: str | os.PathLike[str], path: str | os.PathLike[str], *, follow_links: bool = False) -> BinaryIO:
     """Open a picture file of a collection for reading.
@@ -42,13 +46,13 @@ def open_picture(root: str | os.PathLike[str], path: str | os.PathLike[str], *, 
     """
     name = os.fspath(path)
     try:
-        resolved = Path(os.path.realpath(Path(root, path), strict=True))
-        if not follow_links and not resolved.is_relative_to(os.path.realpath(root)):
+        resolved, folder = Path(os.path.realpath(Path(root, path), strict=True)), Path(os.path.realpath(root))
+        if follow_links:
+            descriptor = os.open(resolved, _FLAGS)
+        elif resolved.is_relative_to(folder):
+            descriptor = _open_below(folder, resolved)
+        else:
             raise ImageError(name, f"a link to {resolved}, which is outside {os.fspath(root)}")
-        # Without O_NONBLOCK opening a pipe would wait for its writer; O_NOFOLLOW refuses a link that has taken the
-        # file's place since it was looked at.
-        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-        descriptor = os.open(resolved, flags)
     except ImageError:
         raise
     except OSError as error:
@@ -60,6 +64,25 @@ def open_picture(root: str | os.PathLike[str], path: str | os.PathLike[str], *, 
         os.close(descriptor)
         raise ImageError(name, f"a {kind}, not a file")
     return open(descriptor, "rb", buffering=0)  # noqa: PTH123
+
+
+def _open_below(folder: Path, file: Path) -> int:
+    """Open a file below a folder, both without links, one part of the path after the other.
+
+    A link that has taken the place of any of them since they were looked at is refused.
+    """
+    if os.open not in os.supports_dir_fd:  # Windows
+        return os.open(file, _FLAGS)
+    flags = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW
+    *parents, name = file.relative_to(folder).parts or (".",)
+    inside = os.open(folder, flags)
+    try:
+        for parent in parents:
+            outside, inside = inside, os.open(parent, flags, dir_fd=inside)
+            os.close(outside)
+        return os.open(name, _FLAGS, dir_fd=inside)
+    finally:
+        os.close(inside)
 
 
 def read_picture(

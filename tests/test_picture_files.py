@@ -54,6 +54,26 @@ def test_nothing_outside_the_root(root, tmp_path):
         assert read_picture(root, path, follow_links=True) in (b"not yours", b"b")
 
 
+@pytest.mark.parametrize("swapped", ["sub", "sub/a.jpg"])
+def test_a_link_that_takes_a_place_after_it_was_looked_at_is_refused(root, tmp_path, monkeypatch, swapped):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/a.jpg").write_bytes(b"not yours")
+    look = os.path.realpath
+
+    def look_and_swap(path, **options):
+        seen = look(path, **options)
+        if seen == os.fspath(root / "sub/a.jpg"):
+            (root / swapped).rename(tmp_path / "taken away")
+            (root / swapped).symlink_to(tmp_path / "elsewhere" / Path(swapped).relative_to("sub"))
+        return seen
+
+    monkeypatch.setattr(os.path, "realpath", look_and_swap)
+    with pytest.raises(ImageError) as caught:
+        read_picture(root, "sub/a.jpg")
+    assert caught.value.errno in (errno.ENOTDIR, errno.ELOOP)
+    assert (root / "sub/a.jpg").read_bytes() == b"not yours"  # so the path alone would have led there
+
+
 @pytest.mark.parametrize("follow_links", [False, True])
 def test_what_is_no_file_is_named_and_never_waited_for(root, follow_links):
     os.mkfifo(root / "cam.jpg")
