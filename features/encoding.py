@@ -21,11 +21,11 @@ import numpy as np
 from tqdm import tqdm
 
 from features.checksum import sha256_of
-from features.collection.catalog import Facts
 from features.collection.changes import check_same_collection, find_changes
 from features.collection.errors import StoreError
 from features.collection.lock import writing
 from features.collection.manifest import MANIFEST, absolute
+from features.collection.records import Facts
 from features.collection.store import FeatureStore
 from features.collection.writer import StoreWriter
 from features.datasets import Dataset, DatasetError, Item, origin_of, reading_options

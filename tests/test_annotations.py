@@ -31,7 +31,7 @@ def test_it_begins_empty_and_is_named_by_the_manifest(store):
     assert FeatureStore.open(store.folder).manifest["annotations"] == annotations.id
     assert Annotations.open(store).id == annotations.id
     with sqlite3.connect(store.folder / "annotations.sqlite") as file:
-        assert file.execute("PRAGMA user_version").fetchone() == (1,)
+        assert file.execute("PRAGMA user_version").fetchone() == (Annotations.VERSION,)
         assert file.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
@@ -90,5 +90,5 @@ def test_what_cannot_be_read_is_named(store):
     path.unlink()
     with sqlite3.connect(path) as file:
         file.execute("PRAGMA user_version = 99")
-    with pytest.raises(StoreError, match="has version 99; this program reads up to 1"):
+    with pytest.raises(StoreError, match="has version 99; this program reads up to 2"):
         Annotations.open(store)

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from test_store import write
 
-from features.collection.catalog import Catalog, CatalogChanges, Row, change_counter
+from features.collection.catalog import Catalog, change_counter
 from features.collection.errors import StoreError
 from features.collection.file_facts import stat_of
+from features.collection.records import CatalogChanges, Row
 from features.datasets import ImageFolder
 from features.store import FeatureStore
 

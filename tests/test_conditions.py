@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.collection import fields
-from features.collection.catalog import Catalog, CatalogChanges, Row
+from features.collection.catalog import Catalog
 from features.collection.conditions import (
     MAX_CHARACTERS,
     MAX_CONDITIONS,
@@ -23,6 +23,7 @@ from features.collection.conditions import (
     simplified,
 )
 from features.collection.fields import NumberField, field_names, register_field
+from features.collection.records import CatalogChanges, Row
 
 PATHS = ["a.jpg", "sea/b.PNG", "sea/deep/100%.jpeg", "sea/a_c.tif", "seas/x", "Sea/ü.JPG", "o'clock/it's.png", "z/.gif"]
 

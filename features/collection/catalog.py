@@ -10,11 +10,10 @@ import json
 import sqlite3
 import threading
 import weakref
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +23,7 @@ from features.collection.conditions import Tree
 from features.collection.errors import StoreError, cannot_write
 from features.collection.fields import ids_matching
 from features.collection.file_facts import path_from, path_to
-
-Facts = tuple[str | None, int | None, int | None, str | None]
-"""What reading an image file told: SHA-256, width, height, error."""
+from features.collection.records import CatalogChanges, Record, Row
 
 _SCHEMA = """
 CREATE TABLE images (
@@ -65,55 +62,6 @@ _COLUMNS = {
     "about": {"key", "value"},
     "removed": {"id", "path", "generation"},
 }
-
-
-class Record(NamedTuple):
-    """An image file as it was when it was last looked at: path relative to the root, bytes, nanoseconds, SHA-256."""
-
-    id: int
-    path: Path
-    size: int
-    mtime: int
-    sha256: str | None
-
-
-class Row(NamedTuple):
-    """A row of the table of images, without its generation."""
-
-    id: int
-    path: Path
-    size: int
-    mtime: int
-    sha256: str | None
-    width: int | None
-    height: int | None
-    error: str | None
-
-
-@dataclass
-class CatalogChanges:
-    """What becomes new in the catalog with a generation of the store.
-
-    Attributes
-    ----------
-    removed : list of (id, path)
-    encoded : list of Row
-        Images that the catalog knows and whose row of the features is written anew.
-    moved : list of (id, path, size, mtime)
-        The same content under another path, or with another time.
-    added : list of Row
-    labels : dict of int to tuple of str
-        All labels of the images whose labels have changed.
-    """
-
-    removed: list[tuple[int, Path]] = field(default_factory=list)
-    encoded: list[Row] = field(default_factory=list)
-    moved: list[tuple[int, Path, int, int]] = field(default_factory=list)
-    added: list[Row] = field(default_factory=list)
-    labels: dict[int, tuple[str, ...]] = field(default_factory=dict)
-
-    def __bool__(self) -> bool:
-        return any((self.removed, self.encoded, self.moved, self.added, self.labels))
 
 
 class Catalog:
@@ -275,9 +223,11 @@ class Catalog:
         except (ValueError, TypeError, RecursionError) as error:
             raise StoreError(f"{self.path} is damaged: what it says about {key} is not JSON") from error
 
-    def records(self) -> list[Record]:
-        """What is on record of each image file, in the order of the ids."""
-        rows = self._rows("SELECT id, path, size, mtime, sha256 FROM images ORDER BY id")
+    def records(self, ids: Sequence[int] | None = None) -> list[Record]:
+        """What is on record of each image file, or of these, in the order of the ids."""
+        among = "" if ids is None else "WHERE id IN (SELECT value FROM json_each(?))"
+        asked = () if ids is None else (json.dumps([int(id) for id in ids]),)
+        rows = self._rows(f"SELECT id, path, size, mtime, sha256 FROM images {among} ORDER BY id", asked)
         return [Record(id, path_from(path), *rest) for id, path, *rest in rows]
 
     def images(self) -> list[tuple[int, Path, str | None]]:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from features.checksum import sha256_of
-from features.collection.catalog import Record
 from features.collection.errors import StoreError
 from features.collection.file_facts import UNKNOWN_TIME, stat_of
+from features.collection.records import Record
 from features.collection.store import FeatureStore
 from features.datasets import Dataset, Item
 from features.images import MAX_PIXELS, TOO_LARGE, ImageError

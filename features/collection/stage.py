@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from features.collection.catalog import Facts
 from features.collection.errors import StoreError, cannot_write
 from features.collection.file_facts import UNKNOWN_TIME, path_to
+from features.collection.records import Facts
 from features.images import TOO_LARGE
 
 STAGE = ".sync.sqlite"

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from features.checksum import sha256_of
-from features.collection.catalog import Catalog, Record, change_counter
+from features.collection.annotations import Annotations
+from features.collection.catalog import Catalog, change_counter
 from features.collection.errors import StoreError
 from features.collection.lock import writing
 from features.collection.manifest import (
@@ -36,6 +37,7 @@ from features.collection.manifest import (
     spaces_of,
     unchanged_while,
 )
+from features.collection.records import Record
 from features.datasets import Item
 
 if TYPE_CHECKING:
@@ -144,9 +146,20 @@ class FeatureStore:
         """How often the store was brought up to date since it was made."""
         return int(self.manifest.get("generation", 0))
 
-    def records(self) -> list[Record]:
-        """What the catalog says of each image file, in the order of the ids; removed images have none."""
-        return self.catalog.records()
+    def records(self, ids: Sequence[int] | None = None) -> list[Record]:
+        """What the catalog says of each image file, in the order of the ids; removed images have none.
+
+        Parameters
+        ----------
+        ids : sequence of int, optional
+            Only of these.
+        """
+        return self.catalog.records(ids)
+
+    @cached_property
+    def annotations(self) -> Annotations:
+        """What people and models say of the images, opened at first use. See `Annotations.open`."""
+        return Annotations.open(self)
 
     def changes_since(self, generation: int) -> tuple[np.ndarray, np.ndarray]:
         """What an index that was made of an earlier generation lacks.

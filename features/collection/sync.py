@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
-from features.collection.catalog import Catalog, CatalogChanges, Row, catalog_entry
+from features.collection.catalog import Catalog, catalog_entry
 from features.collection.changes import Changes, Found, can_be_read, check_same_collection, find_changes
 from features.collection.errors import StoreError
 from features.collection.file_facts import stat_of
@@ -36,6 +36,7 @@ from features.collection.manifest import (
     read_manifest,
     remove_leftovers,
 )
+from features.collection.records import CatalogChanges, Row
 from features.collection.stage import STAGE, Stage
 from features.collection.store import FeatureStore
 from features.collection.writer import BLOCK, as_rows, write_features

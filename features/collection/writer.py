@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from features.collection.catalog import Catalog, Facts, Row, catalog_entry
+from features.collection.catalog import Catalog, catalog_entry
 from features.collection.errors import StoreError
 from features.collection.file_facts import stat_of
 from features.collection.manifest import (
@@ -25,6 +25,7 @@ from features.collection.manifest import (
     partial_folder,
     write_json,
 )
+from features.collection.records import Facts, Row
 from features.collection.schema import ANNOTATIONS
 from features.collection.stage import STAGE, Stage
 from features.collection.store import FeatureStore

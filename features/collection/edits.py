@@ -1,0 +1,210 @@
+"""What people say of pictures: each edit keeps in the same transaction what takes it back.
+
+Machine words that a person removes are refused for good: the maker does not say them of this picture again.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from features.collection.annotation_rows import refresh, set_fields
+from features.collection.annotations import Annotations
+from features.collection.errors import StoreError
+from features.collection.said import A_PERSON, Value, as_text, clean_tag, clean_text, field_name, kind_of, stored
+
+MAX_EDITS = 1_000
+"""Edits that can be undone; what lies further back is for good."""
+
+_TABLES = {
+    "captions": ("picture", "source", "maker", "text", "certainty"),
+    "tags": ("picture", "tag", "source", "maker", "certainty"),
+    "field_values": ("picture", "name", "value", "source", "maker"),
+    "refused": ("picture", "kind", "text"),
+    "favourites": ("picture",),
+}
+
+_Rows = dict[str, set[tuple[object, ...]]]
+
+
+class Edit(NamedTuple):
+    """An edit that can be undone: its number, when it was (nanoseconds since 1970) and what it did, in a sentence."""
+
+    number: int
+    at: int
+    what: str
+
+
+def add_tag(annotations: Annotations, ids: Iterable[int], tag: str) -> None:
+    """Give images a tag.
+
+    Raises
+    ------
+    StoreError
+        The tag is empty, or there is no such image. So do the other edits.
+    """
+    tag = _not_empty(clean_tag(tag), "a tag")
+    with _editing(annotations, ids, f"tagged {tag}") as (connection, keys):
+        connection.executemany(
+            "INSERT OR IGNORE INTO tags (picture, tag, source, maker) VALUES (?, ?, ?, ?)",
+            ((key, tag, *A_PERSON) for key in keys),
+        )
+        _allow(connection, keys, "tag", tag)
+
+
+def remove_tag(annotations: Annotations, ids: Iterable[int], tag: str) -> None:
+    """Take a tag from images, whoever gave it."""
+    tag = clean_tag(tag)
+    with _editing(annotations, ids, f"tag {tag} removed") as (connection, keys):
+        _refuse(connection, keys, "tag", tag)
+        connection.executemany(
+            "DELETE FROM tags WHERE picture = ? AND tag = ? COLLATE NOCASE", ((key, tag) for key in keys)
+        )
+
+
+def add_caption(annotations: Annotations, ids: Iterable[int], text: str) -> None:
+    """Say a sentence of images."""
+    text = _not_empty(clean_text(text), "a caption")
+    with _editing(annotations, ids, "caption added") as (connection, keys):
+        _add_caption(connection, keys, text)
+
+
+def remove_caption(annotations: Annotations, ids: Iterable[int], text: str) -> None:
+    """Take a caption from images, whoever said it."""
+    with _editing(annotations, ids, "caption removed") as (connection, keys):
+        _remove_caption(connection, keys, clean_text(text))
+
+
+def change_caption(annotations: Annotations, ids: Iterable[int], old: str, new: str) -> None:
+    """Put a person's caption in the place of one, whoever said that."""
+    new = _not_empty(clean_text(new), "a caption")
+    with _editing(annotations, ids, "caption changed") as (connection, keys):
+        _remove_caption(connection, keys, clean_text(old))
+        _add_caption(connection, keys, new)
+
+
+def set_field(annotations: Annotations, ids: Iterable[int], name: str, value: Value | None) -> None:
+    """Give images a value of a field, or none."""
+    known = _not_empty(field_name(name), "the name of a field")
+    held = None if value is None else stored(value)
+    what = f"{known} emptied" if value is None or held is None else f"{known} set to {as_text(held, kind_of(value))}"
+    with _editing(annotations, ids, what) as (connection, keys):
+        if value is None or held is None:
+            connection.executemany(
+                "DELETE FROM field_values WHERE picture = ? AND name = ?", ((key, known) for key in keys)
+            )
+        else:
+            set_fields(connection, A_PERSON, keys, {known: value})
+
+
+def set_favourite(annotations: Annotations, ids: Iterable[int], is_favourite: bool) -> None:
+    """Count images among the favourites, or no longer."""
+    what = "made a favourite" if is_favourite else "no longer a favourite"
+    with _editing(annotations, ids, what) as (connection, keys):
+        statement = "INSERT OR IGNORE INTO favourites VALUES (?)"
+        if not is_favourite:
+            statement = "DELETE FROM favourites WHERE picture = ?"
+        connection.executemany(statement, ((key,) for key in keys))
+
+
+def edits(annotations: Annotations, limit: int = 20) -> list[Edit]:
+    """The last edits that can be undone, the latest first."""
+    rows = annotations.rows("SELECT edit, at, what FROM edits ORDER BY edit DESC LIMIT ?", (limit,))
+    return [Edit(*row) for row in rows]
+
+
+def undo(annotations: Annotations) -> str | None:
+    """Take back the latest edit; returns what it had done, None if there is none.
+
+    What makers have said since of the same pictures stays.
+    """
+    with annotations.changing() as connection:
+        row = connection.execute("SELECT edit, what, changes FROM edits ORDER BY edit DESC LIMIT 1").fetchone()
+        if row is None:
+            return None
+        number, what, changes = row
+        keys: set[int] = set()
+        for table, (removed, added) in json.loads(changes).items():
+            columns = _TABLES[table]
+            same = " AND ".join(f"{column} IS ?" for column in columns)
+            connection.executemany(f"DELETE FROM {table} WHERE {same}", added)
+            connection.executemany(
+                f"INSERT OR IGNORE INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})",
+                removed,
+            )
+            keys.update(row[0] for row in (*removed, *added))
+        connection.execute("DELETE FROM edits WHERE edit = ?", (number,))
+        refresh(connection, sorted(keys))
+    return str(what)
+
+
+@contextmanager
+def _editing(
+    annotations: Annotations, ids: Iterable[int], what: str
+) -> Iterator[tuple[sqlite3.Connection, Sequence[int]]]:
+    """A transaction over the keys of some images that ends with what takes it back. Nothing changed is no edit."""
+    with annotations.changing() as connection:
+        keys = annotations.keys_of(connection, ids)
+        before = _rows_of(connection, keys)
+        yield connection, keys
+        after = _rows_of(connection, keys)
+        changes = {
+            table: (sorted(before[table] - after[table], key=repr), sorted(after[table] - before[table], key=repr))
+            for table in _TABLES
+            if before[table] != after[table]
+        }
+        if not changes:
+            return
+        many = "" if len(keys) == 1 else f" ({len(keys):,} pictures)"
+        connection.execute(
+            "INSERT INTO edits (at, what, changes) VALUES (?, ?, ?)",
+            (time.time_ns(), what + many, json.dumps(changes)),
+        )
+        connection.execute("DELETE FROM edits WHERE edit <= (SELECT max(edit) FROM edits) - ?", (MAX_EDITS,))
+        refresh(connection, keys)
+
+
+def _rows_of(connection: sqlite3.Connection, keys: Sequence[int]) -> _Rows:
+    asked = (json.dumps(list(keys)),)
+    return {
+        table: set(
+            connection.execute(
+                f"SELECT {', '.join(columns)} FROM {table} WHERE picture IN (SELECT value FROM json_each(?))", asked
+            )
+        )
+        for table, columns in _TABLES.items()
+    }
+
+
+def _add_caption(connection: sqlite3.Connection, keys: Sequence[int], text: str) -> None:
+    connection.executemany(
+        "INSERT OR IGNORE INTO captions (picture, source, maker, text) VALUES (?, ?, ?, ?)",
+        ((key, *A_PERSON, text) for key in keys),
+    )
+    _allow(connection, keys, "caption", text)
+
+
+def _remove_caption(connection: sqlite3.Connection, keys: Sequence[int], text: str) -> None:
+    _refuse(connection, keys, "caption", text)
+    connection.executemany("DELETE FROM captions WHERE picture = ? AND text = ?", ((key, text) for key in keys))
+
+
+def _refuse(connection: sqlite3.Connection, keys: Sequence[int], kind: str, text: str) -> None:
+    connection.executemany("INSERT OR IGNORE INTO refused VALUES (?, ?, ?)", ((key, kind, text) for key in keys))
+
+
+def _allow(connection: sqlite3.Connection, keys: Sequence[int], kind: str, text: str) -> None:
+    connection.executemany(
+        "DELETE FROM refused WHERE picture = ? AND kind = ? AND text = ? COLLATE NOCASE",
+        ((key, kind, text) for key in keys),
+    )
+
+
+def _not_empty(text: str, what: str) -> str:
+    if not text:
+        raise StoreError(f"{what} has at least one character that can be seen")
+    return text
