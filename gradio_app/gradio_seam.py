@@ -30,6 +30,7 @@ from gradio.processing_utils import save_bytes_to_cache
 from gradio.routes import App, ORJSONResponse
 from gradio.state_holder import SessionState, StateHolder
 from gradio_client.utils import is_http_url_like
+from starlette.formparsers import MultiPartException
 from starlette.requests import HTTPConnection, Request, cookie_parser
 from starlette.types import ASGIApp, Scope
 
@@ -160,6 +161,14 @@ def keep_picture(content: bytes, upload: gr.Image) -> str:
 
 
 # Who is calling
+
+
+def too_large_an_upload(limit: int) -> Exception:
+    """The exception at which Gradio deletes what has come of an upload, and answers 413 with its words.
+
+    Gradio bounds each file, not all of them together, and tells the status by its own words for that (6.31).
+    """
+    return MultiPartException(f"More than {limit:,} bytes are not taken here: the maximum allowed size of an upload.")
 
 
 def login_is_needed(application: Any) -> bool:

@@ -22,7 +22,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gradio_app.gradio_seam import Visitors, login_is_needed, user_of
+from gradio_app.gradio_seam import Visitors, login_is_needed, too_large_an_upload, user_of
 from gradio_app.routes.access import LOOPBACK, host_name, is_loopback
 
 logger = logging.getLogger(__name__)
@@ -134,6 +134,8 @@ class Guard:
                     headers["Cache-Control"] = "private, no-store"
                 if path.rstrip("/") == "/logout":
                     headers["Clear-Site-Data"] = '"cache", "storage"'
+                if message["status"] == 413:  # or the server would go on to receive what it does not take
+                    headers["Connection"] = "close"
                 if cookie is not None:
                     headers.append("Set-Cookie", cookie)
             await send(message)
@@ -174,7 +176,7 @@ class Guard:
         if length is not None and length.isdecimal() and int(length) > limit:
             return too_large, receive
         if uploading:
-            return None, receive  # Gradio reads these piece by piece, up to its own limit
+            return None, _up_to(limit, receive)  # Gradio reads these piece by piece
         body = await _read(receive, limit)
         if body is None:
             return too_large, receive
@@ -303,6 +305,21 @@ async def _read(receive: Receive, limit: int) -> bytes | None:
             return None
         if not message.get("more_body", False):
             return bytes(body)
+
+
+def _up_to(limit: int, receive: Receive) -> Receive:
+    """Give a body as it comes, of which nobody said how long it is, and end it where it is too long."""
+    count = 0
+
+    async def receive_counted() -> Message:
+        nonlocal count
+        message = await receive()
+        count += len(message.get("body", b""))
+        if count > limit:
+            raise too_large_an_upload(limit)
+        return message
+
+    return receive_counted
 
 
 def _again(body: bytes, receive: Receive) -> Receive:

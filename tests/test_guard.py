@@ -9,13 +9,15 @@ import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import httpx
 import pytest
+import waiting
 from fakes import reds
 
 from gradio_app.app import build_app
-from gradio_app.guard import FREE_TRIES, LONGEST_WAIT, MAX_BODY, WrongPasswords, policy_of
+from gradio_app.guard import FREE_TRIES, LONGEST_WAIT, MAX_BODY, MAX_UPLOAD_BODY, WrongPasswords, policy_of
 from gradio_app.routes.pictures import picture_url
 
 
@@ -265,6 +267,35 @@ def test_a_long_body_is_refused_before_it_is_read(served, path):
     ):  # the server may hang up before it is asked
         assert client.post(path, content=endless(sent)).status_code == 413
     assert sent[0] < 100 * MAX_BODY
+
+
+def many_pictures(sent, boundary):
+    """A form of files of half the limit of one, each different, without an end."""
+    half = MAX_UPLOAD_BODY // 4
+    while True:
+        head = f'--{boundary}\r\nContent-Disposition: form-data; name="files"; filename="{sent[0]}.jpg"\r\n\r\n'
+        yield head.encode()
+        for _ in range(0, half, 2**20):
+            sent[0] += 2**20
+            yield bytes(2**20)
+        yield b"\r\n"
+
+
+def test_an_upload_of_unsaid_length_is_bounded_and_leaves_nothing(served):
+    page, client = served
+    folder = Path(page.app.uploaded_file_dir)
+
+    def held():
+        return {path for path in folder.rglob("*") if path.is_file()}
+
+    before = held()
+    sent = [0]
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    with contextlib.suppress(httpx.NetworkError, httpx.RemoteProtocolError):  # it may hang up before it has read all
+        reply = client.post("/gradio_api/upload", content=many_pictures(sent, "b"), headers=headers)
+        assert (reply.status_code, "33,554,432 bytes" in reply.text) == (413, True)
+    assert MAX_UPLOAD_BODY < sent[0] < 4 * MAX_UPLOAD_BODY
+    waiting.until(lambda: held() == before, "that the files of the upload go")
 
 
 @pytest.mark.parametrize(
