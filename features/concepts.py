@@ -128,17 +128,11 @@ class Concepts:
 
     @cached_property
     def _is_imagenet(self) -> bool:
-        from features.encoders.weights import imagenet_classes
-
-        return self._encoder.classes == imagenet_classes()
+        return _has_imagenet_classes(self._encoder)
 
     @cached_property
     def _above(self) -> list[frozenset[str]]:
-        """Of each class, itself and all that it is a kind of, as synsets of the tree."""
-        tree = hypernyms()
-        if self._is_imagenet:
-            return [tree.closure(synset.removeprefix("n")) for synset in definitions().imagenet_synsets]
-        return [frozenset().union(*map(tree.closure, tree.synsets(name))) for name in self._encoder.classes]
+        return synsets_above(self._encoder)
 
     def _meanings(self, texts: Sequence[str]) -> Vectors:
         """Unit vectors (n, dim) of texts: of each the mean of its own and of the definitions of what it names."""
@@ -151,6 +145,20 @@ class Concepts:
                 said[row] += unit(meant[start : start + len(lines)].mean(axis=0, keepdims=True))[0]
             start += len(lines)
         return unit(said)
+
+
+def synsets_above(encoder: Encoder) -> list[frozenset[str]]:
+    """Of each class of an encoder, itself and all that it is a kind of, as synsets of WordNet's tree."""
+    tree = hypernyms()
+    if _has_imagenet_classes(encoder):
+        return [tree.closure(synset.removeprefix("n")) for synset in definitions().imagenet_synsets]
+    return [frozenset().union(*map(tree.closure, tree.synsets(name))) for name in encoder.classes]
+
+
+def _has_imagenet_classes(encoder: Encoder) -> bool:
+    from features.encoders.weights import imagenet_classes
+
+    return encoder.classes == imagenet_classes()
 
 
 def standardized(scores: Vectors, among: Vectors | None = None) -> Vectors:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from functools import cached_property
 from pathlib import Path
 
@@ -38,9 +39,19 @@ class VOC2012:
     def _labels(self, image: Path) -> tuple[str, ...]:
         annotation = self.root / "Annotations" / f"{image.stem}.xml"
         try:
-            # object/name only: an object's parts (head, hand, foot) have names of their own, one level below.
-            names = {name.text for name in ElementTree.parse(annotation).iterfind("object/name") if name.text}
+            return tuple(sorted(object_counts(annotation)))
         except (OSError, ElementTree.ParseError) as error:
             logger.warning("%s is taken without labels: %s", image.name, error)
             return ()
-        return tuple(sorted(names))
+
+
+def object_counts(annotation: Path) -> Counter[str]:
+    """How many objects of each class an annotation names.
+
+    Raises
+    ------
+    OSError, xml.etree.ElementTree.ParseError
+        It cannot be read.
+    """
+    # object/name only: an object's parts (head, hand, foot) have names of their own, one level below.
+    return Counter(name.text for name in ElementTree.parse(annotation).iterfind("object/name") if name.text)

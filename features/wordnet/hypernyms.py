@@ -25,9 +25,11 @@ class Hypernyms:
     def __init__(self, table: Path = TABLE) -> None:
         self._above: dict[str, tuple[str, ...]] = {}
         self._named: defaultdict[str, list[str]] = defaultdict(list)
+        self._lemmas: dict[str, tuple[str, ...]] = {}
         for line in table.read_text(encoding="utf-8").splitlines():
             synset, lemmas, above = line.split("\t")
             self._above[synset] = tuple(above.split())
+            self._lemmas[synset] = tuple(lemmas.split(", "))
             for lemma in dict.fromkeys(lemmas.lower().split(", ")):
                 self._named[lemma].append(synset)
 
@@ -37,6 +39,10 @@ class Hypernyms:
     def synsets(self, text: str) -> tuple[str, ...]:
         """The synsets that a text names as it stands, or else in the singular; empty where it names none."""
         return next((tuple(self._named[form]) for form in forms(text) if form in self._named), ())
+
+    def lemmas(self, synset: str) -> tuple[str, ...]:
+        """The nouns that name a synset of the table, the most usual first."""
+        return self._lemmas[synset]
 
     def closure(self, synset: str) -> frozenset[str]:
         """A synset and all that is above it; empty for one that the table does not hold."""

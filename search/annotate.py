@@ -1,0 +1,147 @@
+"""Say words of the pictures of a collection: ``python -m search.annotate Pictures --maker model,label``.
+
+Each maker replaces its own words and nobody else's; what people said stays. A run that is stopped goes on where it was,
+and a second one looks only at what is new or has changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from features.collection.manifest import MANIFEST
+from features.collection.store import FeatureStore, StoreError
+from features.encoders import EncoderError
+from features.makers import MakerError, MakerOptions, WordMaker, create_maker, maker_names
+from search.errors import EngineError
+
+MAX_NOTES = 20
+"""Sentences of one maker that are shown; of more, how many there are."""
+
+
+@dataclass(frozen=True)
+class AnnotateReport:
+    """What a maker did.
+
+    Attributes
+    ----------
+    looked_at : int
+        Pictures that it had not done before.
+    with_words : int
+        Those of them of which it had something to say.
+    notes : tuple of str
+        Sentences for who asked.
+    """
+
+    maker: str
+    looked_at: int
+    with_words: int
+    captions: int
+    tags: int
+    fields: int
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        if not self.looked_at:
+            return f"{self.maker}: nothing new"
+        counts = f"{self.captions:,} captions, {self.tags:,} tags, {self.fields:,} fields"
+        return f"{self.maker}: words of {self.with_words:,} of {self.looked_at:,} pictures: {counts}"
+
+
+def annotate(store: FeatureStore, maker: WordMaker, *, progress: bool = True) -> AnnotateReport:
+    """Let a maker say its words of all pictures that it has not done. What is done is kept batch by batch.
+
+    Raises
+    ------
+    StoreError
+        The annotations cannot be written.
+    """
+    annotations = store.annotations
+    todo = annotations.todo(maker.maker, maker.version, store.records())
+    with_words = captions = tags = fields = 0
+    name = maker.maker.name
+    with tqdm(total=len(todo), desc=name, unit="picture", disable=not progress or not todo, smoothing=0.1) as bar:
+        for start in range(0, len(todo), maker.batch_size):
+            batch = todo[start : start + maker.batch_size]
+            said = maker.words_of(batch)
+            annotations.put(
+                maker.maker, maker.version, zip(batch, said, strict=True), reads_content=maker.reads_content
+            )
+            with_words += sum(bool(words.captions or words.tags or words.fields) for words in said)
+            captions += sum(len(words.captions) for words in said)
+            tags += sum(len(words.tags) for words in said)
+            fields += sum(len(words.fields) for words in said)
+            bar.update(len(batch))
+    return AnnotateReport(name, len(todo), with_words, captions, tags, fields, tuple(maker.notes))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    options = _parse(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):  # names of files may hold what a terminal's encoding does not have
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="backslashreplace")
+    try:
+        return _run(options)
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; the same command goes on from here\n")
+        return 130
+    except (EngineError, EncoderError, MakerError, StoreError, MemoryError) as error:
+        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        return 2
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m search.annotate", description=__doc__.split("\n\n")[1])
+    parser.add_argument("collection", metavar="NAME", help="a collection, or its folder")
+    parser.add_argument(
+        "--maker",
+        type=lambda text: tuple(dict.fromkeys(filter(None, text.split(",")))),
+        default=(),
+        metavar="NAME,NAME",
+        help=f"who says them: {', '.join(maker_names())}; file reads what lies beside pictures and in them, or --file",
+    )
+    parser.add_argument("--file", type=Path, metavar="FILE", help="a table of captions: .csv, .tsv, .jsonl, .parquet")
+    parser.add_argument("--forget", action="store_true", help="take back what these makers have said")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument(
+        "--collections", type=Path, default=Path("collections"), metavar="DIR", help="where it lies (%(default)s)"
+    )
+    options = parser.parse_args(arguments)
+    if options.file is not None and "file" not in options.maker:
+        options.maker += ("file",)
+    return options
+
+
+def _run(options: argparse.Namespace) -> int:
+    named = options.collections / options.collection
+    folder = named if (named / MANIFEST).is_file() else Path(options.collection)
+    store = FeatureStore.open(folder if (folder / MANIFEST).is_file() else named)
+    makers = [create_maker(name, store, MakerOptions(options.file)) for name in options.maker]
+    for maker in makers:
+        if options.forget:
+            count = store.annotations.forget(maker.maker)
+            sys.stdout.write(f"{maker.maker.name}: words of {count:,} pictures taken back\n")
+            continue
+        report = annotate(store, maker, progress=not options.quiet)
+        for note in report.notes[:MAX_NOTES]:
+            sys.stderr.write(f"{note}\n")
+        if len(report.notes) > MAX_NOTES:
+            sys.stderr.write(f"and {len(report.notes) - MAX_NOTES:,} more\n")
+        sys.stdout.write(f"{report}\n")
+        sys.stdout.flush()
+    if not makers:
+        for each in store.annotations.makers():
+            sys.stdout.write(f"{each.maker.name or each.maker.source}: words of {each.pictures:,} pictures\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
