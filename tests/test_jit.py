@@ -196,7 +196,7 @@ def test_without_compilation_there_is_the_reference():
     assert not without.stderr and not wanted.stderr
 
 
-@pytest.mark.parametrize("name", ["portable", "avx512"])
+@pytest.mark.parametrize("name", ["portable", "avx2", "avx512"])
 def test_a_kernel_that_cannot_be_compiled_says_why(name):
     failed = python("import ivfpq; ivfpq.kernels.active()", NUMBA_DISABLE_JIT="1", IVFPQ_KERNEL=name)
     last = failed.stderr.splitlines()[-1]
@@ -232,6 +232,7 @@ def test_the_kernels_are_right_when_plain_njit_compiles_them(tmp_path):
         ({"CPU_FEATURES": "+avx2,-avx512f,+fma"}, {"avx2", "fma"}, {"avx512f"}),
         ({"CPU_FEATURES": "", "CPU_NAME": "generic"}, set(), {"avx", "avx2", "avx512f", "sse2"}),
         ({"CPU_FEATURES": None, "CPU_NAME": "x86-64-v3"}, {"avx2"}, {"avx512f", "avx512vbmi"}),
+        ({"CPU_FEATURES": None, "CPU_NAME": "x86-64-v2"}, {"bmi2"}, {"avx", "avx2", "avx512f"}),
         ({"CPU_FEATURES": None, "CPU_NAME": None}, {"avx2", "avx512f", "avx512vbmi"}, {"sse4a"}),
         ({"CPU_FEATURES": None, "CPU_NAME": None, "ENABLE_AVX": 0}, {"bmi2"}, {"avx", "avx2", "avx512f"}),
     ],
@@ -246,14 +247,16 @@ def test_kernels_know_the_processor_that_numba_compiles_for(monkeypatch, setting
 
 def test_the_fastest_kernel_needs_what_numba_compiles_for(monkeypatch):
     try:
-        for features, names in ((kernels.AVX512, kernels.NAMES), (frozenset({"avx2"}), kernels.NAMES[:2])):
+        every = frozenset().union(*kernels.FEATURES.values())
+        for features, names in ((every, kernels.NAMES), ({"avx2"}, kernels.NAMES[:3]), ({"fma"}, kernels.NAMES[:2])):
             monkeypatch.setattr(jit, "target_features", lambda features=features: features)
             kernels.available.cache_clear()
             kernels._obstacles.cache_clear()
             assert kernels.available() == names
-        monkeypatch.setenv("IVFPQ_KERNEL", "avx512")
-        with pytest.raises(ValueError, match=r"got 'avx512': the processor .* lacks avx512bw, avx512f, avx512vbmi"):
-            kernels.active()
+        for name, lacking in (("avx2", "avx2"), ("avx512", "avx512bw, avx512f, avx512vbmi")):
+            monkeypatch.setenv("IVFPQ_KERNEL", name)
+            with pytest.raises(ValueError, match=f"got '{name}': the processor .* lacks {lacking}"):
+                kernels.active()
     finally:
         monkeypatch.undo()
         kernels.available.cache_clear()

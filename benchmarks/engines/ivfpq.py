@@ -17,7 +17,7 @@ class Ivfpq(FactoryEngine):
     """Ours. The variant names a kernel."""
 
     package = "ivfpq"
-    variants = ("reference", "portable", "avx512")
+    variants = ("reference", "portable", "avx2", "avx512")
 
     def __init__(self, d: int, subject: Subject, seed: int) -> None:
         self.d, self.factory, self.seed = d, subject.factory, seed

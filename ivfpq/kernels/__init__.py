@@ -13,8 +13,11 @@ import logging
 import os
 from typing import Any
 
-NAMES = ("reference", "portable", "avx512")  # fastest last
-AVX512 = frozenset({"avx512f", "avx512bw", "avx512vbmi"})  # Intel since Ice Lake, AMD since Zen 4
+NAMES = ("reference", "portable", "avx2", "avx512")  # fastest last
+FEATURES = {
+    "avx2": frozenset({"avx2"}),  # Intel since Haswell, AMD since Zen
+    "avx512": frozenset({"avx512f", "avx512bw", "avx512vbmi"}),  # Intel since Ice Lake, AMD since Zen 4
+}
 
 _log = logging.getLogger(__name__)
 
@@ -23,7 +26,7 @@ _log = logging.getLogger(__name__)
 def available() -> tuple[str, ...]:
     """The names of the kernels that this machine can run, fastest last.
 
-    `portable` needs numba, `avx512` a processor with AVX-512 VBMI as well.
+    `portable` needs numba, `avx2` a processor with AVX2 as well, and `avx512` one with AVX-512 VBMI.
     """
     return tuple(name for name in NAMES if name not in _obstacles())
 
@@ -64,5 +67,9 @@ def _obstacles() -> dict[str, str]:
         return dict.fromkeys(compiled, f"numba cannot be imported ({error})")
     if jit.config.DISABLE_JIT:
         return dict.fromkeys(compiled, "NUMBA_DISABLE_JIT is set, so numba compiles nothing")
-    lacking = sorted(AVX512 - jit.target_features())
-    return {"avx512": f"the processor that numba compiles for lacks {', '.join(lacking)}"} if lacking else {}
+    lacking = {name: sorted(needed - jit.target_features()) for name, needed in FEATURES.items()}
+    return {
+        name: f"the processor that numba compiles for lacks {', '.join(features)}"
+        for name, features in lacking.items()
+        if features
+    }

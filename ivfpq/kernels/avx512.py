@@ -20,7 +20,19 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
-from ivfpq.kernels.intrinsics import FLOAT, I8, I16, I32, I64, extent, i64, load_vector, prefetch_line, splat
+from ivfpq.kernels.intrinsics import (
+    FLOAT,
+    I8,
+    I16,
+    I32,
+    I64,
+    extent,
+    i64,
+    load_vector,
+    prefetch_line,
+    splat,
+    term_words,
+)
 from ivfpq.kernels.jit import cgutils, intrinsic, jit_inner
 from ivfpq.kernels.memory import float32_at
 
@@ -134,17 +146,9 @@ def scan_blocks(typingctx: Any, blocks: Any, ahead: Any, tables: Any, rows: Any,
         kept = [[cgutils.alloca_once_value(b, v) for v in pair] for pair in sums]
         with b.if_then(b.icmp_unsigned(">", scale, ir.Constant(I16, 0))):
             scales = splat(b, scale, _WORDS)
-            upper = ir.Constant(_WORDS, [0xFF00] * 32)
             for g, start in enumerate(starts):
-                at = b.add(start, b.shl(M, i64(6)))
-                u = b.bitcast(load_vector(b, at, _BYTES), _WORDS)
-                parts = [cgutils.alloca_once_value(b, v) for v in (b.shl(u, eight), b.and_(u, upper))]
-                with b.if_then(b.icmp_signed(">", terms, i64(1))):
-                    v = b.bitcast(load_vector(b, b.add(at, i64(64)), _BYTES), _WORDS)
-                    for part, finer in zip(parts, (b.lshr(b.shl(v, eight), eight), b.lshr(v, eight)), strict=True):
-                        b.store(b.or_(b.load(part), finer), part)
-                for side, part in enumerate(parts):
-                    term = high_product(b, b.load(part), scales)  # ((256 u + v) * scale) >> 16
+                for side, words in enumerate(term_words(b, b.add(start, b.shl(M, i64(6))), terms, 64)):
+                    term = high_product(b, words, scales)  # ((256 u + v) * scale) >> 16
                     b.store(b.call(saturating, [b.load(kept[g][side]), term]), kept[g][side])
         near = []
         for pair in kept:

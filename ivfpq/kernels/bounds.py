@@ -38,10 +38,14 @@ g_l = c_l - centre (the centre is the mean of the centroids for l2, the origin f
     dsub is d. The M - 1 roundings of y = w_1 + ... + w_M take the place of those of the sum over m in the defined
     distance.
 2.  *Terms.* low_l + step_l u_i <= t_i < low_l + step_l (u_i + 1), or u_i + v_i / 256 and 1 / 256: see `quantizers`.
-3.  *8-bit tables.* step * sum of t8 + sum of low_m <= sum of T + step: see `avx512`. So a code may be left out if
+3.  *8-bit tables.* step * sum of t8 + sum of low_m <= sum of T + step: see `avx512`, and `avx2`, whose t8 come of the
+    smallest entries of groups. So a code may be left out if
 
         sum of t8 + floor(u_i * scale / 256)  >  (theta - base - low_l - sum of low_m + E) / step + 1
 
+    Sums are not negative: where the right side less 1 is, the whole list may be left out. A saturating sum of 8 bits is
+    what it should be or 255, which says as much if the right side is below 255. (step is any number above 0, and may
+    be made so.)
 4.  *theta.* The k codes with the smallest upper bounds have distances of at most theta. A code whose lower bound is
     above theta is farther than all of them. Those that remain are evaluated query by query, in order of their lower
     bounds, and passed over when the lower bound is above the k-th distance found. Ties go to the smaller id.

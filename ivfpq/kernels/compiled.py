@@ -36,7 +36,7 @@ class CompiledQuantizers:
     table : (int, int)
         Shape of the tables T of a query, with codewords in whole panels.
     bytes_fit : bool
-        Whether the scan by bytes can take the codes; the portable one takes all.
+        Whether the scans by bytes can take the codes; the portable one takes all.
     """
 
     __slots__ = ("_arrays", "bytes_fit", "record", "table")
@@ -92,14 +92,14 @@ class CompiledQuantizers:
 
 
 def search(
-    x: Floats, nprobe: int, quantizers: Quantizers, lists: Lists, k: int, *, vbmi: bool, ordered: bool = True
+    x: Floats, nprobe: int, quantizers: Quantizers, lists: Lists, k: int, *, kernel: str, ordered: bool = True
 ) -> SearchResult:
-    """See `dispatch.search`; with `vbmi`, by AVX-512 VBMI. If not `ordered`, `dispatch.candidates`: no distances."""
+    """See `dispatch.search`, by the compiled kernel of that name; if not `ordered`, `dispatch.candidates`."""
     compiled = quantizers.compiled_by(CompiledQuantizers)
     distances, ids = np.empty((len(x), k if ordered else 0), np.float32), np.empty((len(x), k), np.int64)
 
     def fill(x: Floats, distances: Floats, ids: Ids) -> None:
-        scan.search(*_arguments(compiled, lists, x, nprobe, vbmi), distances if ordered else None, ids)
+        scan.search(*_arguments(compiled, lists, x, nprobe, kernel), distances if ordered else None, ids)
 
     if len(x) == 1:
         fill(x, distances, ids)
@@ -109,13 +109,13 @@ def search(
 
 
 def range_search(
-    x: Floats, nprobe: int, quantizers: Quantizers, lists: Lists, radius: float, *, vbmi: bool
+    x: Floats, nprobe: int, quantizers: Quantizers, lists: Lists, radius: float, *, kernel: str
 ) -> RangeResult:
     """See `dispatch.range_search`."""
     compiled, limit = quantizers.compiled_by(CompiledQuantizers), limit_within(radius, quantizers.metric)
 
     def answer(x: Floats, numbers: Ids) -> tuple[Any, Any, Any]:
-        query, value, id = scan.range_search(*_arguments(compiled, lists, x, nprobe, vbmi), limit)
+        query, value, id = scan.range_search(*_arguments(compiled, lists, x, nprobe, kernel), limit)
         return numbers[query], value if quantizers.metric == "l2" else -value, id
 
     none = (np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.int64))
@@ -131,10 +131,10 @@ def limit_within(radius: float, metric: Metric) -> float:
     return radius if metric == "l2" else -radius
 
 
-def _arguments(compiled: CompiledQuantizers, lists: Lists, x: Floats, nprobe: int, vbmi: bool) -> tuple[Any, ...]:
+def _arguments(compiled: CompiledQuantizers, lists: Lists, x: Floats, nprobe: int, kernel: str) -> tuple[Any, ...]:
     """What both searches take first."""
-    kernel = True if vbmi and compiled.bytes_fit else None
-    return kernel, compiled.record, lists.addresses, writeable(x), nprobe, of_thread.scratch
+    chosen = tuple(True if name == kernel and compiled.bytes_fit else None for name in ("avx512", "avx2"))
+    return chosen, compiled.record, lists.addresses, writeable(x), nprobe, of_thread.scratch
 
 
 class _OfThread(threading.local):

@@ -18,7 +18,7 @@ def search(x: Floats, nprobe: int, quantizers: Quantizers, lists: Lists, k: int)
         probes = choose(x, quantizers.coarse, nprobe, quantizers.space)
         return reference.search(x, probes, quantizers.coarse.y, quantizers.pq, lists, k, quantizers.metric)
     compiled = kernels.compiled_module(quantizers.pq.kernel_module)
-    result: SearchResult = compiled.search(x, nprobe, quantizers, lists, k, vbmi=name == "avx512")
+    result: SearchResult = compiled.search(x, nprobe, quantizers, lists, k, kernel=name)
     return result
 
 
@@ -27,7 +27,7 @@ def candidates(x: Floats, nprobe: int, quantizers: Quantizers, lists: Lists, k: 
     if kernel == "reference":
         return search(x, nprobe, quantizers, lists, k).ids
     compiled = kernels.compiled_module(quantizers.pq.kernel_module)
-    result: SearchResult = compiled.search(x, nprobe, quantizers, lists, k, vbmi=kernel == "avx512", ordered=False)
+    result: SearchResult = compiled.search(x, nprobe, quantizers, lists, k, kernel=kernel, ordered=False)
     return result.ids
 
 
@@ -39,5 +39,5 @@ def range_search(x: Floats, nprobe: int, quantizers: Quantizers, lists: Lists, r
         centroids = quantizers.coarse.y
         return reference.range_search(x, probes, centroids, quantizers.pq, lists, radius, quantizers.metric)
     compiled = kernels.compiled_module(quantizers.pq.kernel_module)
-    result: RangeResult = compiled.range_search(x, nprobe, quantizers, lists, radius, vbmi=name == "avx512")
+    result: RangeResult = compiled.range_search(x, nprobe, quantizers, lists, radius, kernel=name)
     return result

@@ -6,6 +6,7 @@ Nothing here may be fused or reordered by the compiler, because nothing says `fa
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from llvmlite import ir
@@ -32,6 +33,19 @@ def splat(b: Any, value: Any, kind: ir.VectorType) -> Any:
     return b.shuffle_vector(
         first, ir.Constant(kind, ir.Undefined), ir.Constant(ir.VectorType(I32, kind.count), [0] * kind.count)
     )
+
+
+def term_words(b: Any, at: Any, terms: Any, count: int) -> list[Any]:
+    """256 u + v of so many vectors with one row of terms, u, or two, by address: of the even ones, and of the odd."""
+    words = ir.VectorType(I16, count // 2)
+    eight, upper = ir.Constant(words, [8] * words.count), ir.Constant(words, [0xFF00] * words.count)
+    u = load_vector(b, at, words)
+    parts = [cgutils.alloca_once_value(b, v) for v in (b.shl(u, eight), b.and_(u, upper))]
+    with b.if_then(b.icmp_signed(">", terms, i64(1))):
+        v = load_vector(b, b.add(at, i64(64)), words)
+        for part, finer in zip(parts, (b.lshr(b.shl(v, eight), eight), b.lshr(v, eight)), strict=True):
+            b.store(b.or_(b.load(part), finer), part)
+    return [b.load(part) for part in parts]
 
 
 def prefetch_line(b: Any, address: Any) -> None:
@@ -62,18 +76,23 @@ def _ordered(b: Any, addresses: list[Any], n: Any, term: Any) -> Any:
             b.call(masked, [b.inttoptr(b.add(a, offset), pointer), ir.Constant(I32, 4), mask, zeros]) for a in addresses
         ]
         b.store(b.fadd(b.load(lanes), term(*loaded)), lanes)
-    return fold(b, b.load(lanes))
+    return fold(b, b.load(lanes), b.fadd)
 
 
-def fold(b: Any, lanes: Any) -> Any:
-    """The sum of 16 lanes as `ivfpq.distances.ordered_sum` ends: halves onto halves."""
+def fold(b: Any, lanes: Any, join: Any) -> Any:
+    """One number of 16 lanes, by joining halves with halves: their sum as `ivfpq.distances.ordered_sum` ends."""
     half = LANES // 2
     while half:
         low = ir.Constant(ir.VectorType(I32, half), list(range(half)))
         high = ir.Constant(ir.VectorType(I32, half), list(range(half, 2 * half)))
-        lanes = b.fadd(b.shuffle_vector(lanes, lanes, low), b.shuffle_vector(lanes, lanes, high))
+        lanes = join(b.shuffle_vector(lanes, lanes, low), b.shuffle_vector(lanes, lanes, high))
         half //= 2
     return b.extract_element(lanes, ir.Constant(I32, 0))
+
+
+def chosen(b: Any, comparison: str, u: Any, v: Any) -> Any:
+    """u where it compares so with v, and else v."""
+    return b.select(b.fcmp_ordered(comparison, u, v), u, v)
 
 
 @intrinsic
@@ -162,20 +181,11 @@ def extent(typingctx: Any, row: Any, n: Any, out: Any) -> Any:
         with cgutils.for_range_slice(b, i64(LANES), n, i64(LANES), I64, inc=True) as (j, _):
             v = load_vector(b, b.add(row, b.shl(j, i64(2))), FLOATS)
             for kept, smaller in ((low, "<"), (high, ">")):
-                old = b.load(kept)
-                b.store(b.select(b.fcmp_ordered(smaller, v, old), v, old), kept)
+                b.store(chosen(b, smaller, v, b.load(kept)), kept)
         for place, (kept, smaller) in enumerate(((low, "<"), (high, ">"))):
-            v = b.load(kept)
-            half = LANES // 2
-            while half:
-                parts = [
-                    b.shuffle_vector(v, v, ir.Constant(ir.VectorType(I32, half), list(range(s, s + half))))
-                    for s in (0, half)
-                ]
-                v = b.select(b.fcmp_ordered(smaller, *parts), *parts)
-                half //= 2
+            end = fold(b, b.load(kept), functools.partial(chosen, b, smaller))
             pointer = b.inttoptr(b.add(out, i64(4 * place)), FLOAT.as_pointer())
-            b.store(b.extract_element(v, ir.Constant(I32, 0)), pointer, align=4)
+            b.store(end, pointer, align=4)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.int64), codegen

@@ -69,7 +69,8 @@ def target_features() -> frozenset[str]:
     """The features, by LLVM's names, of the processor that numba compiles for: this one, unless its settings differ.
 
     It follows from what numba's cache tells machine code apart by, so kernels may differ in it. The levels of x86-64
-    that `NUMBA_CPU_NAME` can name ask for no more than AVX-512's first parts: none of it is used then.
+    that `NUMBA_CPU_NAME` can name have AVX2 from the third on, and no more than AVX-512's first parts, none of which is
+    used then.
     """
     if config.CPU_FEATURES is not None:
         return frozenset(part[1:] for part in config.CPU_FEATURES.split(",") if part.startswith("+"))
@@ -78,7 +79,7 @@ def target_features() -> frozenset[str]:
     except RuntimeError:  # LLVM does not know this processor
         return frozenset()
     known = frozenset(name for name, there in host.items() if there)
-    if not config.ENABLE_AVX:
+    if not config.ENABLE_AVX or config.CPU_NAME in ("x86-64", "x86-64-v2"):
         return frozenset(name for name in known if not name.startswith("avx"))
     if config.CPU_NAME is not None and config.CPU_NAME.startswith("x86-64"):
         return frozenset(name for name in known if not name.startswith("avx512"))

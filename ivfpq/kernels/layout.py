@@ -13,6 +13,7 @@ from ivfpq.kernels.memory import byte_at, int64_at, record_reader, word_at
 
 IP, L2, COSINE = 0, 1, 2  # `QUANTIZERS.metric`
 BINS = 512  # of the histogram of coarse distances
+GROUPS = 16  # of codewords, told by the low bits of their numbers: see `avx2`
 PANEL = 64  # rows of a matrix that are multiplied together: see `panels.Panels`
 
 _INT, _FLOAT = np.int64, np.float64

@@ -68,9 +68,9 @@ class CompiledScalar:
 
 
 def search(
-    x: Floats, nprobe: int, quantizers: Quantizers, lists: Lists, k: int, *, vbmi: bool, ordered: bool = True
+    x: Floats, nprobe: int, quantizers: Quantizers, lists: Lists, k: int, *, kernel: str, ordered: bool = True
 ) -> SearchResult:
-    """See `dispatch.search`; if not `ordered`, `dispatch.candidates`: no distances. The same with `vbmi` or without."""
+    """See `dispatch.search`; if not `ordered`, `dispatch.candidates`: no distances. The same for all kernels."""
     compiled, x = quantizers.compiled_by(CompiledScalar), writeable(x)
     distances, ids = np.empty((len(x), k if ordered else 0), np.float32), np.empty((len(x), k), np.int64)
     records = compiled.quantizers, compiled.codec, lists.addresses
@@ -87,7 +87,7 @@ def search(
 
 
 def range_search(
-    x: Floats, nprobe: int, quantizers: Quantizers, lists: Lists, radius: float, *, vbmi: bool
+    x: Floats, nprobe: int, quantizers: Quantizers, lists: Lists, radius: float, *, kernel: str
 ) -> RangeResult:
     """See `dispatch.range_search`."""
     compiled, x, limit = quantizers.compiled_by(CompiledScalar), writeable(x), limit_within(radius, quantizers.metric)

@@ -2,15 +2,16 @@
 
 Three looks at a code, each at fewer of them:
 
-1. a lower bound of its distance, from tables of 8-bit numbers (`avx512`) or of float32 (`portable`);
+1. a lower bound of its distance, from tables of 8-bit numbers (`avx512`, `avx2`) or of float32 (`portable`): see
+   `looks`;
 2. a lower and an upper bound from the float32 tables (`candidates.weigh`); theta, the k-th smallest upper bound, limits
    both;
 3. the defined distance (`candidates.defined`), for what may still be among the k best: k and a few more.
 
 `bounds` proves that nothing is lost.
 
-Which kernel is compiled into a search is said by an argument that is True or None. (None, not False: numba then leaves
-out the code of the other. And what a function is called with starts as np.int64(0), not 0: numba compiles a function
+Which kernel is compiled into a search is said by arguments that are True or None. (None, not False: numba then leaves
+out the code of the others. And what a function is called with starts as np.int64(0), not 0: numba compiles a function
 once for that very number too.)
 """
 
@@ -18,8 +19,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ivfpq.kernels.avx512 import PREFETCH, lane_of, quantise, scan_blocks, sum_limit
-from ivfpq.kernels.bounds import errors, lower_bound, upper_bound
+from ivfpq.kernels.bounds import errors
 from ivfpq.kernels.candidates import (
     FIRST,
     TILE,
@@ -30,11 +30,9 @@ from ivfpq.kernels.candidates import (
     members,
     shrink,
     sort_by_query,
-    weigh,
 )
 from ivfpq.kernels.coarse import choose, products, to_int16
-from ivfpq.kernels.heaps import push
-from ivfpq.kernels.intrinsics import TOGETHER, ones, sum_of_squares, trailing_zeros
+from ivfpq.kernels.intrinsics import TOGETHER, sum_of_squares
 from ivfpq.kernels.jit import jit_entry, jit_inner
 from ivfpq.kernels.layout import (
     BINS,
@@ -51,6 +49,7 @@ from ivfpq.kernels.layout import (
     list_start,
     query_at,
 )
+from ivfpq.kernels.looks import furnish_look, look
 from ivfpq.kernels.memory import (
     address,
     allocate,
@@ -58,26 +57,23 @@ from ivfpq.kernels.memory import (
     float64_at,
     free,
     int64_at,
-    prefetch,
     put_float32,
     put_int64,
 )
-from ivfpq.kernels.portable import near_bytes, near_words
 
 F32 = np.float32
-CROWD = 8  # from this many codes left to weigh in a block on, it is scanned again when theta has shrunk
 _QUERY_BYTES, _CANDIDATE_BYTES = QUERY.itemsize, CANDIDATE.itemsize
 
 
 # distances, ids = reference.search(x, probes, centroids, pq, lists, k, metric)
 @jit_entry
-def search(vbmi, quantizers, lists, x, nprobe, scratch, distances, ids):
+def search(kernel, quantizers, lists, x, nprobe, scratch, distances, ids):
     """Fill distances float32 (nq, k) and ids int64 (nq, k), best first; missing ones as infinity and -1.
 
     Parameters
     ----------
-    vbmi : True or None
-        Whether the scan is that of `avx512`.
+    kernel : (True or None, True or None)
+        Whether the scan is that of `avx512`, and of `avx2`; else it is that of `portable`.
     quantizers, lists, scratch : record arrays, shape (1,)
         See `layout` and `Lists.addresses`; scratch is to be filled in.
     x : float32 array, shape (nq, d)
@@ -89,7 +85,7 @@ def search(vbmi, quantizers, lists, x, nprobe, scratch, distances, ids):
     nq, k = ids.shape
     scratch_.nq, scratch_.nprobe, scratch_.theta = nq, nprobe, np.inf
     scratch_.kept = k if k < lists_.ntotal else lists_.ntotal
-    _scan(vbmi, quantizers_, lists_, scratch_, vectors)
+    _scan(kernel, quantizers_, lists_, scratch_, vectors)
     by_query = allocate(8 * (nq + 2) + 24 * scratch_.n)
     sort_by_query(scratch_, by_query)
     order = by_query + 8 * (nq + 2)
@@ -116,14 +112,14 @@ def search(vbmi, quantizers, lists, x, nprobe, scratch, distances, ids):
 
 # near = defined_distances <= theta
 @jit_entry
-def range_search(vbmi, quantizers, lists, x, nprobe, scratch, theta):
+def range_search(kernel, quantizers, lists, x, nprobe, scratch, theta):
     """All whose lower bound is not above theta: query numbers, values (smaller is better), and ids.
 
     The other parameters are as for `search`.
     """
     quantizers_, lists_, scratch_ = quantizers[0], lists[0], scratch[0]
     scratch_.nq, scratch_.nprobe, scratch_.theta, scratch_.kept = len(x), nprobe, theta, 0
-    _scan(vbmi, quantizers_, lists_, scratch_, address(x))
+    _scan(kernel, quantizers_, lists_, scratch_, address(x))
     n = scratch_.n
     asking, values, ids = np.empty(n, np.int64), np.empty(n, np.float32), np.empty(n, np.int64)
     for c in range(n):
@@ -141,7 +137,7 @@ def range_search(vbmi, quantizers, lists, x, nprobe, scratch, theta):
 # probes, T = coarse search of x
 # found = [candidates of query q in list l for q in range(nq) for l in probes[q]]
 @jit_inner
-def _scan(vbmi, quantizers, lists, scratch, x):
+def _scan(kernel, quantizers, lists, scratch, x):
     """Find the candidates of the queries at address x: no vector that is not among them can be in the answer.
 
     The nearest list of a query is scanned as soon as its tables are there, which gives it a good limit; the others
@@ -151,8 +147,8 @@ def _scan(vbmi, quantizers, lists, scratch, x):
     furnish(quantizers, scratch, allocate(scratch.end))
     scratch.capacity, scratch.n = 2 * TILE, 0
     scratch.found = allocate(_CANDIDATE_BYTES * scratch.capacity)
-    _scan_nearest(vbmi, quantizers, lists, scratch, x)
-    _scan_others(vbmi, quantizers, lists, scratch)
+    _scan_nearest(kernel, quantizers, lists, scratch, x)
+    _scan_others(kernel, quantizers, lists, scratch)
     if scratch.kept > FIRST:
         for q in range(scratch.nq):
             shrink(query_at(scratch.queries, q))
@@ -195,7 +191,7 @@ def _table_bytes(quantizers, kept):
 
 # for q in range(nq): scan list probes[q, 0]
 @jit_inner
-def _scan_nearest(vbmi, quantizers, lists, scratch, x):
+def _scan_nearest(kernel, quantizers, lists, scratch, x):
     """Fill queries, probes and base, and find the candidates of the nearest lists."""
     d, nprobe, start, stride = quantizers.d, scratch.nprobe, 0, _table_bytes(quantizers, scratch.kept)
     wide = in_panels(quantizers.nlist)
@@ -219,21 +215,17 @@ def _scan_nearest(vbmi, quantizers, lists, scratch, x):
             choose(quantizers, scratch, scores, shift, coarse_error, x + 4 * d * q, first)
             query.number, query.k, query.held, query.theta = q, scratch.kept, 0, scratch.theta
             number = int64_at(scratch.probes, first)
-            if vbmi is not None:
-                prefetch(block_of(lists, list_start(lists, number)), PREFETCH)
-                query.step, query.low = quantise(
-                    query.floats, quantizers.M, quantizers.wide, query.bytes, scratch.extent
-                )
+            furnish_look(kernel[0], kernel[1], quantizers, scratch, query, block_of(lists, list_start(lists, number)))
             _enter(quantizers, query, number, float32_at(scratch.base, first))
             for tile in range(0, list_size(lists, number), TILE):
                 make_room(scratch)
-                _scan_tile(vbmi, quantizers, lists, scratch, query, tile, number)
+                _scan_tile(kernel, quantizers, lists, scratch, query, tile, number)
         start += count
 
 
 # for l in np.unique(probes[:, 1:]): scan list l for the queries np.argwhere(probes[:, 1:] == l)[:, 0]
 @jit_inner
-def _scan_others(vbmi, quantizers, lists, scratch):
+def _scan_others(kernel, quantizers, lists, scratch):
     """Find the candidates of all other lists, in order of the lists."""
     nprobe = scratch.nprobe
     count = scratch.nq * (nprobe - 1)
@@ -251,7 +243,7 @@ def _scan_others(vbmi, quantizers, lists, scratch):
                 pair = int64_at(scratch.order, visit)
                 query = query_at(scratch.queries, pair // nprobe)
                 _enter(quantizers, query, number, float32_at(scratch.base, pair))
-                _scan_tile(vbmi, quantizers, lists, scratch, query, tile, following)
+                _scan_tile(kernel, quantizers, lists, scratch, query, tile, following)
         run = end
 
 
@@ -293,103 +285,11 @@ def _enter(quantizers, query, number, near):
 
 # scan rows first to first + TILE of the list
 @jit_inner
-def _scan_tile(vbmi, quantizers, lists, scratch, query, first, following):
+def _scan_tile(kernel, quantizers, lists, scratch, query, first, following):
     """Find candidates of a query among up to TILE vectors of its list, from the first-th.
 
     `following` is the list that will be read after this one.
     """
     start, left = list_start(lists, query.list) + first, list_size(lists, query.list) - first
-    size = left if left < TILE else TILE
-    if vbmi is None:
-        _scan_floats(quantizers, lists, scratch, query, start, size)
-    else:
-        _scan_bytes(quantizers, lists, scratch, query, start, size, block_of(lists, list_start(lists, following)))
-
-
-# near = start + np.flatnonzero(~(T[np.arange(M), codes].sum(axis=1) > theta - base + E))
-@jit_inner
-def _scan_floats(quantizers, lists, scratch, query, start, size):
-    """Look through rows start ... start + size - 1 by float32 sums."""
-    M, wide, terms, finer = quantizers.M, quantizers.wide, quantizers.terms, F32(query.term_step / 256.0)
-    for first in range(0, size, 64):
-        block = block_of(lists, start + first)
-        bound = query.theta + query.error - query.base
-        limit = F32(bound + abs(bound) * 2.0**-22)
-        if lists.code_bytes == 1:
-            mask = near_bytes(query.floats, M, wide, terms, finer, block, limit)
-        else:
-            mask = near_words(query.floats, M, wide, terms, finer, block, limit)
-        while mask != 0:
-            lane = np.int64(trailing_zeros(mask))
-            mask &= mask - np.uint64(1)
-            if lane < size - first:
-                weigh(quantizers, lists, scratch, query, block, start + first + lane)
-
-
-# sums = t8[np.arange(M), codes].sum(axis=1) + (u * scale >> 8)
-# near = start + np.flatnonzero(sums <= (theta - base - low + E) / step + 1)
-@jit_inner
-def _scan_bytes(quantizers, lists, scratch, query, start, size, then):
-    """The same by 8-bit sums, two blocks at a time; meanwhile the block at `then`, to be scanned next, is asked for."""
-    ratio = query.term_step / query.step
-    scale = np.uint16(ratio * 255.99) if ratio < 256.0 else np.uint16(65535)
-    rows, tables = (quantizers.M, quantizers.terms), query.bytes
-    block_bytes = 64 * lists.width
-    block = block_of(lists, start)
-    end = block + (size + 63) // 64 * block_bytes
-    if not query.theta < np.inf and size >= 128 and 0 < query.k <= FIRST:
-        _first_theta(quantizers, lists, query, scale, block)
-    offset = query.error - query.base - query.low
-    limit = sum_limit((query.theta + offset) / query.step + 1.0)
-    for first in range(0, size, 128):
-        stride = block_bytes if first + 64 < size else 0
-        ahead = block + PREFETCH if block + PREFETCH < end else then + (block + PREFETCH - end)
-        masks = scan_blocks((block, stride), ahead, tables, rows, scale, limit)
-        for half in range(2 if stride else 1):
-            mask = masks[half]
-            while mask != 0:
-                at = first + 64 * half + lane_of(np.int64(trailing_zeros(mask)))
-                mask &= mask - np.uint64(1)
-                if at >= size:
-                    continue
-                theta = query.theta
-                weigh(quantizers, lists, scratch, query, block + half * block_bytes, start + at)
-                if query.theta < theta:
-                    limit = sum_limit((query.theta + offset) / query.step + 1.0)
-                    if ones(mask) > CROWD:
-                        masks = scan_blocks((block, stride), ahead, tables, rows, scale, limit)
-                        mask &= masks[half]
-        block += 2 * block_bytes
-
-
-# first = np.argsort(sums[:128])[: k + CROWD]
-# theta = np.sort(upper_bounds[first])[k - 1]
-@jit_inner
-def _first_theta(quantizers, lists, query, scale, block):
-    """A first theta, from k or a few more codes of two full blocks that have the smallest 8-bit sums.
-
-    Without it, all of them would be weighed. The codes are met again in the scan: the heap is left empty.
-    """
-    block_bytes = 64 * lists.width
-    blocks, rows, tables = (block, block_bytes), (quantizers.M, quantizers.terms), query.bytes
-    low, high = 0, 255 * quantizers.M + np.int64(scale)
-    high = high if high < 65535 else 65535
-    masks = scan_blocks(blocks, block, tables, rows, scale, np.uint16(high))
-    for _ in range(8):
-        limit = (low + high) >> 1
-        tried = scan_blocks(blocks, block, tables, rows, scale, np.uint16(limit))
-        count = np.int64(ones(tried[0]) + ones(tried[1]))
-        if count < query.k:
-            low = limit
-        else:
-            high, masks = limit, tried
-            if count < query.k + CROWD:
-                break
-    for half in range(2):
-        mask = masks[half]
-        while mask != 0:
-            lane = lane_of(np.int64(trailing_zeros(mask)))
-            mask &= mask - np.uint64(1)
-            lower = lower_bound(quantizers, lists, query, block + half * block_bytes, lane)
-            query.held = push(query.uppers, query.k, query.held, upper_bound(quantizers, query, lower, query.term_step))
-    query.theta, query.held = float64_at(query.uppers, 0), 0
+    rows, then = (start, left if left < TILE else TILE), block_of(lists, list_start(lists, following))
+    look(kernel[0], kernel[1], quantizers, lists, scratch, query, rows, then)

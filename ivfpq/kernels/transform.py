@@ -70,7 +70,7 @@ def _products(rows: int, columns: int) -> Any:
                         b.store(b.fadd(b.load(sums[r][c]), b.fmul(row, column[c])), sums[r][c])
             for r in range(rows):
                 for c in range(columns):
-                    total = fold(b, b.load(sums[r][c]))
+                    total = fold(b, b.load(sums[r][c]), b.fadd)
                     at = b.add(shift, i64(4 * c))
                     total = b.fadd(total, b.load(b.inttoptr(at, FLOAT.as_pointer()), align=4))
                     total = b.fadd(total, ir.Constant(FLOAT, 0.0))  # no negative zero
