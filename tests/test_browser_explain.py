@@ -20,6 +20,7 @@ from test_browser import (  # noqa: F401
     open_settings,
     outside,
     search,
+    usual_context,
 )
 from waiting import MINUTES
 

@@ -531,17 +531,25 @@ def test_what_else_the_catalog_holds_is_kept(root, folder):
 
 
 KILLED = """
-import sys
+import os, shutil, sys
 from pathlib import Path
 from killing import kill_before
 from test_extract import FakeEncoder
-from features.datasets import ImageFolder, reopen_dataset, spec_of
+from features.datasets import ImageFolder
 from features.collection.sync import sync
 
-root, folder, step = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-dataset, encoder = ImageFolder(root), FakeEncoder()
-kill_before(step, folder)
-sync(dataset, encoder, folder, progress=False, batch_size=1)
+root, folder, copies = map(Path, sys.argv[1:])
+for step in range(1, 100):
+    copy = shutil.copytree(folder, copies / str(step) / "c")
+    child = os.fork()
+    if child == 0:
+        kill_before(step, copy)
+        sync(ImageFolder(root), FakeEncoder(), copy, progress=False, batch_size=1)
+        os._exit(0)
+    ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    print(ended)
+    if ended != -9:
+        sys.exit(ended)
 """
 
 
@@ -554,13 +562,14 @@ def test_killed_at_any_step_it_is_the_old_one_or_the_new_one(root, folder, tmp_p
     change_everything(root)
     update(root, shutil.copytree(folder, tmp_path / "new"))
     new = by_path(FeatureStore.open(tmp_path / "new"))
+    copies = tmp_path / "copies"
+    done = subprocess.run([sys.executable, script, root, folder, copies], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    *killed, ended = map(int, done.stdout.split())
+    assert (set(killed), ended) == ({-9}, 0)
     outcomes = []
-    for step in range(1, 100):
-        copy = shutil.copytree(folder, tmp_path / f"copy{step}/c")
-        done = subprocess.run([sys.executable, script, root, copy, str(step)], capture_output=True, text=True)
-        if done.returncode == 0:
-            break
-        assert done.returncode == -9, done.stderr
+    for step in range(1, len(killed) + 1):
+        copy = copies / str(step) / "c"
         store = FeatureStore.open(copy)
         store.verify()
         outcomes.append(by_path(store) == new)
