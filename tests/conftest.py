@@ -15,12 +15,18 @@ settings.register_profile("patient", deadline=None, suppress_health_check=[Healt
 settings.load_profile("patient")  # a busy machine is no failure
 
 
+LONG = ("test_create_index", "test_browser", "test_browser_explain", "test_encoders", "test_app", "test_benchmark")
+"""Files that take longest. Where processes share the tests out, they are taken first, so that none is left last."""
+
+
 @pytest.hookimpl(tryfirst=True)  # before the tests are chosen by their marks
-def pytest_collection_modifyitems(items):
-    """Whatever waits for the making of the real collection, or for a training, takes more than ten seconds."""
+def pytest_collection_modifyitems(config, items):
+    """Mark as slow whatever waits for the making of the real collection, or for a training: more than ten seconds."""
     for item in items:
         if {"demo_collection", "trained"} & set(item.fixturenames):
             item.add_marker("slow")
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 
 @pytest.fixture(scope="session")
