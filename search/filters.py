@@ -122,6 +122,11 @@ class Filter:
         except FilterError as error:
             raise QueryError(str(error)) from error
 
+    @property
+    def conditions(self) -> tuple[Tree, ...]:
+        """What must hold all at once; empty for all pictures."""
+        return () if self.where is None else self.where.of if isinstance(self.where, AllOf) else (self.where,)
+
     def count(self, store: FeatureStore) -> int:
         """How many usable pictures it lets through, exactly."""
         ids = self.ids(store)

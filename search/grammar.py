@@ -76,7 +76,7 @@ _PICTURES = ("image", "like")
 # What a quote or a backslash makes literal has no meaning beyond itself, so it is read as another character for as long
 # as signs are looked for: one of the halves of characters, which no text has.
 _SHIELD = 0xD800
-_EMPTY = chr(_SHIELD)
+_EMPTY = chr(_SHIELD + 128)  # beyond the characters that are shielded, of which NUL is the first
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -102,6 +102,17 @@ def write(query: Query) -> str:
     """
     if query.faults:
         raise QueryError("; ".join(query.faults))
+    return " ".join(write_terms(query))
+
+
+def write_terms(query: Query) -> list[str]:
+    """The pieces of `write`: one of each part, then one of each condition that must hold. Any of them may be left out.
+
+    Raises
+    ------
+    QueryError
+        There is no word for a part: see `write`.
+    """
     written, bare = [], True
     for part in query.parts:
         if part.space is not None:
@@ -109,8 +120,12 @@ def write(query: Query) -> str:
         is_bare = bare and isinstance(part, TextPart) and part.match == "words" and part.weight == 1
         bare = bare and not is_bare  # words without a sign all belong together
         written.append(_written_words(part.text) if is_bare and isinstance(part, TextPart) else _written_part(part))
-    tree = query.filter.where
-    return " ".join([*written, *([] if tree is None else [_written_tree(tree, outside=True)])])
+    return [*written, *map(_written_tree, query.filter.conditions)]
+
+
+def write_weighable(part: Part) -> str:
+    """A part as it is written where a sign comes before it or a weight, ``^2``, after it."""
+    return _written_part(replace(part, weight=1.0)).removesuffix("^1")
 
 
 @dataclass(frozen=True)
@@ -369,14 +384,13 @@ def _quoted(text: str) -> str:
     return f'"{escaped}"'
 
 
-def _written_tree(tree: Tree, *, outside: bool = False) -> str:
+def _written_tree(tree: Tree) -> str:
     if tree == NOTHING:
         return "label:|"
     if isinstance(tree, Not):
         return f"-{_written_tree(tree.of)}"
     if isinstance(tree, AllOf | AnyOf):
-        written = (" " if isinstance(tree, AllOf) else " OR ").join(map(_written_tree, tree.of))
-        return written if outside and isinstance(tree, AllOf) else f"({written})"
+        return f"({(' ' if isinstance(tree, AllOf) else ' OR ').join(map(_written_tree, tree.of))})"
     field = re.sub(r"[^\w.\-]|^\W|^\d", lambda match: "\\" + match[0], tree.field)
     field = f"\\{field}" if field in _PICTURES else field
     values = [_written_value(value) for value in _values(tree)]

@@ -50,6 +50,11 @@ def test_what_is_written_for_the_search_box_is_read_as_the_same(query):
     assert parse(write(query)) == query
 
 
+def test_a_nul_is_a_character_like_others():
+    for query in (Query((ImagePart("\0"),)), Query((ImagePart("a\0b"),)), Query(filter=Condition("name", "eq", ""))):
+        assert parse(write(query)) == query
+
+
 @given(QUERIES, st.none() | st.integers(1, 99), st.none() | st.sampled_from([SearchOptions(nprobe=4), SearchOptions()]))
 def test_json_is_read_as_the_same(query, k, options):
     query = Query(query.parts, query.filter, k, options, collection="demo")
