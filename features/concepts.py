@@ -113,6 +113,22 @@ class Concepts:
             vectors[start : start + _BLOCK] = unit(seen @ self.class_vectors - self.mean)
         return vectors
 
+    def contributions(self, features: NDArray[np.floating], asked: Vectors) -> Vectors:
+        """What each class adds to the cosine of a picture and a text: float32 (classes,), which sums to it.
+
+        Parameters
+        ----------
+        features : float (1, d)
+            Stored vector of the picture.
+        asked : float32 (dim,)
+            As `encode_text` gives it.
+        """
+        tempered = self.probabilities(features) ** (1 / TEMPERATURE)
+        seen = tempered / tempered.sum()
+        length = np.linalg.norm(seen @ self.class_vectors - self.mean)
+        added: Vectors = seen[0] * ((self.class_vectors - self.mean) @ asked) / max(float(length), 1e-12)
+        return added
+
     def encode_text(self, text: str) -> Vectors:
         """Where a text lies, unit float32 (dim,)."""
         return unit(self._meanings([text]) - self.mean)[0]
@@ -125,6 +141,11 @@ class Concepts:
         """Classes that are what a text names, or a kind of it; none where WordNet's tree has no such noun."""
         named = set(hypernyms().synsets(text))
         return np.array([place for place, above in enumerate(self._above) if named & above], dtype=np.int64)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return self._encoder.classes
 
     @cached_property
     def _is_imagenet(self) -> bool:

@@ -6,13 +6,14 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from features.collection.store import FeatureStore
 from features.concepts import FEEDBACK_COUNT, FEEDBACK_WEIGHT, TREE_WEIGHT, WEAK, Concepts, standardized, unit
+from features.wordnet.hypernyms import hypernyms
 from search.errors import QueryError
 
 Floats = NDArray[np.float32]
@@ -23,6 +24,8 @@ SCORED_AT_MOST = 20_000
 CANDIDATES = 2_000
 SAMPLE = 2_000
 """Pictures of a larger collection, always the same, by which scores are standardised."""
+
+CLASSES_TOLD = 5
 
 _BLOCK = 4096
 _LATIN_ENDS = 0x250
@@ -61,6 +64,43 @@ class TextScores:
     def best(self, k: int) -> Ids:
         """Places of the k best, best first; of equal ones the smaller id."""
         return np.argsort(-self.scores, kind="stable")[:k]
+
+
+class ClassReason(NamedTuple):
+    """A class of the encoder, as a reason: how probable it is that the picture shows it, and what it adds."""
+
+    name: str
+    probability: float
+    added: float
+
+
+@dataclass(frozen=True)
+class TextReason:
+    """Why a picture answers a text as it does.
+
+    Attributes
+    ----------
+    similarity, tree, feedback : float
+        As in `TextScores`.
+    strength : float
+        Of the whole answer; see `TextScores`.
+    classes : tuple of ClassReason
+        Those that add most to the similarity, which is the sum over all classes.
+    node : str
+        The nouns of WordNet's tree that the text names; "" if it names none that classes lie below.
+    below : tuple of ClassReason
+        The likeliest of the classes that are what the text names, or a kind of it.
+    hints : tuple of str
+    """
+
+    similarity: float
+    tree: float
+    feedback: float
+    strength: float
+    classes: tuple[ClassReason, ...]
+    node: str
+    below: tuple[ClassReason, ...]
+    hints: tuple[str, ...]
 
 
 class TextScorer(Protocol):
@@ -158,6 +198,40 @@ class ConceptScorer:
         if ids is None:
             self._last = text, found
         return found
+
+    def reason(self, text: str, id: int) -> TextReason:
+        """Why a picture answers a text as it does.
+
+        Raises
+        ------
+        QueryError
+            The text has no word that the model knows.
+        """
+        found = self.score(text)
+        if id not in found.ids:  # of a large collection only candidates are scored
+            found = self.score(text, np.array([id]))
+        place = int(np.searchsorted(found.ids, id))
+        concepts, stored = self._concepts, self._store.features[np.array([id])]
+        likely = concepts.probabilities(stored)[0]
+        added = concepts.contributions(stored, concepts.encode_text(text))
+        below = concepts.classes_below(text)
+        return TextReason(
+            similarity=float(found.similarity[place]),
+            tree=float(found.tree[place]),
+            feedback=float(found.feedback[place]),
+            strength=found.strength,
+            classes=self._named(np.argsort(-added, kind="stable"), added, likely),
+            node=", ".join(hypernyms().lemmas(hypernyms().synsets(text)[0])) if below.size else "",
+            below=self._named(below[np.argsort(-likely[below], kind="stable")], added, likely),
+            hints=found.hints,
+        )
+
+    def _named(self, classes: Ids, added: Floats, likely: Floats) -> tuple[ClassReason, ...]:
+        names = self._concepts.classes
+        return tuple(
+            ClassReason(names[place], float(likely[place]), float(added[place]))
+            for place in classes[:CLASSES_TOLD].tolist()
+        )
 
     def _score(self, text: str, ids: Ids | None, k: int) -> TextScores:
         hints = self._hints(text)
