@@ -17,6 +17,10 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels of the upr
 READ_BOX = "((c) => c ? c.dataset.token + ':' + c.dataset.box : '')(document.querySelector('.ris-crop'))"
 # Browser-side functions: have the picture on the page searched, always or where the visitor wants it "as you go".
 GO = "() => document.dispatchEvent(new Event('ris-go'))"
+KEEP, SWAP, MISREAD = (
+    f"() => document.dispatchEvent(new CustomEvent('ris-ask', {{ detail: '{event}' }}))"
+    for event in ("keep", "swap", "misread")
+)
 CHANGED = "() => document.dispatchEvent(new Event('ris-changed'))"
 # Have the picture at the address opened; empty the field, if no other address was typed meanwhile.
 OPEN = "(url) => { document.dispatchEvent(new CustomEvent('ris-open', { detail: (document.ris_url = url) })); }"
@@ -26,7 +30,9 @@ OPENED = "(url) => url === document.ris_url ? '' : url"
 def crop_overlay(**kwargs: object) -> gr.HTML:
     """The component. Its value is what `render` returns.
 
-    It triggers `go` when the picture is to be searched, `remove` when it is to be taken away, and `open` (``{url}``).
+    It triggers `go` when what is on the page is to be searched, `keep` and `swap` when it is to be put aside (all with
+    ``{words, weight}``, those of the field for words and the picture's beside them), `remove` when the picture is to be
+    taken away, and `open` (``{url}``).
     """
     # "${value}" inserts the value as data. With "{{value}}" Gradio fills in the value first and evaluates the text as
     # a JavaScript template afterwards: a file called "${...}.jpg" would run as a program. `render` escapes its part.
@@ -34,7 +40,17 @@ def crop_overlay(**kwargs: object) -> gr.HTML:
     return gr.HTML(html_template="${value}", js_on_load=code, apply_default_css=False, **kwargs)  # type: ignore[arg-type]
 
 
-def render(token: str, src: str, name: str, width: int, height: int, box: Box | None = None, *, then: str = "") -> str:
+def render(
+    token: str,
+    src: str,
+    name: str,
+    width: int,
+    height: int,
+    box: Box | None = None,
+    *,
+    then: str = "",
+    weight: float = 1.0,
+) -> str:
     """HTML of a picture with its crop box.
 
     Parameters
@@ -51,6 +67,8 @@ def render(token: str, src: str, name: str, width: int, height: int, box: Box | 
         The part to search; the whole picture by default.
     then : str
         "go" has it searched as soon as it is on the page, "wait" not even as you go: the box is to be moved first.
+    weight : float
+        How much it counts beside words.
     """
     x0, y0, x1, y1 = box or (0, 0, width, height)
     style = (
@@ -68,6 +86,7 @@ def render(token: str, src: str, name: str, width: int, height: int, box: Box | 
         height=height,
         style=style,
         then=then,
+        weight=weight,
         part=f"{x1 - x0} × {y1 - y0} of {width} × {height} px" if box else f"{width} × {height} px",
         edges=[dict(zip(("title", "value", "low", "high"), edge, strict=True)) for edge in edges],
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,15 +13,21 @@ from gradio_app.routes.pictures import picture_url
 from search.engine import SearchEngine
 from search.hits import Hit
 
+HUES = 6  # colours by which the parts of a query are told apart; the style sheet has them
+
 
 @dataclass(frozen=True)
 class Tile:
-    """A picture in a grid: which, and for a result its rank, its score in words and the score's share of the best."""
+    """A picture in a grid: which, and for a result its rank, its score in words and the score's share of the best.
+
+    Of a query of several parts `shares` has the name, the place and the share of each that speaks for the picture.
+    """
 
     id: int
     rank: int | None = None
     score: str = ""
     share: float | None = None
+    shares: tuple[tuple[str, int, float], ...] = ()
 
 
 def picture_grid(**kwargs: object) -> gr.HTML:
@@ -35,14 +41,33 @@ def picture_grid(**kwargs: object) -> gr.HTML:
     return gr.HTML(html_template="${value}", js_on_load=code, apply_default_css=False, **kwargs)  # type: ignore[arg-type]
 
 
-def result_tiles(hits: Iterable[Hit]) -> list[Tile]:
-    """Tiles of search results."""
-    return [
-        Tile(hit.id, hit.rank, f"{hit.similarity:.3f}", min(max(hit.similarity, 0.0), 1.0))
-        if hit.similarity is not None
-        else Tile(hit.id, hit.rank, f"{hit.score:.4g}")
-        for hit in hits
-    ]
+def result_tiles(hits: Iterable[Hit], parts: Sequence[str] = ()) -> list[Tile]:
+    """Tiles of search results.
+
+    Parameters
+    ----------
+    parts : sequence of str
+        What the parts of the query are called, where it has several or is made of words.
+    """
+    found = list(hits)
+    most = max((sum(max(share, 0.0) for share in hit.shares) for hit in found), default=0.0)
+    return [_result_tile(hit, parts, most) for hit in found]
+
+
+def _result_tile(hit: Hit, parts: Sequence[str], most: float) -> Tile:
+    similarity = hit.similarity
+    if hit.shares:
+        speaking = tuple(
+            (name, place, share / most)
+            for place, (name, share) in enumerate(zip(parts, hit.shares, strict=True))
+            if share > 0
+        )
+        return Tile(hit.id, hit.rank, "" if similarity is None else f"{similarity:.3f}", None, speaking)
+    if parts or (similarity is None and hit.distance is None):
+        return Tile(hit.id, hit.rank)
+    if similarity is None:
+        return Tile(hit.id, hit.rank, f"{hit.score:.4g}")
+    return Tile(hit.id, hit.rank, f"{similarity:.3f}", min(max(similarity, 0.0), 1.0))
 
 
 def render_tiles(engine: SearchEngine, tiles: Iterable[Tile], *, kind: str) -> str:
@@ -61,16 +86,21 @@ def _values(engine: SearchEngine, tile: Tile) -> dict[str, Any]:
     item = engine.store.items[tile.id]
     name, label = item.path.name, ", ".join(item.labels)
     measure = "similarity" if tile.share is not None else "distance"
+    measure = "similarity to the picture" if tile.shares else measure
+    total = sum(share for _, _, share in tile.shares)
+    portions = [f"{part} {share / total:.0%}" for part, _, share in tile.shares]
     told = (f"#{tile.rank}" if tile.rank else "", label, name, f"{measure} {tile.score}" if tile.score else "")
     return {
         "id": tile.id,
         "rank": tile.rank,
         "score": tile.score,
         "share": tile.share,
+        "shares": [(place % HUES, share) for _, place, share in tile.shares],
+        "portions": ", ".join(portions),
         "name": name,
         "label": label,
         "measure": measure,
-        "title": " · ".join(filter(None, told)),
+        "title": " · ".join(filter(None, (*told, *portions))),
         **{size: picture_url(engine, tile.id, size) for size in ("thumb", "view", "original")},
     }
 

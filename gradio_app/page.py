@@ -64,7 +64,7 @@ class SearchPage(gr.Blocks):
                 "middleware": [Middleware(self._guarded), Middleware(ContentPolicy)],
                 "openapi_url": None,
             },
-            "css": script("page.css", "explain.css"),
+            "css": script("page.css", "words.css", "explain.css"),
             "theme": _theme(),
             "max_file_size": UPLOAD_LIMIT,
             "footer_links": [],

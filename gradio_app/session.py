@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -93,6 +93,33 @@ class QueryPicture:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What is searched: words, a picture, or both.
+
+    Attributes
+    ----------
+    picture : QueryPicture or None
+    words : str
+        As they were typed; "" for none.
+    weight : float
+        How much the picture counts beside the words.
+    token : str
+        Tells it from what else was searched.
+    """
+
+    picture: QueryPicture | None = None
+    words: str = ""
+    weight: float = 1.0
+    token: str = field(default_factory=lambda: secrets.token_hex(8), compare=False)
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """Equal for what would be the same in the strip of recent queries."""
+        picture = self.picture
+        return (self.words, self.weight, None if picture is None else (picture.path, picture.box))
+
+
+@dataclass(frozen=True)
 class Request:
     """How something is searched.
 
@@ -126,7 +153,7 @@ class Result:
     """A search that was made; `more` says whether there are further results."""
 
     engine: SearchEngine
-    query: QueryPicture
+    asked: Asked
     request: Request
     hits: Answer
     more: bool
@@ -143,24 +170,27 @@ class Session:
     ----------
     query : QueryPicture or None
         The picture to search.
-    last : QueryPicture or None
+    last : Asked or None
         What "Last searched" shows.
     result : Result or None
         What the results on the page are.
-    recent : tuple of QueryPicture
-        What was searched, newest first, each picture and box once.
+    recent : tuple of Asked
+        What was searched, newest first, each once.
     turn : int
         Grows with every question; an answer to an earlier one is no longer wanted.
     upload : str
         Token of a zip file that was sent, to become a collection.
+    fetched : dict of str to bytes
+        Pictures from the web that words of a query name, by their addresses; the last few.
     """
 
     query: QueryPicture | None = None
-    last: QueryPicture | None = None
+    last: Asked | None = None
     result: Result | None = None
-    recent: tuple[QueryPicture, ...] = ()
+    recent: tuple[Asked, ...] = ()
     turn: int = 0
     upload: str = ""
+    fetched: dict[str, bytes] = field(default_factory=dict)
 
     def crop(self, drawn: str | None) -> QueryPicture | None:
         """Take over the box on the page (see `crop.READ_BOX`); the query with it."""
@@ -172,6 +202,10 @@ class Session:
             self.query = cropped
         return cropped
 
+    def crop_or_last(self, drawn: str | None) -> QueryPicture | None:
+        """The picture on the page with its box, or else the one that was searched last."""
+        return self.crop(drawn) or (None if self.last is None else self.last.picture)
+
     def next_turn(self) -> int:
         """Begin a question, or give up those under way."""
         self.turn += 1
@@ -182,10 +216,14 @@ class Session:
         if turn != self.turn:
             return False
         self.result = result
-        self.last = query = result.query
-        same = (query.path, query.box)
-        self.recent = (query, *(other for other in self.recent if (other.path, other.box) != same))[:RECENT]
+        self.last = asked = result.asked
+        self.recent = (asked, *(other for other in self.recent if other.identity != asked.identity))[:RECENT]
         return True
+
+    def picture_of(self, token: str) -> QueryPicture | None:
+        """A picture that this visitor has searched with or is about to, by its token."""
+        known = [self.query, *(asked.picture for asked in (self.last, *self.recent) if asked is not None)]
+        return next((picture for picture in known if picture is not None and picture.token == token), None)
 
 
 def gone(name: str) -> Exception:

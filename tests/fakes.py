@@ -14,7 +14,9 @@ from PIL import Image
 
 from features.datasets import Item
 from features.images import decode_image
+from search.errors import QueryError
 from search.hits import Answer, Hit
+from search.query import Query
 
 
 class FakeEngine:
@@ -40,6 +42,8 @@ class FakeEngine:
         self.labels = dict(Counter(label for item in items for label in item.labels))
 
     def search(self, query, k=10, *, nprobe=None, engine="ivfpq", rerank=False, filter=None, cutoff=None) -> Answer:
+        if isinstance(query, Query):
+            self.score_text("")
         self.asked.append((query, k, nprobe, engine))
         pixels = query if isinstance(query, np.ndarray) else decode_image(query)
         own = Path(query) if isinstance(query, str | os.PathLike) else None
@@ -58,6 +62,9 @@ class FakeEngine:
             encode_ms=10 + len(self.asked),  # no two answers read the same
             search_ms=0.45,
         )
+
+    def score_text(self, text: str) -> None:
+        raise QueryError(f"{self.name} cannot be asked by words: its encoder colour has no classes")
 
 
 def reds(folder: Path, count: int = 3, brighter: int = 80) -> FakeEngine:

@@ -336,9 +336,9 @@ def test_forged_settings_are_put_right_or_refused_in_words(launched, engine, pla
     assert all(1 <= k <= MAX_RESULTS + 1 and nprobe >= 1 for _, k, nprobe, _ in engine.asked)
 
 
-def test_search_without_a_picture_says_so(launched):
+def test_search_for_nothing_says_so(launched):
     message = call(launched(), "ris-picture.go", [None, "", "reds", 5, "ivfpq", 1, False, [], "", "score"])
-    assert message["output"]["error"] == "Choose a picture to search with first."
+    assert message["output"]["error"] == "Type some words or choose a picture first."
 
 
 # Queries

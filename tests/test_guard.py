@@ -404,7 +404,7 @@ def test_pictures_leave_the_browser_when_someone_logs_out(private, served, engin
 
 
 def last_of(page, client, session: str) -> str:
-    reply = send(page, client, "ris-swap.click", [None, ""], session)
+    reply = send(page, client, "ris-picture.swap", [None, "", "reds"], session)
     assert reply.status_code == 200, reply.text
     return json.dumps(reply.json()["data"])
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from gradio_app.session import RECENT, QueryPicture, Request, Result, Session
+from gradio_app.session import RECENT, Asked, QueryPicture, Request, Result, Session
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def query(tmp_path):
 
 
 def result(query) -> Result:
-    return Result(None, query, Request("demo", "exact", 5, 5), [], False)
+    return Result(None, Asked(query), Request("demo", "exact", 5, 5), [], False)
 
 
 def test_an_answer_that_comes_late_is_not_taken(query):
@@ -26,8 +26,8 @@ def test_an_answer_that_comes_late_is_not_taken(query):
     newer = query.again()
     assert session.keep(result(newer), quick)
     assert not session.keep(result(query), slow)
-    assert session.last is newer
-    assert session.recent == (newer,)
+    assert session.last.picture is newer
+    assert tuple(asked.picture for asked in session.recent) == (newer,)
 
 
 def test_a_crop_does_not_bring_back_a_picture_that_was_replaced(query):
@@ -48,7 +48,7 @@ def test_recent_queries_are_few_and_each_once(query):
     boxes = [(0, 0, i + 1, 10) for i in range(RECENT + 3)]
     for box in [*boxes, boxes[-2]]:
         session.keep(result(replace(query, box=box)), session.next_turn())
-    assert [kept.box for kept in session.recent] == [boxes[-2], boxes[-1], *boxes[-3 : -RECENT - 1 : -1]]
+    assert [kept.picture.box for kept in session.recent] == [boxes[-2], boxes[-1], *boxes[-3 : -RECENT - 1 : -1]]
     assert len(session.recent) == RECENT
 
 

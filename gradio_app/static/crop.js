@@ -107,18 +107,31 @@ element.addEventListener('click', (event) => {
 });
 
 // When to search. Everything that asks for a search ends in `go`, so that there is one listener for it.
+// With it go the words beside the picture.
+const typed = () => ({
+  words: document.querySelector('.ris-words input')?.value ?? '',
+  weight: Number(crop()?.dataset.weight ?? 1),
+});
 const as_you_go = () => document.querySelector('#ris-auto input')?.checked;
 // A moment later: a number that was just typed is handed over when its field is left, which the same click may do.
-const go = () => setTimeout(() => ask('go'), 20);
+const go = () => setTimeout(() => ask('go', typed()), 20);
 const changed = () => { if (crop() && as_you_go()) go(); };
+let leaving = false; // the picture is taken out of a search that goes on with its words
 document.addEventListener('ris-go', go);
 document.addEventListener('ris-changed', changed);
+// Gradio (6.31) wants the name of each event that may be triggered in this script: 'keep', 'swap', 'misread'.
+document.addEventListener('ris-ask', (event) => ask(event.detail, typed()));
+document.addEventListener('ris-leave-picture', () => { leaving = true; trigger('remove'); });
 document.addEventListener('ris-open', (event) => ask('open', { url: event.detail }));
 let token = crop()?.dataset.token; // tells a new picture from the same one shown again
 new MutationObserver(() => {
   const c = crop();
   if (c?.dataset.token === token) return;
   token = c?.dataset.token;
+  if (!c && leaving && typed().words.trim()) go();
+  leaving = false;
+  // "Search with this" is a new search, not one for the words that are there.
+  if (c?.dataset.then) document.dispatchEvent(new CustomEvent('ris-words', { detail: '' }));
   if (c?.dataset.then === 'go') go();
   else if (c?.dataset.then !== 'wait') changed();
 }).observe(element, { childList: true, subtree: true, attributeFilter: ['data-token'] }); // Gradio morphs what is there
@@ -137,3 +150,5 @@ function upload_file(files) {
 element.addEventListener('dragover', (event) => { if (event.dataTransfer.types.includes('Files')) event.preventDefault(); });
 element.addEventListener('drop', (event) => { if (upload_file(event.dataTransfer.files)) event.preventDefault(); });
 document.addEventListener('paste', (event) => { if (upload_file(event.clipboardData.files)) event.preventDefault(); });
+document.ris_ready = true;
+document.dispatchEvent(new Event('ris-ready'));

@@ -11,7 +11,7 @@ from gradio_app.gradio_seam import sorry
 from gradio_app.library import Library
 from gradio_app.markup import render
 from gradio_app.routes.pictures import picture_url
-from gradio_app.session import Session
+from gradio_app.session import QueryPicture, Session
 from gradio_app.tabs import Tab
 from gradio_app.tabs.controls import (
     AFTER_ERROR,
@@ -36,6 +36,12 @@ from search.compare import Compared, compare
 from search.engine import SearchEngine
 from search.options import SearchOptions
 
+WORDS_ALONE = (
+    "The last search was by words, which are answered the same way whichever index is chosen: there is nothing to "
+    "compare. Choose a picture on the Search tab."
+)
+WORDS_LEFT_OUT = "without the words, which are answered the same way whichever index is chosen"
+
 
 class CompareHandlers:
     """What happens on the tab: a comparison is made when it is opened, and again when a control is moved."""
@@ -44,18 +50,19 @@ class CompareHandlers:
         self.library = library
 
     def open(self, session: Session, drawn: str) -> str:
-        return about(session.crop(drawn) or session.last)
+        return _subject(session, session.crop_or_last(drawn))
 
     def compare(
         self, name: str, session: Session, state: ExplainState, k: float, nprobe: float, rerank: bool, drawn: str
     ) -> tuple[str, str]:
-        engine, query = engine_of(self.library, name), session.crop(drawn) or session.last
+        engine, query = engine_of(self.library, name), session.crop_or_last(drawn)
         if query is None:
-            return about(None), ""
+            state.compared = None
+            return _subject(session, None), ""
         state.compared = engine, query
         vector, own_id = encode(engine, query)
         options = _options(engine, "ivfpq", k, nprobe, rerank)
-        return about(query), answers(engine, compare(engine, vector, own_id, options), options.k)
+        return _subject(session, query), answers(engine, compare(engine, vector, own_id, options), options.k)
 
     def explain(
         self, name: str, state: ExplainState, k: float, nprobe: float, rerank: bool, event: gr.EventData
@@ -107,6 +114,14 @@ def build(parts: PageParts, tab: gr.Tab) -> None:
     outputs = [nprobe, subject, shown]
     collection.change(handlers.choose_collection, [collection, state], outputs, **UNQUEUED)
     parts.watch.changed(handlers.follow_library, [collection, state], outputs, **UNQUEUED)
+
+
+def _subject(session: Session, query: QueryPicture | None) -> str:
+    """What is compared, and what is not: words do not depend on the engine."""
+    has_words = session.last is not None and bool(session.last.words)
+    if query is None:
+        return about(None, WORDS_ALONE if has_words else NO_PICTURE)
+    return about(query, note=WORDS_LEFT_OUT if has_words else "")
 
 
 def _options(engine: SearchEngine, key: str, k: float, nprobe: float, rerank: bool) -> SearchOptions:

@@ -109,9 +109,9 @@ def encode(engine: SearchEngine, query: QueryPicture) -> tuple[np.ndarray, int |
         raise sorry(str(error)) from error
 
 
-def about(query: QueryPicture | None) -> str:
+def about(query: QueryPicture | None, no_picture: str = NO_PICTURE, *, note: str = "") -> str:
     """HTML that says which picture a tab is about."""
-    return render("about.html", query=query, no_picture=NO_PICTURE)
+    return render("about.html", query=query, no_picture=no_picture, note=note)
 
 
 def is_image(engine: SearchEngine, id: object) -> bool:

@@ -8,9 +8,10 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
+from features.encoders import EncoderError
 from gradio_app.gradio_seam import sorry
 from gradio_app.library import Library
-from gradio_app.session import Result, Session
+from gradio_app.session import QueryPicture, Result, Session
 from gradio_app.tabs.controls import (
     MAX_K,
     NO_PICTURE,
@@ -24,11 +25,16 @@ from gradio_app.tabs.controls import (
 )
 from gradio_app.tabs.explain import views
 from gradio_app.tabs.explain.state import ExplainRequest, ExplainState
+from gradio_app.typed import parse
 from search.engine import SearchEngine
 from search.errors import EngineError
 from search.explain import cell_map, explain, map_methods
 from search.hits import Hit
 from search.options import SearchOptions
+from search.query import ImagePart
+from search.reasons import explain_parts
+
+ONLY_FILTERED = "The last search only filtered: nothing was compared. Choose a picture, or type words."
 
 
 class ExplainHandlers:
@@ -53,13 +59,13 @@ class ExplainHandlers:
             state.result = session.result
             state.asked = _request_of(session.result, nprobe)
         state.asked = state.asked or state.shown
-        if state.asked is None and (query := session.crop(drawn) or session.last) is not None:
+        if state.asked is None and (query := session.crop_or_last(drawn)) is not None:
             engine = engine_of(self.library, name)
             state.asked = ExplainRequest(engine, query, _options(engine, key, k, nprobe, rerank))
         if state.asked is None:
             return about(None), key, k, nprobe, rerank
         options = state.asked.options
-        return about(state.asked.query), options.engine, options.k, options.nprobe or nprobe, options.rerank
+        return _subject(state.asked), options.engine, options.k, options.nprobe or nprobe, options.rerank
 
     def opened(self, name: str, state: ExplainState, method: str) -> Any:
         request, state.asked = state.asked or state.shown, None
@@ -108,6 +114,10 @@ class ExplainHandlers:
         engine, options = request.engine, request.options
         if engine is not self.library.get(name or ""):  # its ids may be other pictures by now
             raise sorry("The collection has changed. Search again.")
+        if request.result is not None:
+            return self._explain_parts(state, request, request.result)
+        if request.query is None:
+            return about(None, ONLY_FILTERED), "", "", gr.update(visible=False), None
         vector, own_id = encode(engine, request.query)
         try:
             hits, lost = _found_and_lost(request, vector, own_id)
@@ -128,6 +138,24 @@ class ExplainHandlers:
             None if cells is None else views.figure(cells, explanation),
         )
 
+    def _explain_parts(self, state: ExplainState, request: ExplainRequest, result: Result) -> Any:
+        """What each part of the query gave to one of the hits; no index is looked into."""
+        hit = next((hit for hit in result.hits if hit.id == request.id), next(iter(result.hits), None))
+        state.shown = replace(request, id=None if hit is None else hit.id)
+        if hit is None:
+            return _subject(request), views.nothing(), "", gr.update(visible=False), None
+        try:
+            reasons = explain_parts(request.engine, result.hits, hit)
+        except (EngineError, EncoderError) as error:
+            raise sorry(str(error)) from error
+        return (
+            _subject(request),
+            views.strip(request.engine, result.hits.first(MAX_K), (), hit.id, request.labels),
+            views.parts(request.engine, result, hit, reasons),
+            gr.update(visible=False),
+            None,
+        )
+
 
 def _shown(state: ExplainState) -> ExplainRequest:
     if state.shown is None:
@@ -141,12 +169,27 @@ def _options(engine: SearchEngine, key: str, k: float, nprobe: float, rerank: bo
     return SearchOptions(key, whole(k, 1, MAX_K), whole(nprobe, 1, engine.nlist or 1), bool(rerank))
 
 
+def _subject(request: ExplainRequest) -> str:
+    """What is explained."""
+    words = request.result.asked.words if request.result is not None else ""
+    return about(request.query, f"The words “{words}”" if words else NO_PICTURE, note=f"and “{words}”" if words else "")
+
+
 def _request_of(result: Result, nprobe: float) -> ExplainRequest:
     """What a search on the Search tab did, to be explained."""
     request, engine = result.request, result.engine
     lists = request.nprobe or whole(nprobe, 1, engine.nlist or 1)
     options = SearchOptions(request.engine, min(request.k, MAX_K), lists, request.rerank)
-    return ExplainRequest(engine, result.query, options, request.labels)
+    by_parts = result if result.hits.parts else None
+    return ExplainRequest(engine, _picture_of(result), options, request.labels, result=by_parts)
+
+
+def _picture_of(result: Result) -> QueryPicture | None:
+    """The one picture that was searched with: the one on the page, or the one of the collection that was typed."""
+    if result.asked.picture is not None or result.hits.parts:
+        return result.asked.picture
+    typed = [part.picture for part in parse(result.asked.words).parts if isinstance(part, ImagePart)]
+    return QueryPicture.of(result.engine, typed[0]) if typed and isinstance(typed[0], int) else None
 
 
 def _found_and_lost(

@@ -11,13 +11,17 @@ from search.options import SearchOptions
 
 @dataclass(frozen=True)
 class ExplainRequest:
-    """A search to explain, among pictures with these labels, and the picture in question: the best hit, if None."""
+    """A search to explain, among pictures with these labels, and the picture in question: the best hit, if None.
+
+    Of a search by words, or by several parts, `result` is what it gave.
+    """
 
     engine: SearchEngine
-    query: QueryPicture
+    query: QueryPicture | None
     options: SearchOptions
     labels: tuple[str, ...] = ()
     id: int | None = None
+    result: Result | None = None
 
     @property
     def filter(self) -> dict[str, tuple[str, ...]] | None:

@@ -12,14 +12,19 @@ from PIL import Image
 
 from features.encoders import EncoderError
 from features.images import ImageError, decode_image
+from gradio_app.grid import HUES
 from gradio_app.markup import render
 from gradio_app.routes.pictures import folder_of, picture_url, read_item, to_jpeg
-from gradio_app.session import QueryPicture
+from gradio_app.session import QueryPicture, Result
+from gradio_app.typed import parts_of
 from search.engine import SearchEngine
 from search.explain import CellMap, Explanation, heat_map, top_classes
 from search.hits import Hit
+from search.reasons import PartReason
+from search.words import ClassReason
 
 SIDE = 640  # pixels of a picture under its heat map
+LEAST_SHOWN = 0.0005  # probability of a class
 LIST_SHOWN = 24  # pictures of a list
 
 
@@ -58,6 +63,38 @@ def detail(engine: SearchEngine, query: QueryPicture, vector: np.ndarray, explan
         place=_place(engine, explanation),
         measure="Similarity" if engine.metric != "l2" else "Distance",
     )
+
+
+def parts(engine: SearchEngine, result: Result, hit: Hit, reasons: Sequence[PartReason]) -> str:
+    """What each part of a query gave to a hit, and of words why."""
+    total = sum(max(reason.share, 0.0) for reason in reasons)
+    names = parts_of(result)
+    rows = [
+        {
+            "name": name,
+            "hue": place % HUES,
+            "share": reason.share,
+            "portion": max(reason.share, 0.0) / total if total else 0.0,
+            "unanswered": reason.answer.unanswered,
+            "text": reason.text,
+            "classes": _seen(reason.text.classes) if reason.text else (),
+            "below": _seen(reason.text.below) if reason.text else (),
+        }
+        for place, (name, reason) in enumerate(zip(names, reasons, strict=True))
+    ]
+    return render(
+        "explain/parts.html",
+        hit=hit,
+        label=", ".join(hit.labels) or hit.path.name,
+        view=picture_url(engine, hit.id, "view"),
+        rows=rows,
+        similarity=hit.similarity,
+    )
+
+
+def _seen(classes: Iterable[ClassReason]) -> list[ClassReason]:
+    """Those classes that are more than a rounding error."""
+    return [one for one in classes if one.probability >= LEAST_SHOWN]
 
 
 def _cards(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,17 +13,20 @@ import gradio as gr
 
 from features.encoders import EncoderError
 from features.images import ImageError
-from gradio_app import gradio_seam
+from gradio_app import gradio_seam, typed
 from gradio_app.gradio_seam import sorry
 from gradio_app.library import Library
 from gradio_app.remote_image import RemoteImageError, fetch_image
-from gradio_app.session import QueryPicture, Request, Result, Session, gone
+from gradio_app.session import Asked, QueryPicture, Request, Result, Session, gone
 from gradio_app.tabs.controls import engine_of, engine_radio, is_image, whole
 from gradio_app.tabs.search import views
 from gradio_app.tabs.search.views import MAX_RESULTS, MAX_SHOWN
 from search.engine import SearchEngine
-from search.errors import EngineError
+from search.errors import EngineError, QueryError
 from search.hits import Answer
+from search.query import ImagePart, Query
+
+MAX_WEIGHT = 100.0
 
 
 class SearchHandlers:
@@ -38,6 +42,8 @@ class SearchHandlers:
     def __init__(self, library: Library, upload: gr.Image) -> None:
         self.library = library
         self.upload = upload
+        self._warming: set[SearchEngine] = set()
+        self._lock = threading.Lock()
 
     # A picture comes in
 
@@ -74,12 +80,11 @@ class SearchHandlers:
         query = session.query = self._picked(event).inside()
         return views.picture(query, then="wait"), gr.update(selected="search")
 
-    def recall(self, session: Session, event: gr.EventData) -> str:
-        found = [query for query in session.recent if query.token == getattr(event, "token", None)]
+    def recall(self, session: Session, name: str | None, event: gr.EventData) -> Any:
+        found = [asked for asked in session.recent if asked.token == getattr(event, "token", None)]
         if not found:
             raise sorry("This query is no longer remembered.")
-        query = session.query = found[0].again()
-        return views.picture(query)
+        return self._again(session, name, found[0])
 
     def remove(self, session: Session) -> str:
         session.query = None
@@ -106,10 +111,11 @@ class SearchHandlers:
         wanted: list[str] | None,
         worst: str | None,
         order: str,
+        event: gr.EventData,
     ) -> Any:
-        query = session.crop(drawn)
-        if query is None:
-            raise sorry("Choose a picture to search with first.")
+        asked = _asked(session, drawn, event)
+        if asked.picture is None and not asked.words:
+            raise sorry("Type some words or choose a picture first.")
         engine = engine_of(self.library, name)
         approximate = engine_key != "exact"
         shown = whole(k, 1, MAX_RESULTS)
@@ -123,58 +129,113 @@ class SearchHandlers:
             labels=views.labels_chosen(engine, wanted),
             cutoff=_number(worst or ""),
         )
-        return self._respond(session, query, request, order)
+        return self._respond(session, asked, request, order)
 
     def refine(self, session: Session, wanted: list[str] | None, order: str) -> Any:
         before = session.result
         if before is None:
-            return gr.skip(), gr.skip(), gr.skip(), gr.skip()
+            return [gr.skip()] * 5
         labels = views.labels_chosen(before.engine, wanted)
         request = replace(before.request, k=before.request.page, labels=labels)
-        return self._respond(session, before.query, request, order)
+        return self._respond(session, before.asked, request, order)
 
     def show_more(self, session: Session, order: str) -> Any:
         before = session.result
         if before is None:
             raise sorry("Nothing has been searched yet.")
         request = replace(before.request, k=min(before.request.k + before.request.page, MAX_SHOWN))
-        return self._respond(session, before.query, request, order)
+        return self._respond(session, before.asked, request, order)
 
     def sort(self, session: Session, order: str) -> Any:
         return gr.skip() if session.result is None else views.results(session.result, order)
 
-    def _respond(self, session: Session, query: QueryPicture, request: Request, order: str) -> Any:
+    def _respond(self, session: Session, asked: Asked, request: Request, order: str) -> Any:
         turn = session.next_turn()
         engine = engine_of(self.library, request.collection)
-        hits = _search(engine, query, request)
+        try:
+            query = _query(session, asked)
+            hits = _search(engine, query, request)
+        except FileNotFoundError as error:
+            raise gone("The picture" if asked.picture is None else asked.picture.name) from error
+        except QueryError as error:
+            raise sorry(_sentence(error)) from error
+        except (EngineError, EncoderError, ImageError) as error:
+            raise sorry(str(error)) from error
         more = len(hits) > request.k and request.k < MAX_SHOWN
-        result = Result(engine, query, request, hits.first(request.k), more)
+        result = Result(engine, asked, request, hits.first(request.k), more)
         if not session.keep(result, turn):
-            return gr.skip(), gr.skip(), gr.skip(), gr.skip()
-        return views.results(result, order), views.status(result), views.last_searched(query), views.recent(session)
+            return [gr.skip()] * 5
+        return (
+            views.results(result, order),
+            views.status(result),
+            views.last_searched(asked),
+            views.recent(session),
+            views.reading(asked, engine, hits.parts),
+        )
+
+    # Words
+
+    def show_reading(self, session: Session, drawn: str | None, name: str | None, event: gr.EventData) -> Any:
+        """How the words were understood that could not be searched."""
+        engine = self.library.get(name or "")
+        return gr.skip() if engine is None else views.reading(_asked(session, drawn, event), engine)
+
+    def warm_up(self, name: str | None) -> Any:
+        """Get ready for words, as soon as someone is about to type some; what is said where there can be none."""
+        engine = self.library.get(name or "")
+        if engine is None or not self._begins_to_warm(engine):
+            return gr.skip()
+        try:
+            engine.score_text("picture")
+        except (EngineError, EncoderError) as error:
+            return views.about_words(_sentence(error))
+        finally:
+            with self._lock:
+                self._warming.discard(engine)
+        return views.about_words()
+
+    def _begins_to_warm(self, engine: SearchEngine) -> bool:
+        with self._lock:
+            begins = engine not in self._warming
+            self._warming.add(engine)
+        return begins
 
     # "Last searched"
 
-    def copy_to_search(self, session: Session) -> str:
+    def copy_to_search(self, session: Session, name: str | None) -> Any:
         if session.last is None:
             raise sorry("Nothing has been searched yet.")
-        query = session.query = session.last.again()
-        return views.picture(query)
+        return self._again(session, name, session.last)
 
-    def copy_from_search(self, session: Session, drawn: str | None) -> str:
-        query = session.crop(drawn)
-        if query is None:
-            raise sorry("There is no picture to search yet.")
-        session.last = query
-        return views.last_searched(query)
+    def copy_from_search(self, session: Session, drawn: str | None, event: gr.EventData) -> str:
+        asked = _asked(session, drawn, event)
+        if asked.picture is None and not asked.words:
+            raise sorry("There is nothing to search yet.")
+        session.last = asked
+        return views.last_searched(asked)
 
-    def swap(self, session: Session, drawn: str | None) -> Any:
-        last = session.crop(drawn)
-        query = None if session.last is None else session.last.again()
-        session.query, session.last = query, last
-        return views.picture(query), views.last_searched(last)
+    def swap(self, session: Session, drawn: str | None, name: str | None, event: gr.EventData) -> Any:
+        last, before = _asked(session, drawn, event), session.last
+        picture, reading = self._again(session, name, before or Asked())
+        session.last = last if last.picture is not None or last.words else None
+        return picture, views.last_searched(session.last), reading
+
+    def _again(self, session: Session, name: str | None, asked: Asked) -> Any:
+        """What was searched comes back to where it is typed and chosen."""
+        picture = session.query = None if asked.picture is None else asked.picture.again()
+        engine = self.library.get(name or "")
+        reading = gr.skip() if engine is None else views.reading(replace(asked, picture=picture), engine, fill=True)
+        return views.picture(picture, weight=asked.weight), reading
 
     # The collection
+
+    def open_collection(self, event: gr.EventData) -> Any:
+        """The collection that the address of the page names; where it names none, the one that is chosen stays."""
+        name = getattr(event, "collection", None)
+        if not isinstance(name, str) or not name:
+            return gr.skip()
+        engine_of(self.library, name)
+        return gr.update(value=name)
 
     def choose_collection(self, session: Session, name: str | None) -> Any:
         session.next_turn()  # a search still under way belongs to the collection that was left
@@ -189,13 +250,15 @@ class SearchHandlers:
             gr.update(**views.label_options(engine)),
             "",
             views.hint(),
+            "",
+            views.about_words(),
         )
 
     def follow_library(self, session: Session, name: str | None) -> Any:
         """Of a collection that was made anew under the same name, nothing may stay: the same id is another picture."""
         engine = self.library.get(name or "")
         if session.result is None or session.result.engine is engine:
-            return (views.examples(engine), *[gr.skip()] * 7)
+            return (views.examples(engine), *[gr.skip()] * 9)
         return self.choose_collection(session, name)
 
     def choose_engine(self, name: str | None, engine_key: str) -> Any:
@@ -204,22 +267,49 @@ class SearchHandlers:
         return gr.update(visible=has_lists and approximate), gr.update(visible=approximate)
 
 
-def _search(engine: SearchEngine, query: QueryPicture, request: Request) -> Answer:
+def _asked(session: Session, drawn: str | None, event: gr.EventData) -> Asked:
+    """What is on the page at this moment: the words that the event brings, and the picture in its box."""
+    words, weight = getattr(event, "words", None), getattr(event, "weight", None)
+    is_weight = isinstance(weight, int | float) and not isinstance(weight, bool) and abs(weight) <= MAX_WEIGHT
+    return Asked(
+        session.crop(drawn),
+        words.strip() if isinstance(words, str) else "",
+        float(weight) if is_weight else 1.0,  # type: ignore[arg-type]
+    )
+
+
+def _query(session: Session, asked: Asked) -> Query | QueryPicture:
+    """What an engine is asked. A picture alone goes the shortest way, which knows nothing of words."""
+    if not asked.words and asked.picture is not None and asked.weight > 0:
+        return asked.picture
+    query = typed.parse(asked.words)
+    own = () if asked.picture is None else (ImagePart(_content(asked.picture), weight=asked.weight),)
+    replace(query, parts=(*query.parts, *own)).check()  # before anything is fetched
+    query = typed.fetchable(query, session, fetch_image)
+    return replace(query, parts=(*query.parts, *own))
+
+
+def _content(picture: QueryPicture) -> Any:
     # An uncropped picture goes as its file: the engine then knows it again if the collection holds it.
-    try:
-        return engine.search(
-            query.path if query.box is None else query.pixels(),
-            request.k + 1,  # to know whether there are more
-            nprobe=request.nprobe,
-            engine=request.engine,
-            rerank=request.rerank,
-            filter={"label": request.labels} if request.labels else None,
-            cutoff=request.cutoff,
-        )
-    except FileNotFoundError as error:
-        raise gone(query.name) from error
-    except (EngineError, EncoderError, ImageError) as error:
-        raise sorry(str(error)) from error
+    return picture.path if picture.box is None else picture.pixels()
+
+
+def _search(engine: SearchEngine, query: Query | QueryPicture, request: Request) -> Answer:
+    return engine.search(
+        query if isinstance(query, Query) else _content(query),
+        request.k + 1,  # to know whether there are more
+        nprobe=request.nprobe,
+        engine=request.engine,
+        rerank=request.rerank,
+        filter={"label": request.labels} if request.labels else None,
+        cutoff=request.cutoff,
+    )
+
+
+def _sentence(error: Exception) -> str:
+    """As it is said to a person: messages begin with a small letter."""
+    text = str(error)
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")
 
 
 def _number(text: str) -> float | None:

@@ -6,8 +6,9 @@ from typing import Any
 
 import gradio as gr
 
-from gradio_app.crop import CHANGED, GO, OPEN, OPENED, READ_BOX, crop_overlay
+from gradio_app.crop import CHANGED, GO, KEEP, MISREAD, OPEN, OPENED, READ_BOX, SWAP, crop_overlay
 from gradio_app.grid import picture_grid
+from gradio_app.markup import script
 from gradio_app.tabs import Connect, Tab
 from gradio_app.tabs.controls import AFTER_ERROR, UNQUEUED, PageParts, engine_radio
 from gradio_app.tabs.search import views
@@ -16,9 +17,11 @@ from gradio_app.tabs.search.views import MAX_RESULTS, RESULTS, SORTS
 
 # On a small screen the results lie below the controls, and after "Search with this" they may lie above.
 SHOW_RESULTS = """() => {
+  document.dispatchEvent(new Event('ris-searched'));
   const found = document.querySelector('#ris-found'), top = found.getBoundingClientRect().top;
   if (top < 0 || top > 0.6 * innerHeight) found.scrollIntoView({ behavior: 'smooth', block: 'start' });
 }"""
+ADDRESS_OPENED = "() => document.dispatchEvent(new Event('ris-opened'))"
 SHOW_PICTURE = "() => document.querySelector('#ris-query').scrollIntoView({ behavior: 'smooth', block: 'start' })"
 
 
@@ -28,6 +31,22 @@ def build(parts: PageParts, tab: gr.Tab) -> Connect:
     with gr.Row(elem_id="ris-search"):
         with gr.Column(elem_id="ris-query", scale=0, min_width=340):
             gr.HTML("<h2>To search</h2>", apply_default_css=False)
+            # "${value}": see crop.crop_overlay.
+            words = gr.HTML(
+                views.words_field(),
+                html_template="${value}",
+                js_on_load=script("words.js"),
+                apply_default_css=False,
+                elem_id="ris-words",
+            )
+            about_words = gr.HTML(views.about_words(), apply_default_css=False, elem_id="ris-words-note")
+            reading = gr.HTML(
+                "",
+                html_template="${value}",
+                js_on_load=script("reading.js"),
+                apply_default_css=False,
+                elem_id="ris-reading",
+            )
             picture = crop_overlay(value="", elem_id="ris-picture")
             with gr.Row(elem_id="ris-go"):
                 start = gr.Button("Search", variant="primary", size="lg", elem_id="ris-start")
@@ -110,20 +129,25 @@ def build(parts: PageParts, tab: gr.Tab) -> Connect:
     )
     opening.success(None, address, address, js=OPENED)
     picked = examples.pick(handlers.take_example, session, picture, **UNQUEUED)
-    recalled = recent.recall(handlers.recall, session, picture, **UNQUEUED)
+    recalled = recent.recall(handlers.recall, [session, collection], [picture, reading], **UNQUEUED)
+    words.warm(handlers.warm_up, collection, about_words, **UNQUEUED)
+    words.opened(handlers.open_collection, None, collection, **UNQUEUED).success(None, js=ADDRESS_OPENED)
     picture.remove(handlers.remove, session, picture, **UNQUEUED)
 
     # One listener for every way to ask for a search; static/crop.js knows them.
+    read_box = f"(session, box, ...rest) => [session, {READ_BOX}, ...rest]"
     searching: Any = {**UNQUEUED, "show_progress": "minimal", "show_progress_on": status}
-    found = [results, status, last_view, recent]
+    found = [results, status, last_view, recent, reading]
     going = picture.go(
         handlers.search,
         [session, box, collection, count, engine_choice, nprobe, rerank, labels, cutoff, sort],
         found,
-        js=f"(session, box, ...rest) => [session, {READ_BOX}, ...rest]",
+        js=read_box,
         **searching,
     )
     going.success(None, js=SHOW_RESULTS)
+    picture.misread(handlers.show_reading, [session, box, collection], reading, js=read_box, **UNQUEUED)
+    going.failure(None, js=MISREAD)  # what could not be searched is shown as it was understood
     for asked in (opening, picked, recalled, going):
         asked.failure(None, js=AFTER_ERROR)
     start.click(None, js=GO)
@@ -136,14 +160,12 @@ def build(parts: PageParts, tab: gr.Tab) -> Connect:
     results.more(handlers.show_more, [session, sort], found, **searching)
     sort.input(handlers.sort, [session, sort], results, **UNQUEUED)
 
-    again.click(handlers.copy_to_search, session, picture, **UNQUEUED)
-    keep.click(
-        handlers.copy_from_search, [session, box], last_view, js=f"(session, box) => [session, {READ_BOX}]", **UNQUEUED
-    )
-    swap.click(
-        handlers.swap, [session, box], [picture, last_view], js=f"(session, box) => [session, {READ_BOX}]", **UNQUEUED
-    )
-    of_collection = [examples, engine_choice, nprobe, rerank, cutoff, labels, results, status]
+    again.click(handlers.copy_to_search, [session, collection], [picture, reading], **UNQUEUED)
+    keep.click(None, js=KEEP)
+    swap.click(None, js=SWAP)
+    picture.keep(handlers.copy_from_search, [session, box], last_view, js=read_box, **UNQUEUED)
+    picture.swap(handlers.swap, [session, box, collection], [picture, last_view, reading], js=read_box, **UNQUEUED)
+    of_collection = [examples, engine_choice, nprobe, rerank, cutoff, labels, results, status, reading, about_words]
     collection.change(handlers.choose_collection, [session, collection], of_collection, **UNQUEUED).success(
         None, js=CHANGED
     )

@@ -2,42 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
 from gradio_app.crop import render as render_crop
-from gradio_app.grid import Tile, render_tiles, result_tiles
+from gradio_app.gradio_seam import MAX_TEXT
+from gradio_app.grid import HUES, Tile, render_tiles, result_tiles
 from gradio_app.markup import printable, render
-from gradio_app.session import QueryPicture, Result, Session
+from gradio_app.session import Asked, QueryPicture, Result, Session
 from gradio_app.tabs.controls import ENGINE_NAMES
+from gradio_app.typed import Term, notes_of, parse, parts_of, terms_of
 from search.engine import SearchEngine
+from search.filters import Filter
+from search.hits import PartAnswer
 
 MAX_RESULTS = 50  # a page
 MAX_SHOWN = 500  # all pages together
 RESULTS = 20
 EXAMPLES = 12
+MAX_WEIGHT = 2  # that a slider gives by itself
 SORTS = [("Most similar first", "score"), ("By file name", "name")]
 
 
-def picture(query: QueryPicture | None, *, then: str = "") -> str:
+def picture(query: QueryPicture | None, *, then: str = "", weight: float = 1.0) -> str:
     """The picture to search, with its box."""
     if query is None:
         return ""
-    return render_crop(query.token, query.preview(), query.name, query.width, query.height, query.box, then=then)
+    size = (query.width, query.height)
+    return render_crop(query.token, query.preview(), query.name, *size, query.box, then=then, weight=weight)
 
 
-def last_searched(query: QueryPicture | None) -> str:
-    return render("search/last.html", query=query, part=None if query is None else part_of(query))
+def words_field() -> str:
+    return render("search/words.html", longest=MAX_TEXT)
 
 
-def part_of(query: QueryPicture) -> str:
-    """Which part of a picture is searched, in words."""
-    if query.box is None:
+def last_searched(asked: Asked | None) -> str:
+    return render("search/last.html", asked=asked, part=part_of(asked))
+
+
+def part_of(asked: Asked | None) -> str:
+    """Which part of a picture is searched, in words; "" where there is no picture."""
+    picture = None if asked is None else asked.picture
+    if picture is None:
+        return ""
+    if picture.box is None:
         return "whole picture"
-    x0, y0, x1, y1 = query.box
+    x0, y0, x1, y1 = picture.box
     return f"{x1 - x0} × {y1 - y0} px of it"
 
 
@@ -45,7 +60,52 @@ def recent(session: Session) -> str:
     """A strip of what was searched before, newest first; nothing as long as there is only one."""
     if len(session.recent) < 2:
         return ""
-    return render("search/recent.html", queries=[(query, part_of(query)) for query in session.recent])
+    queries = [(asked, ", ".join(filter(None, (asked.words, part_of(asked))))) for asked in session.recent]
+    return render("search/recent.html", queries=queries)
+
+
+def about_words(why_not: str = "") -> str:
+    """What stands under the field for words: what they may be, or why there are none here."""
+    return render("search/about_words.html", why_not=why_not)
+
+
+def reading(asked: Asked, engine: SearchEngine, answers: Sequence[PartAnswer] = (), *, fill: bool = False) -> str:
+    """How a query was understood: its parts, with weights where there are several, and what is left out.
+
+    Parameters
+    ----------
+    answers : sequence of PartAnswer
+        What the collection said of the parts, the picture last.
+    fill : bool
+        Have the words put into the field.
+    """
+    query = parse(asked.words)
+    terms = terms_of(query, engine)
+    if asked.picture is not None:
+        own = Term(asked.picture.name, "", "", asked.weight)
+        terms.insert(len(query.parts), own)
+    parts = len(query.parts) + (asked.picture is not None)
+    chips = [
+        {
+            "term": term,
+            "is_part": place < parts,
+            "is_picture": asked.picture is not None and place == len(query.parts),
+            "unanswered": answers[place].unanswered if place < len(answers) else "",
+            "hue": place % HUES,
+        }
+        for place, term in enumerate(terms)
+    ]
+    return render(
+        "search/reading.html",
+        token=asked.token if fill else "",
+        words=asked.words,
+        weight=asked.weight,
+        chips=chips,
+        several=parts > 1,
+        limit=max(MAX_WEIGHT, *(math.ceil(abs(term.weight)) for term in terms), 0),
+        terms=json.dumps([term.written for term in terms]),
+        faults=query.faults,
+    )
 
 
 def hint() -> str:
@@ -54,23 +114,30 @@ def hint() -> str:
 
 def results(result: Result, order: str) -> str:
     hits = sorted(result.hits, key=lambda hit: (hit.path.name, hit.rank)) if order == "name" else result.hits
-    tiles = render_tiles(result.engine, result_tiles(hits), kind="results")
+    tiles = render_tiles(result.engine, result_tiles(hits, parts_of(result)), kind="results")
     more = min(result.request.page, MAX_SHOWN - result.request.k) if result.more else 0
     return render("search/results.html", tiles=Markup(tiles), more=more)
 
 
 def status(result: Result) -> str:
     engine, hits, request = result.engine, result.hits, result.request
+    by_words, by_picture = bool(result.asked.words), result.asked.picture is not None
     how = ENGINE_NAMES.get(request.engine, request.engine)
     if request.nprobe is not None:
         how += f", {request.nprobe} of {engine.nlist} lists visited"
+    if by_words:
+        how = "by words and picture" if by_picture else "by words"
     times = [f"encode {_milliseconds(hits.encode_ms)}", f"search {_milliseconds(hits.search_ms)}"]
-    if request.rerank:
+    if request.rerank and not by_words:
         times.append(f"re-rank {_milliseconds(hits.rerank_ms)}")
+    filter = parse(result.asked.words).filter if by_words else Filter()
     return render(
         "search/status.html",
         count=len(hits),
-        of=len(engine.store.ids),
+        measure="best" if by_words else "nearest",
+        of=filter.count(engine.store) if filter.where is not None else len(engine.store.ids),
+        only=str(filter).removeprefix("pictures") if filter.where is not None else "",
+        notes=notes_of(result),
         name=engine.name,
         hint=not hits and (request.labels or request.cutoff is not None),
         own=hits.own_id is not None,

@@ -1,0 +1,155 @@
+"""What a visitor types, as a query that opens nothing of this computer, and how it was understood.
+
+Text from the page is read by `search.grammar` alone. A picture in it is one of the collection (``like:7``), one at an
+address of the public web, or one that this visitor brought along, by its token; a file of the server is none of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from features.collection.conditions import conditions_of
+from features.collection.fields import known_field
+from gradio_app.markup import printable
+from gradio_app.session import Result, Session
+from search.engine import SearchEngine
+from search.errors import QueryError
+from search.filters import Filter
+from search.query import ImagePart, Part, Query, TagPart, TextPart, is_address
+
+MAX_ADDRESSES = 3  # of a query: each may take seconds
+MAX_FETCHED = 8  # pictures from the web that a session keeps
+
+
+@dataclass(frozen=True)
+class Term:
+    """A piece of what was typed, as the page shows it.
+
+    Attributes
+    ----------
+    said : str
+        For people.
+    written : str
+        As it is typed; the terms of a query with spaces between them are the query.
+    weighable : str
+        As it is typed before a weight; "" for what takes none.
+    weight : float
+        Below 0 for what should be unlike it.
+    known : bool
+        Whether it can be searched at all.
+    """
+
+    said: str
+    written: str
+    weighable: str = ""
+    weight: float = 1.0
+    known: bool = True
+
+
+def parse(text: str) -> Query:
+    """What a visitor typed; see `search.grammar.parse`."""
+    from search.grammar import parse  # its parser takes a while to load, and whoever searches by pictures needs none
+
+    return parse(text)
+
+
+def fetchable(query: Query, session: Session, fetch: Callable[[str], bytes]) -> Query:
+    """The same query with its pictures in place of their addresses and tokens.
+
+    Parameters
+    ----------
+    fetch : callable
+        Gives the picture at an address of the web, or raises a ValueError that says why not.
+
+    Raises
+    ------
+    QueryError
+        A picture is none of those that may be named.
+    """
+    addresses = {part.picture for part in query.parts if isinstance(part, ImagePart) and is_address(part.picture)}
+    if len(addresses) > MAX_ADDRESSES:
+        raise QueryError(f"a query takes at most {MAX_ADDRESSES} pictures from the web, got {len(addresses)}")
+    return replace(query, parts=tuple(_with_picture(part, session, fetch) for part in query.parts))
+
+
+def _with_picture(part: Part, session: Session, fetch: Callable[[str], bytes]) -> Part:
+    if not isinstance(part, ImagePart) or isinstance(part.picture, int):
+        return part
+    named = part.picture
+    if not isinstance(named, str):
+        raise QueryError("a picture cannot be typed: choose it below, or give its address on the web")
+    if is_address(named):
+        return replace(part, picture=_fetched(named, session, fetch))
+    brought = session.picture_of(named)
+    if brought is None:
+        raise QueryError(
+            f"image: takes the address of a picture on the web, such as https://example.org/a.jpg, not {named!r}; "
+            "a picture of yours is chosen below"
+        )
+    return replace(part, picture=brought.path if part.crop is not None or brought.box is None else brought.pixels())
+
+
+def _fetched(address: str, session: Session, fetch: Callable[[str], bytes]) -> bytes:
+    content = session.fetched.get(address)
+    if content is None:
+        try:
+            content = fetch(address)
+        except ValueError as error:
+            raise QueryError(f"{address} cannot be searched with: {error}") from error
+        kept = list(session.fetched.items())[1 - MAX_FETCHED :]
+        session.fetched = {**dict(kept), address: content}
+    return content
+
+
+def terms_of(query: Query, engine: SearchEngine) -> list[Term]:
+    """How a query was understood: its parts, then what the pictures must be like."""
+    from search.grammar import write_terms, write_weighable
+
+    written = write_terms(replace(query, faults=()))
+    parts = [
+        Term(_said(part, engine), text, write_weighable(part), part.weight)
+        for part, text in zip(query.parts, written, strict=False)
+    ]
+    conditions = query.filter.conditions
+    return parts + [
+        Term(
+            str(Filter(where=tree)).removeprefix("pictures ").removeprefix("whose "),
+            text,
+            known=all(known_field(condition.field) is not None for condition in conditions_of(tree)),
+        )
+        for tree, text in zip(conditions, written[len(query.parts) :], strict=True)
+    ]
+
+
+def parts_of(result: Result) -> list[str]:
+    """What each part of a query that was answered is called; none where it is one picture."""
+    if not result.hits.parts:
+        return []
+    own = [] if result.asked.picture is None else [result.asked.picture.name]
+    terms = terms_of(parse(result.asked.words), result.engine)
+    said = [f"not {term.said}" if term.weight < 0 else term.said for term in terms]
+    return [*said[: len(result.hits.parts) - len(own)], *own]
+
+
+def notes_of(result: Result) -> list[str]:
+    """What a person should know of an answer: what was not answered or not understood, and of which part."""
+    parts, names = result.hits.parts, parts_of(result)
+    notes = [
+        (name, note) for name, part in zip(names, parts, strict=True) for note in (part.unanswered, *part.hints) if note
+    ]
+    return [f"“{name}”: {note}" if len(parts) > 1 else note for name, note in notes]
+
+
+def _said(part: Part, engine: SearchEngine) -> str:
+    if isinstance(part, TextPart):
+        form = {"words": "{}", "phrase": "“{}”", "prefix": "{}…"}[part.match]
+        return form.format(part.text)
+    if isinstance(part, TagPart):
+        return f"tag {part.tag}"
+    picture = part.picture if isinstance(part, ImagePart) else None
+    if isinstance(picture, int):
+        items = engine.store.items
+        return f"like {printable(items[picture].path.name) if 0 <= picture < len(items) else picture}"
+    piece = "a piece of " if isinstance(part, ImagePart) and part.crop is not None else ""
+    return f"{piece}{picture if isinstance(picture, str) else 'a picture'}"
