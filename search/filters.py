@@ -118,7 +118,7 @@ class Filter:
         if isinstance(self.where, Condition) and (labels := _labels_of(self.where)) is not None:
             return store.ids_with({"label": labels})
         try:
-            return store.catalog.ids_matching(self.where)
+            return store.ids_matching(self.where)
         except FilterError as error:
             raise QueryError(str(error)) from error
 
@@ -199,8 +199,8 @@ def _labels_of(condition: Condition) -> list[str] | None:
 
 def _check_labels(tree: Tree, store: FeatureStore) -> None:
     """Raise QueryError where a label is named that no picture bears."""
-    named = dict.fromkeys(label for condition in conditions_of(tree) for label in _labels_of(condition) or ())
-    if missing := sorted(label for label in named if not store.ids_with({"label": label}).size):
+    named = {label for condition in conditions_of(tree) for label in _labels_of(condition) or ()}
+    if missing := sorted(named - store.catalog.borne(named)):
         nearest = difflib.get_close_matches(missing[0], list(store.labels()), 1)
         hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
         raise QueryError(f"no image of {store.folder.name} bears the label {', '.join(map(repr, missing))}{hint}")

@@ -105,7 +105,7 @@ def test_each_field_finds_the_right_pictures(catalog, condition, ids):
 @pytest.mark.parametrize(
     ("condition", "said"),
     [
-        (Condition("colour", "eq", 1), "cannot filter by colour; known: label, size, .*; the nearest is folder"),
+        (Condition("colour", "eq", 1), "cannot filter by colour; known: label, size, .*; the nearest is source"),
         (Condition("widht", "eq", 1), "the nearest is width$"),
         (Condition("width", "gt", "wide"), "width is a number; got 'wide'"),
         (Condition("width", "eq", "3mb"), "width is a number; got '3mb'"),

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from features.checksum import sha256_of
 from features.collection.conditions import Tree
 from features.collection.errors import StoreError, cannot_write
-from features.collection.fields import ids_matching
+from features.collection.fields import Field, ids_matching
 from features.collection.file_facts import path_from, path_to
 from features.collection.records import CatalogChanges, Record, Row
 
@@ -73,6 +73,7 @@ class Catalog:
         self.path = path
         self._connection = connection
         self._lock = threading.Lock()
+        self._has_said = False
         weakref.finalize(self, connection.close)
 
     @classmethod
@@ -265,6 +266,12 @@ class Catalog:
             )
         )
 
+    def borne(self, labels: Collection[str]) -> set[str]:
+        """Those of some labels that a usable image bears."""
+        bearer = "SELECT 1 FROM labels JOIN images ON id = image_id WHERE label = asked.value AND error IS NULL"
+        query = f"SELECT value FROM json_each(?) AS asked WHERE EXISTS ({bearer})"
+        return {label for (label,) in self._rows(query, (json.dumps(list(labels)),))} if labels else set()
+
     def ids_with(
         self, filter: Mapping[str, str | Collection[str]], usable: NDArray[np.int64] | None = None
     ) -> NDArray[np.int64]:
@@ -295,11 +302,24 @@ class Catalog:
             return usable
         return found[usable[np.minimum(np.searchsorted(usable, found), usable.size - 1)] == found]
 
-    def ids_matching(self, tree: Tree) -> NDArray[np.int64]:
-        """Ids of the usable images that a tree of conditions lets through, ascending: see `fields.where`."""
+    def ids_matching(
+        self, tree: Tree, annotations: Path | None = None, own: Mapping[str, Field] | None = None
+    ) -> NDArray[np.int64]:
+        """Ids of the usable images that a tree of conditions lets through, ascending: see `fields.where`.
+
+        Parameters
+        ----------
+        annotations : Path, optional
+            The file of what is said of the images.
+        own : mapping of str to Field, optional
+            Fields that this collection has beside those of all.
+        """
         try:
             with self._lock:
-                return ids_matching(self._connection, tree)
+                if annotations is not None and not self._has_said:
+                    self._connection.execute("ATTACH ? AS said", (f"{annotations.as_uri()}?mode=ro",))
+                    self._has_said = True
+                return ids_matching(self._connection, tree, own or {}, has_said=self._has_said)
         except sqlite3.Error as error:
             raise StoreError(f"{self.path} cannot be read: {error}") from error
 

@@ -11,14 +11,14 @@ import json
 import re
 import sqlite3
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from features.collection.conditions import AllOf, AnyOf, Condition, FilterError, Not, Scalar, Tree, conditions_of
+from features.collection.conditions import AllOf, Condition, FilterError, Not, Scalar, Tree, conditions_of
 
 
 class Sql(NamedTuple):
@@ -57,9 +57,12 @@ class Field(ABC):
     ----------
     of_path : bool
         Whether its SQL speaks of a folder, name or ending: columns of `files`, beside most of those of `images`.
+    is_said : bool
+        Whether its SQL speaks of the annotations, which are attached as `said`.
     """
 
     of_path: ClassVar[bool] = False
+    is_said: ClassVar[bool] = False
 
     def __init__(self, name: str, *, aliases: Iterable[str] = (), participle: str = "") -> None:
         self.name = name
@@ -69,6 +72,10 @@ class Field(ABC):
     @abstractmethod
     def sql(self, condition: Condition) -> Sql:
         """A condition of this field on a row of images. Raises FilterError if it makes no sense."""
+
+    def holds_unsaid(self, condition: Condition) -> bool:
+        """Whether a condition of a field `is_said` holds for a picture of which nothing is said."""
+        return condition.comparison == "empty"
 
 
 class TextField(Field):
@@ -211,6 +218,47 @@ class DateField(Field):
         return _nanoseconds(begin), _nanoseconds(end)
 
 
+class SaidField(Field):
+    """What people and models say of pictures: a field of the rows of `said` that a piece of SQL names."""
+
+    is_said = True
+
+    def __init__(self, inner: Field, rows: str, *, aliases: Iterable[str] = (), participle: str = "") -> None:
+        super().__init__(inner.name, aliases=aliases, participle=participle)
+        self._inner = inner
+        self._pictures = f"SELECT image_id FROM {rows} JOIN said.pictures USING (picture) WHERE image_id NOT NULL"
+
+    def sql(self, condition: Condition) -> Sql:
+        if condition.comparison == "empty":
+            return Sql(f"id NOT IN ({self._pictures})")
+        inner = self._inner.sql(condition)
+        return Sql(f"id IN ({self._pictures} AND {inner.text})", inner.parameters)
+
+
+class FavouriteField(Field):
+    """Whether a picture is a favourite: yes or no."""
+
+    is_said = True
+
+    def sql(self, condition: Condition) -> Sql:
+        pictures = "SELECT image_id FROM said.favourites JOIN said.pictures USING (picture) WHERE image_id NOT NULL"
+        return Sql(f"id {'NOT IN' if self.holds_unsaid(condition) else 'IN'} ({pictures})")
+
+    def holds_unsaid(self, condition: Condition) -> bool:
+        answer = str(condition.value).lower()
+        if condition.comparison != "eq" or answer not in ("yes", "true", "1", "no", "false", "0"):
+            raise FilterError(f"{self.name} is yes or no, got {condition.value!r}")
+        return answer in ("no", "false", "0")
+
+
+def own_field(name: str, kind: str) -> Field:
+    """A field that people and models have filled, by its name and kind: see `Annotations.fields`."""
+    kinds: dict[str, Callable[[str, str], Field]] = {"number": NumberField, "date": DateField}
+    inner = kinds.get(kind, TextField)(name, "value")
+    quoted = name.replace("'", "''")  # a name is of letters, digits and _ . -
+    return SaidField(inner, f"(SELECT picture, value FROM said.field_values WHERE name = '{quoted}')")
+
+
 def compare_text(expression: str, condition: Condition) -> Sql:
     """A condition on an expression that is text."""
     comparison, value = condition.comparison, condition.value
@@ -256,6 +304,14 @@ def _nanoseconds(moment: datetime) -> int:
 
 _BYTES = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
+_EVERY_WORD = (
+    "("
+    + " UNION ALL ".join(
+        f"SELECT picture, source, maker FROM said.{table}" for table in ("captions", "tags", "field_values")
+    )
+    + ")"
+)
+
 _FIELDS: dict[str, Field] = {}
 
 
@@ -276,6 +332,11 @@ for _field in (
     DateField("date", "mtime", aliases=["year"]),
     NumberField("id", "id"),
     TableField("sha256", "images", "id", "sha256"),
+    SaidField(TextField("tag", "tag COLLATE NOCASE"), "said.tags", aliases=["tags"], participle="tagged"),
+    SaidField(TextField("caption", "text"), "said.captions", aliases=["captions"]),
+    SaidField(TextField("source", "source"), _EVERY_WORD),
+    SaidField(TextField("maker", "maker"), _EVERY_WORD),
+    FavouriteField("favourite", aliases=["favorite"]),
 ):
     register_field(_field)
 
@@ -290,8 +351,15 @@ def known_field(name: str) -> Field | None:
     return _FIELDS.get(name.lower())
 
 
-def where(tree: Tree) -> Sql:
+def where(tree: Tree, own: Mapping[str, Field], *, has_said: bool) -> Sql:
     """A tree of conditions on a row of `images`, for the one statement that finds the pictures.
+
+    Parameters
+    ----------
+    own : mapping of str to Field
+        Fields of this collection alone, which go before aliases of the others.
+    has_said : bool
+        Whether annotations are attached; without them nothing is said of any picture.
 
     Raises
     ------
@@ -299,20 +367,22 @@ def where(tree: Tree) -> Sql:
         There is no such field, and the sentence names the nearest; or it cannot be compared so.
     """
     if isinstance(tree, Condition):
-        return _field_of(tree).sql(tree)
+        field = _field_of(tree, own)
+        sql = field.sql(tree)
+        return sql if has_said or not field.is_said else Sql(str(int(field.holds_unsaid(tree))))
     if isinstance(tree, Not):
-        inner = where(tree.of)
+        inner = where(tree.of, own, has_said=has_said)
         return Sql(f"({inner.text}) IS NOT TRUE", inner.parameters)
-    if isinstance(tree, AllOf):
-        return _joined(" AND ", map(where, tree.of), nothing="1")
-    assert isinstance(tree, AnyOf)
-    return _joined(" OR ", map(where, tree.of), nothing="0")
+    parts = [where(each, own, has_said=has_said) for each in tree.of]
+    return _joined(" AND ", parts, nothing="1") if isinstance(tree, AllOf) else _joined(" OR ", parts, nothing="0")
 
 
-def ids_matching(connection: sqlite3.Connection, tree: Tree) -> NDArray[np.int64]:
-    """Ids of the usable images of a catalog that a tree of conditions lets through, ascending."""
-    text, parameters = where(tree)
-    if of_path := any(_field_of(condition).of_path for condition in conditions_of(tree)):
+def ids_matching(
+    connection: sqlite3.Connection, tree: Tree, own: Mapping[str, Field], *, has_said: bool
+) -> NDArray[np.int64]:
+    """Ids of the usable images of a catalog that a tree of conditions lets through, ascending. See `where`."""
+    text, parameters = where(tree, own, has_said=has_said)
+    if of_path := any(_field_of(condition, own).of_path for condition in conditions_of(tree)):
         _take_paths_apart(connection)
     # One row of text: tens of thousands of rows of one number each take sqlite's module longer than the search.
     query = f"SELECT group_concat(id) FROM {'files' if of_path else 'images'} WHERE error IS NULL AND {text}"
@@ -322,11 +392,12 @@ def ids_matching(connection: sqlite3.Connection, tree: Tree) -> NDArray[np.int64
     return ids
 
 
-def _field_of(condition: Condition) -> Field:
-    field = known_field(condition.field)
+def _field_of(condition: Condition, own: Mapping[str, Field]) -> Field:
+    name = condition.field.lower()
+    field = own.get(name) or known_field(name)
     if field is None:
-        (nearest,) = difflib.get_close_matches(condition.field.lower(), list(_FIELDS), 1, cutoff=0.0)
-        known = ", ".join(field_names())
+        (nearest,) = difflib.get_close_matches(name, [*_FIELDS, *own], 1, cutoff=0.0)
+        known = ", ".join((*field_names(), *own))
         raise FilterError(f"cannot filter by {condition.field}; known: {known}; the nearest is {nearest}")
     return field
 

@@ -24,7 +24,9 @@ import numpy as np
 from features.checksum import sha256_of
 from features.collection.annotations import Annotations
 from features.collection.catalog import Catalog, change_counter
+from features.collection.conditions import Tree
 from features.collection.errors import StoreError
+from features.collection.fields import own_field
 from features.collection.lock import writing
 from features.collection.manifest import (
     MANIFEST,
@@ -38,6 +40,7 @@ from features.collection.manifest import (
     unchanged_while,
 )
 from features.collection.records import Record
+from features.collection.schema import ANNOTATIONS
 from features.datasets import Item
 
 if TYPE_CHECKING:
@@ -155,6 +158,24 @@ class FeatureStore:
             Only of these.
         """
         return self.catalog.records(ids)
+
+    def ids_matching(self, tree: Tree) -> np.ndarray:
+        """Ids of the usable images that a tree of conditions lets through, ascending int64.
+
+        Raises
+        ------
+        features.collection.conditions.FilterError
+            There is no such field, or it cannot be compared so; the message is for who asked.
+        """
+        if not self.has_annotations:
+            return self.catalog.ids_matching(tree)
+        own = {name: own_field(name, kind) for name, kind in self.annotations.fields().items()}
+        return self.catalog.ids_matching(tree, self.annotations.path, own)
+
+    @property
+    def has_annotations(self) -> bool:
+        """Whether anything has been said of the images; opening `annotations` makes the file."""
+        return (self.folder / ANNOTATIONS).exists()
 
     @cached_property
     def annotations(self) -> Annotations:
