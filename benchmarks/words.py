@@ -16,10 +16,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from features.concepts import Concepts, unit
+from features.concepts import Concepts, standardized, unit
 from features.encoders.sentence import SentenceEncoder, sentence_encoder
 from features.wordnet.definitions import definitions
+from search.captions import CaptionScorer
 from search.engine import SearchEngine
+from search.fusion import standardized_over
+from search.spaces import CAPTIONS
+from search.words import TextScores
 
 Floats = NDArray[np.float32]
 Relevance = Mapping[str, NDArray[np.bool_]]
@@ -155,6 +159,20 @@ def measure(score: Callable[[str], Floats], relevance: Relevance) -> tuple[float
     return float(np.mean(precisions)), float(np.mean(averages))
 
 
+def ways_with_captions(engine: SearchEngine, found: Mapping[str, TextScores]) -> dict[str, Callable[[str], Floats]]:
+    """What is said of the pictures by its words, by its meaning, by both, and with what the encoder sees."""
+    scorer, ids = engine.text_scorer(CAPTIONS), engine.store.ids
+    assert isinstance(scorer, CaptionScorer)
+    return {
+        "captions and tags by words": lambda text: scorer.words(text, "words")[ids],
+        "by meaning": lambda text: standardized_over(scorer.meaning(text), ids)[ids],
+        "by both": lambda text: scorer.fused(text, "words")[ids],
+        "and what the encoder sees: as it is searched": lambda text: (
+            scorer.fused(text, "words")[ids] + standardized(found[text].scores)
+        ),
+    }
+
+
 def table(engine: SearchEngine, queries: Mapping[str, Relevance]) -> str:
     """A Markdown table: a line for each way of scoring, P@10 and mAP for each set of queries."""
     found = {text: engine.score_text(text) for relevance in queries.values() for text in relevance}
@@ -165,6 +183,8 @@ def table(engine: SearchEngine, queries: Mapping[str, Relevance]) -> str:
     }
     if len(engine.encoder.classes) == len(definitions().imagenet):
         ways = {"plain ConSE": baseline(engine, sentence_encoder()), **ways}
+    if CAPTIONS in engine.spaces:
+        ways |= ways_with_captions(engine, found)
     lines = ["| | " + " | ".join(f"{name}: P@10 | mAP" for name in queries) + " |"]
     lines.append("|---|" + "--:|--:|" * len(queries))
     for way, score in ways.items():

@@ -19,7 +19,9 @@ from features.collection.manifest import MANIFEST
 from features.collection.store import FeatureStore, StoreError
 from features.encoders import EncoderError
 from features.makers import MakerError, MakerOptions, WordMaker, create_maker, maker_names
+from search.build import create_space
 from search.errors import EngineError
+from search.spaces import CAPTIONS
 
 MAX_NOTES = 20
 """Sentences of one maker that are shown; of more, how many there are."""
@@ -137,7 +139,9 @@ def _run(options: argparse.Namespace) -> int:
             sys.stderr.write(f"and {len(report.notes) - MAX_NOTES:,} more\n")
         sys.stdout.write(f"{report}\n")
         sys.stdout.flush()
-    if not makers:
+    if makers:
+        create_space(store, CAPTIONS)
+    else:
         for each in store.annotations.makers():
             sys.stdout.write(f"{each.maker.name or each.maker.source}: words of {each.pictures:,} pictures\n")
     return 0

@@ -246,6 +246,10 @@ def sync_collection(
         return {**({"indexes": entries} if entries else {}), **({} if listed is None else {"spaces": followed})}
 
     report = sync(dataset, encoder, folder, limit=limit, progress=progress, with_store=follow)
+    store = FeatureStore.open(folder)
+    for name in made.get("spaces") or {}:
+        if name in space_names() and space_kind(name).is_live and name not in store.manifest.get("spaces", {}):
+            create_space(store, name)
     return report, updates
 
 
@@ -286,6 +290,8 @@ def _remade(store: FeatureStore, name: str, entry: Entry, updates: list[IndexUpd
     except EngineError as error:  # it was made by a program that knows more kinds: what it made stays, out of date
         logger.warning("%s: %s", store.folder.name, error)
         return dict(entry)
+    if kind.is_live:  # it is made again when the sync is in force: what is said follows it then
+        return None
     if reason := kind.why_not(store):  # a package may have gone; the pictures are brought up to date all the same
         logger.warning("%s has no space %s any more: %s", store.folder.name, name, reason)
         return None

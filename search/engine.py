@@ -30,7 +30,16 @@ from search.options import SearchOptions
 from search.parts import EncodedQuery, search_parts, space_of
 from search.query import ImagePart, Part, Picture, Query, is_address
 from search.searcher import RERANK_FACTOR, SpaceSearcher
-from search.spaces import VISUAL, default_spaces, open_spaces, temporary_space, text_spaces, visual_space
+from search.spaces import (
+    VISUAL,
+    default_spaces,
+    live_spaces,
+    open_spaces,
+    space_kind,
+    temporary_space,
+    text_spaces,
+    visual_space,
+)
 from search.words import TextScorer, TextScores
 
 __all__ = ["Answer", "EncodedQuery", "EngineError", "Hit", "SearchEngine"]
@@ -104,7 +113,7 @@ class SearchEngine:
     @property
     def spaces(self) -> tuple[str, ...]:
         """The spaces that can be asked."""
-        return tuple(self._spaces)
+        return (*self._spaces, *(name for name in live_spaces(self.store) if name not in self._spaces))
 
     @property
     def engines(self) -> tuple[str, ...]:
@@ -145,7 +154,7 @@ class SearchEngine:
             The collection does not have it, nor can it.
         """
         if name not in self._spaces:
-            if name not in default_spaces():
+            if name not in (*default_spaces(), *live_spaces(self.store)):
                 raise QueryError(f"{self.name} has no space {name!r}; it has {', '.join(self._spaces)}")
             with self._making:
                 if name not in self._spaces:
@@ -310,7 +319,7 @@ class SearchEngine:
         EngineError
             The collection has no words, or the text has none; the message says why.
         """
-        kinds = text_spaces()
+        kinds = [name for name in text_spaces() if not space_kind(name).is_live]
         name = space or next((name for name in kinds if name in self._spaces), kinds[0])
         return self.text_scorer(name).score(text, ids, k=k)
 

@@ -34,6 +34,20 @@ def deviations(sample: Floats) -> Floats:
     return np.where(deviation > 1e-6 * np.abs(sample).max(axis=1, initial=0.0), deviation, 1.0)
 
 
+def standardized_over(scores: Floats, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Scores (n,) of all pictures less their mean, by their standard deviation, over some ids.
+
+    Only scores that are finite count; what is not becomes 0, as the mean does.
+    """
+    usable = scores[ids]
+    known = usable[np.isfinite(usable)]
+    if not known.size:
+        return np.zeros(len(scores), np.float32)
+    by = deviations(known[None])[0]
+    standard: NDArray[np.float32] = np.where(np.isfinite(scores), (scores - known.mean()) / by, 0).astype(np.float32)
+    return standard
+
+
 def shares(scores: Floats, sample: Floats, weights: Floats, *, fusion: Literal["scores", "ranks"] = "scores") -> Floats:
     """What each part adds to the score of each candidate.
 

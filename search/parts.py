@@ -16,9 +16,9 @@ from search import fusion
 from search.errors import EngineError, QueryError
 from search.hits import Answer, Hit, PartAnswer
 from search.options import SearchOptions
-from search.query import ImagePart, Part, TextPart
+from search.query import ImagePart, Part, TagPart, TextPart
 from search.searcher import RERANK_FACTOR, SpaceSearcher
-from search.spaces import VISUAL, default_spaces, space_kind, space_names
+from search.spaces import CAPTIONS, VISUAL, default_spaces, space_kind, space_names
 from search.words import TextScorer
 
 CANDIDATES_MIN = 1_000
@@ -131,7 +131,8 @@ def space_of(part: Part, collection: AskedCollection) -> str:
     QueryError
         There is none.
     """
-    names = [part.space] if part.space is not None else [name for name in space_names() if name in collection.spaces]
+    known = [name for name in space_names() if name in collection.spaces]
+    names = [part.space] if part.space is not None else [name for name in known if not space_kind(name).is_live]
     for name in names:
         if isinstance(part, collection.space(name).space.kind.accepts):
             return name
@@ -144,6 +145,9 @@ def space_of(part: Part, collection: AskedCollection) -> str:
                 why_not = f" ({error})"
             else:
                 return name
+    for name in known if part.space is None else ():
+        if space_kind(name).is_live and isinstance(part, space_kind(name).accepts):
+            return name
     what = {ImagePart: "a picture", TextPart: "words"}.get(type(part), "a tag")
     raise QueryError(
         f"{collection.name} cannot be asked by {what}: its spaces are {', '.join(collection.spaces)}{why_not}"
@@ -199,8 +203,10 @@ def _ask(collection: AskedCollection, parts: Sequence[Part], options: SearchOpti
             if isinstance(part, ImagePart):
                 searcher.check(options.engine)
                 pictures.setdefault(name, []).append((row, collection.encode_part(part, searcher)))
+            elif isinstance(part, TagPart):
+                texts[row] = searcher.space.kind.score_tag(part, collection)
             else:
-                texts[row] = _scores_of_text(part, collection, searcher)
+                texts[row] = _scores_of_words(part, collection, name)
         except QueryError as error:
             answers.append(PartAnswer(part, None, str(error)))
         else:
@@ -262,10 +268,18 @@ def _hits(
     return tuple(hits)
 
 
-def _scores_of_text(part: Part, collection: AskedCollection, searcher: SpaceSearcher) -> NDArray[np.float32]:
+def _scores_of_words(part: Part, collection: AskedCollection, name: str) -> NDArray[np.float32]:
+    """The score of every row in a space, and, unless that was asked for by name, in what is said of the pictures."""
+    assert isinstance(part, TextPart)
+    scores = _scores_of_text(part, collection, collection.space(name))
+    if name == CAPTIONS or part.space is not None or CAPTIONS not in collection.spaces:
+        return scores
+    said = space_kind(CAPTIONS).score_text(part, collection)
+    return fusion.standardized_over(scores, collection.store.ids) + said if said.any() else scores
+
+
+def _scores_of_text(part: TextPart, collection: AskedCollection, searcher: SpaceSearcher) -> NDArray[np.float32]:
     """The score of every row; a picture of which the space knows nothing has the least that any has."""
-    if not isinstance(part, TextPart):
-        raise QueryError(f"{collection.name} cannot be asked by a tag")
     if part.match == "words" and {word.strip(".,;:!?'").lower() for word in part.text.split()} <= _STOP_WORDS:
         raise QueryError(f"{part.text!r} says nothing that could be seen: add a word, or put it in quotes")
     scores = np.asarray(searcher.space.kind.score_text(part, collection), dtype=np.float32)

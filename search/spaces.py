@@ -23,12 +23,14 @@ from features.concepts import Concepts, no_words
 from features.encoders import Encoder, EncoderError, shared_encoder
 from features.encoders.sentence import sentence_encoder
 from ivfpq.checks import Metric
+from search.captions import CaptionScorer, caption_vectors
 from search.errors import EngineError, QueryError
-from search.query import ImagePart, Part, TextPart
+from search.query import ImagePart, Part, TagPart, TextPart
 from search.words import SCORED_AT_MOST, ConceptScorer, TextScorer
 
 VISUAL = "visual"
 CONCEPTS = "concepts"
+CAPTIONS = "captions"
 ADD_BLOCK = 16_384  # vectors handed to an index at once: 128 MiB of float32 at 2048-d
 
 Entry = Mapping[str, Any]
@@ -64,16 +66,24 @@ class SpaceKind(ABC):
         How its vectors are compared.
     is_default : bool
         Whether every collection that can have it gets it, unless it is asked for others.
+    is_live : bool
+        Whether it changes while the collection stays as it is: then a collection that can have it has it, whether or
+        not its manifest lists vectors, and a sync leaves it to be made again afterwards.
     """
 
     name: ClassVar[str]
     accepts: ClassVar[tuple[type[Part], ...]]
     metric: ClassVar[Metric] = "cosine"
     is_default: ClassVar[bool] = False
+    is_live: ClassVar[bool] = False
 
     @abstractmethod
     def make(self, store: FeatureStore) -> NDArray[Any]:
         """Vectors of all pictures, float16 or float32 (n, dim), row = id; zero where there is no usable picture."""
+
+    def make_temporary(self, store: FeatureStore) -> NDArray[Any]:
+        """Vectors as those of `make`, for a collection that has none of its own."""
+        return self.make(store)
 
     def encode_picture(self, pixels: NDArray[np.uint8], collection: OpenCollection) -> NDArray[np.float32]:
         """The vector (dim,) of a decoded picture, uint8 (H, W, 3): of kinds that accept an `ImagePart`."""
@@ -90,6 +100,10 @@ class SpaceKind(ABC):
         scores[found.ids] = found.scores
         return scores
 
+    def score_tag(self, part: TagPart, collection: OpenCollection) -> NDArray[np.float32]:
+        """How sure it is that each picture bears a tag, float32 (n,), row = id: of kinds that accept a `TagPart`."""
+        raise NotImplementedError(f"space {self.name} says that it accepts tags, and cannot score them")
+
     def text_hints(self, part: TextPart, collection: OpenCollection) -> tuple[str, ...]:
         """Sentences for who asked by a text: what was not understood, or why the answer may be wrong."""
         return ()
@@ -105,6 +119,10 @@ class SpaceKind(ABC):
     def maker(self) -> dict[str, Any] | None:
         """What its vectors depend on beside those of the encoder: vectors of another maker are not compared."""
         return None
+
+    def made_of(self, store: FeatureStore) -> dict[str, Any] | None:
+        """`maker`, and what else of the collection the vectors are made of; asked before they are made."""
+        return self.maker()
 
     def factory(self, count: int) -> str | None:
         """The index that it needs over so many pictures, by our own engine; None where all are compared."""
@@ -167,6 +185,59 @@ class ConceptSpace(SpaceKind):
         return "IVF100,PQ48" if count > SCORED_AT_MOST else None
 
 
+class CaptionSpace(SpaceKind):
+    """What people and models say of the pictures: see `search.captions`."""
+
+    name = CAPTIONS
+    accepts = (TextPart, TagPart)
+    is_live = True
+
+    def make(self, store: FeatureStore) -> NDArray[Any]:
+        vectors = self.make_temporary(store)
+        for start in range(0, store.ids.size, ADD_BLOCK):
+            block = store.annotations.of(store.ids[start : start + ADD_BLOCK].tolist())
+            for id, vector in caption_vectors(block, sentence_encoder()).items():
+                vectors[id] = vector
+        return vectors
+
+    def make_temporary(self, store: FeatureStore) -> NDArray[Any]:
+        return np.zeros((len(store.features), sentence_encoder().dim), np.float16)
+
+    def score_text(self, part: TextPart, collection: OpenCollection) -> NDArray[np.float32]:
+        return _captions_of(collection).fused(part.text, part.match)
+
+    def score_tag(self, part: TagPart, collection: OpenCollection) -> NDArray[np.float32]:
+        if part.learned:
+            raise QueryError(f"there is no learned tag {part.tag!r}")
+        return _captions_of(collection).tag(part.tag)
+
+    def text_hints(self, part: TextPart, collection: OpenCollection) -> tuple[str, ...]:
+        return _captions_of(collection).hints
+
+    def text_scorer(self, space: Space, collection: OpenCollection, nearest: Nearest) -> TextScorer:
+        maker, vectors, changes = space.maker or {}, space.vectors, 0
+        if maker.get("sentences") == sentence_encoder().sha256:
+            changes = int(maker.get("changes", 0))
+        else:  # of another model: read again, as far as a search may
+            vectors = self.make_temporary(space.store)
+        return CaptionScorer(space.store, sentence_encoder(), vectors, changes)
+
+    def why_not(self, store: FeatureStore) -> str | None:
+        return None if store.has_annotations else "nothing is said of its pictures yet: see python -m search.annotate"
+
+    def maker(self) -> dict[str, Any]:
+        return {"sentences": sentence_encoder().sha256}
+
+    def made_of(self, store: FeatureStore) -> dict[str, Any]:
+        return {**self.maker(), "changes": store.annotations.changes}
+
+
+def _captions_of(collection: OpenCollection) -> CaptionScorer:
+    scorer = collection.text_scorer(CAPTIONS)
+    assert isinstance(scorer, CaptionScorer)
+    return scorer
+
+
 def _concepts_of(encoder: Encoder) -> Concepts:
     """Collections of the same encoder share the vectors of its classes."""
     shared: Any = encoder  # one object is itself alone, and so can be a key, which its protocol does not say
@@ -178,7 +249,7 @@ def _made_concepts(encoder: Any) -> Concepts:
     return Concepts(encoder, sentence_encoder())
 
 
-_KINDS: dict[str, SpaceKind] = {kind.name: kind for kind in (Visual(), ConceptSpace())}
+_KINDS: dict[str, SpaceKind] = {kind.name: kind for kind in (Visual(), ConceptSpace(), CaptionSpace())}
 
 
 def register_space(kind: SpaceKind) -> None:
@@ -196,6 +267,11 @@ def space_names() -> tuple[str, ...]:
 def default_spaces() -> tuple[str, ...]:
     """The kinds that every collection gets that can have them."""
     return tuple(kind.name for kind in _KINDS.values() if kind.is_default)
+
+
+def live_spaces(store: FeatureStore) -> tuple[str, ...]:
+    """The kinds that a collection has whether or not its manifest lists them."""
+    return tuple(name for name, kind in _KINDS.items() if kind.is_live and kind.why_not(store) is None)
 
 
 def text_spaces() -> tuple[str, ...]:
@@ -291,7 +367,7 @@ def temporary_space(store: FeatureStore, name: str) -> Space:
     kind = space_kind(name)
     if reason := kind.why_not(store):
         raise EngineError(f"{store.folder.name} has no space {name}: {reason}")
-    return Space(kind, store, _vectors_of(kind, store), kind.metric, {}, kind.maker())
+    return Space(kind, store, _checked(kind, store, kind.make_temporary(store)), kind.metric, {}, kind.maker())
 
 
 def make_space(store: FeatureStore, name: str) -> tuple[Space, dict[str, Any]]:
@@ -305,7 +381,8 @@ def make_space(store: FeatureStore, name: str) -> tuple[Space, dict[str, Any]]:
         For the manifest's `spaces`; see `features.collection.manifest`.
     """
     kind = space_kind(name)
-    made = _vectors_of(kind, store)
+    made_of = kind.made_of(store)
+    made = _checked(kind, store, kind.make(store))
     path = new_part(store.folder, f"{name}.npy", store.generation)
     with path.open("wb") as out:
         np.lib.format.write_array(out, made, allow_pickle=False)
@@ -318,16 +395,16 @@ def make_space(store: FeatureStore, name: str) -> tuple[Space, dict[str, Any]]:
         "dtype": made.dtype.name,
         "metric": kind.metric,
         "accepts": [part.__name__ for part in kind.accepts],
-        "maker": kind.maker(),
+        "maker": made_of,
         "generation": store.generation,
         "indexes": {},
     }
     return _open(store, name, entry), entry
 
 
-def _vectors_of(kind: SpaceKind, store: FeatureStore) -> NDArray[Any]:
-    """What a kind makes of a collection. Raises EngineError if that cannot be its vectors."""
-    name, made = kind.name, np.ascontiguousarray(kind.make(store))
+def _checked(kind: SpaceKind, store: FeatureStore, made: NDArray[Any]) -> NDArray[Any]:
+    """What a kind has made of a collection. Raises EngineError if that cannot be its vectors."""
+    name, made = kind.name, np.ascontiguousarray(made)
     if made.ndim != 2 or len(made) != len(store.features) or made.dtype not in (np.float16, np.float32):
         raise EngineError(
             f"space {name} must give float16 or float32 ({len(store.features)}, dim), got {made.dtype} {made.shape}"

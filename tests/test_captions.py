@@ -1,0 +1,148 @@
+"""Texts and tags find pictures by what is said of them, as it is now, beside what the encoder sees."""
+
+import numpy as np
+import pytest
+from meanings import ColourEncoder, WordSentences, paint_colours
+
+from features.collection import edits
+from features.collection.said import Maker, Words
+from features.datasets import ImageFolder
+from features.encoders import share_encoder
+from features.encoding import extract
+from search.annotate import main
+from search.build import create_index, create_space, create_spaces, sync_collection
+from search.captions import MEANING_WEIGHT, WORDS_WEIGHT, texts_of
+from search.engine import SearchEngine
+from search.errors import QueryError
+from search.query import Query, TagPart, TextPart
+
+
+@pytest.fixture
+def engine(tmp_path, monkeypatch):
+    """Twelve pictures, four of each colour, that say nothing yet."""
+    monkeypatch.setattr("search.spaces.sentence_encoder", WordSentences)
+    paint_colours(tmp_path / "images", count=4)
+    encoder = ColourEncoder()
+    share_encoder(encoder)
+    store = extract(ImageFolder(tmp_path / "images"), encoder, tmp_path / "collections/c", progress=False)
+    create_index(store, factory="Flat")
+    create_spaces(store)
+    return SearchEngine.open(store.folder)
+
+
+def say(engine, words):
+    annotations, records = engine.store.annotations, engine.store.records(list(words))
+    annotations.put(Maker("file", "t"), "1", [(record, words[record.id]) for record in records])
+
+
+def test_a_collection_of_which_nothing_is_said_has_no_captions(engine):
+    assert "captions" not in engine.spaces
+    with pytest.raises(QueryError, match="c cannot be asked by a tag: its spaces are visual, concepts"):
+        engine.search("tag:sea^1")
+    assert not engine.store.has_annotations
+
+
+def test_words_of_a_caption_find_its_picture_at_once(engine):
+    before = engine.search("lighthouse", 12)
+    edits.add_caption(engine.store.annotations, [7], "A lighthouse in fog")
+    assert "captions" in engine.spaces
+    answer = engine.search("lighthouse", 12)
+    assert answer.ids[0] == 7
+    assert len(answer) == len(before) == 12, "the others are ranked, too"
+    edits.undo(engine.store.annotations)
+    assert engine.search("lighthouse", 12).ids == before.ids
+
+
+def test_the_score_is_that_of_a_loop(engine):
+    say(
+        engine,
+        {0: Words({"red boat": None}, {"sea": None}), 5: Words({"boat": None}), 9: Words({}, {"boat trip": None})},
+    )
+    sentences, scorer = WordSentences(), engine.text_scorer("captions")
+    asked = sentences.encode(["boat"])[0]
+    means = {0: ["red boat", "sea"], 5: ["boat"], 9: ["boat trip"]}
+    cosines = {}
+    for id, texts in means.items():
+        mean = sentences.encode(texts).mean(axis=0)
+        cosines[id] = float(mean @ asked / np.linalg.norm(mean))
+    found = scorer.meaning("boat")
+    assert {id: found[id] for id in cosines} == pytest.approx(cosines, abs=1e-3)
+    assert np.isneginf(np.delete(found, list(cosines))).all()
+    mean, deviation = np.mean(list(cosines.values())), np.std(list(cosines.values()))
+    ids, ranks = engine.store.annotations.search("boat")
+    wanted = np.zeros(12)
+    for id, cosine in cosines.items():
+        wanted[id] = MEANING_WEIGHT * (cosine - mean) / deviation
+    wanted[ids] += WORDS_WEIGHT * ranks / ranks[0]
+    assert scorer.fused("boat", "words") == pytest.approx(wanted, abs=2e-2)
+    alone = engine.search(Query([TextPart("boat", space="captions")]), 3)
+    assert alone.ids == tuple(np.argsort(-wanted, kind="stable")[:3].tolist())
+
+
+def test_a_collection_of_an_earlier_version_is_asked_for_what_the_encoder_sees_as_well(engine):
+    engine.store.update_manifest(spaces={})
+    edits.add_caption(engine.store.annotations, [7], "lighthouse")
+    create_space(engine.store, "captions")
+    opened = SearchEngine.open(engine.folder)
+    assert "concepts" not in opened.store.manifest["spaces"]
+    answer = opened.search("crimson thing", 4)
+    assert [part.space for part in answer.parts] == ["concepts"]
+    assert set(answer.ids) == {0, 1, 2, 3}, "the red ones"
+    assert opened.score_text("crimson thing").tree.size == 12
+
+
+def test_phrases_and_beginnings_are_looked_for_in_captions(engine):
+    say(engine, {3: Words({"a boat red as rust": None}), 8: Words({"a red boat": None})})
+    for typed in ('"red boat"', '"red bo"*'):
+        assert engine.search(Query([TextPart(typed.strip('"*'), "prefix" if "*" in typed else "phrase")])).ids[0] == 8
+
+
+def test_a_tag_is_scored_and_leaves_nobody_out(engine):
+    say(engine, {4: Words({}, {"Sea": 0.5}), 6: Words({}, {"sea": None})})
+    answer = engine.search("tag:sea^2", 12)
+    assert answer.ids[:2] == (6, 4)
+    assert len(answer) == 12
+    assert [part.space for part in answer.parts] == ["captions"]
+    assert engine.search("-tag:sea^1", 12).ids[-2:] == (4, 6)
+    assert engine.search("tag:sea", 12).ids == (4, 6), "without a weight it is a filter"
+    both = engine.search(Query([TextPart("crimson thing"), TagPart("sea", weight=3)]), 12)
+    assert both.ids[0] == 6
+    assert both[0].shares[1] > 0
+    with pytest.raises(QueryError, match="there is no learned tag 'sunset'"):
+        engine.search("tag:~sunset")
+
+
+def test_the_command_makes_the_space_and_what_is_said_later_is_read_beside_it(engine, capsys):
+    assert main([str(engine.folder), "--maker", "label", "--quiet"]) == 0
+    assert "labels: words of 12 of 12 pictures" in capsys.readouterr().out
+    opened = SearchEngine.open(engine.folder)
+    entry = opened.store.manifest["spaces"]["captions"]
+    assert (entry["dim"], entry["maker"]["changes"]) == (16, opened.store.annotations.changes)
+    stored = opened.space("captions").space.vectors
+    assert stored[0] == pytest.approx(WordSentences().encode(["a"])[0], abs=1e-3)
+    edits.add_caption(opened.store.annotations, [2], "lighthouse")
+    assert opened.search("lighthouse").ids[0] == 2
+    with_new = opened.text_scorer("captions").meaning("lighthouse")
+    assert np.argmax(with_new) == 2
+
+
+def test_a_sync_keeps_words_right_and_makes_the_space_again(engine, tmp_path):
+    say(engine, {0: Words({"lighthouse": None}), 5: Words({"windmill": None})})
+    create_space(engine.store, "captions")
+    paths = sorted((tmp_path / "images").rglob("*.png"))
+    paths[5].write_bytes(paths[11].read_bytes())  # other content: what a machine said of it is gone
+    (tmp_path / "images/a/new.png").write_bytes(paths[0].read_bytes()[:-4] + b"\0\0\0\0")
+    paths[1].unlink()
+    sync_collection(engine.folder, encoder=ColourEncoder(), progress=False)
+    opened = SearchEngine.open(engine.folder)
+    assert opened.store.generation == 1
+    assert opened.search("lighthouse").ids[0] == 0
+    vectors = opened.space("captions").space.vectors
+    assert vectors.any(axis=1).nonzero()[0].tolist() == [0]
+    assert len(vectors) == len(opened.store.features)
+
+
+def test_texts_of_a_picture_are_its_captions_and_its_tags_as_one(engine):
+    say(engine, {1: Words({"b": None, "a": None}, {"water_lilly": 0.4, "sea": 0.9})})
+    edits.add_caption(engine.store.annotations, [1], "mine")
+    assert texts_of(engine.store.annotations.of([1])[1]) == ("mine", "a", "b", "sea, water lilly")
