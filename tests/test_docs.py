@@ -206,7 +206,7 @@ WAYS = (
     (r"python -m ivfpq\.benchmark", parses),  # minutes; test_benchmark runs each study on little
     (r"python -m search ", parses),  # test_words runs it
     (r"python -m search\.annotate ", parses),  # test_annotate runs it
-    (r"python -m benchmarks\.tags", parses),  # a minute, on real pictures
+    (r"python -m benchmarks\.(tags|annotations)", parses),  # minutes
     (r"python -m benchmarks\.words", parses),  # minutes; test_benchmark_words runs its parts
     (r"python -m benchmarks\.results", parses),  # half an hour; test_results runs each part on little
     (r"python -m pytest", collects),

@@ -1,0 +1,112 @@
+"""How fast words and filters are over many pictures, all made up: ``python -m benchmarks.annotations``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from features.collection.annotations import Annotations
+from features.collection.catalog import Catalog
+from features.collection.fields import own_field
+from features.collection.records import Record, Row
+from features.collection.said import Maker, Words
+from search.grammar import parse
+
+BATCH = 4096
+WORD_COUNT = 5_000
+QUERIES = ("w0", "w7 w40", "w3 w11 w200 w4000", "w999")
+FILTERS = (
+    "tag:w3 rating:>=4 year:2010..2015 label:l1",
+    "tag:w0|w1|w2 caption:*w1* rating:<3 size:>500000",
+    "source:file -tag:w0 year:>2005 folder:f3",
+)
+
+
+class MadeCollection:
+    """A catalog of pictures that do not exist, and annotations of them.
+
+    Attributes
+    ----------
+    folder : Path
+    manifest : dict
+    generation : int
+    """
+
+    generation = 0
+
+    def __init__(self, folder: Path, count: int) -> None:
+        rng = np.random.default_rng(0)
+        self.folder = folder
+        self.manifest: dict[str, Any] = {}
+        rows = [
+            Row(id, Path(f"f{id % 20}/p{id}.jpg"), 10 * id, 10**18 + id, f"{id:064x}", 640, 480, None)
+            for id in range(count)
+        ]
+        self.catalog = Catalog.create(folder / "catalog.sqlite")
+        self.catalog.fill(rows, ((id, (f"l{id % 30}",)) for id in range(count)))
+        self._records = [Record(*row[:5]) for row in rows]
+        self.annotations = Annotations.open(self)
+        for start in range(0, count, BATCH):
+            batch = self._records[start : start + BATCH]
+            words = [
+                [f"w{word}" for word in each] for each in np.minimum(rng.zipf(1.3, (len(batch), 12)), WORD_COUNT) - 1
+            ]
+            said = [
+                Words({" ".join(each[:9]): None}, dict.fromkeys(each[9:]), {"rating": id % 6, "year": 2000 + id % 25})
+                for id, each in enumerate(words)
+            ]
+            self.annotations.put(Maker("file", "made up"), "1", zip(batch, said, strict=True))
+
+    def records(self, ids: Sequence[int] | None = None) -> list[Record]:
+        return self._records if ids is None else [self._records[id] for id in ids]
+
+    def update_manifest(self, **entries: Any) -> None:
+        self.manifest.update(entries)
+
+
+def fastest(action: Callable[[], object], times: int = 7) -> float:
+    """Milliseconds of the fastest of some runs."""
+    taken = []
+    for _ in range(times):
+        started = time.perf_counter()
+        action()
+        taken.append(time.perf_counter() - started)
+    return 1e3 * min(taken)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.annotations", description=__doc__)
+    parser.add_argument("--count", type=int, default=100_000, help="pictures (%(default)s)")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        made = MadeCollection(Path(folder), options.count)
+        own = {name: own_field(name, kind) for name, kind in made.annotations.fields().items()}
+        lines = ["| asked | found | ms |", "|---|--:|--:|"]
+        for text in QUERIES:
+            for limit in (-1, 1_000):
+                found = made.annotations.search(text, limit=limit)[0].size
+                taken = fastest(lambda text=text, limit=limit: made.annotations.search(text, limit=limit))  # type: ignore[misc]
+                lines.append(f"| words `{text}`{'' if limit < 0 else ', the best 1,000'} | {found:,} | {taken:.1f} |")
+        catalog = Catalog.open(made.catalog.path)
+        for typed in FILTERS:
+            tree = parse(typed).filter.where
+            assert tree is not None
+            found = catalog.ids_matching(tree, made.annotations.path, own).size
+            taken = fastest(lambda tree=tree: catalog.ids_matching(tree, made.annotations.path, own))  # type: ignore[misc]
+            lines.append(f"| filter `{typed.replace('|', chr(92) + '|')}` | {found:,} | {taken:.1f} |")
+        made.annotations.close()
+        catalog.close()
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
