@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from test_browser import browser, found, open_page, outside  # noqa: F401
+from test_browser import browser, found, open_page, outside, usual_context  # noqa: F401
 
 from gradio_app.app import build_app
 from search.engine import SearchEngine
