@@ -87,7 +87,7 @@ def test_the_page_starts_and_serves_such_pictures(engine, tmp_path):
 
             send(("ris-examples", "pick"), [None], event_data={"collection": "odd", "id": 0})
             sent = [None, "", "odd", 5, "ivfpq", 1, False, [], "", "score"]
-            _, status, last, _ = send(("ris-picture", "go"), sent)
+            _, status, last, *_ = send(("ris-picture", "go"), sent)
             assert "1 nearest" in status
             assert "caf\N{REPLACEMENT CHARACTER}" in last
             results, *_ = send(("ris-labels", "input"), [None, [printable(os.fsdecode(b"\xe9t\xe9"))], "score"])
