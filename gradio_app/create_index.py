@@ -44,6 +44,7 @@ from search.backends import backend_names
 from search.backends.base import EngineReport
 from search.backends.trial import held_out_count
 from search.build import ENGINES, FACTORY, IndexUpdate, create_index, create_spaces, sync_collection
+from search.command_line import set_up_streams
 from search.spaces import default_spaces, space_names
 
 __all__ = ["EngineReport", "IndexUpdate", "collection_name", "create_index", "format_table", "main", "sync_collection"]
@@ -114,10 +115,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     args = parse_arguments(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for stream in (sys.stdout, sys.stderr):  # names of files may hold what a terminal's encoding does not have
-        if reconfigure := getattr(stream, "reconfigure", None):
-            reconfigure(errors="backslashreplace")
+    set_up_streams(logging.INFO)
     try:
         report = run(args)
     except KeyboardInterrupt:

@@ -15,10 +15,10 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from features.collection.manifest import MANIFEST
 from features.collection.store import StoreError
 from features.encoders import EncoderError
 from features.images import ImageError
+from search.command_line import collection_folder, refused, set_up_streams
 from search.engine import SearchEngine
 from search.errors import EngineError
 from search.hits import Answer, Hit
@@ -29,10 +29,7 @@ Teller = Callable[[str, Answer], None]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     options = _parse(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    for stream in (sys.stdout, sys.stderr):  # names of files may hold what a terminal's encoding does not have
-        if reconfigure := getattr(stream, "reconfigure", None):
-            reconfigure(errors="backslashreplace")
+    set_up_streams(logging.WARNING)
     try:
         return _run(options)
     except KeyboardInterrupt:
@@ -61,12 +58,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _run(options: argparse.Namespace) -> int:
-    named = options.collections / options.collection
-    folder = named if (named / MANIFEST).is_file() else Path(options.collection)
     try:
-        engine = SearchEngine.open(folder if (folder / MANIFEST).is_file() else named)
+        engine = SearchEngine.open(collection_folder(options.collections, options.collection))
     except (EngineError, StoreError) as error:
-        return _refused(error)
+        return refused(error)
     queries: Iterable[str] = [options.query]
     if options.query == "-":
         queries = (query for line in sys.stdin if (query := line.strip()))
@@ -76,7 +71,7 @@ def _run(options: argparse.Namespace) -> int:
         try:
             answer = engine.search(query, options.k, cutoff=options.cutoff)
         except (EngineError, EncoderError, StoreError, ImageError) as error:
-            wrong = _refused(error)
+            wrong = refused(error)
             continue
         for hint in (*answer.unanswered, *answer.hints):
             sys.stderr.write(f"{hint}\n")
@@ -84,11 +79,6 @@ def _run(options: argparse.Namespace) -> int:
         sys.stdout.flush()  # a program that asks one query after another waits for each answer
         found = found or bool(answer)
     return wrong or (0 if found else 1)
-
-
-def _refused(error: Exception) -> int:
-    sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
-    return 2
 
 
 def _teller(options: argparse.Namespace) -> Teller:

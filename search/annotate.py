@@ -15,11 +15,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from features.collection.manifest import MANIFEST
 from features.collection.store import FeatureStore, StoreError
 from features.encoders import EncoderError
 from features.makers import MakerError, MakerOptions, WordMaker, create_maker, maker_names
 from search.build import create_space
+from search.command_line import collection_folder, refused, set_up_streams
 from search.errors import EngineError
 from search.spaces import CAPTIONS
 
@@ -86,18 +86,14 @@ def annotate(store: FeatureStore, maker: WordMaker, *, progress: bool = True) ->
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     options = _parse(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for stream in (sys.stdout, sys.stderr):  # names of files may hold what a terminal's encoding does not have
-        if reconfigure := getattr(stream, "reconfigure", None):
-            reconfigure(errors="backslashreplace")
+    set_up_streams(logging.INFO)
     try:
         return _run(options)
     except KeyboardInterrupt:
         sys.stderr.write("stopped; the same command goes on from here\n")
         return 130
     except (EngineError, EncoderError, MakerError, StoreError, MemoryError) as error:
-        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
-        return 2
+        return refused(error)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -123,9 +119,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _run(options: argparse.Namespace) -> int:
-    named = options.collections / options.collection
-    folder = named if (named / MANIFEST).is_file() else Path(options.collection)
-    store = FeatureStore.open(folder if (folder / MANIFEST).is_file() else named)
+    store = FeatureStore.open(collection_folder(options.collections, options.collection))
     makers = [create_maker(name, store, MakerOptions(options.file)) for name in options.maker]
     for maker in makers:
         if options.forget:

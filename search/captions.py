@@ -104,7 +104,8 @@ class CaptionScorer:
     def score(self, text: str, ids: Ids | None = None, *, k: int = 1) -> TextScores:
         """See `search.words.TextScorer`."""
         shown = self._store.ids if ids is None else np.sort(ids)
-        scores, meaning = self.fused(text, "words")[shown], self.meaning(text)[shown]
+        meaning = self.meaning(text)
+        scores, meaning = self._with_words(meaning, text, "words")[shown], meaning[shown]
         nothing = np.zeros(shown.size, np.float32)
         similarity = np.where(np.isfinite(meaning), meaning, 0).astype(np.float32)
         best = np.argsort(-scores, kind="stable")[:FEEDBACK_COUNT]
@@ -113,8 +114,11 @@ class CaptionScorer:
 
     def fused(self, text: str, match: str) -> Floats:
         """Both together, float32 (n,): a picture that they say nothing of has 0, and the usual one about as much."""
-        meaning = standardized_over(self.meaning(text), self._store.ids)
-        return MEANING_WEIGHT * meaning + WORDS_WEIGHT * self.words(text, match)
+        return self._with_words(self.meaning(text), text, match)
+
+    def _with_words(self, meaning: Floats, text: str, match: str) -> Floats:
+        usual = standardized_over(meaning, self._store.ids)
+        return MEANING_WEIGHT * usual + WORDS_WEIGHT * self.words(text, match)
 
     def _current(self) -> dict[int, Floats | None]:
         """The vectors of the pictures whose words have changed since; None where nothing is said any more."""
