@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 from waiting import MINUTES
 
-from gradio_app import remote_image
-from gradio_app.remote_image import RemoteImageError, fetch_image, is_public
+from features import addresses
+from features.addresses import is_public
+from gradio_app.remote_image import RemoteImageError, fetch_image
 
 LOOPBACK = ipaddress.ip_address("127.0.0.1")
 
@@ -398,25 +399,25 @@ def hanging(monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     yield
     release.set()
-    while remote_image._lookups:
+    while addresses._lookups:
         time.sleep(0.01)
 
 
 def test_a_name_that_is_not_found_in_time_is_told_in_a_sentence(monkeypatch, hanging):
-    monkeypatch.setattr(remote_image, "MAX_LOOKUP_SECONDS", 0.1)
+    monkeypatch.setattr(addresses, "MAX_LOOKUP_SECONDS", 0.1)
     with pytest.raises(RemoteImageError, match=r"Nobody says in time where the server slow\.example is"):
         fetch("http://slow.example/")
 
 
 def test_names_that_hang_hold_up_no_other_and_are_bounded_in_number(monkeypatch, hanging):
-    monkeypatch.setattr(remote_image, "MAX_LOOKUP_SECONDS", 0.01)
-    for number in [*range(remote_image.MAX_LOOKUPS - 1), 0]:  # the one that is asked for twice is looked up once
+    monkeypatch.setattr(addresses, "MAX_LOOKUP_SECONDS", 0.01)
+    for number in [*range(addresses.MAX_LOOKUPS - 1), 0]:  # the one that is asked for twice is looked up once
         with pytest.raises(RemoteImageError, match="Nobody says in time"):
             fetch(f"http://slow{number}.example/")
-    monkeypatch.setattr(remote_image, "MAX_LOOKUP_SECONDS", 60)
+    monkeypatch.setattr(addresses, "MAX_LOOKUP_SECONDS", 60)
     with server(answer(picture())) as (address, _):
         assert fetch(address.replace("127.0.0.1", "quick.example")) == picture()
-        monkeypatch.setattr(remote_image, "MAX_LOOKUP_SECONDS", 0.01)
+        monkeypatch.setattr(addresses, "MAX_LOOKUP_SECONDS", 0.01)
         with pytest.raises(RemoteImageError, match="Nobody says in time"):
             fetch("http://slow.example/")
         with pytest.raises(RemoteImageError, match="Too many names"):
