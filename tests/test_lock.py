@@ -117,19 +117,21 @@ def test_a_place_that_cannot_be_written_is_named_with_the_reason(tmp_path):
         pass
 
 
-def test_a_reader_that_meets_a_change_reads_once_more(tmp_path):
+def test_a_reader_reads_again_as_long_as_the_manifest_changes(tmp_path):
     manifest, read = tmp_path / "manifest.json", []
+    states = [b"old", b"newer", b"newer", b"newest"]  # builds in turn can come back to the bytes of an earlier state
 
     def look():
         read.append(manifest.read_bytes())
-        if read[-1] == b"old":
-            manifest.write_bytes(b"new")
+        if len(read) < len(states):
+            (tmp_path / "next").write_bytes(states[len(read)])
+            (tmp_path / "next").replace(manifest)
             raise StoreError("a file is gone")
         return read[-1]
 
-    manifest.write_bytes(b"old")
-    assert unchanged_while(tmp_path, look) == b"new"
-    assert read == [b"old", b"new"]
+    manifest.write_bytes(states[0])
+    assert unchanged_while(tmp_path, look) == b"newest"
+    assert read == states
 
     def fail():
         read.append(b"tried")
@@ -138,6 +140,19 @@ def test_a_reader_that_meets_a_change_reads_once_more(tmp_path):
     with pytest.raises(StoreError, match="damaged"):
         unchanged_while(tmp_path, fail)
     assert read.count(b"tried") == 1
+
+
+def test_a_reader_gives_up_where_the_manifest_never_stays(tmp_path):
+    tried = []
+
+    def look():
+        tried.append(1)
+        (tmp_path / "manifest.json").write_bytes(b"%d" % len(tried))
+        raise StoreError("a file is gone")
+
+    with pytest.raises(StoreError, match="gone"):
+        unchanged_while(tmp_path, look)
+    assert 10 < len(tried) < 1000
 
 
 def test_public_names():

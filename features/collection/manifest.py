@@ -24,6 +24,7 @@ FORMAT = 1
 CATALOG, FEATURES = "catalog.sqlite", "features.npy"
 VISUAL = "visual"
 _MAX_BYTES = 1 << 24
+_MAX_CHANGES = 100  # that one reader lives through: no writers make so many while a collection is opened
 _ANNOUNCED = ".announced"  # names of files, one a line
 
 T = TypeVar("T")
@@ -195,19 +196,23 @@ def _is_plain(name: str) -> bool:
 
 
 def unchanged_while(folder: Path, read: Callable[[], T]) -> T:
-    """What `read` returns. It is called once more if it fails while a writer replaces the manifest."""
-    before = _manifest_bytes(folder)
-    try:
-        return read()
-    except (OSError, ValueError):
-        if _manifest_bytes(folder) == before:
-            raise
+    """What `read` returns. It is called again as long as it fails while writers replace the manifest."""
+    for _ in range(_MAX_CHANGES):
+        before = _manifest_now(folder)
+        try:
+            return read()
+        except (OSError, ValueError):
+            if _manifest_now(folder) == before:
+                raise
     return read()
 
 
-def _manifest_bytes(folder: Path) -> bytes | None:
+def _manifest_now(folder: Path) -> tuple[bytes, int, int] | None:
+    """What tells two states apart: builds in turn come back to the names, and so to the bytes, of an earlier one."""
+    path = folder / MANIFEST
     try:
-        return (folder / MANIFEST).read_bytes()
+        status = path.stat()
+        return path.read_bytes(), status.st_ino, status.st_mtime_ns
     except OSError:
         return None
 
