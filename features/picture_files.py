@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from features.images import ImageError
+import numpy as np
+from numpy.typing import NDArray
+
+from features.images import ImageError, decode_image
 
 MAX_FILE_BYTES = 1 << 29
 """Default size limit of a picture file: files are read whole, by several threads at once."""
@@ -112,6 +116,23 @@ def read_picture(
     if max(count, announced) > max_bytes:
         raise ImageError(os.fspath(path), f"too large: {max(count, announced)} bytes; at most {max_bytes} are read")
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def stored_pixels(manifest: Mapping[str, Any], path: str | os.PathLike[str]) -> NDArray[np.uint8]:
+    """A picture of the collection of a manifest, decoded as it was for the collection, uint8 (H, W, 3).
+
+    Raises
+    ------
+    ImageError
+        It cannot be read.
+    """
+    source = manifest.get("source") or {}
+    content = read_picture(manifest["root"], path, follow_links=source.get("follow_links") is True)
+    megapixels = source.get("max_megapixels")
+    try:
+        return decode_image(content, max_pixels=None if megapixels is None else round(megapixels * 1e6))
+    except ImageError as error:
+        raise ImageError(os.fspath(path), error.reason, error.errno) from error
 
 
 def file_kind(mode: int) -> str | None:

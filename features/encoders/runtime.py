@@ -7,8 +7,6 @@ natively, a network that bears it (one whose vectors keep a cosine of 0.999 to t
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 import threading
 import warnings
 from collections.abc import Sequence
@@ -20,6 +18,7 @@ import numpy as np
 import torch
 
 from features.encoders.base import EncoderError
+from features.openvino_import import openvino_is_installed, silence_openvino
 
 NAMES = ("openvino", "torch", "eager")
 
@@ -67,7 +66,7 @@ def make_runtime(
         place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     except RuntimeError as error:
         raise EncoderError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
-    installed = importlib.util.find_spec("openvino") is not None
+    installed = openvino_is_installed()
     if name == "openvino" and not (installed and place.type == "cpu"):
         raise EncoderError(
             f"runtime openvino is for the CPU, not for {place}" if installed else "pip install openvino to run with it"
@@ -113,9 +112,7 @@ class _OpenVino:
     """
 
     def __init__(self, net: torch.nn.Module, crop: int, bears_bfloat16: bool) -> None:
-        # OpenVINO reports its own import to a server of its maker where this module is installed. Nothing here reaches
-        # for the network unasked, and without the module OpenVINO reports nothing.
-        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+        silence_openvino()
         import openvino
 
         core = openvino.Core()

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from features.collection.records import Record
 from features.collection.said import Maker, Words
 from features.collection.store import FeatureStore
-from features.picture_files import read_picture
+from features.picture_files import read_picture, stored_pixels
 
 
 class MakerError(ValueError):
@@ -58,19 +61,27 @@ class WordMaker(ABC):
         self.notes: list[str] = []
 
     @abstractmethod
-    def words_of(self, records: Sequence[Record]) -> list[Words]:
-        """The words of each of some pictures; empty ones where it has nothing to say."""
+    def words_of(self, records: Sequence[Record]) -> Sequence[Words | None]:
+        """The words of each of some pictures: empty ones where it has nothing to say, None where it could not look.
+
+        A picture that it could not look at, as its drive is away, is looked at again the next time.
+        """
 
     def read(self, path: Path) -> bytes:
         """The content of a file below the collection's root. Raises ImageError if it cannot be read."""
         source = self.store.manifest.get("source") or {}
         return read_picture(self.store.manifest["root"], path, follow_links=source.get("follow_links") is True)
 
+    def pixels(self, record: Record) -> NDArray[np.uint8]:
+        """A picture of the collection, uint8 (H, W, 3). Raises ImageError if it cannot be read."""
+        return stored_pixels(self.store.manifest, record.path)
+
 
 _CLASSES: dict[str, str | Callable[[FeatureStore, MakerOptions], WordMaker]] = {
     "label": "features.makers.labels:LabelMaker",
     "file": "features.makers.files:file_maker",
     "model": "features.makers.model:ClassMaker",
+    "ocr": "features.makers.ocr:TextMaker",
 }
 
 
