@@ -21,7 +21,8 @@ from search.backends.base import EngineReport, Entry, IndexRecipe, UpdateError
 from search.backends.local import train_size_min
 from search.backends.trial import split
 from search.errors import EngineError
-from search.spaces import VISUAL, Space, default_spaces, make_space, space_kind, space_names, visual_space
+from search.space import VISUAL, Space
+from search.spaces import default_spaces, make_space, space_kind, space_names, visual_space
 
 logger = logging.getLogger(__name__)
 

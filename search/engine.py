@@ -30,8 +30,8 @@ from search.options import SearchOptions
 from search.parts import EncodedQuery, search_parts, space_of
 from search.query import ImagePart, Part, Picture, Query, is_address
 from search.searcher import RERANK_FACTOR, SpaceSearcher
+from search.space import VISUAL
 from search.spaces import (
-    VISUAL,
     default_spaces,
     live_spaces,
     open_spaces,

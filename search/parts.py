@@ -18,7 +18,8 @@ from search.hits import Answer, Hit, PartAnswer
 from search.options import SearchOptions
 from search.query import ImagePart, Part, TagPart, TextPart
 from search.searcher import RERANK_FACTOR, SpaceSearcher
-from search.spaces import CAPTIONS, VISUAL, default_spaces, space_kind, space_names
+from search.space import VISUAL
+from search.spaces import CAPTIONS, default_spaces, space_kind, space_names
 from search.words import TextScorer
 
 CANDIDATES_MIN = 1_000

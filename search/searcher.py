@@ -16,7 +16,7 @@ from search.backends.base import SearchableIndex
 from search.errors import EngineError
 from search.fusion import sample_of
 from search.options import SearchOptions
-from search.spaces import ADD_BLOCK, Space
+from search.space import ADD_BLOCK, Space
 
 RERANK_FACTOR = 10  # candidates ranked again for each result wanted
 

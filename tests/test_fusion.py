@@ -16,7 +16,8 @@ from search.engine import SearchEngine
 from search.errors import EngineError, QueryError
 from search.options import SearchOptions
 from search.query import ImagePart, Query, TagPart, TextPart
-from search.spaces import SpaceKind, register_space
+from search.space import SpaceKind
+from search.spaces import register_space
 
 
 class Said(SpaceKind):

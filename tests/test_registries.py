@@ -23,7 +23,8 @@ from search.engine import SearchEngine
 from search.errors import EngineError
 from search.options import SearchOptions
 from search.query import ImagePart, Query, TextPart
-from search.spaces import SpaceKind, register_space
+from search.space import SpaceKind
+from search.spaces import register_space
 
 
 class Tint(SpaceKind):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ivfpq import SearchResult
 from ivfpq.checks import Metric
-from search.spaces import Entry, Space
+from search.space import Entry, Space
 
 
 class SearchableIndex(Protocol):

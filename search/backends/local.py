@@ -19,7 +19,7 @@ from ivfpq.faiss_compat import FaissIndex
 from search.backends.base import Backend, EngineReport, IndexRecipe, SearchableIndex, UpdateError
 from search.backends.trial import measure, split
 from search.errors import EngineError
-from search.spaces import VISUAL, Entry, Space
+from search.space import VISUAL, Entry, Space
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from ivfpq.checks import Metric
 from ivfpq.distances import normalised, pair_distances_at
 from ivfpq.metrics import tie_recall_at_k
 from ivfpq.results import worst
-from search.spaces import Space
+from search.space import Space
 
 K = 10
 HELD_OUT = 500
