@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from features.collection.lock import writing
 from features.collection.manifest import read_manifest
@@ -21,8 +24,10 @@ from search.backends.base import EngineReport, Entry, IndexRecipe, UpdateError
 from search.backends.local import train_size_min
 from search.backends.trial import split
 from search.errors import EngineError
-from search.space import VISUAL, Space
-from search.spaces import default_spaces, make_space, space_kind, space_names, visual_space
+from search.options import SearchOptions
+from search.searcher import SpaceSearcher
+from search.space import VISUAL, Candidates, Space
+from search.spaces import default_spaces, earlier_space, make_space, space_kind, space_names, visual_space
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +147,7 @@ def create_space(
     if name == VISUAL:
         raise EngineError(f"every collection has the space {VISUAL}: it is what it was made of")
     recipes = dict.fromkeys(engines, (factory, seed))
-    entry, reports = _make_space(store, name, recipes)
+    entry, reports = _make_space(store, name, recipes, candidates=_candidates_of(visual_space(store)))
     store.update_manifest(spaces={**store.manifest.get("spaces", {}), name: entry})
     return reports
 
@@ -193,7 +198,8 @@ def create_spaces(
         for name in wanted:
             if name not in kept:
                 factory = space_kind(name).factory(store.ids.size)
-                made[name], _ = _make_space(store, name, {OWN_ENGINE: (factory, 0)} if factory else {})
+                recipes = {OWN_ENGINE: (factory, 0)} if factory else {}
+                made[name], _ = _make_space(store, name, recipes, candidates=_candidates_of(visual_space(store)))
         if {**kept, **made} != listed or (names is not None and "spaces" not in store.manifest):
             store.update_manifest(spaces={**kept, **made})
     return tuple(made)
@@ -242,7 +248,7 @@ def sync_collection(
             updates.extend([update] if update else [])
         listed = store.manifest.get("spaces")
         for name, entry in (listed or {}).items():
-            if remade := _remade(store, name, entry, updates):
+            if remade := _remade(store, name, entry, updates, _candidates_of(replace(space, indexes=entries))):
                 followed[name] = remade
         return {**({"indexes": entries} if entries else {}), **({} if listed is None else {"spaces": followed})}
 
@@ -281,7 +287,9 @@ def _update(space: Space, name: str, entry: Entry) -> tuple[dict[str, Any], Inde
     return new, IndexUpdate(name, taken_out, int(changed.size), reason, seconds, space.name)
 
 
-def _remade(store: FeatureStore, name: str, entry: Entry, updates: list[IndexUpdate]) -> dict[str, Any] | None:
+def _remade(
+    store: FeatureStore, name: str, entry: Entry, updates: list[IndexUpdate], candidates: Candidates
+) -> dict[str, Any] | None:
     """The manifest's entry of a space over the pictures as they are now; None if it cannot be made any more."""
     changed, gone = store.changes_since(entry.get("generation") or 0)
     if not changed.size and not gone.size:
@@ -301,7 +309,7 @@ def _remade(store: FeatureStore, name: str, entry: Entry, updates: list[IndexUpd
         engine: (index.get("asked") or FACTORY, index.get("seed") or 0)
         for engine, index in entry.get("indexes", {}).items()
     }
-    new, _ = _make_space(store, name, recipes)
+    new, _ = _make_space(store, name, recipes, before=earlier_space(store, name, entry), candidates=candidates)
     seconds = time.perf_counter() - started
     updates.extend(
         IndexUpdate(engine, 0, int(store.ids.size), "the space was made again", seconds, name) for engine in recipes
@@ -310,16 +318,35 @@ def _remade(store: FeatureStore, name: str, entry: Entry, updates: list[IndexUpd
 
 
 def _make_space(
-    store: FeatureStore, name: str, recipes: dict[str, tuple[str, int]]
+    store: FeatureStore,
+    name: str,
+    recipes: dict[str, tuple[str, int]],
+    *,
+    before: Space | None = None,
+    candidates: Candidates | None = None,
 ) -> tuple[dict[str, Any], list[EngineReport]]:
     """Vectors and indexes of a space, in new files; returns the entry for the manifest."""
-    space, entry = make_space(store, name)
+    space, entry = make_space(store, name, before=before, candidates=candidates)
     reports = []
     for engine, (factory, seed) in recipes.items():
         recipe = IndexRecipe(factory, space.metric, seed)
         entry["indexes"][engine], report = get_backend(engine).build(space, recipe)
         reports.append(report)
     return entry, reports
+
+
+def _candidates_of(space: Space) -> Candidates:
+    """What gives the nearest of stored pictures by the first index of a space, opened when it is first asked."""
+    opened: list[SpaceSearcher] = []
+
+    def candidates(ids: NDArray[np.int64], k: int) -> NDArray[np.int64]:
+        if not opened:
+            opened.append(SpaceSearcher.open(space))
+        (searcher,) = opened
+        options = SearchOptions(searcher.engines[0], k, None if searcher.nlist is None else 2 * searcher.nprobe)
+        return searcher.candidates(space.rows(ids), k, options).ids
+
+    return candidates
 
 
 def _manifest_in_force(store: FeatureStore) -> dict[str, Any]:

@@ -113,7 +113,8 @@ class SearchEngine:
     @property
     def spaces(self) -> tuple[str, ...]:
         """The spaces that can be asked."""
-        return (*self._spaces, *(name for name in live_spaces(self.store) if name not in self._spaces))
+        asked = [name for name, searcher in self._spaces.items() if searcher.space.kind.accepts]
+        return (*asked, *(name for name in live_spaces(self.store) if name not in self._spaces))
 
     @property
     def engines(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -40,6 +40,26 @@ Nearest = Callable[[NDArray[np.float32], int, NDArray[np.int64] | None], NDArray
 """``nearest(vector, k, ids)``: ids (at most k,) of the nearest pictures in a space, among `ids` or all."""
 
 
+Candidates = Callable[[NDArray[np.int64], int], NDArray[np.int64]]
+"""``candidates(ids, k)``: of each of these pictures the k nearest by the index of the collection, int64 (n, k), -1 for
+none; itself is among them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """What a kind of space has made of a collection.
+
+    Attributes
+    ----------
+    vectors : float16 or float32 array, shape (n, dim)
+    beside : mapping of str to array
+        What it keeps beside them, to be searched or made again.
+    """
+
+    vectors: NDArray[Any]
+    beside: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+
 class SpaceKind(ABC):
     """How the vectors of a space are made, and what may be asked there.
 
@@ -48,7 +68,7 @@ class SpaceKind(ABC):
     name : str
         Lower-case letters, digits and underscores: the file of the vectors bears it too.
     accepts : tuple of types
-        The parts of a query that may be asked in this space (see `query`).
+        The parts of a query that may be asked in this space (see `query`); none where it serves another space.
     metric : str
         How its vectors are compared.
     is_default : bool
@@ -71,6 +91,18 @@ class SpaceKind(ABC):
     def make_temporary(self, store: FeatureStore) -> NDArray[Any]:
         """Vectors as those of `make`, for a collection that has none of its own."""
         return self.make(store)
+
+    def make_from(self, store: FeatureStore, before: Space | None, candidates: Candidates | None) -> Made:
+        """What belongs to the space, of kinds that keep more than vectors, or need not make all of them again.
+
+        Parameters
+        ----------
+        before : Space, optional
+            As it was before pictures changed.
+        candidates : callable, optional
+            Asks the index of the encoder's vectors, where there is one.
+        """
+        return Made(self.make(store))
 
     def encode_picture(self, pixels: NDArray[np.uint8], collection: OpenCollection) -> NDArray[np.float32]:
         """The vector (dim,) of a decoded picture, uint8 (H, W, 3): of kinds that accept an `ImagePart`."""
@@ -129,6 +161,10 @@ class Space:
         What the manifest says of each index of it, by the backend's name.
     maker : mapping or None
         See `SpaceKind.maker`.
+    beside : mapping of str to array
+        See `Made`; memory-mapped where they are files.
+    generation : int
+        Of the collection, when it was made.
     """
 
     kind: SpaceKind
@@ -137,6 +173,8 @@ class Space:
     metric: Metric
     indexes: Mapping[str, Entry]
     maker: Entry | None = None
+    beside: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    generation: int = 0
 
     @property
     def name(self) -> str:

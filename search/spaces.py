@@ -22,8 +22,18 @@ from features.encoders.sentence import sentence_encoder
 from ivfpq.checks import Metric
 from search.captions import CaptionScorer, caption_vectors
 from search.errors import EngineError, QueryError
+from search.neighbourhood import NeighbourhoodSpace
 from search.query import ImagePart, TagPart, TextPart
-from search.space import ADD_BLOCK, VISUAL, Entry, Nearest, OpenCollection, Space, SpaceKind
+from search.space import (
+    ADD_BLOCK,
+    VISUAL,
+    Candidates,
+    Entry,
+    Nearest,
+    OpenCollection,
+    Space,
+    SpaceKind,
+)
 from search.words import SCORED_AT_MOST, ConceptScorer, TextScorer
 
 CONCEPTS = "concepts"
@@ -150,7 +160,9 @@ def _made_concepts(encoder: Any) -> Concepts:
     return Concepts(encoder, sentence_encoder())
 
 
-_KINDS: dict[str, SpaceKind] = {kind.name: kind for kind in (Visual(), ConceptSpace(), CaptionSpace())}
+_KINDS: dict[str, SpaceKind] = {
+    kind.name: kind for kind in (Visual(), NeighbourhoodSpace(), ConceptSpace(), CaptionSpace())
+}
 
 
 def register_space(kind: SpaceKind) -> None:
@@ -221,8 +233,23 @@ def temporary_space(store: FeatureStore, name: str) -> Space:
     return Space(kind, store, _checked(kind, store, kind.make_temporary(store)), kind.metric, {}, kind.maker())
 
 
-def make_space(store: FeatureStore, name: str) -> tuple[Space, dict[str, Any]]:
-    """Make the vectors of a space and write them to a new file of the collection. For who holds its lock.
+def earlier_space(store: FeatureStore, name: str, entry: Entry) -> Space | None:
+    """A space as it was before pictures of its collection changed, without indexes; None if a file is damaged."""
+    try:
+        return _read(store, name, {**entry, "indexes": {}})
+    except EngineError:
+        return None
+
+
+def make_space(
+    store: FeatureStore, name: str, *, before: Space | None = None, candidates: Candidates | None = None
+) -> tuple[Space, dict[str, Any]]:
+    """Make the vectors of a space and write them to new files of the collection. For who holds its lock.
+
+    Parameters
+    ----------
+    before, candidates
+        See `SpaceKind.make_from`.
 
     Returns
     -------
@@ -233,24 +260,31 @@ def make_space(store: FeatureStore, name: str) -> tuple[Space, dict[str, Any]]:
     """
     kind = space_kind(name)
     made_of = kind.made_of(store)
-    made = _checked(kind, store, kind.make(store))
-    path = new_part(store.folder, f"{name}.npy", store.generation)
-    with path.open("wb") as out:
-        np.lib.format.write_array(out, made, allow_pickle=False)
-        out.flush()
-        os.fsync(out.fileno())
+    made = kind.make_from(store, before, candidates)
+    vectors = _checked(kind, store, made.vectors)
+    beside = {part: _written(store, f"{name}-{part}", array) for part, array in made.beside.items()}
     entry = {
-        "file": path.name,
-        "sha256": sha256_of(path),
-        "dim": made.shape[1],
-        "dtype": made.dtype.name,
+        **_written(store, name, vectors),
+        "dim": vectors.shape[1],
+        "dtype": vectors.dtype.name,
         "metric": kind.metric,
         "accepts": [part.__name__ for part in kind.accepts],
         "maker": made_of,
         "generation": store.generation,
         "indexes": {},
+        **({"beside": beside} if beside else {}),
     }
     return _open(store, name, entry), entry
+
+
+def _written(store: FeatureStore, stem: str, array: NDArray[Any]) -> dict[str, str]:
+    """Write an array to a new file of the collection, durably; returns its entry for the manifest."""
+    path = new_part(store.folder, f"{stem}.npy", store.generation)
+    with path.open("wb") as out:
+        np.lib.format.write_array(out, np.ascontiguousarray(array), allow_pickle=False)
+        out.flush()
+        os.fsync(out.fileno())
+    return {"file": path.name, "sha256": sha256_of(path)}
 
 
 def _checked(kind: SpaceKind, store: FeatureStore, made: NDArray[Any]) -> NDArray[Any]:
@@ -266,17 +300,34 @@ def _checked(kind: SpaceKind, store: FeatureStore, made: NDArray[Any]) -> NDArra
 
 
 def _open(store: FeatureStore, name: str, entry: Entry) -> Space:
-    path = store.folder / entry["file"]
-    again = f"make it again: search.build.create_space(store, {name!r})"
     if any(ids.size for ids in store.changes_since(entry.get("generation") or 0)):
+        path = store.folder / entry["file"]
         raise EngineError(f"{path} is older than the vectors of its collection: run create_index.py --sync for it")
-    try:
-        vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise EngineError(f"{path} cannot be read ({error}): {again}") from error
-    wanted = (len(store.features), entry["dim"]), entry["dtype"]
+    return _read(store, name, entry, len(store.features))
+
+
+def _read(store: FeatureStore, name: str, entry: Entry, count: int | None = None) -> Space:
+    """A space by its files. Raises EngineError if one cannot be read or has not as many vectors as it should."""
+    vectors = _mapped(store, name, entry)
+    wanted = (len(vectors) if count is None else count, entry["dim"]), entry["dtype"]
     if (vectors.shape, vectors.dtype.name) != wanted:
         raise EngineError(
-            f"{path} holds {vectors.dtype.name} {vectors.shape}, the manifest says {wanted[1]} {wanted[0]}: {again}"
+            f"{store.folder / entry['file']} holds {vectors.dtype.name} {vectors.shape}, the manifest says {wanted[1]} "
+            f"{wanted[0]}: {_how_to_make_again(name)}"
         )
-    return Space(space_kind(name), store, vectors, entry["metric"], entry.get("indexes", {}), entry.get("maker"))
+    beside = {part: _mapped(store, name, file) for part, file in entry.get("beside", {}).items()}
+    kind, indexes, made = space_kind(name), entry.get("indexes", {}), entry.get("generation") or 0
+    return Space(kind, store, vectors, entry["metric"], indexes, entry.get("maker"), beside, made)
+
+
+def _mapped(store: FeatureStore, name: str, entry: Entry) -> NDArray[Any]:
+    path = store.folder / entry["file"]
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise EngineError(f"{path} cannot be read ({error}): {_how_to_make_again(name)}") from error
+    return array
+
+
+def _how_to_make_again(name: str) -> str:
+    return f"make it again: search.build.create_space(store, {name!r})"

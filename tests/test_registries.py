@@ -195,7 +195,9 @@ def test_what_cannot_be_asked_is_said(root, folder):
         engine.search(Query((ImagePart(picture=path, space="tint"),)))
     with pytest.raises(EngineError, match="c cannot be asked by words: its spaces are visual"):
         engine.search(Query((TextPart("warm"),)))
-    with pytest.raises(EngineError, match="unknown space 'taste'; there are visual, concepts, captions, tint"):
+    with pytest.raises(
+        EngineError, match="unknown space 'taste'; there are visual, neighbourhood, concepts, captions, tint"
+    ):
         create_space(engine.store, "taste")
     with pytest.raises(EngineError, match="every collection has the space visual"):
         create_space(engine.store, "visual")

@@ -185,7 +185,7 @@ def test_an_encoder_without_classes_has_no_words_and_says_what_would_give_it_som
     make_images(tmp_path / "images", 12)
     store = extract(ImageFolder(tmp_path / "images"), FakeEncoder(), tmp_path / "c", progress=False)
     create_index(store, factory="Flat", engines=["ivfpq"])
-    assert create_spaces(store) == () and spaces_in(store.folder) is None
+    assert create_spaces(store) == ("neighbourhood",) and set(spaces_in(store.folder)) == {"neighbourhood"}
     said = r"encoder fake has no classes.*efficientnet-lite0, resnet50"
     with pytest.raises(EngineError, match=said):
         SearchEngine.open(store.folder).search("red boat")
@@ -205,13 +205,13 @@ def test_without_the_sentence_model_pictures_are_searched_all_the_same(folder, r
         engine.search("crimson")
     (root / "a" / "00.png").unlink()
     sync_collection(folder, dataset=ImageFolder(root), encoder=ColourEncoder(), progress=False)
-    assert spaces_in(folder) == {}
+    assert set(spaces_in(folder)) == {"neighbourhood"}
     assert len(SearchEngine.open(folder).search(next(root.rglob("*.png")), 3)) == 3
 
 
 def test_the_space_is_made_once_listed_and_kept_current(folder, root):
     store = FeatureStore.open(folder)
-    assert create_spaces(store) == ("concepts",)
+    assert create_spaces(store) == ("neighbourhood", "concepts")
     entry = spaces_in(folder)["concepts"]
     assert {key: entry[key] for key in ("dim", "dtype", "metric", "accepts", "maker", "indexes")} == {
         "dim": 16,
@@ -262,7 +262,7 @@ def test_create_index_gives_words_unless_told_otherwise(root, tmp_path, capsys):
     made = ["--data", str(root), "--collections", str(tmp_path / "all"), "--encoder", "colours", "--factory", "Flat"]
     folder = tmp_path / "all" / "images"
     assert create(made) == 0
-    assert set(spaces_in(folder)) == {"concepts"}
+    assert set(spaces_in(folder)) == {"neighbourhood", "concepts"}
     assert create([*made, "--spaces", "visual"]) == 0
     assert spaces_in(folder) == {}
     assert create(made) == 0
@@ -272,7 +272,7 @@ def test_create_index_gives_words_unless_told_otherwise(root, tmp_path, capsys):
     assert shown(SearchEngine.open(folder).search("crimson", 12)) == ["a"] * 12
     with pytest.raises(SystemExit):
         create([*made, "--spaces", "taste"])
-    assert "there is no space 'taste'; there are visual, concepts" in capsys.readouterr().err
+    assert "there is no space 'taste'; there are visual, neighbourhood, concepts" in capsys.readouterr().err
 
 
 def test_an_index_is_made_where_not_all_are_scored(folder, monkeypatch):

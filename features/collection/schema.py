@@ -83,6 +83,7 @@ class SpaceEntry(FileEntry):
     maker: dict[str, Any] | None = None
     generation: Count = 0
     indexes: dict[str, IndexEntry] = {}
+    beside: dict[str, FileEntry] = {}
 
 
 class WeightsEntry(_Entry):

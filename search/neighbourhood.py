@@ -1,0 +1,243 @@
+"""What kind of thing a picture is of: stored vectors that have taken in those of their nearest pictures.
+
+    e = unit(b + sum_j s_j^3 b_j)      b_j: the ten nearest pictures, s_j: their cosine to b
+
+(database-side feature augmentation: Arandjelovic and Zisserman 2012, "Three things everyone should know to improve
+object retrieval"; powers of the similarity as weights: Radenovic, Tolias and Chum 2018, "Fine-tuning CNN image
+retrieval with no human annotation"). b is the stored vector, of length 1, less the mean, on the first 256 principal
+components, of length 1 again: better than all dimensions, and an eighth to read. No label is read. How a search uses
+it is said in `neighbour_order`; what was measured, in docs/PICTURES.md.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+from features.collection.store import FeatureStore
+from ivfpq.distances import normalised
+from search.space import Candidates, Made, Space, SpaceKind
+
+NEIGHBOURHOOD = "neighbourhood"
+NEIGHBOURS = 10
+POWER = 3
+COMPONENTS = 256
+
+COMPARED_AT_MOST = 20_000
+"""Pictures of a collection that are all compared for the nearest; of more, the candidates of its index are."""
+SHORTLIST = 32
+"""Nearest of a picture by fast arithmetic, of which the ten are chosen by arithmetic that never varies."""
+CANDIDATES = 100
+"""Of each picture by the index of a larger collection."""
+
+_SAMPLE = 20_000  # rows that principal components are of
+_BLOCK = 512
+_ROUNDING = 1e-4  # more than fast and slow arithmetic can differ by
+
+Floats = NDArray[np.float32]
+Halves = NDArray[np.float16]
+Ids = NDArray[np.int64]
+
+
+class NeighbourhoodSpace(SpaceKind):
+    """Beside its vectors it keeps each picture's ten nearest, their cosines, and the principal components.
+
+    A sync keeps the components and looks again only at pictures that changed, that had a changed or removed one among
+    their ten nearest, or have one now. Of a collection of up to `COMPARED_AT_MOST` pictures the result is, to the bit,
+    what a full build with the same components gives (where more than `SHORTLIST` pictures are equal, any of them may
+    be the ten). Of a larger one a picture that is looked at again is as in a full build over the same index, and the
+    others keep the neighbours that they had. If more than half has changed, all is made anew.
+    """
+
+    name = NEIGHBOURHOOD
+    accepts = ()
+    is_default = True
+
+    def make(self, store: FeatureStore) -> NDArray[Any]:
+        return self.make_from(store, None, None).vectors
+
+    def make_from(self, store: FeatureStore, before: Space | None, candidates: Candidates | None) -> Made:
+        if store.ids.size <= COMPARED_AT_MOST:
+            candidates = None
+        earlier = None if before is None else self._usable(before)
+        changed, gone = store.changes_since(0 if before is None else before.generation)
+        if earlier is None or changed.size + gone.size > store.ids.size / 2:
+            return build_neighbourhood(store, fit_components(store), candidates)
+        return _renewed(store, earlier, changed, gone, candidates)
+
+    def _usable(self, before: Space) -> Made | None:
+        """What there was, where a sync can go on from it."""
+        listed = (len(before.vectors), NEIGHBOURS)
+        shapes = {
+            "neighbours": listed,
+            "similarities": listed,
+            "components": (1 + before.dim, before.store.features.shape[1]),
+        }
+        fits = before.maker == self.maker() and {n: a.shape for n, a in before.beside.items()} == shapes
+        return Made(before.vectors, before.beside) if fits else None
+
+    def why_not(self, store: FeatureStore) -> str | None:
+        if store.metric != "cosine":
+            return f"its vectors are compared by {store.metric}, and neighbours are weighted by their cosine"
+        return None
+
+    def maker(self) -> dict[str, Any]:
+        return {"neighbours": NEIGHBOURS, "power": POWER, "components": COMPONENTS}
+
+
+def fit_components(store: FeatureStore) -> Floats:
+    """Mean and principal components of the stored vectors, each of length 1.
+
+    Returns
+    -------
+    float32 (1 + p, dim)
+        The mean first; p is `COMPONENTS`, or fewer where the pictures do not differ in so many.
+    """
+    ids, dim = store.ids, store.features.shape[1]
+    if ids.size > _SAMPLE:
+        ids = np.sort(np.random.default_rng(0).choice(ids, _SAMPLE, replace=False))
+    rows = np.empty((ids.size, dim), np.float32)
+    for start in range(0, ids.size, _BLOCK):
+        rows[start : start + _BLOCK] = normalised(np.asarray(store.features[ids[start : start + _BLOCK]], np.float32))
+    mean = rows.mean(axis=0, dtype=np.float64)
+    rows -= mean.astype(np.float32)
+    is_wide = ids.size < dim
+    products = (rows @ rows.T if is_wide else rows.T @ rows).astype(np.float64)
+    count = min(COMPONENTS, len(products))
+    values, vectors = scipy.linalg.eigh(products, subset_by_index=[len(products) - count, len(products) - 1])
+    kept = values > 1e-6 * max(values[-1], 1e-6)
+    kept[-1] = True  # of equal pictures there is none, and yet a vector has at least one number
+    vectors = vectors[:, kept][:, ::-1]
+    found = normalised((rows.T @ vectors if is_wide else vectors).T.astype(np.float32))
+    return np.vstack([mean.astype(np.float32), found])
+
+
+def project(vectors: NDArray[np.floating[Any]], components: Floats) -> Floats:
+    """Vectors (n, dim) on the components, unit float32 (n, p)."""
+    centred = normalised(np.asarray(vectors, np.float32)) - components[0]
+    return normalised(centred @ components[1:].T)
+
+
+def build_neighbourhood(store: FeatureStore, components: Floats, candidates: Candidates | None = None) -> Made:
+    """The vectors of all pictures, made anew.
+
+    Parameters
+    ----------
+    components : float32 (1 + p, dim)
+        See `fit_components`.
+    candidates : callable, optional
+        Gives the ids among which the nearest are looked for; by default all are compared.
+    """
+    shape = (len(store.features), NEIGHBOURS)
+    points = _points(store, components)
+    made = Made(
+        np.zeros_like(points),
+        {
+            "neighbours": np.full(shape, -1, np.int32),
+            "similarities": np.full(shape, -np.inf, np.float32),
+            "components": components,
+        },
+    )
+    _look_again(made, points, store, store.ids, candidates)
+    return made
+
+
+def _renewed(store: FeatureStore, earlier: Made, changed: Ids, gone: Ids, candidates: Candidates | None) -> Made:
+    """The vectors as they are after some pictures have changed."""
+    components = np.array(earlier.beside["components"])
+    points = _points(store, components)
+    n, old = len(points), len(earlier.vectors)
+    made = Made(
+        np.zeros_like(points),
+        {
+            "neighbours": np.full((n, NEIGHBOURS), -1, np.int32),
+            "similarities": np.full((n, NEIGHBOURS), -np.inf, np.float32),
+            "components": components,
+        },
+    )
+    made.vectors[:old] = earlier.vectors
+    for name in ("neighbours", "similarities"):
+        made.beside[name][:old] = earlier.beside[name]
+        made.beside[name][gone] = -1 if name == "neighbours" else -np.inf
+    made.vectors[gone] = 0
+    is_stale = np.zeros(n, bool)
+    is_stale[changed] = True
+    moved = np.concatenate([changed, gone])
+    for start in range(0, n, _BLOCK):
+        is_stale[start : start + _BLOCK] |= np.isin(made.beside["neighbours"][start : start + _BLOCK], moved).any(
+            axis=1
+        )
+    farthest = made.beside["similarities"][:, -1]
+    for start in range(0, changed.size, _BLOCK):
+        new = points[changed[start : start + _BLOCK]].astype(np.float32)
+        others = store.ids[~is_stale[store.ids]]
+        for begin in range(0, others.size, _BLOCK):
+            block = others[begin : begin + _BLOCK]
+            nearest = (points[block].astype(np.float32) @ new.T).max(axis=1)
+            is_stale[block] = nearest >= farthest[block] - _ROUNDING
+    _look_again(made, points, store, store.ids[is_stale[store.ids]], candidates)
+    return made
+
+
+def _points(store: FeatureStore, components: Floats) -> Halves:
+    """Where all pictures lie before they take in others, float16 (n, p), row = id; zero where there is none.
+
+    Blocks begin at the same ids and are of the same size however many pictures there are: matrices of other shapes are
+    multiplied in another order, and so rounded otherwise.
+    """
+    count = len(store.features)
+    points = np.zeros((count, len(components) - 1), np.float16)
+    is_usable = np.zeros(count, bool)
+    is_usable[store.ids] = True
+    for start in range(0, count, _BLOCK):
+        block = np.zeros((_BLOCK, store.features.shape[1]), np.float32)
+        some = store.features[start : start + _BLOCK]
+        block[: len(some)] = some
+        points[start : start + _BLOCK] = project(block, components)[: len(some)]
+    points[~is_usable] = 0
+    return points
+
+
+def _look_again(made: Made, points: Halves, store: FeatureStore, rows: Ids, candidates: Candidates | None) -> None:
+    """Find the neighbours of some pictures and let them take these in."""
+    everything = points[store.ids].astype(np.float32) if candidates is None and rows.size else None
+    for start in range(0, rows.size, _BLOCK):
+        block = rows[start : start + _BLOCK]
+        own = points[block].astype(np.float32)
+        if everything is None:
+            assert candidates is not None
+            shortlist = candidates(block, CANDIDATES + 1)
+        else:
+            shortlist = _best_columns(own @ everything.T, SHORTLIST + 1)
+            shortlist = np.take(store.ids, shortlist)
+        neighbours, similarities = _ten_nearest(points, block, own, shortlist)
+        made.beside["neighbours"][block], made.beside["similarities"][block] = neighbours, similarities
+        taken_in = own
+        for column in range(NEIGHBOURS):  # one after the other, so that no order of summing can change a bit
+            weight = np.maximum(similarities[:, column, None], 0) ** POWER
+            taken_in = taken_in + weight * points[neighbours[:, column]].astype(np.float32)
+        made.vectors[block] = normalised(taken_in)
+
+
+def _best_columns(scores: Floats, k: int) -> Ids:
+    """Of each row the columns of the k largest, in any order."""
+    if scores.shape[1] <= k:
+        return np.broadcast_to(np.arange(scores.shape[1]), scores.shape)
+    best: Ids = np.argpartition(scores, -k, axis=1)[:, -k:]
+    return best
+
+
+def _ten_nearest(points: Halves, rows: Ids, own: Floats, shortlist: Ids) -> tuple[NDArray[np.int32], Floats]:
+    """The nearest among a shortlist (n, m) of each picture, best first, of equal ones the smaller id; -1 for none."""
+    near = np.einsum("nd,nmd->nm", own, points[shortlist].astype(np.float32))
+    near[(shortlist < 0) | (shortlist == rows[:, None])] = -np.inf
+    order = np.lexsort((shortlist, -near), axis=1)[:, :NEIGHBOURS]
+    neighbours = np.full((len(rows), NEIGHBOURS), -1, np.int32)
+    similarities = np.full((len(rows), NEIGHBOURS), -np.inf, np.float32)
+    similarities[:, : order.shape[1]] = np.take_along_axis(near, order, axis=1)
+    neighbours[:, : order.shape[1]] = np.take_along_axis(shortlist, order, axis=1)
+    neighbours[np.isneginf(similarities)] = -1
+    return neighbours, similarities
