@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import re
+import secrets
 import shutil
 import socket
 import subprocess
@@ -32,28 +33,53 @@ from gradio_app.tabs.search.views import MAX_RESULTS
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.fixture
-def engine(tmp_path):
-    return reds(tmp_path, 5, 50)
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory):
+    return reds(tmp_path_factory.mktemp("reds"), 5, 50)
 
 
-@pytest.fixture
-def launched(engine):
-    """Starts the page as an outside script would: `build_app(engines).launch(...)`; gives a client for it."""
-    pages, clients = [], []
+@pytest.fixture(scope="module")
+def root(engine):
+    """The folder that holds the pictures."""
+    return Path(engine.store.manifest["root"])
 
-    def launch(**options) -> httpx.Client:
+
+@pytest.fixture(scope="module")
+def launch(engine):
+    """Starts the page as an outside script would: `build_app(engines).launch(...)`; gives its address."""
+    pages = []
+
+    def start(**options) -> str:
         page = build_app([engine])
         pages.append(page)
         _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, **options)
-        clients.append(httpx.Client(base_url=url, trust_env=False, timeout=60 * MINUTES))
-        return clients[-1]
+        return url
 
-    yield launch
-    for client in clients:
-        client.close()
+    yield start
     for page in pages:
         page.close()
+
+
+@pytest.fixture(scope="module")
+def usual(launch):
+    """The address of the page that is launched with no options."""
+    return launch()
+
+
+@pytest.fixture
+def launched(launch, usual):
+    """Gives a client for a launched page, each with a session of its own."""
+    clients = []
+
+    def visit(**options) -> httpx.Client:
+        url = launch(**options) if options else usual
+        session = {"session_hash": secrets.token_hex(8)}
+        clients.append(httpx.Client(base_url=url, params=session, trust_env=False, timeout=60 * MINUTES))
+        return clients[-1]
+
+    yield visit
+    for client in clients:
+        client.close()
 
 
 # What build_app takes
@@ -197,9 +223,9 @@ def test_no_other_route_answers_without_login(engine, tmp_path):
         "pictures/reds/5/original",
     ],
 )
-def test_no_file_outside_the_collections_is_given_out(launched, engine, tmp_path, path):
-    (tmp_path / "secret.txt").write_text("the secret")
-    filled = path.format(secret=tmp_path / "secret.txt", root=ROOT, folder=tmp_path / "pictures")
+def test_no_file_outside_the_collections_is_given_out(launched, root, path):
+    (root / "secret.txt").write_text("the secret")
+    filled = path.format(secret=root / "secret.txt", root=ROOT, folder=root / "pictures")
     reply = launched().get(filled)
     assert reply.status_code in (400, 401, 403, 404, 422), reply.status_code
     assert "the secret" not in reply.text
@@ -229,12 +255,12 @@ def call(client: httpx.Client, name: str, data: list, **extra) -> dict:
         for d in config["dependencies"]
         if any((components.get(t), e) == tuple(name.split(".")) for t, e in d["targets"])
     )
-    body = {"fn_index": index, "data": data, "session_hash": "s", **extra}
+    body = {"fn_index": index, "data": data, "session_hash": client.params["session_hash"], **extra}
     if not queued:
         reply = client.post("/gradio_api/run/predict", json=body)
         return {"success": reply.status_code == 200, "output": reply.json()}
     client.post("/gradio_api/queue/join", json=body).raise_for_status()
-    with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": "s"}) as stream:
+    with client.stream("GET", "/gradio_api/queue/data") as stream:
         for line in stream.iter_lines():
             if line.startswith("data:") and (message := json.loads(line[5:]))["msg"] == "process_completed":
                 return message
@@ -257,8 +283,8 @@ def test_forged_event_cannot_make_the_server_fetch(launched, event):
 
 
 @pytest.mark.parametrize("meta", [{"meta": {"_type": "gradio.FileData"}}, {"meta": {}}, {}, {"is_stream": True}])
-def test_forged_event_cannot_read_files_of_the_server(launched, tmp_path, meta):
-    secret = tmp_path / "secret.png"
+def test_forged_event_cannot_read_files_of_the_server(launched, root, meta):
+    secret = root / "secret.png"
     Image.new("RGB", (8, 8)).save(secret)
     message = call(launched(), "ris-upload.input", [None, {"path": str(secret), "orig_name": "a.png", **meta}])
     assert message["success"] is False
