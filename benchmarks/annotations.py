@@ -1,4 +1,7 @@
-"""How fast words and filters are over many pictures, all made up: ``python -m benchmarks.annotations``."""
+"""How fast words and filters are over many pictures, all made up: ``python -m benchmarks.annotations``.
+
+Each is asked twice: of an open collection that has been asked for something else before, and again.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,8 @@ FILTERS = (
     "tag:w3 rating:>=4 year:2010..2015 label:l1",
     "tag:w0|w1|w2 caption:*w1* rating:<3 size:>500000",
     "source:file -tag:w0 year:>2005 folder:f3",
+    "name:*p1* format:jpg size:>5 path:*7*",
+    "caption:*w1* caption:*w2* caption:*w3* caption:*w4*",
 )
 
 
@@ -71,14 +76,38 @@ class MadeCollection:
         self.manifest.update(entries)
 
 
-def fastest(action: Callable[[], object], times: int = 7) -> float:
-    """Milliseconds of the fastest of some runs."""
-    taken = []
+def fastest(begin: Callable[[], Callable[[], object]], times: int = 7) -> tuple[float, float]:
+    """Milliseconds of what `begin` gives when it is called first and when it is called again, the fastest of each."""
+    first: list[float] = []
+    again: list[float] = []
     for _ in range(times):
-        started = time.perf_counter()
-        action()
-        taken.append(time.perf_counter() - started)
-    return 1e3 * min(taken)
+        action = begin()
+        for taken in (first, again):
+            started = time.perf_counter()
+            action()
+            taken.append(time.perf_counter() - started)
+    return 1e3 * min(first), 1e3 * min(again)
+
+
+def words_of(made: MadeCollection, text: str) -> Callable[[], int]:
+    """The search for a text in annotations that have just been opened."""
+    annotations = Annotations.open(made)
+    annotations.search("something else")
+    return lambda: annotations.search(text)[0].size
+
+
+def filter_of(made: MadeCollection, typed: str) -> Callable[[], int]:
+    """The look for what a filter lets through in a catalog that has just been opened."""
+    own = {name: own_field(name, kind) for name, kind in made.annotations.fields().items()}
+    catalog = Catalog.open(made.catalog.path)
+
+    def find(typed: str) -> int:
+        tree = parse(typed).filter.where
+        assert tree is not None
+        return catalog.ids_matching(tree, made.annotations.path, own).size
+
+    find("tag:else favourite:yes")
+    return lambda: find(typed)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -88,22 +117,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         made = MadeCollection(Path(folder), options.count)
-        own = {name: own_field(name, kind) for name, kind in made.annotations.fields().items()}
-        lines = ["| asked | found | ms |", "|---|--:|--:|"]
-        for text in QUERIES:
-            for limit in (-1, 1_000):
-                found = made.annotations.search(text, limit=limit)[0].size
-                taken = fastest(lambda text=text, limit=limit: made.annotations.search(text, limit=limit))  # type: ignore[misc]
-                lines.append(f"| words `{text}`{'' if limit < 0 else ', the best 1,000'} | {found:,} | {taken:.1f} |")
-        catalog = Catalog.open(made.catalog.path)
-        for typed in FILTERS:
-            tree = parse(typed).filter.where
-            assert tree is not None
-            found = catalog.ids_matching(tree, made.annotations.path, own).size
-            taken = fastest(lambda tree=tree: catalog.ids_matching(tree, made.annotations.path, own))  # type: ignore[misc]
-            lines.append(f"| filter `{typed.replace('|', chr(92) + '|')}` | {found:,} | {taken:.1f} |")
+        lines = ["| asked | found | ms at first | again |", "|---|--:|--:|--:|"]
+        for kind, begin, asked in (("words", words_of, QUERIES), ("filter", filter_of, FILTERS)):
+            for typed in asked:
+                found = begin(made, typed)()
+                first, again = fastest(lambda: begin(made, typed))  # noqa: B023
+                lines.append(
+                    f"| {kind} `{typed.replace('|', chr(92) + '|')}` | {found:,} | {first:.1f} | {again:.1f} |"
+                )
         made.annotations.close()
-        catalog.close()
+        made.catalog.close()
     sys.stdout.write("\n".join(lines) + "\n")
     return 0
 

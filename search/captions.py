@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from features.collection.fulltext import FREQUENT
 from features.collection.said import Said
 from features.collection.store import FeatureStore
 from features.concepts import FEEDBACK_COUNT, unit
@@ -69,6 +70,7 @@ class CaptionScorer:
         self._sentences = sentences
         self._vectors = vectors
         self._changes = changes
+        store.annotations.search(FREQUENT)  # what is read for the first search is read now
         self._lock = threading.Lock()
         self._newer: dict[int, Floats | None] = {}
         self.hints: tuple[str, ...] = ()

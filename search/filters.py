@@ -1,4 +1,4 @@
-"""Which pictures a search may find: a filter gives their ids, by one SQL statement, and a sentence for people."""
+"""Which pictures a search may find: a filter gives their ids, by SQL, and a sentence for people."""
 
 from __future__ import annotations
 

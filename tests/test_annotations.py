@@ -90,5 +90,5 @@ def test_what_cannot_be_read_is_named(store):
     path.unlink()
     with sqlite3.connect(path) as file:
         file.execute("PRAGMA user_version = 99")
-    with pytest.raises(StoreError, match="has version 99; this program reads up to 2"):
+    with pytest.raises(StoreError, match=f"has version 99; this program reads up to {Annotations.VERSION}"):
         Annotations.open(store)

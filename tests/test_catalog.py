@@ -14,6 +14,8 @@ import pytest
 from test_store import write
 
 from features.collection.catalog import Catalog, change_counter
+from features.collection.catalog_schema import PATH_PARTS
+from features.collection.conditions import AllOf, Condition, Not
 from features.collection.errors import StoreError
 from features.collection.file_facts import stat_of
 from features.collection.records import CatalogChanges, Row
@@ -89,14 +91,21 @@ def test_the_first_catalogs_are_read_and_migrated(folder, tmp_path):
     path = folder / "catalog.sqlite"
     with sqlite3.connect(path) as old:
         old.executescript("ALTER TABLE images DROP COLUMN generation; DROP TABLE removed; PRAGMA user_version = 0")
+        for column in PATH_PARTS:
+            old.execute(f"ALTER TABLE images DROP COLUMN {column}")
     catalog = Catalog.open(path)
+    in_b = Condition("folder", "eq", "b")
+    found = catalog.ids_matching(in_b)
+    assert found.tolist() == [2, 4]
+    assert catalog.ids_matching(AllOf((Not(in_b), Condition("size", "gt", 0)))).tolist() == [0, 1]
     assert catalog.removed() == []
     assert catalog.removed_count() == 0
     new = catalog.copy(tmp_path / "new.sqlite")
     assert new.records() == catalog.records()
     new.close()
     with sqlite3.connect(tmp_path / "new.sqlite") as new:
-        assert new.execute("PRAGMA user_version").fetchone() == (1,)
+        assert new.execute("PRAGMA user_version").fetchone() == (2,)
+        assert new.execute("SELECT id FROM images WHERE folder = 'b' AND error IS NULL").fetchall() == [(2,), (4,)]
         assert new.execute("SELECT DISTINCT generation FROM images").fetchall() == [(0,)]
 
 

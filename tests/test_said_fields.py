@@ -4,11 +4,15 @@ import re
 from datetime import date
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from test_annotations import paint
+from test_conditions import trees
 from test_edits import FILE, MODEL, put
 from test_store import write
 
 from features.collection import edits
+from features.collection.conditions import AllOf, AnyOf, Condition, Not
 from features.collection.said import Words
 from features.store import FeatureStore
 from search.errors import QueryError
@@ -82,6 +86,48 @@ def test_each_field_finds_the_right_pictures(store, typed, ids):
 def test_what_makes_no_sense_is_a_sentence(store, typed, said):
     with pytest.raises(QueryError, match=said):
         parse(typed).filter.ids(store)
+
+
+SAID = {
+    0: {"tag": ["sea"], "caption": ["a red boat"], "source": ["file"], "rating": [4]},
+    1: {"tag": ["sea", "beach"], "source": ["file"], "rating": [2.5]},
+    2: {"source": ["file"]},
+    3: {"tag": ["Sea"], "source": ["model", "person"]},
+    4: {},
+}
+LEAVES = st.one_of(
+    st.builds(Condition, st.just("tag"), st.just("eq"), st.sampled_from(["sea", "BEACH", "' OR '1"])),
+    st.builds(Condition, st.sampled_from(["tag", "caption"]), st.just("contains"), st.sampled_from(["e", "RED", "%"])),
+    st.builds(Condition, st.just("source"), st.just("any"), st.sampled_from([("file", "ocr"), ("model", "person")])),
+    st.builds(Condition, st.just("rating"), st.sampled_from(["lt", "gte"]), st.sampled_from([2.5, 3, 4])),
+    st.builds(Condition, st.just("size"), st.sampled_from(["lt", "gte"]), st.integers(0, 2)),
+    st.builds(Condition, st.sampled_from(["tag", "rating", "caption", "source"]), st.just("empty")),
+)
+
+
+def holds(tree, id):
+    """What the tree says, asked of one picture, all of which have one byte."""
+    if isinstance(tree, AllOf):
+        return all(holds(each, id) for each in tree.of)
+    if isinstance(tree, AnyOf):
+        return any(holds(each, id) for each in tree.of)
+    if isinstance(tree, Not):
+        return not holds(tree.of, id)
+    values = [1] if tree.field == "size" else SAID[id].get(tree.field, [])
+    compare = {
+        "empty": lambda value: False,
+        "eq": lambda value: value.lower() == tree.value.lower(),
+        "contains": lambda value: tree.value.lower() in value.lower(),
+        "any": lambda value: value in tree.value,
+        "lt": lambda value: value < tree.value,
+        "gte": lambda value: value >= tree.value,
+    }[tree.comparison]
+    return not values if tree.comparison == "empty" else any(map(compare, values))
+
+
+@given(trees(LEAVES, 12))
+def test_trees_find_what_a_loop_finds(store, tree):
+    assert store.ids_matching(tree).tolist() == [id for id in SAID if holds(tree, id)]
 
 
 def test_an_edit_is_found_at_once_and_in_every_open_store(store):

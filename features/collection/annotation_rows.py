@@ -23,6 +23,10 @@ SELECT picture, CAST(path AS TEXT),
 FROM pictures WHERE picture IN (SELECT value FROM json_each(?))
 """
 
+_VOICES = "INSERT INTO voices " + " UNION ".join(
+    f"SELECT source, maker, picture FROM {table} WHERE picture IN (SELECT value FROM json_each(?1))" for table in TABLES
+)
+
 
 def keys_of(connection: sqlite3.Connection, records: Sequence[Record]) -> list[int]:
     """The keys of some images, made where there are none."""
@@ -130,12 +134,14 @@ def _kind_with(connection: sqlite3.Connection, name: str, kind: str) -> str:
 
 
 def refresh(connection: sqlite3.Connection, keys: Sequence[int]) -> None:
-    """Bring the full text of some pictures up to date, and count the change."""
+    """Bring what is derived of the words of some pictures up to date, and count the change."""
     if not keys:
         return
     asked = (json.dumps(list(keys)),)
     connection.execute("DELETE FROM words WHERE rowid IN (SELECT value FROM json_each(?))", asked)
     connection.execute(_DOCUMENTS, asked)
+    connection.execute("DELETE FROM voices WHERE picture IN (SELECT value FROM json_each(?))", asked)
+    connection.execute(_VOICES, asked)
     connection.execute(
         "UPDATE pictures SET said = (SELECT max(said) + 1 FROM pictures) "
         "WHERE picture IN (SELECT value FROM json_each(?))",

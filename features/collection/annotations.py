@@ -29,7 +29,7 @@ from features.collection import annotation_rows as change
 from features.collection.annotations_schema import MIGRATIONS
 from features.collection.errors import StoreError, cannot_write
 from features.collection.file_facts import path_to
-from features.collection.fulltext import search_words
+from features.collection.fulltext import INSTANCES, FullText
 from features.collection.lock import writing
 from features.collection.records import Record
 from features.collection.said import PERSON, Caption, FieldValue, Maker, Said, Tag, Words, clean_tag, shown
@@ -76,6 +76,7 @@ class Annotations:
         self._lock = threading.RLock()
         self._reader: sqlite3.Connection | None = None
         self._reading = threading.Lock()
+        self._full_text = FullText()
         weakref.finalize(self, connection.close)
 
     @classmethod
@@ -146,13 +147,28 @@ class Annotations:
 
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """What a statement finds in what has been committed. For the modules of this package."""
+        with self._snapshot() as connection:
+            return connection.execute(query, values).fetchall()
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[sqlite3.Connection]:
+        """A connection that sees what has been committed when the block begins; for one thread at a time."""
         try:
             with self._reading:
                 if self._reader is None:
-                    self._reader = sqlite3.connect(self.path, timeout=_WAIT_SECONDS, check_same_thread=False)
-                    self._reader.execute("PRAGMA query_only = ON")
-                    weakref.finalize(self, self._reader.close)
-                return self._reader.execute(query, values).fetchall()
+                    reader = sqlite3.connect(
+                        self.path, timeout=_WAIT_SECONDS, isolation_level=None, check_same_thread=False
+                    )
+                    weakref.finalize(self, reader.close)
+                    reader.execute(INSTANCES)
+                    reader.execute("PRAGMA query_only = ON")
+                    self._reader = reader
+                self._reader.execute("BEGIN")
+                try:
+                    yield self._reader
+                finally:
+                    if self._reader.in_transaction:
+                        self._reader.execute("COMMIT")
         except sqlite3.Error as error:
             raise StoreError(f"{self.path} cannot be read: {error}") from error
 
@@ -245,8 +261,9 @@ class Annotations:
         return [MakerCount(Maker(source, maker), count) for source, maker, count in rows]
 
     def search(self, text: str, *, match: str = "words", limit: int = -1) -> tuple[NDArray[np.int64], NDArray[Any]]:
-        """The images whose words hold those of a text, best first: see `fulltext.search_words`."""
-        return search_words(self.rows, text, match=match, limit=limit)
+        """The images whose words hold those of a text, best first: see `FullText.search`."""
+        with self._snapshot() as connection:
+            return self._full_text.search(connection, text, match=match, limit=limit)
 
     # Keys and their pictures
 

@@ -75,4 +75,13 @@ MIGRATIONS = (
         tokenize = "unicode61 remove_diacritics 2", prefix = '2 3'
     );
     """,
+    """
+    CREATE TABLE voices (         -- who has said a caption, a tag or a field of which picture: derived of those
+        source TEXT NOT NULL,
+        maker TEXT NOT NULL,
+        picture INTEGER NOT NULL REFERENCES pictures (picture),
+        PRIMARY KEY (source, maker, picture)
+    ) WITHOUT ROWID;
+    CREATE INDEX voices_picture ON voices (picture);
+    """,
 )

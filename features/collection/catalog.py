@@ -19,61 +19,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.checksum import sha256_of
+from features.collection.catalog_schema import COLUMNS, GENERATION, PATH_PARTS, REMOVED, TABLES
 from features.collection.conditions import Tree
 from features.collection.errors import StoreError, cannot_write
-from features.collection.fields import Field, ids_matching
-from features.collection.file_facts import path_from, path_to
+from features.collection.fields import Field
+from features.collection.file_facts import parts_of, path_from, path_to
+from features.collection.matching import Matcher
 from features.collection.records import CatalogChanges, Record, Row
-
-_SCHEMA = """
-CREATE TABLE images (
-    id INTEGER PRIMARY KEY,    -- the row of the features
-    path NOT NULL UNIQUE,      -- relative to the dataset's root, with "/"; bytes where a name is not valid UTF-8
-    size INTEGER NOT NULL,     -- bytes
-    mtime INTEGER NOT NULL,    -- nanoseconds since 1970
-    sha256 TEXT,               -- of the file's content
-    width INTEGER,             -- pixels, as seen (after the EXIF orientation)
-    height INTEGER,
-    error TEXT                 -- why the image was skipped; its row of the features is zero
-);
-CREATE INDEX images_sha256 ON images (sha256);
-CREATE TABLE labels (
-    image_id INTEGER NOT NULL REFERENCES images (id),
-    label TEXT NOT NULL,
-    PRIMARY KEY (label, image_id)
-) WITHOUT ROWID;
-CREATE INDEX labels_image ON labels (image_id);
-CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;  -- JSON
-"""
-
-_GENERATION = "generation INTEGER NOT NULL DEFAULT 0"
-_REMOVED = """
-CREATE TABLE IF NOT EXISTS removed (
-    id INTEGER PRIMARY KEY,    -- never given to another image; its row of the features is zero
-    path NOT NULL,             -- where the image was
-    generation INTEGER NOT NULL
-)
-"""
-
-
-_COLUMNS = {
-    "images": {"id", "path", "size", "mtime", "sha256", "width", "height", "error"},
-    "labels": {"image_id", "label"},
-    "about": {"key", "value"},
-    "removed": {"id", "path", "generation"},
-}
 
 
 class Catalog:
     """An open catalog. Safe to use from many threads, one at a time. What sqlite cannot read is a StoreError."""
 
-    VERSION = 1
+    VERSION = 2
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
         self._connection = connection
         self._lock = threading.Lock()
-        self._has_said = False
+        self._matcher = Matcher(connection)
         weakref.finalize(self, connection.close)
 
     @classmethod
@@ -98,7 +62,7 @@ class Catalog:
     def _fault_of_schema(self) -> str | None:
         # A view, a virtual table or a computed column would be run by every query, for as long as its maker likes.
         found = {name: (kind, sql or "") for kind, name, sql in self._rows("SELECT type, name, sql FROM sqlite_master")}
-        for table, wanted in _COLUMNS.items():
+        for table, wanted in COLUMNS.items():
             kind, sql = found.get(table, ("table" if table == "removed" else None, ""))
             if kind != "table" or sql.lstrip().upper().startswith("CREATE VIRTUAL"):
                 return f"{table} is not a table"
@@ -138,7 +102,7 @@ class Catalog:
         """Make an empty one in place of what may be there."""
         catalog = cls._to_be_written(path)
         with catalog._changing() as connection:
-            connection.executescript(f"BEGIN; {_SCHEMA} COMMIT")
+            connection.executescript(f"BEGIN; {TABLES} COMMIT")
         catalog.migrate()
         return catalog
 
@@ -163,7 +127,7 @@ class Catalog:
         """The connection; what hinders a change is a StoreError that tells the operating system's reason."""
         try:
             with self._lock:
-                self._connection.execute("DROP TABLE IF EXISTS temp.files")  # what `fields` keeps of its images
+                self._matcher.forget()
                 yield self._connection
         except sqlite3.Error as error:
             raise cannot_write(self.path, error) from error
@@ -177,9 +141,18 @@ class Catalog:
         with self._changing() as connection:
             connection.execute("BEGIN")
             if version < 1:
-                connection.execute(_REMOVED)
+                connection.execute(REMOVED)
                 if not has_generations:
-                    connection.execute(f"ALTER TABLE images ADD COLUMN {_GENERATION}")
+                    connection.execute(f"ALTER TABLE images ADD COLUMN {GENERATION}")
+            if version < 2:
+                there = {column[1] for column in connection.execute("PRAGMA table_info(images)")}
+                for column in [each for each in PATH_PARTS if each not in there]:
+                    connection.execute(f"ALTER TABLE images ADD COLUMN {column} TEXT")
+                paths = connection.execute("SELECT id, path FROM images").fetchall()
+                connection.executemany(
+                    "UPDATE images SET folder = ?, name = ?, ending = ? WHERE id = ?",
+                    ((*parts_of(path), id) for id, path in paths),
+                )
             connection.execute(f"PRAGMA user_version = {self.VERSION}")
             connection.execute("COMMIT")
 
@@ -305,7 +278,7 @@ class Catalog:
     def ids_matching(
         self, tree: Tree, annotations: Path | None = None, own: Mapping[str, Field] | None = None
     ) -> NDArray[np.int64]:
-        """Ids of the usable images that a tree of conditions lets through, ascending: see `fields.where`.
+        """Ids of the usable images that a tree of conditions lets through, ascending: see `matching.Matcher`.
 
         Parameters
         ----------
@@ -316,10 +289,7 @@ class Catalog:
         """
         try:
             with self._lock:
-                if annotations is not None and not self._has_said:
-                    self._connection.execute("ATTACH ? AS said", (f"{annotations.as_uri()}?mode=ro",))
-                    self._has_said = True
-                return ids_matching(self._connection, tree, own or {}, has_said=self._has_said)
+                return self._matcher.ids(tree, annotations, own or {})
         except sqlite3.Error as error:
             raise StoreError(f"{self.path} cannot be read: {error}") from error
 
@@ -373,13 +343,13 @@ class Catalog:
                 connection.execute("DELETE FROM labels WHERE image_id = ?", (id,))
                 connection.execute("DELETE FROM images WHERE id = ?", (id,))
             connection.executemany(
-                "UPDATE images SET path = ?, size = ?, mtime = ?, sha256 = ?, width = ?, height = ?, error = ?, "
-                "generation = ? WHERE id = ?",
-                ((path_to(row.path), *row[2:], generation, row.id) for row in changes.encoded),
+                "UPDATE images SET path = ?, folder = ?, name = ?, ending = ?, size = ?, mtime = ?, sha256 = ?, "
+                "width = ?, height = ?, error = ?, generation = ? WHERE id = ?",
+                ((*_path_columns(row.path), *row[2:], generation, row.id) for row in changes.encoded),
             )
             connection.executemany(
-                "UPDATE images SET path = ?, size = ?, mtime = ? WHERE id = ?",
-                ((path_to(path), size, mtime, id) for id, path, size, mtime in changes.moved),
+                "UPDATE images SET path = ?, folder = ?, name = ?, ending = ?, size = ?, mtime = ? WHERE id = ?",
+                ((*_path_columns(path), size, mtime, id) for id, path, size, mtime in changes.moved),
             )
             _insert(connection, changes.added, generation)
             connection.executemany("DELETE FROM labels WHERE image_id = ?", ((id,) for id in changes.labels))
@@ -389,10 +359,15 @@ class Catalog:
 
 def _insert(connection: sqlite3.Connection, rows: Iterable[Row], generation: int) -> None:
     connection.executemany(
-        "INSERT INTO images (id, path, size, mtime, sha256, width, height, error, generation) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        ((row.id, path_to(row.path), *row[2:], generation) for row in rows),
+        "INSERT INTO images (id, path, folder, name, ending, size, mtime, sha256, width, height, error, generation) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        ((row.id, *_path_columns(row.path), *row[2:], generation) for row in rows),
     )
+
+
+def _path_columns(path: Path) -> tuple[str | bytes, str, str, str]:
+    stored = path_to(path)
+    return stored, *parts_of(stored)
 
 
 def _insert_labels(connection: sqlite3.Connection, labels: Iterable[tuple[int, Iterable[str]]]) -> None:

@@ -9,16 +9,12 @@ from __future__ import annotations
 import difflib
 import json
 import re
-import sqlite3
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from features.collection.conditions import AllOf, Condition, FilterError, Not, Scalar, Tree, conditions_of
+from features.collection.conditions import Condition, FilterError, Scalar
 
 
 class Sql(NamedTuple):
@@ -33,13 +29,23 @@ MAX_JOINED = 500  # an expression of sqlite is nested at most 1,000 levels deep,
 _SIGNS = {"eq": "=", "lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
 _PATTERNS = {"contains": "%{}%", "prefix": "{}%", "suffix": "%{}"}
 
-# The usable images with their paths taken apart, which SQL itself cannot do fast: made at the first filter that asks.
-_FILES = """
-CREATE TEMP TABLE files (
-    id INTEGER PRIMARY KEY, size INTEGER, mtime INTEGER, width INTEGER, height INTEGER,
-    folder TEXT, name TEXT, ending TEXT, error TEXT
-)
-"""
+
+class Elsewhere(NamedTuple):
+    """Images by what a table beside that of the images says of them.
+
+    Attributes
+    ----------
+    rows : Sql
+        What follows FROM.
+    key : str
+        The column that says whose row it is: `id`s of images, or what `said.pictures` makes of them.
+    is_not : bool
+        Meant are all images but these.
+    """
+
+    rows: Sql
+    key: str
+    is_not: bool = False
 
 
 class Field(ABC):
@@ -55,12 +61,15 @@ class Field(ABC):
 
     Attributes
     ----------
+    is_of_images : bool
+        Whether its SQL is a condition on a row of images; else `elsewhere` says where to look.
     of_path : bool
-        Whether its SQL speaks of a folder, name or ending: columns of `files`, beside most of those of `images`.
+        Whether its SQL speaks of a folder, name or ending.
     is_said : bool
-        Whether its SQL speaks of the annotations, which are attached as `said`.
+        Whether it is of the annotations, which are attached as `said`.
     """
 
+    is_of_images: ClassVar[bool] = True
     of_path: ClassVar[bool] = False
     is_said: ClassVar[bool] = False
 
@@ -71,7 +80,11 @@ class Field(ABC):
 
     @abstractmethod
     def sql(self, condition: Condition) -> Sql:
-        """A condition of this field on a row of images. Raises FilterError if it makes no sense."""
+        """A condition of this field on a row of its table. Raises FilterError if it makes no sense."""
+
+    def elsewhere(self, condition: Condition) -> Elsewhere:
+        """Which rows of another table say that a condition of this field holds."""
+        raise NotImplementedError(f"{self.name} lies in the table of the images")
 
     def holds_unsaid(self, condition: Condition) -> bool:
         """Whether a condition of a field `is_said` holds for a picture of which nothing is said."""
@@ -92,6 +105,8 @@ class TextField(Field):
 class TableField(Field):
     """A text that lies in a table of its own, in any number of rows for a picture."""
 
+    is_of_images = False
+
     def __init__(
         self, name: str, table: str, key: str, column: str, *, aliases: Iterable[str] = (), participle: str = ""
     ) -> None:
@@ -99,10 +114,13 @@ class TableField(Field):
         self._table, self._key, self._column = table, key, column
 
     def sql(self, condition: Condition) -> Sql:
+        return compare_text(self._column, condition)
+
+    def elsewhere(self, condition: Condition) -> Elsewhere:
         if condition.comparison == "empty":
-            return Sql(f"id NOT IN (SELECT {self._key} FROM {self._table} WHERE {self._column} <> '')")
-        inner = compare_text(self._column, condition)
-        return Sql(f"id IN (SELECT {self._key} FROM {self._table} WHERE {inner.text})", inner.parameters)
+            return Elsewhere(Sql(f"{self._table} WHERE {self._column} <> ''"), self._key, is_not=True)
+        text, parameters = self.sql(condition)
+        return Elsewhere(Sql(f"{self._table} WHERE {text}", parameters), self._key)
 
 
 class PathField(TextField):
@@ -117,7 +135,7 @@ class FolderField(PathField):
     def sql(self, condition: Condition) -> Sql:
         value = condition.value
         if condition.comparison == "any" and isinstance(value, tuple):
-            return _joined(" OR ", map(self._inside, value), nothing="0")
+            return joined(" OR ", map(self._inside, value), nothing="0")
         if condition.comparison == "eq" and value is not None:
             return self._inside(value)
         return super().sql(condition)
@@ -179,7 +197,7 @@ class DateField(Field):
         if condition.comparison == "empty":
             return Sql(f"{expression} IS NULL")
         if condition.comparison == "any" and isinstance(value, tuple):
-            return _joined(" OR ", (self._during(each, each) for each in value), nothing="0")
+            return joined(" OR ", (self._during(each, each) for each in value), nothing="0")
         if condition.comparison == "between" and isinstance(value, tuple):
             return self._during(*value)
         if condition.comparison == "eq":
@@ -221,28 +239,35 @@ class DateField(Field):
 class SaidField(Field):
     """What people and models say of pictures: a field of the rows of `said` that a piece of SQL names."""
 
+    is_of_images = False
     is_said = True
 
     def __init__(self, inner: Field, rows: str, *, aliases: Iterable[str] = (), participle: str = "") -> None:
         super().__init__(inner.name, aliases=aliases, participle=participle)
         self._inner = inner
-        self._pictures = f"SELECT image_id FROM {rows} JOIN said.pictures USING (picture) WHERE image_id NOT NULL"
+        self._rows = rows
 
     def sql(self, condition: Condition) -> Sql:
+        return self._inner.sql(condition)
+
+    def elsewhere(self, condition: Condition) -> Elsewhere:
         if condition.comparison == "empty":
-            return Sql(f"id NOT IN ({self._pictures})")
-        inner = self._inner.sql(condition)
-        return Sql(f"id IN ({self._pictures} AND {inner.text})", inner.parameters)
+            return Elsewhere(Sql(self._rows), "picture", is_not=True)
+        text, parameters = self.sql(condition)
+        return Elsewhere(Sql(f"{self._rows} WHERE {text}", parameters), "picture")
 
 
 class FavouriteField(Field):
     """Whether a picture is a favourite: yes or no."""
 
+    is_of_images = False
     is_said = True
 
     def sql(self, condition: Condition) -> Sql:
-        pictures = "SELECT image_id FROM said.favourites JOIN said.pictures USING (picture) WHERE image_id NOT NULL"
-        return Sql(f"id {'NOT IN' if self.holds_unsaid(condition) else 'IN'} ({pictures})")
+        return Sql(str(int(not self.holds_unsaid(condition))))
+
+    def elsewhere(self, condition: Condition) -> Elsewhere:
+        return Elsewhere(Sql("said.favourites"), "picture", is_not=self.holds_unsaid(condition))
 
     def holds_unsaid(self, condition: Condition) -> bool:
         answer = str(condition.value).lower()
@@ -287,7 +312,8 @@ def _compare(expression: str, condition: Condition, convert: Callable[[Scalar], 
     return Sql(f"{expression} {_SIGNS[comparison]} ?", (convert(value),))
 
 
-def _joined(word: str, parts: Iterable[Sql], *, nothing: str) -> Sql:
+def joined(word: str, parts: Iterable[Sql], *, nothing: str) -> Sql:
+    """Conditions put together by a word, in brackets."""
     parts = list(parts)
     if len(parts) > MAX_JOINED:
         raise FilterError(f"a folder or a date is compared with at most {MAX_JOINED} values, got {len(parts):,}")
@@ -303,14 +329,6 @@ def _nanoseconds(moment: datetime) -> int:
 
 
 _BYTES = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-
-_EVERY_WORD = (
-    "("
-    + " UNION ALL ".join(
-        f"SELECT picture, source, maker FROM said.{table}" for table in ("captions", "tags", "field_values")
-    )
-    + ")"
-)
 
 _FIELDS: dict[str, Field] = {}
 
@@ -334,8 +352,8 @@ for _field in (
     TableField("sha256", "images", "id", "sha256"),
     SaidField(TextField("tag", "tag COLLATE NOCASE"), "said.tags", aliases=["tags"], participle="tagged"),
     SaidField(TextField("caption", "text"), "said.captions", aliases=["captions"]),
-    SaidField(TextField("source", "source"), _EVERY_WORD),
-    SaidField(TextField("maker", "maker"), _EVERY_WORD),
+    SaidField(TextField("source", "source"), "said.voices"),
+    SaidField(TextField("maker", "maker"), "said.voices"),
     FavouriteField("favourite", aliases=["favorite"]),
 ):
     register_field(_field)
@@ -351,48 +369,8 @@ def known_field(name: str) -> Field | None:
     return _FIELDS.get(name.lower())
 
 
-def where(tree: Tree, own: Mapping[str, Field], *, has_said: bool) -> Sql:
-    """A tree of conditions on a row of `images`, for the one statement that finds the pictures.
-
-    Parameters
-    ----------
-    own : mapping of str to Field
-        Fields of this collection alone, which go before aliases of the others.
-    has_said : bool
-        Whether annotations are attached; without them nothing is said of any picture.
-
-    Raises
-    ------
-    FilterError
-        There is no such field, and the sentence names the nearest; or it cannot be compared so.
-    """
-    if isinstance(tree, Condition):
-        field = _field_of(tree, own)
-        sql = field.sql(tree)
-        return sql if has_said or not field.is_said else Sql(str(int(field.holds_unsaid(tree))))
-    if isinstance(tree, Not):
-        inner = where(tree.of, own, has_said=has_said)
-        return Sql(f"({inner.text}) IS NOT TRUE", inner.parameters)
-    parts = [where(each, own, has_said=has_said) for each in tree.of]
-    return _joined(" AND ", parts, nothing="1") if isinstance(tree, AllOf) else _joined(" OR ", parts, nothing="0")
-
-
-def ids_matching(
-    connection: sqlite3.Connection, tree: Tree, own: Mapping[str, Field], *, has_said: bool
-) -> NDArray[np.int64]:
-    """Ids of the usable images of a catalog that a tree of conditions lets through, ascending. See `where`."""
-    text, parameters = where(tree, own, has_said=has_said)
-    if of_path := any(_field_of(condition, own).of_path for condition in conditions_of(tree)):
-        _take_paths_apart(connection)
-    # One row of text: tens of thousands of rows of one number each take sqlite's module longer than the search.
-    query = f"SELECT group_concat(id) FROM {'files' if of_path else 'images'} WHERE error IS NULL AND {text}"
-    ((found,),) = connection.execute(query, parameters)
-    ids = np.fromstring(found, np.int64, sep=",") if found else np.empty(0, np.int64)
-    ids.sort()
-    return ids
-
-
-def _field_of(condition: Condition, own: Mapping[str, Field]) -> Field:
+def field_of(condition: Condition, own: Mapping[str, Field]) -> Field:
+    """The field of a condition: one of a collection's own, or of all. Raises FilterError, which names the nearest."""
     name = condition.field.lower()
     field = own.get(name) or known_field(name)
     if field is None:
@@ -400,24 +378,3 @@ def _field_of(condition: Condition, own: Mapping[str, Field]) -> Field:
         known = ", ".join((*field_names(), *own))
         raise FilterError(f"cannot filter by {condition.field}; known: {known}; the nearest is {nearest}")
     return field
-
-
-def _take_paths_apart(connection: sqlite3.Connection) -> None:
-    if connection.execute("SELECT 1 FROM temp.sqlite_master WHERE name = 'files'").fetchone():
-        return
-    images = "SELECT id, size, mtime, width, height, path FROM images WHERE error IS NULL"
-    connection.execute("PRAGMA temp_store = MEMORY")
-    connection.execute("BEGIN")
-    connection.execute(_FILES)
-    connection.executemany(
-        "INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL)", _with_paths_apart(connection.execute(images))
-    )
-    connection.execute("COMMIT")
-
-
-def _with_paths_apart(rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
-    for *facts, path in rows:
-        text = path if isinstance(path, str) else path.decode("utf-8", "replace")
-        folder, _, name = text.rpartition("/")
-        stem, _, ending = name.rpartition(".")
-        yield (*facts, folder, name, ending.lower() if stem else "")

@@ -24,6 +24,14 @@ def path_from(stored: str | bytes) -> Path:
     return Path(os.fsdecode(stored))
 
 
+def parts_of(stored: str | bytes) -> tuple[str, str, str]:
+    """Folder, name and, in lower case, ending of a path as the catalog holds it."""
+    text = stored if isinstance(stored, str) else stored.decode("utf-8", "replace")
+    folder, _, name = text.rpartition("/")
+    stem, _, ending = name.rpartition(".")
+    return folder, name, ending.lower() if stem else ""
+
+
 def stat_of(path: Path) -> tuple[int, int]:
     """Size in bytes and modification time in nanoseconds; (-1, 0) for a file that cannot be looked at."""
     try:

@@ -2,27 +2,44 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Sequence
-from typing import Any
+import sqlite3
+import weakref
+from collections import OrderedDict
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-Rows = Callable[[str, Sequence[Any]], list[tuple[Any, ...]]]
+TOKENIZER = "unicode61 remove_diacritics 2"
 
 MAX_TERMS = 64
 """Words of a text that are looked for; the others would only make the search slow."""
 
 # How much a word counts in the name of the file, in captions, tags and fields.
-_WEIGHTS = "1.0, 2.0, 2.0, 0.5"
+_WEIGHTS = np.array([1.0, 2.0, 2.0, 0.5])
 
-_FOUND = f"""
-SELECT image_id, -score FROM (
-    SELECT rowid, rank AS score FROM words WHERE words MATCH ? AND rank MATCH 'bm25({_WEIGHTS})'
-    ORDER BY rank LIMIT ?
-) JOIN pictures ON picture = rowid WHERE image_id NOT NULL ORDER BY score, image_id
+# The constants of BM25 as FTS5 has them, and what stands for the rarity of a word that most pictures have.
+_K1, _B, _LEAST_IDF = 1.2, 0.75, 1e-6
+
+INSTANCES = "CREATE VIRTUAL TABLE temp.instances USING fts5vocab(main, words, instance)"
+"""What a connection needs before `FullText` can ask it."""
+
+_OF_TERM = """
+SELECT group_concat(4 * doc + CASE col WHEN 'name' THEN 0 WHEN 'captions' THEN 1 WHEN 'tags' THEN 2 ELSE 3 END)
+FROM temp.instances WHERE term = ?
 """
+_RANKED = f"SELECT rowid, -rank FROM words WHERE words MATCH ? AND rank MATCH 'bm25({', '.join(map(str, _WEIGHTS))})'"
+
+FREQUENT = "a an and at by for from in is it of on the to with"
+"""Words that so many captions have that a search had better find them read."""
+
+MAX_KEPT = 32 << 20
+"""Bytes of what is kept of words that were asked for."""
+
+Keys = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 
 def expression(text: str, match: str = "words") -> str:
@@ -34,7 +51,7 @@ def expression(text: str, match: str = "words") -> str:
         "words": any of them, the more the better. "phrase": all, as they stand. "prefix": the same, and the last is
         only a beginning.
     """
-    terms = re.findall(r"\w+", text)[:MAX_TERMS]
+    terms = _words(text)
     if not terms:
         return ""
     if match == "words":
@@ -43,28 +60,136 @@ def expression(text: str, match: str = "words") -> str:
     return f"{phrase} *" if match == "prefix" else phrase
 
 
-def search_words(
-    rows: Rows, text: str, *, match: str = "words", limit: int = -1
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The images whose words hold those of a text.
+class FullText:
+    """The words of all pictures, for who asks for them again and again. For one thread at a time.
 
-    Parameters
-    ----------
-    rows : callable
-        ``rows(query, values)`` asks the annotations.
-    match : str
-        See `expression`.
-    limit : int
-        At most so many, the best; all if it is negative.
-
-    Returns
-    -------
-    ids : int64 (n,)
-        Best first.
-    scores : float32 (n,)
-        BM25 with the sign changed, so that more is better; positive.
+    FTS5 ranks a row at a time, and looks up the length of each; a word that most pictures have takes it long. So
+    single words are ranked here, by its own formula: where a word stands, and how long the words of each picture are,
+    is read once and kept until words change. Phrases and beginnings of words are ranked by FTS5.
     """
-    asked = expression(text, match)
-    found = rows(_FOUND, (asked, limit)) if asked else []
-    table = np.array(found, dtype=np.float64).reshape(len(found), 2)
-    return table[:, 0].astype(np.int64), table[:, 1].astype(np.float32)
+
+    def __init__(self) -> None:
+        self._version: int | None = None
+        self._said = -1
+        self._lengths = np.empty(0)
+        self._image_of_key = np.empty(0, np.int64)
+        self._terms: OrderedDict[str, tuple[Keys, Floats]] = OrderedDict()
+        self._tokenizer = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        self._tokenizer.execute("CREATE VIRTUAL TABLE asked USING fts5(x, content='', tokenize=\"" + TOKENIZER + '")')
+        self._tokenizer.execute("CREATE VIRTUAL TABLE tokens USING fts5vocab(asked, instance)")
+        weakref.finalize(self, self._tokenizer.close)
+
+    def search(
+        self, connection: sqlite3.Connection, text: str, *, match: str = "words", limit: int = -1
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The images whose words hold those of a text.
+
+        Parameters
+        ----------
+        connection : sqlite3.Connection
+            To the annotations, in a transaction, with what `INSTANCES` makes.
+        match : str
+            See `expression`.
+        limit : int
+            At most so many, the best; all if it is negative.
+
+        Returns
+        -------
+        ids : int64 (n,)
+            Best first.
+        scores : float32 (n,)
+            BM25 (Robertson et al. 1994) with columns weighted, as FTS5 computes it, with the sign changed; positive.
+        """
+        self._follow(connection)
+        asked = expression(text, match)
+        tokens = self._tokens(text) if match == "words" else None
+        if tokens is not None:
+            keys, scores = self._ranked(connection, tokens)
+        else:
+            found = np.array(connection.execute(_RANKED, (asked,)).fetchall() if asked else [], np.float64)
+            keys, scores = found.reshape(-1, 2)[:, 0].astype(np.int64), found.reshape(-1, 2)[:, 1]
+        ids = self._image_of_key[keys]
+        ids, scores = ids[ids >= 0], scores[ids >= 0]
+        best = np.lexsort((ids, -scores))[: None if limit < 0 else limit]
+        return ids[best], scores[best].astype(np.float32)
+
+    def _follow(self, connection: sqlite3.Connection) -> None:
+        """Bring up to date what is kept."""
+        ((said,),) = connection.execute("SELECT ifnull(max(said), 0) FROM pictures")
+        ((version,),) = connection.execute("PRAGMA data_version")
+        if version == self._version:
+            return
+        ((keys, images),) = connection.execute(
+            "SELECT group_concat(picture), group_concat(ifnull(image_id, -1)) FROM pictures"
+        )
+        known = _numbers(keys)
+        self._image_of_key = np.full(int(known.max(initial=-1)) + 1, -1)
+        self._image_of_key[known] = _numbers(images)
+        if said != self._said:
+            changed = connection.execute(
+                "SELECT id, sz FROM words_docsize WHERE id IN (SELECT picture FROM pictures WHERE said > ?)",
+                (self._said,),
+            ).fetchall()
+            lengths = np.full(self._image_of_key.size, np.nan)
+            lengths[: self._lengths.size] = self._lengths
+            if changed:
+                lengths[[key for key, _ in changed]] = _lengths([sizes for _, sizes in changed])
+            self._lengths, self._said = lengths, said
+            self._terms.clear()
+        self._version = version
+
+    def _tokens(self, text: str) -> list[str] | None:
+        """What FTS5 makes of the words of a text; None where it makes several of one."""
+        terms = list(dict.fromkeys(_words(text)))
+        self._tokenizer.executemany("INSERT INTO asked (rowid, x) VALUES (?, ?)", enumerate(terms))
+        rows = self._tokenizer.execute("SELECT doc, term FROM tokens ORDER BY doc").fetchall()
+        self._tokenizer.execute("INSERT INTO asked (asked) VALUES ('delete-all')")
+        return [token for _, token in rows] if len({place for place, _ in rows}) == len(rows) else None
+
+    def _ranked(self, connection: sqlite3.Connection, tokens: Sequence[str]) -> tuple[Keys, Floats]:
+        """Keys of the pictures that have one of the words, and how well they fit."""
+        scores = np.zeros(self._lengths.size)
+        is_there = ~np.isnan(self._lengths)
+        count = np.count_nonzero(is_there)
+        average = self._lengths[is_there].sum() / count if count else 1.0
+        found = np.zeros(self._lengths.size, bool)
+        for token in tokens:
+            keys, frequencies = self._of_term(connection, token)
+            idf = max(math.log((count - keys.size + 0.5) / (keys.size + 0.5)), 0.0) or _LEAST_IDF
+            length = _K1 * (1 - _B + _B * self._lengths[keys] / average)
+            scores[keys] += idf * (frequencies * (_K1 + 1)) / (frequencies + length)
+            found[keys] = True
+        keys = np.flatnonzero(found)
+        return keys, scores[keys]
+
+    def _of_term(self, connection: sqlite3.Connection, token: str) -> tuple[Keys, Floats]:
+        """Keys of the pictures that have a word, ascending, and how often, weighted by where it stands."""
+        if token in self._terms:
+            self._terms.move_to_end(token)
+            return self._terms[token]
+        ((found,),) = connection.execute(_OF_TERM, (token,))
+        places = _numbers(found)
+        keys, starts = np.unique(places >> 2, return_index=True)
+        weights = _WEIGHTS[places & 3]
+        self._terms[token] = keys, np.add.reduceat(weights, starts) if starts.size else weights
+        while sum(keys.nbytes + weights.nbytes for keys, weights in self._terms.values()) > MAX_KEPT:
+            self._terms.popitem(last=False)
+        return keys, self._terms[token][1]
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text)[:MAX_TERMS]
+
+
+def _numbers(joined: str | None) -> NDArray[np.int64]:
+    return np.fromstring(joined, np.int64, sep=",") if joined else np.empty(0, np.int64)
+
+
+def _lengths(sizes: Sequence[bytes]) -> Floats:
+    """Words of each picture, by FTS5's record of the words of each column: numbers of 7 bits a byte, the high first."""
+    digits = np.frombuffer(b"".join(sizes), np.uint8)
+    ends = np.flatnonzero(digits < 0x80)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    place = np.repeat(ends, ends - starts + 1) - np.arange(digits.size)
+    numbers = np.add.reduceat((digits & 0x7F).astype(np.int64) << (7 * place), starts) if ends.size else ends
+    return numbers.reshape(len(sizes), -1).sum(axis=1).astype(np.float64)

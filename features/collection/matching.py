@@ -1,0 +1,199 @@
+"""Which images a tree of conditions lets through.
+
+Conditions on the rows of images are one statement of SQL, however they are joined; those on other tables are one each,
+without joins: their keys become sets of images, and sets are joined as arrays of bits. A set is kept until what it was
+read from changes, so that the next filter, which often differs in one condition only, reads only that one.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.collection.conditions import AllOf, Condition, Not, Tree, conditions_of
+from features.collection.fields import Elsewhere, Field, Sql, field_of, joined
+from features.collection.file_facts import parts_of
+
+Ids = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+Own = Mapping[str, Field]
+
+MAX_KEPT = 32 << 20
+"""Bytes of sets that are kept."""
+
+# Catalogs of earlier versions do not hold the parts of paths, and those open for reading cannot be changed.
+_PATH_PARTS = "CREATE TEMP TABLE path_parts (id INTEGER PRIMARY KEY, folder TEXT, name TEXT, ending TEXT)"
+
+
+class Matcher:
+    """Finds images of one catalog, and of the annotations that are given with a tree. For one thread at a time.
+
+    Parameters
+    ----------
+    connection : sqlite3.Connection
+        To the catalog.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._has_said = False
+        self._reset()
+
+    def forget(self) -> None:
+        """Read everything again: the catalog is about to be changed."""
+        self._connection.execute("DROP TABLE IF EXISTS temp.path_parts")
+        self._reset()
+
+    def _reset(self) -> None:
+        self._usable: Mask | None = None
+        self._path_rows = ""
+        self._of_catalog = _Kept()
+        self._forget_said()
+
+    def _forget_said(self) -> None:
+        self._said_version: int | None = None
+        self._image_of_key: Ids | None = None
+        self._of_said = _Kept()
+
+    def ids(self, tree: Tree, annotations: Path | None, own: Own) -> Ids:
+        """Ids of the usable images that a tree lets through, ascending.
+
+        Parameters
+        ----------
+        annotations : Path or None
+            The file of what is said of the images; without it nothing is said of any.
+        own : mapping of str to Field
+            Fields of this collection alone, which go before aliases of the others.
+
+        Raises
+        ------
+        FilterError
+            There is no such field, and the sentence names the nearest; or it cannot be compared so.
+        """
+        if annotations is not None and not self._has_said:
+            self._connection.execute("ATTACH ? AS said", (f"{annotations.as_uri()}?mode=ro",))
+            self._has_said = True
+        if not self._path_rows and any(field_of(condition, own).of_path for condition in conditions_of(tree)):
+            self._path_rows = self._with_path_parts()
+        self._connection.execute("BEGIN")  # all conditions are asked of the same state
+        try:
+            if self._has_said:
+                self._follow_said()
+            return np.flatnonzero(self._found(tree, own) & self._all_usable())
+        finally:
+            if self._connection.in_transaction:
+                self._connection.execute("COMMIT")
+
+    def _follow_said(self) -> None:
+        self._connection.execute("SELECT 1 FROM said.about").fetchone()  # from here on the state is one
+        (version,) = self._connection.execute("PRAGMA said.data_version").fetchone()
+        if version != self._said_version:
+            self._forget_said()
+            self._said_version = version
+
+    def _found(self, tree: Tree, own: Own) -> Mask:
+        if _is_of_images(tree, own):
+            of_path = any(field_of(condition, own).of_path for condition in conditions_of(tree))
+            text, parameters = _where(tree, own)
+            rows = Sql(f"{self._path_rows if of_path else 'images'} WHERE {text}", parameters)
+            return self._looked_up(Elsewhere(rows, "id"), self._of_catalog)
+        if isinstance(tree, Condition):
+            field = field_of(tree, own)
+            place = field.elsewhere(tree)
+            if field.is_said and not self._has_said:
+                return np.full(self._all_usable().size, field.holds_unsaid(tree))
+            return self._looked_up(place, self._of_said if field.is_said else self._of_catalog)
+        if isinstance(tree, Not):
+            return ~self._found(tree.of, own)
+        kind = type(tree)
+        together = tuple(each for each in tree.of if _is_of_images(each, own))
+        apart = [each for each in tree.of if not _is_of_images(each, own)]
+        sets = [self._found(each, own) for each in (*([kind(together)] if together else []), *apart)]
+        return np.logical_and.reduce(sets) if kind is AllOf else np.logical_or.reduce(sets)
+
+    def _looked_up(self, place: Elsewhere, kept: _Kept) -> Mask:
+        mask = kept.get(place)
+        if mask is None:
+            ids = self._numbers(place.key, place.rows)
+            if place.key == "picture":
+                ids = self._images_of(ids)
+            mask = np.full(self._all_usable().size, place.is_not)
+            mask[ids[ids < mask.size]] = not place.is_not
+            kept.keep(place, mask)
+        return mask
+
+    def _all_usable(self) -> Mask:
+        if self._usable is None:
+            ids = self._numbers("id", Sql("images WHERE error IS NULL"))
+            self._usable = np.zeros(int(ids.max(initial=-1)) + 1, bool)
+            self._usable[ids] = True
+        return self._usable
+
+    def _images_of(self, keys: Ids) -> Ids:
+        """The images of the keys that have any."""
+        if self._image_of_key is None:
+            placed = Sql("said.pictures WHERE image_id NOT NULL")
+            known = self._numbers("picture", placed)
+            self._image_of_key = np.full(int(known.max(initial=-1)) + 1, -1)
+            self._image_of_key[known] = self._numbers("image_id", placed)
+        found = self._image_of_key[keys[keys < self._image_of_key.size]]
+        return found[found >= 0]
+
+    def _numbers(self, column: str, rows: Sql) -> Ids:
+        # One row of text: tens of thousands of rows of one number each take sqlite's module longer than the search.
+        query = f"SELECT group_concat({column}) FROM {rows.text}"
+        ((found,),) = self._connection.execute(query, rows.parameters)
+        return np.fromstring(found, np.int64, sep=",") if found else np.empty(0, np.int64)
+
+    def _with_path_parts(self) -> str:
+        """What to ask for parts of paths."""
+        if "folder" in [column[1] for column in self._connection.execute("PRAGMA table_info(images)")]:
+            return "images"
+        self._connection.execute("PRAGMA temp_store = MEMORY")
+        paths = self._connection.execute("SELECT id, path FROM images WHERE error IS NULL").fetchall()
+        self._connection.execute("BEGIN")
+        self._connection.execute(_PATH_PARTS)
+        self._connection.executemany(
+            "INSERT INTO path_parts VALUES (?, ?, ?, ?)", ((id, *parts_of(path)) for id, path in paths)
+        )
+        self._connection.execute("COMMIT")
+        return "images JOIN temp.path_parts USING (id)"
+
+
+class _Kept:
+    """Sets that have been looked up, the latest ones."""
+
+    def __init__(self) -> None:
+        self._masks: OrderedDict[Elsewhere, Mask] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, place: Elsewhere) -> Mask | None:
+        if place in self._masks:
+            self._masks.move_to_end(place)
+        return self._masks.get(place)
+
+    def keep(self, place: Elsewhere, mask: Mask) -> None:
+        self._masks[place] = mask
+        self._bytes += mask.nbytes
+        while self._bytes > MAX_KEPT:
+            self._bytes -= self._masks.popitem(last=False)[1].nbytes
+
+
+def _is_of_images(tree: Tree, own: Own) -> bool:
+    return all(field_of(condition, own).is_of_images for condition in conditions_of(tree))
+
+
+def _where(tree: Tree, own: Own) -> Sql:
+    """A tree as one condition on a row of images."""
+    if isinstance(tree, Condition):
+        return field_of(tree, own).sql(tree)
+    if isinstance(tree, Not):
+        inner = _where(tree.of, own)
+        return Sql(f"({inner.text}) IS NOT TRUE", inner.parameters)
+    parts = [_where(each, own) for each in tree.of]
+    return joined(" AND ", parts, nothing="1") if isinstance(tree, AllOf) else joined(" OR ", parts, nothing="0")
