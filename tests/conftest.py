@@ -1,10 +1,12 @@
 """What several test files share: a real collection, made once a session by the real command."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 from PIL import Image
 
@@ -39,27 +41,39 @@ def testdata():
 
 
 @pytest.fixture(scope="session")
-def workspace(tmp_path_factory):
-    """A folder with `datasets/demo` in it, as the project's root would have; run commands from there."""
+def demo_made(tmp_path_factory):
+    """A folder with the demo dataset and its collection, made once for all processes that share the tests out."""
     from features.datasets import open_dataset
+    from gradio_app.create_index import main
 
-    folder = tmp_path_factory.mktemp("workspace")
-    open_dataset("demo", datasets_dir=folder / "datasets")
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "demo"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            making = tmp_path_factory.mktemp("demo")
+            open_dataset("demo", datasets_dir=making / "datasets")
+            making.rename(folder)
+            before = Path.cwd()
+            os.chdir(folder)
+            try:
+                assert main(["--data", "demo", "--encoder", "efficientnet-lite0", "--limit", "340"]) == 0
+            finally:
+                os.chdir(before)
     return folder
 
 
 @pytest.fixture(scope="session")
-def demo_collection(workspace):
-    """`collections/demo` with about 340 of the demo's views and both engines' IVF100,PQ8."""
-    from gradio_app.create_index import main
+def workspace(demo_made, tmp_path_factory):
+    """A folder with `datasets/demo` in it, as the project's root would have; run commands from there."""
+    folder = tmp_path_factory.mktemp("workspace")
+    (folder / "datasets").symlink_to(demo_made / "datasets")
+    return folder
 
-    before = Path.cwd()
-    os.chdir(workspace)
-    try:
-        assert main(["--data", "demo", "--encoder", "efficientnet-lite0", "--limit", "340"]) == 0
-    finally:
-        os.chdir(before)
-    return workspace / "collections" / "demo"
+
+@pytest.fixture(scope="session")
+def demo_collection(demo_made, workspace):
+    """`collections/demo` with about 340 of the demo's views and both engines' IVF100,PQ8."""
+    return shutil.copytree(demo_made / "collections", workspace / "collections") / "demo"
 
 
 @pytest.fixture(scope="session")
