@@ -19,6 +19,7 @@ from features.collection.names import collection_name
 from features.collection.store import FeatureStore
 from features.collection.sync import sync
 from features.datasets import ImageFolder
+from features.encoders import register_encoder, registry
 from features.extract import extract
 from gradio_app.create_index import main
 from ivfpq import IndexFlat, load
@@ -30,12 +31,15 @@ from search.errors import EngineError
 
 ROOT = Path(__file__).resolve().parent.parent
 LITE0 = ["--encoder", "efficientnet-lite0"]
+FAST = ["--encoder", "fake", "--factory", "Flat"]  # where it matters what becomes of vectors, not whose they are
 
 
 @pytest.fixture(autouse=True)
 def inside(tmp_path, monkeypatch):
     """Each test runs the command from a folder of its own."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(registry, "_CLASSES", dict(registry._CLASSES))
+    register_encoder("fake", lambda name, **options: FakeEncoder())
 
 
 def report(capsys, *arguments):
@@ -110,7 +114,7 @@ def test_a_small_folder_gets_a_flat_index_and_is_told(picture_folder, tmp_path, 
 
 @pytest.mark.parametrize("metric", ["l2", "ip"])
 def test_other_metrics_order_their_own_way(picture_folder, tmp_path, capsys, metric):
-    report(capsys, "--data", str(picture_folder), "--metric", metric, "--engine", "ivfpq", *LITE0)
+    report(capsys, "--data", str(picture_folder), "--metric", metric, "--engine", "ivfpq", *FAST)
     engine = SearchEngine.open(tmp_path / "collections" / picture_folder.name)
     assert engine.engines == ("ivfpq", "exact")
     hits = engine.search(picture_folder / "cold" / "3.png", k=11)
@@ -121,20 +125,20 @@ def test_other_metrics_order_their_own_way(picture_folder, tmp_path, capsys, met
 
 def test_one_engine_rebuilt_leaves_the_other(picture_folder, tmp_path, capsys):
     folder = tmp_path / "collections" / "both"
-    report(capsys, "--data", str(picture_folder), "--name", "both", *LITE0)
+    report(capsys, "--data", str(picture_folder), "--name", "both", *FAST)
     before = (folder / "faiss.index").read_bytes()
-    report(capsys, "--data", str(picture_folder), "--name", "both", "--engine", "ivfpq", "--seed", "1", *LITE0)
+    report(capsys, "--data", str(picture_folder), "--name", "both", "--engine", "ivfpq", "--seed", "1", *FAST)
     assert (folder / "faiss.index").read_bytes() == before
     assert SearchEngine.open(folder).engines == ("ivfpq", "faiss", "exact")
-    report(capsys, "--data", str(picture_folder), "--name", "both", "--engine", "ivfpq", "--metric", "l2", *LITE0)
+    report(capsys, "--data", str(picture_folder), "--name", "both", "--engine", "ivfpq", "--metric", "l2", *FAST)
     assert not (folder / "faiss.index").exists(), "an index by another metric must not stay beside this one"
     assert SearchEngine.open(folder).engines == ("ivfpq", "exact")
 
 
 def test_more_images_later_are_only_encoded_once(picture_folder, tmp_path, capsys):
-    report(capsys, "--data", str(picture_folder), "--name", "grows", *LITE0)
+    report(capsys, "--data", str(picture_folder), "--name", "grows", *FAST)
     stamp = (tmp_path / "collections" / "grows" / "features.npy").stat().st_mtime_ns
-    report(capsys, "--data", str(picture_folder), "--name", "grows", *LITE0)
+    report(capsys, "--data", str(picture_folder), "--name", "grows", *FAST)
     assert (tmp_path / "collections" / "grows" / "features.npy").stat().st_mtime_ns == stamp
 
 
@@ -291,6 +295,7 @@ from pathlib import Path
 from killing import kill_before
 from test_extract import FakeEncoder
 from features.datasets import ImageFolder
+from features.encoders import register_encoder, registry
 from features.collection.manifest import read_manifest, write_json
 from features.collection.names import collection_name
 from features.collection.store import FeatureStore
@@ -371,14 +376,14 @@ def test_killed_while_indexes_are_made_again_the_old_ones_answer(root, synced, t
 
 
 def test_sync_on_the_command_line(root, tmp_path, capsys):
-    command = ["--data", str(root), "--sync", *LITE0]
-    found = report(capsys, *command, "--factory", "IVF4,PQ8x4", "--limit", "40")
+    command = ["--data", str(root), "--sync", "--encoder", "fake"]
+    found = report(capsys, *command, "--factory", "IVF4,PQ4x4", "--limit", "40")
     assert found["images"] == 40, "a first run makes the collection"
     found = report(capsys, *command)
     assert (len(found["added"]), found["unchanged"]) == (20, 40)
     assert [(row["put_in"], row["rebuilt"]) for row in found["engines"]] == [(20, None)] * 2
     (root / "label 0/000.png").unlink()
-    assert main(["--data", str(root), "--sync", "--factory", "IVF4,PQ8x4"]) == 0
+    assert main(["--data", str(root), "--sync", "--factory", "IVF4,PQ4x4"]) == 0
     out = capsys.readouterr().out.splitlines()
     assert (
         out[0] == f"{Path('collections', 'images')}: 0 added, 0 edited, 0 renamed, 1 removed, 0 damaged, 59 unchanged"
@@ -395,7 +400,7 @@ def test_sync_on_the_command_line(root, tmp_path, capsys):
     [
         (["--data", "imagenet"], "unknown dataset 'imagenet'"),
         (["--data", "caltech"], "data_download.sh caltech"),
-        (["--data", "PICTURES", "--factory", "HNSW32"], "HNSW32"),
+        (["--data", "PICTURES", "--factory", "HNSW32", "--encoder", "fake"], "HNSW32"),
         (["--data", "PICTURES", "--encoder", "vgg16"], "vgg16"),
         (["--data", "PICTURES", "--weights", "missing.pth"], "missing.pth"),
         (["--data", "EMPTY"], "no images"),
@@ -416,7 +421,7 @@ def test_bad_input_is_one_clear_line(picture_folder, tmp_path, capsys, arguments
 def test_a_folder_of_broken_files_is_refused(tmp_path, capsys):
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "a.jpg").write_bytes(b"no")
-    assert main(["--data", str(tmp_path / "broken"), *LITE0]) == 2
+    assert main(["--data", str(tmp_path / "broken"), *FAST]) == 2
     assert "none of the 1 images" in capsys.readouterr().err
 
 
