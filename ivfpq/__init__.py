@@ -3,7 +3,7 @@
 from typing import Any
 
 from ivfpq import kernels, metrics
-from ivfpq.checks import IndexFileError, NotTrainedError
+from ivfpq.checks import IndexFileError, NotTrainedError, NotTunedError
 from ivfpq.factory import index_factory
 from ivfpq.flat import IndexFlat
 from ivfpq.index import IndexIVFPQ
@@ -30,6 +30,7 @@ __all__ = [
     "IndexRefine",
     "IndexSQ",
     "NotTrainedError",
+    "NotTunedError",
     "RangeResult",
     "SearchResult",
     "from_faiss",

@@ -1,125 +1,20 @@
-"""What all indexes share: the verbs, what an index says of itself, the known kinds, and copies."""
+"""What all our indexes share: how verbs work, the known kinds, tuning, and copies."""
 
 from __future__ import annotations
 
 import importlib
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
 
-from ivfpq.checks import Floats, Ids, Metric, as_ids, as_vectors, positive_int
-from ivfpq.distances import normalised
+from ivfpq.abstract import Index
+from ivfpq.checks import Floats, Ids, as_ids, as_vectors, positive_int
 from ivfpq.invlists import InvertedLists
 from ivfpq.publication import Change
 from ivfpq.results import RangeResult, SearchResult
-
-
-class Index(ABC):
-    """Vectors under ids, found by their distance to a query.
-
-    Attributes
-    ----------
-    metadata : dict
-        Free for the user; `save` keeps it if JSON can hold it.
-
-    Notes
-    -----
-    Any number of threads may search while one adds or removes: a search sees the index as it was at one moment. A
-    change that is stopped by an exception, whatever it is, has changed nothing.
-    """
-
-    __slots__ = ("metadata",)
-    metadata: dict[str, Any]
-
-    @property
-    @abstractmethod
-    def d(self) -> int:
-        """Dimension."""
-
-    @property
-    @abstractmethod
-    def metric(self) -> Metric:
-        """What a search ranks by."""
-
-    @property
-    @abstractmethod
-    def ntotal(self) -> int:
-        """Vectors stored."""
-
-    @property
-    @abstractmethod
-    def is_trained(self) -> bool:
-        """Whether vectors can be added."""
-
-    @property
-    @abstractmethod
-    def code_size(self) -> int:
-        """Bytes of a stored vector, its id not counted."""
-
-    @property
-    @abstractmethod
-    def bytes_per_vector(self) -> int:
-        """Bytes of a stored vector in memory, with its id."""
-
-    @property
-    @abstractmethod
-    def train_size_min(self) -> int:
-        """The least number of training vectors."""
-
-    @abstractmethod
-    def train(self, x: Any) -> None:
-        """Learn from vectors (n, d) like those to be stored."""
-
-    def add(self, x: Any) -> None:
-        """Store vectors (n, d) under the next free ids: 0, 1, ..., or on from the largest id there is."""
-        x = as_vectors(x, self.d)
-        with self._lock:  # nobody else may take these ids
-            first = self._next_id()
-            ids = np.arange(first, first + len(x))
-            self._store(x, ids if ids.dtype == np.int64 else as_ids(ids, n=len(x)))
-
-    def add_with_ids(self, x: Any, ids: Any) -> None:
-        """Store vectors (n, d) under ids (n,), distinct and not yet in the index.
-
-        Raises
-        ------
-        NotTrainedError
-            Before training.
-        ValueError
-            If an id is taken or comes twice; then nothing is stored.
-        """
-        x = as_vectors(x, self.d)
-        self._store(x, as_ids(ids, n=len(x)))
-
-    @abstractmethod
-    def _store(self, x: Floats, ids: Ids) -> None:
-        """`add_with_ids` of vectors and ids that are checked, but for ids that are taken."""
-
-    @abstractmethod
-    def search(
-        self, xq: Any, k: int, *, nprobe: int | None = None, ids: Any = None, k_factor: int | None = None
-    ) -> SearchResult:
-        """The k nearest of each query (nq, d), among `ids` if given. See `StoredIndex.search`."""
-
-    @abstractmethod
-    def remove_ids(self, ids: Any) -> int:
-        """Take the given ids out of the index; returns how many of them it held."""
-
-    @property
-    @abstractmethod
-    def _lock(self) -> Any:
-        """Held by the one writer there may be at a time."""
-
-    @abstractmethod
-    def _next_id(self) -> int:
-        """One more than the largest id; 0 for none."""
-
-    def _vectors(self, x: Any, name: str) -> Floats:
-        """Vectors (n, d) as the metric compares them: for cosine, of length 1."""
-        x = as_vectors(x, self.d, name)
-        return normalised(x) if self.metric == "cosine" else x
+from ivfpq.tuning import Reading, Setting, cheapest, neighbours_in, setting_for, share, with_setting
 
 
 class StoredIndex(Index):
@@ -135,12 +30,15 @@ class StoredIndex(Index):
     layer : int
         An index can be put inside one of a higher layer: 0 holds vectors or codes by itself, 1 transforms what goes
         into it, 2 ranks again what it finds.
+    settings : tuple of Setting
+        What `tune` has found, by k and recall.
     components_are_integers : bool
         Whether each component is stored as a whole number. Then a transform in front may be one in integers, too, where
         only candidates are wanted: see `integer_transform`.
     """
 
-    __slots__ = ()
+    __slots__ = ("settings",)
+    settings: tuple[Setting, ...]
     kinds: ClassVar[dict[str, type[StoredIndex]]] = {}
     layer: ClassVar[int] = 0
     components_are_integers: ClassVar[bool] = False
@@ -207,7 +105,14 @@ class StoredIndex(Index):
         return self.lists.view.bytes_per_vector
 
     def search(
-        self, xq: Any, k: int, *, nprobe: int | None = None, ids: Any = None, k_factor: int | None = None
+        self,
+        xq: Any,
+        k: int,
+        *,
+        nprobe: int | None = None,
+        ids: Any = None,
+        k_factor: int | None = None,
+        target_recall: float | None = None,
     ) -> SearchResult:
         """The k nearest of each query among the vectors of the lists that it looks into.
 
@@ -222,6 +127,8 @@ class StoredIndex(Index):
         k_factor : int, optional
             Candidates for each neighbour wanted, for this call only, where they are ranked again (`IndexRefine`). Other
             kinds take it and it means nothing, so that one caller can search any.
+        target_recall : float, optional
+            Find this share of the k nearest, in place of nprobe and k_factor, as `tune` has learnt to.
 
         Returns
         -------
@@ -237,9 +144,68 @@ class StoredIndex(Index):
         answer shorter than k means that there are no more.
         """
         k = positive_int(k, "k")
-        if k_factor is not None:
-            positive_int(k_factor, "k_factor")
+        nprobe, _ = self._widths(k, nprobe, k_factor, target_recall)
         return self.search_parts(self._vectors(xq, "xq"), k, nprobe, ids, self.lists.published.parts)
+
+    def tune(self, x: Any, k: int, recall: float, *, truth: Any = None) -> Setting:
+        """Learn what a search takes to find a share of the k nearest: `search(..., target_recall=recall)` uses it.
+
+        Parameters
+        ----------
+        x : array_like, shape (nq, d)
+            Vectors like the queries to come, which are not stored themselves: they would find themselves, which is
+            easy. From some 1,000, other queries find as many, within 0.01.
+        k : int
+        recall : float
+            Up to 1. Each call adds a recall to those that are known.
+        truth : int array, shape (nq, k), optional
+            The ids of the true neighbours. If not given: by exact search in an `IndexRefine`, and else what a search of
+            all lists finds, so that what codes round away does not count.
+
+        Returns
+        -------
+        Setting
+            It is kept with the index, in its file too, until the index is trained anew. Tune again when what is stored
+            has become much more, or other.
+
+        Raises
+        ------
+        ValueError
+            If nothing reaches that recall.
+        """
+        recall, k = share(recall, "recall"), positive_int(k, "k")
+        asked = as_vectors(x, self.d)
+        if not len(asked) or not self.ntotal:
+            raise ValueError(f"tuning needs queries and stored vectors, got {len(asked)} and {self.ntotal}")
+        truth = self._nearest(asked, k) if truth is None else neighbours_in(truth, len(asked), k)
+        found = cheapest(
+            lambda nprobe, k_factor: self.search(asked, k, nprobe=nprobe, k_factor=k_factor).ids,
+            truth,
+            recall,
+            k,
+            self._reading(),
+        )
+        self.settings = with_setting(self.settings, found)
+        return found
+
+    def _nearest(self, x: Floats, k: int) -> Ids:
+        """The k nearest of vectors (nq, d), as far as the index can tell: int64 (nq, k)."""
+        return self.search(x, k, nprobe=self._reading().lists).ids
+
+    def _reading(self) -> Reading:
+        """What a search reads."""
+        lists = int(getattr(self, "nlist", 1))
+        return Reading(lists, self.ntotal * self.code_size / lists, 0, self.ntotal)
+
+    def _widths(
+        self, k: int, nprobe: int | None, k_factor: int | None, target_recall: float | None
+    ) -> tuple[int | None, int | None]:
+        """The nprobe and the k_factor that the arguments of a search ask for."""
+        if target_recall is None:
+            return nprobe, None if k_factor is None else positive_int(k_factor, "k_factor")
+        if nprobe is not None or k_factor is not None:
+            raise ValueError("target_recall says how much to find, nprobe and k_factor how: give the one or the others")
+        return setting_for(self.settings, k, target_recall)
 
     def train(self, x: Any) -> None:
         """Learn from vectors (n, d) like those to be stored.
@@ -265,6 +231,7 @@ class StoredIndex(Index):
         with self._lock:
             self._check_empty()
             self.lists.published.replace(*changes)
+            self.settings = ()
 
     @abstractmethod
     def learned(self, x: Floats) -> list[Change]:

@@ -22,6 +22,10 @@ class NotTrainedError(RuntimeError):
     """The index was asked for something that needs `train` first."""
 
 
+class NotTunedError(RuntimeError):
+    """A search was asked for a recall that the index was not tuned for: see `tune`."""
+
+
 class IndexFileError(ValueError):
     """An index file is truncated, damaged, of another kind, or of a version this code does not know."""
 

@@ -10,8 +10,8 @@ from typing import Any
 import faiss  # its stubs are incomplete, so what it makes is Any below
 import numpy as np
 
+from ivfpq.abstract import Index
 from ivfpq.atomic_file import replaced
-from ivfpq.base import Index
 from ivfpq.checks import Floats, Ids, IndexFileError, Metric, as_ids, as_metric, positive_int
 from ivfpq.cosine import zero_rows
 from ivfpq.distances import normalised

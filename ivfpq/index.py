@@ -94,6 +94,7 @@ class IndexIVFPQ(StoredIndex):
         self.nprobe = nprobe
         self.seed = int(seed)
         self.metadata: dict[str, Any] = {}
+        self.settings = ()
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._parameters if name != "seed")
@@ -388,6 +389,7 @@ class IndexIVFPQ(StoredIndex):
             if self.ntotal:
                 raise RuntimeError(f"the index holds {self.ntotal} vectors: reset it before changing its quantizers")
             self.lists.published.replace((self._quantizers_part, quantizers))
+            self.settings = ()
 
     def _cells(self, x: Floats, rng: np.random.Generator) -> Floats:
         """The coarse quantizer of training vectors (n, d): float32 (nlist, d)."""

@@ -8,6 +8,8 @@
                    parameters JSON: the arguments of its constructor; in place of an index or a transform among them,
                               {"kind": ..., "parameters": ...}
                    metadata   JSON: the user's
+                   settings   JSON: what `tune` has found, if anything: [k, recall, found, nprobe, k_factor or null],
+                              ...; who does not know it reads the rest
                    data       SHA-256 of all that follows the header
                    header     SHA-256 of the length and the header, this sum itself written as zeros
                padded with spaces so that the arrays start at a multiple of 64 bytes
@@ -55,6 +57,7 @@ import numpy as np
 from ivfpq.atomic_file import replaced
 from ivfpq.base import StoredIndex
 from ivfpq.checks import IndexFileError
+from ivfpq.tuning import from_json, to_json
 
 VERSION = "3"
 READ = ("2", VERSION)
@@ -138,6 +141,7 @@ def _encoded(index: StoredIndex, metadata: dict[str, Any] | None) -> list[bytes 
         "kind": kind,
         "parameters": json.dumps(parameters, allow_nan=False),
         "metadata": written,
+        **({"settings": to_json(index.settings)} if index.settings else {}),
         "data": data_sum.hexdigest(),
         "header": _NO_SUM,
     }
@@ -219,6 +223,7 @@ def _load(file: BinaryIO, mmap: bool) -> StoredIndex:
         raise IndexFileError(f"the metadata must be an object, got {type(metadata).__name__}")
     index: StoredIndex = kind.from_state(json.loads(about["parameters"]), arrays)
     index.metadata = metadata
+    index.settings = from_json(about.get("settings", "[]"))
     return index
 
 

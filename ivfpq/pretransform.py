@@ -71,6 +71,7 @@ class IndexPreTransform(StoredIndex):
         self._metric: Metric = metric
         self.seed = int(seed)
         self.metadata: dict[str, Any] = {}
+        self.settings = ()
 
     def __repr__(self) -> str:
         inside = ", ".join(map(repr, self.transforms))

@@ -11,11 +11,13 @@ from ivfpq import kernels
 from ivfpq.base import StoredIndex
 from ivfpq.checks import Floats, Ids, Metric, as_ids, as_vectors, check_stored, positive_int
 from ivfpq.distances import SMALL_BLOCK, comparable, normalised, pair_distances
+from ivfpq.flat import IndexFlat
 from ivfpq.invlists import InvertedLists
 from ivfpq.list_layout import Lists
 from ivfpq.publication import Change
 from ivfpq.results import RangeResult, SearchResult, best_k, within
 from ivfpq.screening import BLOCK, CandidateFilter, Points, screen
+from ivfpq.tuning import Reading
 
 K_FACTOR = 10
 STRANGE = "the base was changed behind the back of its IndexRefine"
@@ -71,6 +73,7 @@ class IndexRefine(StoredIndex):
         self.k_factor = k_factor
         self.store = InvertedLists(1, base.d, self._dtype, lanes=1, published=base.lists.published, marks_removed=True)
         self.metadata: dict[str, Any] = {}
+        self.settings = ()
         self._compiled: Any = None  # what compiled code knows of the store, made by the first search
 
     def __repr__(self) -> str:
@@ -190,12 +193,40 @@ class IndexRefine(StoredIndex):
         return [*base, self.store.merged(parts[other.store.part].lists)]
 
     def search(
-        self, xq: Any, k: int, *, nprobe: int | None = None, ids: Any = None, k_factor: int | None = None
+        self,
+        xq: Any,
+        k: int,
+        *,
+        nprobe: int | None = None,
+        ids: Any = None,
+        k_factor: int | None = None,
+        target_recall: float | None = None,
     ) -> SearchResult:
         """The k nearest of the base's k * k_factor candidates of each query. See `StoredIndex.search`."""
         k = positive_int(k, "k")
-        k_factor = self._k_factor if k_factor is None else positive_int(k_factor, "k_factor")
-        return self._found(self._vectors(xq, "xq"), k, k_factor, nprobe, ids, self.store.published.parts)
+        nprobe, k_factor = self._widths(k, nprobe, k_factor, target_recall)
+        parts = self.store.published.parts
+        return self._found(self._vectors(xq, "xq"), k, k_factor or self._k_factor, nprobe, ids, parts)
+
+    def _nearest(self, x: Floats, k: int) -> Ids:
+        """By exact search among the vectors. See `StoredIndex.tune`."""
+        lists = self.store.view
+        rows, stored, step = lists.rows(), self._stored(lists), max(1, 4 * BLOCK // self.d)
+        best = SearchResult(np.empty((len(x), 0), np.float32), np.empty((len(x), 0), np.int64))
+        for start in range(0, len(rows), step):
+            flat, part = IndexFlat(self.d, metric=self.metric), rows[start : start + step]
+            flat.add_with_ids(stored[part].astype(np.float32, copy=False), lists.ids(part))
+            more = flat.search(x, k)
+            distances = np.concatenate([best.distances, more.distances], axis=1)
+            ids = np.concatenate([best.ids, more.ids], axis=1)
+            query = np.repeat(np.arange(len(x)), ids.shape[1])
+            best = best_k(query, distances.ravel(), ids.ravel(), len(x), k, self.metric)
+        return best.ids
+
+    def _reading(self) -> Reading:
+        """What a search reads: of the vectors, their sketches."""
+        reading: Reading = self.base._reading()
+        return reading._replace(candidate_bytes=self.d)
 
     def search_parts(self, x: Floats, k: int, nprobe: int | None, ids: Any, parts: tuple[Any, ...]) -> SearchResult:
         """See `StoredIndex.search_parts`."""
