@@ -202,11 +202,13 @@ WAYS = (
     (r"python -m features\.evaluate collections/(demo|Pictures)$", runs),
     (r"python (gradio_app/|-m gradio_app\.)(app|create_index)\b", parses),
     (r"python -m features\.(extract|evaluate|train)", parses),  # other encoders, weights, minutes of training
+    (r"python -m features\.download", parses),  # test_download runs it
     (r"python -m gradio_app\.load_test", parses),
     (r"python -m ivfpq\.benchmark", parses),  # minutes; test_benchmark runs each study on little
     (r"python -m search ", parses),  # test_words runs it
     (r"python -m search\.annotate ", parses),  # test_annotate runs it
     (r"python -m benchmarks\.(tags|annotations)", parses),  # minutes
+    (r"python -m benchmarks\.download", parses),  # minutes; test_download runs it on little
     (r"python -m benchmarks\.words", parses),  # minutes; test_benchmark_words runs its parts
     (r"python -m benchmarks\.results", parses),  # half an hour; test_results runs each part on little
     (r"python -m pytest", collects),
