@@ -13,13 +13,55 @@ import torch
 
 from features.encoders.base import FeatureMap
 from features.encoders.preprocessing import Preprocessing
-from features.encoders.runtime import make_runtime
+from features.encoders.runtime import Runtime, make_runtime
 
 _BATCH = 16
 """Images the network sees at once; more is no faster on a CPU and costs memory."""
 
 
-class NetworkEncoder:
+class BatchedEncoder:
+    """The part of an `Encoder` that sends prepared images through a network, a batch at a time.
+
+    Parameters
+    ----------
+    dim : int
+        Length of a vector.
+    run : Runtime
+        From prepared images to vectors.
+    """
+
+    preprocess: Any  # a decoded image to a tensor: a method, or an object that is called
+
+    def __init__(self, name: str, dim: int, run: Runtime) -> None:
+        self.name = name
+        self.dim = dim
+        self._run = run
+        self._pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="preprocess")
+
+    def encode(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """Encode decoded images, each uint8 (H, W, 3) of any size, to float32 (n, dim)."""
+        if len(images) == 1:
+            return self.encode_prepared([self.preprocess(images[0])])
+        features = np.empty((len(images), self.dim), dtype=np.float32)
+        starts = range(0, len(images), _BATCH)
+        # One batch is prepared while the network works on the one before.
+        jobs = [self._pool.submit(self.preprocess, image) for image in images[:_BATCH]]
+        for start in starts:
+            prepared = [job.result() for job in jobs]
+            following = images[start + _BATCH : start + 2 * _BATCH]
+            jobs = [self._pool.submit(self.preprocess, image) for image in following]
+            features[start : start + len(prepared)] = self._run(prepared)
+        return features
+
+    def encode_prepared(self, prepared: Sequence[torch.Tensor]) -> np.ndarray:
+        """Encode what `preprocess` returned: n tensors to float32 (n, dim)."""
+        features = np.empty((len(prepared), self.dim), dtype=np.float32)
+        for start in range(0, len(prepared), _BATCH):
+            features[start : start + _BATCH] = self._run(prepared[start : start + _BATCH])
+        return features
+
+
+class NetworkEncoder(BatchedEncoder):
     """An `Encoder` around a torch network.
 
     Parameters
@@ -58,14 +100,13 @@ class NetworkEncoder:
         multi_label: bool = False,
         bears_bfloat16: bool = False,
     ) -> None:
-        self.name = name
+        run = make_runtime(runtime, net, crop=preprocessing.crop, device=device, bears_bfloat16=bears_bfloat16)
+        super().__init__(name, dim, run)
         self._multi_label = multi_label
-        self.dim = dim
         self.classes = classes
         self.preprocess = preprocessing
         self.min_side: int | None = 2 * preprocessing.resize
         self._net: Any = net  # the runtime has prepared it; `feature_map` asks it for more than the runtime tells
-        self._run = make_runtime(runtime, net, crop=preprocessing.crop, device=device, bears_bfloat16=bears_bfloat16)
         self.spec: dict[str, Any] = {
             "name": name,
             "dim": dim,
@@ -76,37 +117,14 @@ class NetworkEncoder:
                 "std": list(preprocessing.std),
             },
             "descriptor": descriptor,
-            "runtime": self._run.record,
+            "runtime": run.record,
         }
         self._class_weights = classifier.weight.detach().cpu().numpy().T.copy()  # (in_features, classes)
         self._class_bias = classifier.bias.detach().cpu().numpy().copy()
-        self._pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="preprocess")
 
     def _last_maps(self, batch: torch.Tensor) -> torch.Tensor:
         """Float32 (n, 3, crop, crop) to what is averaged for the classifier's part of a vector: (n, c, h, w)."""
         raise NotImplementedError
-
-    def encode(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """Encode decoded images, each uint8 (H, W, 3) of any size, to float32 (n, dim)."""
-        if len(images) == 1:
-            return self.encode_prepared([self.preprocess(images[0])])
-        features = np.empty((len(images), self.dim), dtype=np.float32)
-        starts = range(0, len(images), _BATCH)
-        # One batch is prepared while the network works on the one before.
-        jobs = [self._pool.submit(self.preprocess, image) for image in images[:_BATCH]]
-        for start in starts:
-            prepared = [job.result() for job in jobs]
-            following = images[start + _BATCH : start + 2 * _BATCH]
-            jobs = [self._pool.submit(self.preprocess, image) for image in following]
-            features[start : start + len(prepared)] = self._run(prepared)
-        return features
-
-    def encode_prepared(self, prepared: Sequence[torch.Tensor]) -> np.ndarray:
-        """Encode what `preprocess` returned: n tensors float32 (3, crop, crop) to float32 (n, dim)."""
-        features = np.empty((len(prepared), self.dim), dtype=np.float32)
-        for start in range(0, len(prepared), _BATCH):
-            features[start : start + _BATCH] = self._run(prepared[start : start + _BATCH])
-        return features
 
     def feature_map(self, image: np.ndarray) -> FeatureMap:
         """The last feature map of a decoded image, uint8 (H, W, 3). See `Encoder.feature_map`."""

@@ -23,6 +23,7 @@ _CLASSES: dict[str, str | Callable[..., Encoder]] = {
     "efficientnet-lite0": "features.encoders.efficientnet_lite:EfficientNetLite",
     "efficientnet-lite2": "features.encoders.efficientnet_lite:EfficientNetLite",
     "efficientnet-lite2+lite0": "features.encoders.efficientnet_lite:EfficientNetLite",
+    "clip": "features.encoders.clip:Clip",
 }
 
 
@@ -85,11 +86,13 @@ def create_encoder(
     name : str
         ``"auto"`` (see `choose_encoder`; the choice is logged), ``"resnet50"``, ``"resnet50-finetuned"``,
         ``"resnet50-scratch"``, ``"efficientnet-lite0"``, ``"efficientnet-lite2"``,
-        ``"efficientnet-lite2+lite0"`` (the most accurate without a download), or what `register_encoder` was told.
+        ``"efficientnet-lite2+lite0"`` (the most accurate without a download), ``"clip"``, or what `register_encoder`
+        was told.
     weights : str or path, optional
         A ``.safetensors`` file, or a ``.pth`` state dict (read without unpickling objects). ResNet50 also takes
         ``"IMAGENET1K_V1"`` (its default) and ``"IMAGENET1K_V2"``, downloaded once through torch hub's cache. The
-        finetuned and scratch encoders need a file that `features.train` wrote.
+        finetuned and scratch encoders need a file that `features.train` wrote. ``"clip"`` takes a folder of
+        transformers, or the name of a model on the Hugging Face hub, downloaded once.
     device : str, optional
         A torch device; the GPU if there is one, else the CPU.
     runtime : {"openvino", "torch", "eager"}, optional
