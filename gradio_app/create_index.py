@@ -39,15 +39,19 @@ from features.datasets import (
 from features.encoders import Encoder, EncoderError, create_encoder, encoder_for
 from features.encoding import extract
 from features.extract import positive
+from features.makers import MakerOptions, create_maker
 from ivfpq import index_factory
+from search.annotate import annotate
 from search.backends import backend_names
 from search.backends.base import EngineReport
 from search.backends.trial import held_out_count
-from search.build import ENGINES, FACTORY, IndexUpdate, create_index, create_spaces, sync_collection
+from search.build import ENGINES, FACTORY, IndexUpdate, create_index, create_space, create_spaces, sync_collection
 from search.command_line import set_up_streams
-from search.spaces import default_spaces, space_names
+from search.spaces import CAPTIONS, default_spaces, space_names
 
 __all__ = ["EngineReport", "IndexUpdate", "collection_name", "create_index", "format_table", "main", "sync_collection"]
+
+logger = logging.getLogger(__name__)
 
 CHECKOUT = Path(__file__).resolve().parent.parent  # where data_download.sh puts its datasets
 DEFAULT_COLLECTIONS = Path("collections")
@@ -83,7 +87,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "option says stays as it is."
     )
     parser.add_argument(
-        "--data", required=True, metavar="caltech|voc|demo|PATH", help="a dataset or a folder of images"
+        "--data",
+        required=True,
+        metavar="caltech|voc|demo|PATH",
+        help="a dataset, a folder of images, or a list of their addresses (.csv, .tsv, .jsonl, .parquet), which is "
+        "downloaded to datasets/",
     )
     parser.add_argument("--encoder", default="auto", help="auto (default), resnet50 or efficientnet-lite0")
     parser.add_argument("--weights", metavar="PATH", help="weights file for the encoder")
@@ -178,7 +186,9 @@ def run(args: argparse.Namespace) -> str:
         dataset = as_recorded(dataset, read_manifest(folder).get("source"), folder_options(args))
     try:
         if there and args.sync:
-            return _run_sync(args, dataset, folder)
+            told = _run_sync(args, dataset, folder)
+            _annotate(dataset, folder)
+            return told
         encoder = _encoder(args, folder)
         if factory := args.factory or ("" if there else FACTORY):  # refused before hours of work
             index_factory(encoder.dim, factory, metric=args.metric or "cosine")
@@ -191,7 +201,20 @@ def run(args: argparse.Namespace) -> str:
             f"{folder} is the collection of {root}. If that has moved to {dataset.root}, --sync takes over what has "
             f"changed; for a collection of its own pass --name NAME ({error})"
         ) from error
-    return _told(args, _run_create(args, dataset, folder, encoder))
+    told = _told(args, _run_create(args, dataset, folder, encoder))
+    _annotate(dataset, folder)
+    return told
+
+
+def _annotate(dataset: Dataset, folder: Path) -> None:
+    """Let the collection say what came with the pictures: the other columns of a list of addresses."""
+    table = getattr(dataset, "table", None)
+    if table is None:
+        return
+    store = FeatureStore.open(folder)
+    maker = create_maker("file", store, MakerOptions(table))
+    logger.info("%s", annotate(store, maker))
+    create_space(store, CAPTIONS)
 
 
 def _open_dataset(args: argparse.Namespace) -> Dataset:
@@ -200,9 +223,9 @@ def _open_dataset(args: argparse.Namespace) -> Dataset:
     options = folder_options(args)
     if data not in dataset_names():
         path = own_path(data)
-        if data.startswith("~") and not path.is_dir():
+        if data.startswith("~") and not path.exists():
             raise DatasetError(f"unknown dataset {data!r}: no such folder exists")
-        spec = str(path.absolute()) if path.is_dir() else data
+        spec = str(path.absolute()) if path.exists() else data
         return open_dataset(spec, **options)
     try:
         return open_dataset(data, **options)

@@ -15,6 +15,26 @@ from features.images import MAX_PIXELS
 from features.paths import expanded
 
 
+class PathDataset(Protocol):
+    """A dataset class for what lies at a path: made from that.
+
+    Attributes
+    ----------
+    kind : str
+        What a manifest calls it, as it is registered.
+    """
+
+    kind: str
+
+    def __call__(self, path: str | os.PathLike[str], *, datasets_dir: str | os.PathLike[str] = "datasets") -> Dataset:
+        """Open it; what it has to bring here goes to `datasets_dir`."""
+        ...
+
+    def is_at(self, path: Path) -> bool:
+        """Whether it is what lies there."""
+        ...
+
+
 class NamedDataset(Protocol):
     """A dataset class with a name of its own: made from the folder where it is.
 
@@ -46,6 +66,7 @@ _CLASSES: dict[str, str | Any] = {
     "voc": "features.datasets.voc:VOC2012",
     "demo": "features.datasets.demo:Demo",
 }
+_OF_PATHS = {"urls": "features.datasets.url_csv:UrlCsv"}  # kinds of what lies at a path beside folders of images
 _FOLDER_OPTIONS = ("exclude", "follow_links", "max_megapixels")
 
 
@@ -75,14 +96,15 @@ def open_dataset(
     follow_links: bool = False,
     max_megapixels: float | None = None,
 ) -> Dataset:
-    """Open a dataset by name or by folder.
+    """Open a dataset by name or by path.
 
     Parameters
     ----------
     spec : str
-        ``"caltech"``, ``"voc"``, ``"demo"`` (made on first use), or the path of a folder of images.
+        ``"caltech"``, ``"voc"``, ``"demo"`` (made on first use), or the path of a folder of images, of a list of their
+        addresses (downloaded on first use), or of the folder of a download.
     datasets_dir : path
-        Where ``data_download.sh`` puts the named ones.
+        Where ``data_download.sh`` puts the named ones, and where the pictures of a list go.
     exclude, follow_links, max_megapixels
         See `ImageFolder`; only for a folder.
 
@@ -92,12 +114,16 @@ def open_dataset(
         Unknown name, dataset not downloaded yet, no images, or an option that it does not take.
     """
     dataset: Dataset
-    if spec in _CLASSES:
-        if exclude or follow_links or max_megapixels is not None:
-            raise DatasetError(
-                f"what to exclude, which links to follow and how large images may be is for folders of images, not for "
-                f"{spec}"
-            )
+    of_path = _class_at(expanded(spec)) if spec and spec not in _CLASSES else None
+    is_folder = spec not in _CLASSES and of_path is None
+    if not is_folder and (exclude or follow_links or max_megapixels is not None):
+        raise DatasetError(
+            f"what to exclude, which links to follow and how large images may be is for folders of images, not for "
+            f"{spec}"
+        )
+    if of_path is not None:
+        dataset = of_path(expanded(spec), datasets_dir=datasets_dir)
+    elif spec in _CLASSES:
         kind = _class_of(spec)
         dataset = kind(Path(datasets_dir) / kind.location)
     elif spec and expanded(spec).is_dir():
@@ -128,6 +154,11 @@ def reopen_dataset(name: str, root: str | os.PathLike[str], source: Mapping[str,
     """
     root = Path(root)
     kind = (source or {}).get("kind")
+    if kind in _OF_PATHS:
+        of_path: PathDataset = _imported(_OF_PATHS[kind])
+        dataset = of_path(root)
+        dataset.items  # noqa: B018
+        return dataset
     named: NamedDataset | None = None
     if kind in _CLASSES:
         named = _class_of(kind)
@@ -196,8 +227,15 @@ def spec_of(name: str, root: str | os.PathLike[str], source: Mapping[str, Any] |
 
 def _class_of(spec: str) -> NamedDataset:
     target = _CLASSES[spec]
-    if not isinstance(target, str):
-        return target
-    module, _, name = target.partition(":")
-    found: NamedDataset = getattr(import_module(module), name)
+    found: NamedDataset = _imported(target) if isinstance(target, str) else target
     return found
+
+
+def _class_at(path: Path) -> PathDataset | None:
+    """What kind of dataset lies at a path, but for a folder of images."""
+    return next((found for found in map(_imported, _OF_PATHS.values()) if found.is_at(path)), None)
+
+
+def _imported(target: str) -> Any:
+    module, _, name = target.partition(":")
+    return getattr(import_module(module), name)

@@ -139,6 +139,10 @@ class DownloadState:
         )
         return found.fetchone() is not None
 
+    def lists(self) -> list[str]:
+        """The paths of all lists that were added."""
+        return [name for (name,) in self._db.execute("SELECT DISTINCT name FROM list ORDER BY name")]
+
     def add(self, entries: Iterable[Entry], source: tuple[Path, str | None] | None = None) -> Added:
         """Add what is not known yet; an address that comes again is fetched once, and its first row counts.
 
