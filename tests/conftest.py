@@ -17,13 +17,14 @@ settings.register_profile("patient", deadline=None, suppress_health_check=[Healt
 settings.load_profile("patient")  # a busy machine is no failure
 
 
-LONG = ("test_create_index", "test_browser", "test_browser_explain", "test_encoders", "test_app", "test_benchmark")
-"""Files that take longest. Where processes share the tests out, they are taken first, so that none is left last."""
+LONG = ("test_create_index", "test_encoders", "test_browser", "test_browser_explain", "test_app", "test_benchmark")
+"""Files that take longest. Where processes share the tests out, they are taken first, so that none is left last; the
+second needs no demo collection, which takes the first a while to make."""
 
 
 @pytest.hookimpl(tryfirst=True)  # before the tests are chosen by their marks
 def pytest_collection_modifyitems(config, items):
-    """Mark as slow whatever waits for the making of the real collection, or for a training: more than ten seconds."""
+    """Mark as slow whatever waits for the making of the real collection, or for a training."""
     for item in items:
         if {"demo_collection", "trained"} & set(item.fixturenames):
             item.add_marker("slow")

@@ -173,6 +173,7 @@ def test_what_is_not_a_decoded_image_is_refused(lite, bad):
         lite.encode([bad])
 
 
+@pytest.mark.slow
 def test_resnet50_gives_torchvisions_pooled_features_and_classes(seeded, seeded_weights):
     images = [random_image(*size, seed=i) for i, size in enumerate(SIZES)]
     net = torchvision.models.resnet50(weights=None)
@@ -205,6 +206,7 @@ def test_lite_vector_is_the_published_descriptor(lite):
     np.testing.assert_allclose(lite.classify(features), probabilities, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_lite2_alone_and_with_lite0(tmp_path, monkeypatch):
     """With fewer classes than there is room for; classify reads the first network's probabilities from float16."""
     paths = {name: tmp_path / f"{name}.pth" for name in ("efficientnet-lite2", "efficientnet-lite0")}
@@ -555,6 +557,7 @@ def test_importing_features_does_not_load_torch():
     assert fresh_python(code) == "False"
 
 
+@pytest.mark.slow
 def test_torchvision_imports_after_its_operators_are_declared():
     code = (
         "from features.torchvision_ops import declare_operators as d; d(); import torchvision.transforms.v2, timm; d();"
@@ -563,6 +566,7 @@ def test_torchvision_imports_after_its_operators_are_declared():
     assert fresh_python(code).startswith("torchvision::nms(Tensor dets, Tensor scores, float iou_threshold)")
 
 
+@pytest.mark.slow
 def test_operators_that_are_there_are_left_alone():
     """As with a torchvision whose own library loads: nothing is declared twice, and its kernels stay."""
     code = (

@@ -26,6 +26,7 @@ def left(jobs) -> list[str]:
     return sorted(path.name for path in jobs.folder.iterdir())
 
 
+@pytest.mark.slow
 def test_a_folder_becomes_a_collection_and_is_deleted(jobs, picture_folder):
     version = jobs.library.version
     job = jobs.create(" My pictures! ", picture_folder)
@@ -52,6 +53,7 @@ def test_a_folder_becomes_a_collection_and_is_deleted(jobs, picture_folder):
     assert (picture_folder / "cold" / "0.png").is_file()  # its pictures stay
 
 
+@pytest.mark.slow
 def test_a_zip_file_becomes_a_collection_with_its_pictures(jobs, picture_folder):
     token, path = jobs.new_upload()
     with zipfile.ZipFile(path, "w") as archive:
@@ -72,6 +74,7 @@ def test_a_zip_file_becomes_a_collection_with_its_pictures(jobs, picture_folder)
     assert left(jobs) == []
 
 
+@pytest.mark.slow
 def test_a_collection_is_brought_up_to_date(jobs, picture_folder, tmp_path):
     folder = tmp_path / "pictures"
     shutil.copytree(picture_folder, folder)
@@ -95,6 +98,7 @@ def test_a_collection_is_brought_up_to_date(jobs, picture_folder, tmp_path):
         jobs.sync("other")
 
 
+@pytest.mark.slow
 def test_cancelling_stops_the_process_and_leaves_nothing(jobs, picture_folder):
     job = jobs.create("never", picture_folder)
     process = jobs._process
@@ -185,6 +189,7 @@ def test_zip_files_of_servers_that_were_killed_are_removed(tmp_path):
     assert path.exists()  # it may still be being sent
 
 
+@pytest.mark.slow
 def test_a_collection_that_another_process_changes_is_not_deleted(jobs, picture_folder):
     jobs.create("mine", picture_folder)
     jobs.wait()
