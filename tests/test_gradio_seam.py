@@ -248,6 +248,7 @@ def test_gradio_still_waits_five_seconds_for_its_server():
     assert "timeout=3" in inspect.getsource(networking.url_ok)
 
 
+@pytest.mark.slow
 def test_a_server_that_starts_late_is_waited_for(monkeypatch):
     real = gradio_seam._PatientServer.run
 
