@@ -22,6 +22,7 @@ from search.command_line import collection_folder, refused, set_up_streams
 from search.engine import SearchEngine
 from search.errors import EngineError
 from search.hits import Answer, Hit
+from search.options import NEIGHBOURHOOD
 
 Teller = Callable[[str, Answer], None]
 
@@ -48,6 +49,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("-k", type=int, default=10, metavar="N", help="most hits wanted (%(default)s)")
     parser.add_argument("--cutoff", type=float, metavar="S", help="leave out hits less similar to the picture")
     parser.add_argument(
+        "--neighbourhood",
+        type=float,
+        default=NEIGHBOURHOOD,
+        metavar="W",
+        help="of a picture: from 0, this very picture, to 1, this kind of thing (%(default)s)",
+    )
+    parser.add_argument(
         "--collections", type=Path, default=Path("collections"), metavar="DIR", help="where it lies (%(default)s)"
     )
     form = parser.add_mutually_exclusive_group()
@@ -69,7 +77,7 @@ def _run(options: argparse.Namespace) -> int:
     found, wrong = False, 0
     for query in queries:
         try:
-            answer = engine.search(query, options.k, cutoff=options.cutoff)
+            answer = engine.search(query, options.k, cutoff=options.cutoff, neighbourhood=options.neighbourhood)
         except (EngineError, EncoderError, StoreError, ImageError) as error:
             wrong = refused(error)
             continue

@@ -6,7 +6,7 @@ import operator
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,9 @@ from search.backends.base import SearchableIndex
 from search.errors import EngineError, QueryError
 from search.filters import Filter, FilterLike
 from search.hits import Answer, Hit
-from search.options import SearchOptions
+from search.neighbour_order import NeighbourOrder, Ranked
+from search.neighbourhood import NEIGHBOURHOOD as NEIGHBOURHOOD_SPACE
+from search.options import NEIGHBOURHOOD, SearchOptions
 from search.parts import EncodedQuery, search_parts, space_of
 from search.query import ImagePart, Part, Picture, Query, is_address
 from search.searcher import RERANK_FACTOR, SpaceSearcher
@@ -76,6 +78,8 @@ class SearchEngine:
         self.name = store.folder.name
         self.metric: Metric = store.manifest["metric"]
         self._spaces = {VISUAL: SpaceSearcher(visual_space(store), indexes), **(spaces or {})}
+        if NEIGHBOURHOOD_SPACE in self._spaces and self.metric == "cosine":
+            self._spaces[VISUAL].order = NeighbourOrder(self._spaces[NEIGHBOURHOOD_SPACE].space)
         self._encoder = encoder
         self._fetch = fetch
         self._scorers: dict[str, TextScorer] = {}
@@ -232,6 +236,7 @@ class SearchEngine:
         rerank: bool = False,
         filter: Filter | FilterLike | None = None,
         cutoff: float | None = None,
+        neighbourhood: float = NEIGHBOURHOOD,
     ) -> Answer:
         """The k images that fit a query best.
 
@@ -241,7 +246,7 @@ class SearchEngine:
             An image file, its content, or decoded RGB pixels. A file or content that the collection holds itself
             (equal bytes) is left out of its own hits; pixels always count as an outside picture. A str that names no
             file is read as `search.grammar` says. What a query says itself of k and options goes before the arguments.
-        k, nprobe, engine, rerank, cutoff
+        k, nprobe, engine, rerank, cutoff, neighbourhood
             See `SearchOptions`.
         filter : mapping or Filter, optional
             ``{"label": "cup"}`` or ``{"label": ["cup", "chair"]}``: only images that bear one of these labels; see
@@ -267,7 +272,7 @@ class SearchEngine:
         query.check()
         if query.collection not in (None, self.name):
             raise QueryError(f"the query is for the collection {query.collection}, and this is {self.name}")
-        options = query.options or SearchOptions(engine, k, nprobe, rerank, cutoff)
+        options = query.options or SearchOptions(engine, k, nprobe, rerank, cutoff, neighbourhood)
         options = replace(options, k=query.k or k)
         allowed = (Filter.of(filter) & query.filter).ids(self.store)
         if not query.parts:
@@ -297,9 +302,16 @@ class SearchEngine:
         allowed = Filter.of(filter).ids(self.store)
         return self._search(searcher, EncodedQuery(vector, own_id), options, allowed)
 
-    def neighbours(self, vectors: NDArray[np.float32], options: SearchOptions) -> SearchResult:
-        """The k nearest images of each vector (nq, dim), an image of the collection itself among them."""
-        return self._spaces[VISUAL].neighbours(vectors, options)
+    def neighbours(
+        self, vectors: NDArray[np.float32], options: SearchOptions, own_ids: Sequence[int] | None = None
+    ) -> SearchResult:
+        """The k best images of each vector (nq, dim), an image of the collection itself, if its id is given, too."""
+        return self._spaces[VISUAL].neighbours(vectors, options, own_ids)
+
+    @property
+    def neighbour_order(self) -> NeighbourOrder | None:
+        """What lets neighbours count in the order of hits, if the collection has it: see `SearchOptions`."""
+        return self._spaces[VISUAL].order
 
     def score_text(
         self, text: str, *, space: str | None = None, ids: NDArray[np.int64] | None = None, k: int = 1
@@ -369,30 +381,33 @@ class SearchEngine:
         rerank = searcher.reranks(options)
         # A picture of the collection finds itself first, so one more is asked for and itself is dropped by id.
         wanted = int(options.k) + (query.own_id is not None)
+        many = RERANK_FACTOR * wanted if rerank else wanted
         started = time.perf_counter()
-        found = searcher.candidates(query.vector[None], RERANK_FACTOR * wanted if rerank else wanted, options, allowed)
+        (found,) = searcher.first(query.vector[None], many, options, allowed, [query.own_id])
         searched = time.perf_counter()
-        reranked = int(np.count_nonzero(found.ids >= 0)) if rerank else 0
+        ranked, reranked = found.ranked, 0
         if rerank:
-            found = searcher.reranked(query.vector, found.ids[0], wanted)
+            reranked = int(np.count_nonzero(ranked.ids >= 0))
+            ranked = searcher.again(query.vector, found, wanted, options)
         finished = time.perf_counter()
         return Answer(
-            hits=self._hits(found, searcher.space.metric, query.own_id, options),
+            hits=self._hits(ranked, searcher.space.metric, query.own_id, options),
             own_id=query.own_id,
             search_ms=(searched - started) * 1e3,
             rerank_ms=(finished - searched) * 1e3 if rerank else 0.0,
             reranked=reranked,
+            expansion=found.expansion,
         )
 
-    def _hits(self, found: SearchResult, metric: Metric, own_id: int | None, options: SearchOptions) -> tuple[Hit, ...]:
-        """One row of ids and scores as hits: without padding, the query itself and what the cutoff leaves out."""
+    def _hits(self, ranked: Ranked, metric: Metric, own_id: int | None, options: SearchOptions) -> tuple[Hit, ...]:
+        """What was found as hits: without padding, the query itself and what the cutoff leaves out."""
         nearer_is_larger = metric != "l2"
         worse = operator.lt if nearer_is_larger else operator.gt
         hits: list[Hit] = []
-        for id, score in zip(found.ids[0].tolist(), found.distances[0].tolist(), strict=True):
-            if id in (-1, own_id):
+        for id, near, score in zip(*(array.tolist() for array in ranked), strict=True):
+            if id in (-1, own_id) or (options.cutoff is not None and worse(near, options.cutoff)):
                 continue
-            if len(hits) == options.k or (options.cutoff is not None and worse(score, options.cutoff)):
+            if len(hits) == options.k:
                 break
             item = self.store.items[id]
             hits.append(
@@ -400,8 +415,8 @@ class SearchEngine:
                     rank=len(hits) + 1,
                     id=id,
                     score=score,
-                    similarity=score if nearer_is_larger else None,
-                    distance=None if nearer_is_larger else score,
+                    similarity=near if nearer_is_larger else None,
+                    distance=None if nearer_is_larger else near,
                     labels=item.labels,
                     path=item.path,
                 )

@@ -121,7 +121,7 @@ def evaluate(
         asking = queries[start : start + step]
         vectors = np.asarray(engine.store.features[asking], dtype=np.float32)
         found = np.full((len(asking), DEPTH + 1), -1)
-        neighbours = engine.neighbours(vectors, deep).ids
+        neighbours = engine.neighbours(vectors, deep, asking.tolist()).ids
         found[:, : neighbours.shape[1]] = neighbours
         found = _without(found, asking)
         shared = (labels[asking] @ labels.T).toarray() > 0  # whether a picture bears a label of the query's

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import overload
 
+from search.neighbour_order import Expansion
 from search.query import Part
 
 
@@ -21,8 +22,9 @@ class Hit:
     id : int
         Row of the image in the collection.
     score : float
-        What the hits are ordered by: cosine similarity or inner product (larger is nearer), or squared L2 distance. Of
-        a query of several parts the sum of the shares (larger is better).
+        What the hits are ordered by: cosine similarity or inner product (larger is nearer), or squared L2 distance;
+        where neighbours count, what `neighbour_order` makes of the similarity. Of a query of several parts the sum of
+        the shares (larger is better).
     similarity, distance : float or None
         How near the stored vectors are; the one that does not apply to the collection's metric is None. Of several
         pictures that were searched for the nearest counts; without one, both are None.
@@ -81,6 +83,8 @@ class Answer(Sequence[Hit]):
         Candidates ranked again.
     parts : tuple of PartAnswer
         Of each part of the query; empty where it is one picture.
+    expansion : Expansion or None
+        How the query took in its neighbours, where these counted in the order.
     """
 
     hits: tuple[Hit, ...]
@@ -90,6 +94,7 @@ class Answer(Sequence[Hit]):
     rerank_ms: float = field(default=0.0, compare=False)
     reranked: int = field(default=0, compare=False)
     parts: tuple[PartAnswer, ...] = field(default=(), compare=False)
+    expansion: Expansion | None = field(default=None, compare=False)
 
     @property
     def unanswered(self) -> tuple[str, ...]:

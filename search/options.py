@@ -8,6 +8,8 @@ from typing import Literal
 
 from search.errors import EngineError
 
+NEIGHBOURHOOD = 0.0
+
 
 @dataclass(frozen=True)
 class SearchOptions:
@@ -27,13 +29,18 @@ class SearchOptions:
         Take the `RERANK_FACTOR` * k best by the index's codes and rank them again by the stored vectors, exactly.
     cutoff : float or None
         Leave out hits whose score is worse: a smaller similarity, or a larger distance.
+    neighbourhood : float
+        From 0 to 1, how much the kind of thing that a picture is of counts in the order of hits, beside how alike two
+        pictures look: see `search.neighbour_order`. Only a query of one picture knows it, and only in a collection that
+        has the space `neighbourhood`; elsewhere, and with 0, the order is that of the similarity alone.
     fusion : str
         Whether the "scores" or the "ranks" of several parts of a query are combined; see `search.fusion`.
 
     Raises
     ------
     EngineError
-        If k or nprobe is no whole number of at least 1, or the cutoff no number, or there is no such fusion.
+        If k or nprobe is no whole number of at least 1, or the cutoff no number, or the neighbourhood none from 0 to 1,
+        or there is no such fusion.
     """
 
     engine: str = "ivfpq"
@@ -41,6 +48,7 @@ class SearchOptions:
     nprobe: int | None = None
     rerank: bool = False
     cutoff: float | None = None
+    neighbourhood: float = NEIGHBOURHOOD
     fusion: Literal["scores", "ranks"] = "scores"
 
     def __post_init__(self) -> None:
@@ -49,5 +57,8 @@ class SearchOptions:
                 raise EngineError(f"{name} must be a whole number of at least 1, got {value!r}")
         if self.cutoff is not None and not (isinstance(self.cutoff, Real) and self.cutoff == self.cutoff):
             raise EngineError(f"cutoff must be a number, got {self.cutoff!r}")
+        weight = self.neighbourhood
+        if isinstance(weight, bool) or not isinstance(weight, Real) or not 0 <= weight <= 1:
+            raise EngineError(f"neighbourhood must be a number from 0 to 1, got {weight!r}")
         if self.fusion not in ("scores", "ranks"):
             raise EngineError(f"fusion combines scores or ranks, got {self.fusion!r}")

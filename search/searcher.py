@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +16,18 @@ from search.backends import backend_names, get_backend
 from search.backends.base import SearchableIndex
 from search.errors import EngineError
 from search.fusion import sample_of
+from search.neighbour_order import CANDIDATES, Expansion, NeighbourOrder, Ranked
 from search.options import SearchOptions
 from search.space import ADD_BLOCK, Space
 
 RERANK_FACTOR = 10  # candidates ranked again for each result wanted
+
+
+class Found(NamedTuple):
+    """What a search found first; `expansion` is how the query took in its neighbours, where these count."""
+
+    ranked: Ranked
+    expansion: Expansion | None
 
 
 class SpaceSearcher:
@@ -29,10 +38,15 @@ class SpaceSearcher:
     space : Space
     indexes : mapping of str to index
         By the names of their backends. Those that build none are opened when they are first asked.
+    order : NeighbourOrder, optional
+        Lets neighbours count, where the space has such.
     """
 
-    def __init__(self, space: Space, indexes: Mapping[str, SearchableIndex]) -> None:
+    def __init__(
+        self, space: Space, indexes: Mapping[str, SearchableIndex], order: NeighbourOrder | None = None
+    ) -> None:
         self.space = space
+        self.order = order
         self._built = dict(indexes)
         self._opened: dict[str, SearchableIndex] = {}
         self._lock = threading.Lock()
@@ -76,6 +90,50 @@ class SpaceSearcher:
     def reranks(self, options: SearchOptions) -> bool:
         """Whether a search with these options ranks candidates again: not where the first ranking is exact."""
         return options.rerank and options.engine != "exact"
+
+    def orders(self, options: SearchOptions) -> bool:
+        """Whether neighbours count in the order of what a search with these options finds."""
+        return self.order is not None and options.neighbourhood > 0
+
+    def first(
+        self,
+        vectors: NDArray[np.float32],
+        k: int,
+        options: SearchOptions,
+        ids: NDArray[np.int64] | None = None,
+        own_ids: Sequence[int | None] | None = None,
+    ) -> list[Found]:
+        """The k first of each vector (nq, dim) by the index and, where these count, by neighbours.
+
+        Parameters
+        ----------
+        ids : int64 array, optional
+            Only these.
+        own_ids : sequence of int or None, optional
+            Of the pictures of the collection that the vectors are, which are no neighbours of their own.
+        """
+        if self.order is None or not self.orders(options):
+            found = self.candidates(vectors, k, options, ids)
+            return [Found(Ranked(*row), None) for row in zip(found.ids, found.distances, found.distances, strict=True)]
+        found = self.candidates(vectors, max(k, CANDIDATES), options, ids)
+        around = None if ids is None else self.candidates(vectors, CANDIDATES, options).ids
+        firsts = []
+        for row, (vector, own_id) in enumerate(zip(vectors, own_ids or [None] * len(vectors), strict=True)):
+            there = found.ids[row] >= 0
+            plain = Ranked(found.ids[row][there], found.distances[row][there], found.distances[row][there])
+            others = None if around is None else around[row][around[row] >= 0]
+            ranked, expansion = self.order.first(vector, plain, options.neighbourhood, around=others, own_id=own_id)
+            firsts.append(Found(Ranked(*(array[:k] for array in ranked)), expansion))
+        return firsts
+
+    def again(self, vector: NDArray[np.float32], found: Found, k: int, options: SearchOptions) -> Ranked:
+        """The k best of what was found by their stored vectors, and by neighbours where these count."""
+        if self.order is None or found.expansion is None:
+            exact = self.reranked(vector, found.ranked.ids, k)
+            return Ranked(exact.ids[0], exact.distances[0], exact.distances[0])
+        exact = self.reranked(vector, found.ranked.ids, max(1, len(found.ranked.ids)))
+        plain = Ranked(exact.ids[0], exact.distances[0], exact.distances[0])
+        return Ranked(*(array[:k] for array in self.order.again(found.expansion, plain, options.neighbourhood)))
 
     def candidates(
         self,
@@ -137,10 +195,18 @@ class SpaceSearcher:
         found = self.candidates(vector[None], k, options, ids).ids[0]
         return found[found >= 0]
 
-    def neighbours(self, vectors: NDArray[np.float32], options: SearchOptions) -> SearchResult:
-        """The k nearest of each vector (nq, dim), with these options."""
-        if not self.reranks(options):
-            return self.candidates(vectors, options.k, options)
-        found = self.candidates(vectors, RERANK_FACTOR * options.k, options)
-        again = [self.reranked(vector, ids, options.k) for vector, ids in zip(vectors, found.ids, strict=True)]
-        return SearchResult(np.concatenate([a.distances for a in again]), np.concatenate([a.ids for a in again]))
+    def neighbours(
+        self, vectors: NDArray[np.float32], options: SearchOptions, own_ids: Sequence[int | None] | None = None
+    ) -> SearchResult:
+        """The k best of each vector (nq, dim), with these options; see `first`. Distances are what orders them."""
+        rerank = self.reranks(options)
+        found = self.first(vectors, RERANK_FACTOR * options.k if rerank else options.k, options, None, own_ids)
+        ranked = [each.ranked for each in found]
+        if rerank:
+            ranked = [self.again(*each, options.k, options) for each in zip(vectors, found, strict=True)]
+        shape = (len(vectors), min(options.k, self.space.ids.size))
+        result = SearchResult(np.full(shape, -np.inf, np.float32), np.full(shape, -1))
+        for row, each in enumerate(ranked):
+            count = min(len(each.ids), shape[1])
+            result.distances[row, :count], result.ids[row, :count] = each.scores[:count], each.ids[:count]
+        return result

@@ -33,7 +33,7 @@ class Labelled:
         self.index.add_with_ids(features[ids], ids)
         self.asked = []
 
-    def neighbours(self, vectors, options):
+    def neighbours(self, vectors, options, own_ids=None):
         self.asked.append((len(vectors), options))
         return self.index.search(vectors, min(options.k, self.index.ntotal))
 

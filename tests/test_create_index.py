@@ -55,6 +55,10 @@ def test_a_collection_has_both_indexes_over_all_images(demo_collection):
         "features.npy",
         "ivfpq.index",
         "faiss.index",
+        "neighbourhood.npy",
+        "neighbourhood-components.npy",
+        "neighbourhood-neighbours.npy",
+        "neighbourhood-similarities.npy",
     }
     manifest = json.loads((demo_collection / "manifest.json").read_text())
     assert manifest["metric"] == "cosine"

@@ -20,6 +20,9 @@ from search.options import SearchOptions
         ({"nprobe": 0}, "nprobe must be a whole number of at least 1, got 0"),
         ({"nprobe": -3}, "nprobe must be a whole number of at least 1, got -3"),
         ({"cutoff": "near"}, "cutoff must be a number, got 'near'"),
+        ({"neighbourhood": 1.5}, "neighbourhood must be a number from 0 to 1, got 1.5"),
+        ({"neighbourhood": float("nan")}, "neighbourhood must be a number from 0 to 1, got nan"),
+        ({"neighbourhood": True}, "neighbourhood must be a number from 0 to 1, got True"),
         ({"cutoff": float("nan")}, "cutoff must be a number, got nan"),
     ],
 )
