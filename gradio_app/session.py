@@ -19,6 +19,7 @@ from gradio_app.markup import printable
 from gradio_app.routes.pictures import PictureFolder, folder_of, to_jpeg
 from search.engine import SearchEngine
 from search.hits import Answer
+from search.options import NEIGHBOURHOOD
 
 PREVIEW_SIDE = 800  # pixels; what the browser shows of the query, while the search reads the picture itself
 THUMB_SIDE = 128
@@ -136,6 +137,8 @@ class Request:
         Only pictures that bear one of these; all pictures if it is empty.
     cutoff : float or None
         The worst score to show.
+    neighbourhood : float
+        See `SearchOptions`.
     """
 
     collection: str
@@ -146,6 +149,7 @@ class Request:
     rerank: bool = False
     labels: tuple[str, ...] = ()
     cutoff: float | None = None
+    neighbourhood: float = NEIGHBOURHOOD
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -20,6 +20,7 @@ from ivfpq.refine import IndexRefine
 from search.engine import SearchEngine
 from search.filters import Filter, FilterLike
 from search.hits import Answer
+from search.neighbour_reasons import NeighbourReason, explain_neighbours
 from search.options import SearchOptions
 from search.searcher import RERANK_FACTOR
 
@@ -101,6 +102,8 @@ class Explanation:
         The fate of the picture in a sentence or two.
     lost : bool
         Whether exact search would have shown it and this one does not.
+    neighbours : NeighbourReason or None
+        What its neighbours changed afterwards; None where they do not count. All else is said of the plain order.
     """
 
     id: int
@@ -111,6 +114,7 @@ class Explanation:
     path: SearchPath
     verdict: str
     lost: bool
+    neighbours: NeighbourReason | None = None
 
 
 @dataclass(frozen=True)
@@ -200,6 +204,8 @@ def explain(
     filter : Filter or mapping, optional
         See `SearchEngine.search`.
     """
+    reason = explain_neighbours(engine, vector, own_id, id, options, filter=filter)
+    options = replace(options, neighbourhood=0)  # of what follows the index knows nothing of neighbours
     answer = engine.search_vector(vector, options, own_id=own_id, filter=filter)
     allowed = None if filter is None else engine.matching_ids(filter)
     exact = engine.index("exact")
@@ -209,9 +215,9 @@ def explain(
     file = inverted_file(engine, options)
     place = None if file is None else _place(file, vector, id, own_id, len(path.probed), allowed)
     rank = next((hit.rank for hit in answer if hit.id == id), None)
-    lost = rank is None and exact_rank <= options.k
+    lost = rank is None and exact_rank <= options.k and not (reason and reason.rank and reason.rank <= options.k)
     verdict = _verdict(rank, exact_rank, place, path, options, own_id is not None)
-    return Explanation(id, rank, exact_rank, exact_score, place, path, verdict, lost)
+    return Explanation(id, rank, exact_rank, exact_score, place, path, verdict, lost, reason)
 
 
 def search_path(

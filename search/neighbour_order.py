@@ -9,14 +9,14 @@ whole collection, whatever a filter lets through, so a filter changes no score.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ivfpq.distances import normalised
 from search.neighbourhood import NEIGHBOURS, POWER
-from search.space import Space
 
 CANDIDATES = 1_000
 BEHIND = 3.0
@@ -42,6 +42,10 @@ class Ranked(NamedTuple):
     similarities: Floats
     scores: Floats
 
+    def first(self, k: int) -> Ranked:
+        """The k best."""
+        return Ranked(self.ids[:k], self.similarities[:k], self.scores[:k])
+
 
 class Expansion(NamedTuple):
     """A query that has taken in its neighbours.
@@ -61,10 +65,19 @@ class Expansion(NamedTuple):
     weights: Floats
 
 
+class Neighbourhoods(Protocol):
+    """Where neighbourhoods are read from: a `Space`."""
+
+    @property
+    def beside(self) -> Mapping[str, NDArray[Any]]: ...
+
+    def rows(self, ids: Ids) -> Floats: ...
+
+
 class NeighbourOrder:
     """Orders what queries find in a collection that has the space `neighbourhood`. Safe to use from many threads."""
 
-    def __init__(self, space: Space) -> None:
+    def __init__(self, space: Neighbourhoods) -> None:
         self.space = space
         self._components = np.array(space.beside["components"])
 

@@ -11,7 +11,7 @@ it is said in `neighbour_order`; what was measured, in docs/PICTURES.md.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import scipy.linalg
@@ -40,6 +40,16 @@ _ROUNDING = 1e-4  # more than fast and slow arithmetic can differ by
 Floats = NDArray[np.float32]
 Halves = NDArray[np.float16]
 Ids = NDArray[np.int64]
+
+
+class StoredVectors(Protocol):
+    """What neighbourhoods are made of: a `FeatureStore`."""
+
+    @property
+    def features(self) -> NDArray[Any]: ...
+
+    @property
+    def ids(self) -> Ids: ...
 
 
 class NeighbourhoodSpace(SpaceKind):
@@ -88,7 +98,7 @@ class NeighbourhoodSpace(SpaceKind):
         return {"neighbours": NEIGHBOURS, "power": POWER, "components": COMPONENTS}
 
 
-def fit_components(store: FeatureStore) -> Floats:
+def fit_components(store: StoredVectors) -> Floats:
     """Mean and principal components of the stored vectors, each of length 1.
 
     Returns
@@ -121,7 +131,7 @@ def project(vectors: NDArray[np.floating[Any]], components: Floats) -> Floats:
     return normalised(centred @ components[1:].T)
 
 
-def build_neighbourhood(store: FeatureStore, components: Floats, candidates: Candidates | None = None) -> Made:
+def build_neighbourhood(store: StoredVectors, components: Floats, candidates: Candidates | None = None) -> Made:
     """The vectors of all pictures, made anew.
 
     Parameters
@@ -145,7 +155,7 @@ def build_neighbourhood(store: FeatureStore, components: Floats, candidates: Can
     return made
 
 
-def _renewed(store: FeatureStore, earlier: Made, changed: Ids, gone: Ids, candidates: Candidates | None) -> Made:
+def _renewed(store: StoredVectors, earlier: Made, changed: Ids, gone: Ids, candidates: Candidates | None) -> Made:
     """The vectors as they are after some pictures have changed."""
     components = np.array(earlier.beside["components"])
     points = _points(store, components)
@@ -182,7 +192,7 @@ def _renewed(store: FeatureStore, earlier: Made, changed: Ids, gone: Ids, candid
     return made
 
 
-def _points(store: FeatureStore, components: Floats) -> Halves:
+def _points(store: StoredVectors, components: Floats) -> Halves:
     """Where all pictures lie before they take in others, float16 (n, p), row = id; zero where there is none.
 
     Blocks begin at the same ids and are of the same size however many pictures there are: matrices of other shapes are
@@ -201,7 +211,7 @@ def _points(store: FeatureStore, components: Floats) -> Halves:
     return points
 
 
-def _look_again(made: Made, points: Halves, store: FeatureStore, rows: Ids, candidates: Candidates | None) -> None:
+def _look_again(made: Made, points: Halves, store: StoredVectors, rows: Ids, candidates: Candidates | None) -> None:
     """Find the neighbours of some pictures and let them take these in."""
     everything = points[store.ids].astype(np.float32) if candidates is None and rows.size else None
     for start in range(0, rows.size, _BLOCK):

@@ -8,7 +8,8 @@ from typing import Literal
 
 from search.errors import EngineError
 
-NEIGHBOURHOOD = 0.0
+NEIGHBOURHOOD = 0.5
+"""Where nobody says otherwise: both similarities count the same (docs/PICTURES.md)."""
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,7 @@ class SpaceSearcher:
             plain = Ranked(found.ids[row][there], found.distances[row][there], found.distances[row][there])
             others = None if around is None else around[row][around[row] >= 0]
             ranked, expansion = self.order.first(vector, plain, options.neighbourhood, around=others, own_id=own_id)
-            firsts.append(Found(Ranked(*(array[:k] for array in ranked)), expansion))
+            firsts.append(Found(ranked.first(k), expansion))
         return firsts
 
     def again(self, vector: NDArray[np.float32], found: Found, k: int, options: SearchOptions) -> Ranked:
@@ -133,7 +133,7 @@ class SpaceSearcher:
             return Ranked(exact.ids[0], exact.distances[0], exact.distances[0])
         exact = self.reranked(vector, found.ranked.ids, max(1, len(found.ranked.ids)))
         plain = Ranked(exact.ids[0], exact.distances[0], exact.distances[0])
-        return Ranked(*(array[:k] for array in self.order.again(found.expansion, plain, options.neighbourhood)))
+        return self.order.again(found.expansion, plain, options.neighbourhood).first(k)
 
     def candidates(
         self,

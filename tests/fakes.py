@@ -26,7 +26,7 @@ class FakeEngine:
     engines = ("ivfpq", "faiss", "exact")
     nlist: int | None = 16
     nprobe = 4
-    encoder = None
+    encoder = neighbour_order = None
 
     def __init__(self, name: str, pictures: Mapping[Path, str]) -> None:
         self.name = name
@@ -41,7 +41,9 @@ class FakeEngine:
         self.asked: list[Any] = []
         self.labels = dict(Counter(label for item in items for label in item.labels))
 
-    def search(self, query, k=10, *, nprobe=None, engine="ivfpq", rerank=False, filter=None, cutoff=None) -> Answer:
+    def search(
+        self, query, k=10, *, nprobe=None, engine="ivfpq", rerank=False, filter=None, cutoff=None, **order
+    ) -> Answer:
         if isinstance(query, Query):
             self.score_text("")
         self.asked.append((query, k, nprobe, engine))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from test_browser import browser, found, open_page, outside, usual_context  # noqa: F401
+from test_browser import browser, found, open_page, open_settings, outside, usual_context  # noqa: F401
 
 from gradio_app.app import build_app
 from search.engine import SearchEngine
@@ -87,6 +87,28 @@ def test_the_address_of_the_page_brings_the_words_back(page):
     page.reload()
     page.wait_for_selector(".ris-status")
     assert (typed(page), found(page)) == (words, ids)
+
+
+def test_a_slider_leads_from_this_very_picture_to_this_kind_of_thing(page, server):
+    _, engine = server
+    page.fill(".ris-words input", "like:3")
+    usual = answered(page, lambda: page.press(".ris-words input", "Enter"))
+    picture = engine.store.items[3].path
+    assert usual == list(engine.search(picture, 20).ids)
+    assert "ordered with neighbours" in page.inner_text(".ris-status")
+    open_settings(page)
+    field = "#ris-neighbourhood input[type=number]"
+    page.fill(field, "1")
+    ids = answered(page, lambda: page.locator(field).blur())
+    assert ids == list(engine.search(picture, 20, neighbourhood=1).ids)
+    page.wait_for_url("**kind=1**")
+    page.reload()
+    page.wait_for_selector(".ris-status")
+    assert found(page) == ids
+    assert answered(page, page.go_back) == usual
+    page.locator("#ris-results [data-act=explain]").nth(0).evaluate("b => b.click()")
+    page.wait_for_selector(".ris-neighbours")
+    assert page.inner_text(".ris-verdict").startswith("Neighbours ")
 
 
 def test_explain_tells_the_reasons_of_words(page):

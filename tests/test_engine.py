@@ -43,7 +43,7 @@ def test_open_tells_what_there_is(engine):
 @pytest.mark.parametrize("name", ["ivfpq", "faiss", "exact"])
 class TestEachEngine:
     def test_ranks_scores_and_fields(self, engine, outsider, name):
-        hits = engine.search(outsider[0], k=7, engine=name, nprobe=100)
+        hits = engine.search(outsider[0], k=7, engine=name, nprobe=100, neighbourhood=0)
         assert [hit.rank for hit in hits] == [1, 2, 3, 4, 5, 6, 7]
         scores = [hit.score for hit in hits]
         assert scores == sorted(scores, reverse=True)
@@ -59,7 +59,7 @@ class TestEachEngine:
 
     def test_scores_are_cosines(self, engine, outsider, name):
         vector, _ = engine.encode(outsider[0])
-        for hit in engine.search(outsider[0], k=5, engine=name, nprobe=100):
+        for hit in engine.search(outsider[0], k=5, engine=name, nprobe=100, neighbourhood=0):
             other = engine.store.features[hit.id].astype(np.float32)
             cosine = vector @ other / np.linalg.norm(vector) / np.linalg.norm(other)
             assert hit.score == pytest.approx(cosine, abs=1e-3 if name == "exact" else 0.2)
@@ -99,9 +99,8 @@ def test_exact_is_the_flat_index_over_the_stored_vectors(engine, outsider):
     index.add(np.asarray(engine.store.features, dtype=np.float32))
     vector, own_id = engine.encode(outsider[0])
     assert own_id is None
-    assert [hit.id for hit in engine.search(outsider[0], k=10, engine="exact")] == index.search(vector[None], 10).ids[
-        0
-    ].tolist()
+    found = engine.search(outsider[0], k=10, engine="exact", neighbourhood=0)
+    assert list(found.ids) == index.search(vector[None], 10).ids[0].tolist()
 
 
 def test_a_stored_picture_is_not_encoded_again(engine):
@@ -115,10 +114,11 @@ def test_a_stored_picture_is_not_encoded_again(engine):
 @pytest.mark.parametrize("name", ["ivfpq", "faiss"])
 class TestRerank:
     def test_orders_the_ten_times_k_best_candidates_exactly(self, engine, outsider, name):
-        scores = {hit.id: hit.score for hit in engine.search(outsider[0], k=340, engine="exact")}
+        scores = {hit.id: hit.score for hit in engine.search(outsider[0], k=340, engine="exact", neighbourhood=0)}
         for k, nprobe in ((1, 1), (3, 5), (7, 20)):
-            candidates = engine.search(outsider[0], k=10 * k, engine=name, nprobe=nprobe)
-            hits = engine.search(outsider[0], k=k, engine=name, nprobe=nprobe, rerank=True)
+            where = {"engine": name, "nprobe": nprobe, "neighbourhood": 0}
+            candidates = engine.search(outsider[0], k=10 * k, **where)
+            hits = engine.search(outsider[0], k=k, rerank=True, **where)
             best = sorted((hit.id for hit in candidates), key=lambda id: (-scores[id], id))[:k]
             assert [(hit.id, hit.score) for hit in hits] == [(id, scores[id]) for id in best]
             assert hits.reranked == len(candidates)

@@ -5,6 +5,7 @@ import importlib.util
 import shutil
 import sys
 import types
+from functools import partial
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from search.explain import (
 from search.options import SearchOptions
 
 QUERIES = (0, 57, 150, 333)
+plain = partial(SearchOptions, neighbourhood=0)  # it is the index that is explained
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,7 @@ def test_list_code_and_members_are_those_of_a_naive_encoder(engine):
     index = engine.index("ivfpq")
     rows = unit(np.asarray(engine.store.features, dtype=np.float64))
     lists = np.linalg.norm(rows[:, None] - index.centroids[None], axis=2).argmin(axis=1)
-    options = SearchOptions(nprobe=100)
+    options = plain(nprobe=100)
     for id in QUERIES:
         place = explain(engine, vector_of(engine, 5), 5, id, options).place
         assert place.list_number == lists[id]
@@ -77,9 +79,9 @@ def test_list_code_and_members_are_those_of_a_naive_encoder(engine):
 def test_ranks_and_scores_are_those_of_the_searches(engine, name, nprobe):
     for query in QUERIES:
         vector = vector_of(engine, query)
-        options = SearchOptions(name, 340, nprobe)
+        options = plain(name, 340, nprobe)
         hits = engine.search_vector(vector, options, own_id=query)
-        exact = {hit.id: hit for hit in engine.search_vector(vector, SearchOptions("exact", 340), own_id=query)}
+        exact = {hit.id: hit for hit in engine.search_vector(vector, plain("exact", 340), own_id=query)}
         path = search_path(engine, vector, hits, options)
         assert path.compared == 100
         assert len(set(path.probed)) == nprobe
@@ -100,9 +102,9 @@ def test_every_promise_about_a_lost_picture_holds(engine, name):
     seen = set()
     for query in range(0, 340, 17):
         vector = vector_of(engine, query)
-        options = SearchOptions(name, 5, 2)
+        options = plain(name, 5, 2)
         found = {hit.id for hit in engine.search_vector(vector, options, own_id=query)}
-        for hit in engine.search_vector(vector, SearchOptions("exact", 5), own_id=query):
+        for hit in engine.search_vector(vector, plain("exact", 5), own_id=query):
             explanation = explain(engine, vector, query, hit.id, options)
             verdict = explanation.verdict
             assert explanation.lost == (hit.id not in found) == verdict.startswith("Lost")
@@ -114,14 +116,12 @@ def test_every_promise_about_a_lost_picture_holds(engine, name):
                 assert f"Probe {rank} to look at it" in verdict
                 few, enough = (
                     search_path(engine, vector, engine.search_vector(vector, options, own_id=query), options)
-                    for options in (SearchOptions(name, 5, rank - 1), SearchOptions(name, 5, rank))
+                    for options in (plain(name, 5, rank - 1), plain(name, 5, rank))
                 )
                 assert explanation.place.list_number in set(enough.probed) - set(few.probed)
             else:
                 seen.add("code")
-                again = {
-                    h.id for h in engine.search_vector(vector, SearchOptions(name, 5, 2, rerank=True), own_id=query)
-                }
+                again = {h.id for h in engine.search_vector(vector, plain(name, 5, 2, rerank=True), own_id=query)}
                 assert ("and finds it" in verdict) == (hit.id in again)
                 assert explanation.place.rank > 5
     assert seen == {"cell", "code"}
@@ -129,19 +129,19 @@ def test_every_promise_about_a_lost_picture_holds(engine, name):
 
 def test_what_is_not_lost_is_said_too(engine):
     vector = vector_of(engine, 57)
-    exact = [hit.id for hit in engine.search_vector(vector, SearchOptions("exact", 340), own_id=57)]
-    last = explain(engine, vector, 57, exact[-1], SearchOptions("ivfpq", 5, 8))
+    exact = [hit.id for hit in engine.search_vector(vector, plain("exact", 340), own_id=57)]
+    last = explain(engine, vector, 57, exact[-1], plain("ivfpq", 5, 8))
     assert last.verdict == "Not shown, and rightly: exact search puts it at rank 339, and 5 were asked for."
     assert not last.lost
-    by_all = explain(engine, vector, 57, exact[6], SearchOptions("exact", 5))
+    by_all = explain(engine, vector, 57, exact[6], plain("exact", 5))
     assert (by_all.place, by_all.path.probed) == (None, ())
     assert by_all.verdict == "Not shown: it is at rank 7, and 5 were asked for."
     assert str(by_all.path) == "340 pictures compared, one by one."
-    again = explain(engine, vector, 57, exact[0], SearchOptions("ivfpq", 5, 100, rerank=True))
+    again = explain(engine, vector, 57, exact[0], plain("ivfpq", 5, 100, rerank=True))
     assert again.verdict == "Found at rank 1, and exact search agrees."
     assert str(again.path).endswith("340 codes scanned, 60 re-ranked.")
     # One list alone: all of it is shown, also what is far away.
-    alone = SearchOptions("ivfpq", 20, 1)
+    alone = plain("ivfpq", 20, 1)
     worst = explain(engine, vector, 57, engine.search_vector(vector, alone, own_id=57)[-1].id, alone)
     said = f"though exact search puts it only at rank {worst.exact_rank}: pictures that are nearer were lost."
     assert (worst.exact_rank > 20) == worst.verdict.endswith(said)
@@ -151,15 +151,15 @@ def test_what_is_not_lost_is_said_too(engine):
 def test_labels_narrow_everything_down(engine):
     label = engine.store.items[200].labels[0]
     borne = [item.id for item in engine.store.items if label in item.labels]
-    vector, options, filter = vector_of(engine, 0), SearchOptions("ivfpq", 3, 100), {"label": label}
-    exact = engine.search_vector(vector, SearchOptions("exact", 340), own_id=0, filter=filter)
+    vector, options, filter = vector_of(engine, 0), plain("ivfpq", 3, 100), {"label": label}
+    exact = engine.search_vector(vector, plain("exact", 340), own_id=0, filter=filter)
     found = explain(engine, vector, 0, exact[-1].id, options, filter=filter)
     assert (found.exact_rank, found.path.scanned) == (len(exact), len(borne))
     assert found.place.rank <= len(borne)
 
 
 def test_other_kinds_of_index_are_looked_into(other):
-    options = SearchOptions("ivfpq", 339, 8)
+    options = plain("ivfpq", 339, 8)
     vector = vector_of(other, 57)
     hits = other.search_vector(vector, options, own_id=57)
     file = InvertedFile.of(other.index("ivfpq"))
@@ -181,14 +181,14 @@ def test_an_index_without_lists_has_no_place(demo_collection, tmp_path):
     create_index(FeatureStore.open(folder), factory="Flat")
     flat = SearchEngine.open(folder)
     for name in ("ivfpq", "faiss"):
-        found = explain(flat, vector_of(flat, 0), 0, 1, SearchOptions(name, 340))
+        found = explain(flat, vector_of(flat, 0), 0, 1, plain(name, 340))
         assert found.place is None
         assert found.rank == found.exact_rank
-        assert cell_map(flat, vector_of(flat, 0), SearchOptions(name)) is None
+        assert cell_map(flat, vector_of(flat, 0), plain(name)) is None
 
 
 def test_the_map_puts_vectors_where_their_centroids_are(engine):
-    index, options = engine.index("ivfpq"), SearchOptions("ivfpq", 10, 7)
+    index, options = engine.index("ivfpq"), plain("ivfpq", 10, 7)
     number = np.linalg.norm(index.centroids, axis=1).argmax()  # of vectors so alike that it is nearly as long as they
     cells = cell_map(engine, index.centroids[number] * 3, options)  # cosine: the length does not matter
     near = np.linalg.norm(cells.points - cells.query, axis=1).argmin()
@@ -218,7 +218,7 @@ def test_umap_is_offered_and_used_where_it_is_installed(engine, monkeypatch):
     monkeypatch.setitem(sys.modules, "umap", module)
     assert map_methods() == ("pca", "umap")
     vector = vector_of(engine, 0)
-    cells = cell_map(engine, vector, SearchOptions(), method="umap")
+    cells = cell_map(engine, vector, plain(), method="umap")
     np.testing.assert_array_equal(cells.points, engine.index("ivfpq").centroids[:, :2])
     np.testing.assert_allclose(cells.query, unit(vector)[:2], rtol=1e-5)
 

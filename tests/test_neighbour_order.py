@@ -17,6 +17,8 @@ from search import neighbour_order, searcher
 from search.build import create_index, create_spaces
 from search.engine import SearchEngine
 from search.errors import EngineError
+from search.explain import explain
+from search.neighbour_reasons import explain_neighbours
 from search.neighbourhood import project
 from search.options import SearchOptions
 from search.query import ImagePart, Query
@@ -179,6 +181,35 @@ def test_what_is_open_goes_on_after_its_files_are_gone(folder, engine, outsider)
     create_spaces(FeatureStore.open(folder), ["visual"])
     assert not (folder / "neighbourhood.npy").exists()
     assert ask(engine, outsider) == before
+
+
+@pytest.mark.parametrize("rerank", [False, True])
+def test_what_neighbours_changed_is_told(engine, outsider, rerank):
+    vector, own_id = engine.encode(outsider)
+    options = SearchOptions("ivfpq", 5, rerank=rerank)
+    plain, near = ask(engine, outsider, 60, 0).ids, ask(engine, outsider, 60).ids
+    e, features = engine.neighbour_order.space, np.asarray(engine.store.features, np.float32)
+    _, likeness = by_the_formula(engine, vector)
+    for id in (near[0], plain[-1], 17):
+        told = explain(engine, vector, own_id, id, options)
+        reason = told.neighbours
+        assert (reason.rank, reason.plain_rank) == (near.index(id) + 1, plain.index(id) + 1)
+        assert told.exact_rank == reason.plain_rank
+        assert reason.similarity == pytest.approx(likeness[id], abs=1e-3)
+        points = project(features, np.array(e.beside["components"]))
+        alike = points @ points[id]
+        alike[id] = -9
+        ten = np.argsort(-alike, kind="stable")[:10]
+        parts = np.vstack([points[id], alike[ten, None] ** 3 * points[ten]])
+        f = engine.search(outsider, engine="ivfpq").expansion.vector
+        shares = parts @ f / np.linalg.norm(parts.sum(0))
+        assert reason.own_share == pytest.approx(shares[0], abs=5e-3)
+        assert [share for _, share in reason.shares] == pytest.approx(np.sort(shares[1:])[::-1][:5], abs=5e-3)
+        assert {other for other, _ in reason.shares} <= set(ten.tolist())
+    moved = next(id for id in near if near.index(id) < plain.index(id))
+    said = explain_neighbours(engine, vector, own_id, moved, options).verdict
+    assert said == f"Neighbours moved it up, from rank {plain.index(moved) + 1} to rank {near.index(moved) + 1}."
+    assert explain(engine, vector, own_id, moved, SearchOptions("ivfpq", 5, neighbourhood=0)).neighbours is None
 
 
 def test_the_command(folder, outsider, capsys, engine):

@@ -57,7 +57,7 @@ def event(**data):
 
 
 def search(page, session, words="", weight=1.0, *, k=12, labels=None, worst=""):
-    sent = (session, "", "colours", k, "ivfpq", None, False, labels, worst, "score")
+    sent = (session, "", "colours", k, "ivfpq", None, False, labels, worst, "score", None)
     return page.search(*sent, event(words=words, weight=weight))
 
 
@@ -273,8 +273,11 @@ def test_words_come_back_with_their_picture(page, engine):
 
 
 def test_the_address_of_the_page_names_a_collection(page):
-    assert page.open_collection(event(collection="colours"))["value"] == "colours"
-    assert "value" not in page.open_collection(event())
+    chosen, order = page.open_collection(event(collection="colours", kind=0.75))
+    assert (chosen["value"], order["value"]) == ("colours", 0.75)
+    for kind in ({}, {"kind": None}, {"kind": 7}, {"kind": "x"}, {"kind": True}):
+        chosen, order = page.open_collection(event(**kind))
+        assert "value" not in chosen and order["value"] == 0.5
     with pytest.raises(gr.Error, match="no longer there"):
         page.open_collection(event(collection="<b>"))
 

@@ -24,21 +24,28 @@ field.addEventListener('focus', () => {
   trigger('warm');
 });
 
-// The address: `q` is what was typed, `in` the collection. Who opens it finds the same.
-document.addEventListener('ris-searched', () => {
+// The address: `q` is what was typed, `in` the collection, `kind` how much neighbours count, where that is not as usual.
+// Who opens it finds the same.
+function keep(...entries) {
   const address = new URL(location.href);
-  for (const [name, value] of [['q', field.value.trim()], ['in', field.value.trim() && collection()]]) {
+  for (const [name, value] of entries) {
     if (value) address.searchParams.set(name, value);
     else address.searchParams.delete(name);
   }
   if (address.href !== location.href) history.pushState(null, '', address);
+}
+document.addEventListener('ris-searched', ({ detail: kind }) => {
+  const words = field.value.trim();
+  keep(['q', words], ['in', words && collection()], ['kind', kind]);
 });
+document.addEventListener('ris-reordered', ({ detail: kind }) => keep(['kind', kind]));
 let wanted = null; // the collection that is waited for
 function open_address() {
   const asked = new URLSearchParams(location.search);
   fill(asked.get('q') ?? '');
   wanted = field.value ? asked.get('in') ?? '' : null;
-  if (wanted !== null) trigger('opened', { collection: wanted });
+  const kind = asked.get('kind') ? Number(asked.get('kind')) : null;
+  if (wanted !== null || kind !== null) trigger('opened', { collection: wanted ?? '', kind });
 }
 function opened() {
   if (wanted === null || (wanted && wanted !== collection())) return;

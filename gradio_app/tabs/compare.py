@@ -125,7 +125,8 @@ def _subject(session: Session, query: QueryPicture | None) -> str:
 
 
 def _options(engine: SearchEngine, key: str, k: float, nprobe: float, rerank: bool) -> SearchOptions:
-    return SearchOptions(key, whole(k, 1, MAX_K), whole(nprobe, 1, engine.nlist or 1), bool(rerank))
+    # What an index finds is compared, and the order of neighbours would be the same for all of them.
+    return SearchOptions(key, whole(k, 1, MAX_K), whole(nprobe, 1, engine.nlist or 1), bool(rerank), neighbourhood=0)
 
 
 def answers(engine: SearchEngine, compared: Mapping[str, Compared], k: int) -> str:

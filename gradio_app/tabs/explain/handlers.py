@@ -75,7 +75,8 @@ class ExplainHandlers:
         self, name: str, state: ExplainState, method: str, key: str, k: float, nprobe: float, rerank: bool
     ) -> Any:
         shown = _shown(state)
-        request = replace(shown, options=_options(shown.engine, key, k, nprobe, rerank))
+        options = _options(shown.engine, key, k, nprobe, rerank)
+        request = replace(shown, options=replace(options, neighbourhood=shown.options.neighbourhood))
         return self._respond(name, state, request, method)
 
     def explain(self, name: str, state: ExplainState, method: str, event: gr.EventData) -> Any:
@@ -179,7 +180,9 @@ def _request_of(result: Result, nprobe: float) -> ExplainRequest:
     """What a search on the Search tab did, to be explained."""
     request, engine = result.request, result.engine
     lists = request.nprobe or whole(nprobe, 1, engine.nlist or 1)
-    options = SearchOptions(request.engine, min(request.k, MAX_K), lists, request.rerank)
+    options = SearchOptions(
+        request.engine, min(request.k, MAX_K), lists, request.rerank, neighbourhood=request.neighbourhood
+    )
     by_parts = result if result.hits.parts else None
     return ExplainRequest(engine, _picture_of(result), options, request.labels, result=by_parts)
 

@@ -20,6 +20,7 @@ from gradio_app.typed import parts_of
 from search.engine import SearchEngine
 from search.explain import CellMap, Explanation, heat_map, top_classes
 from search.hits import Hit
+from search.neighbour_reasons import NeighbourReason
 from search.reasons import PartReason
 from search.words import ClassReason
 
@@ -61,6 +62,7 @@ def detail(engine: SearchEngine, query: QueryPicture, vector: np.ndarray, explan
         problem=problem,
         cards=cards,
         place=_place(engine, explanation),
+        neighbours=_neighbours(engine, explanation.neighbours),
         measure="Similarity" if engine.metric != "l2" else "Distance",
     )
 
@@ -171,6 +173,20 @@ def _place(engine: SearchEngine, explanation: Explanation) -> dict[str, Any] | N
             {"thumb": picture_url(engine, int(id), "thumb"), "labels": ", ".join(engine.store.items[id].labels)}
             for id in others[:LIST_SHOWN]
         ],
+    }
+
+
+def _neighbours(engine: SearchEngine, reason: NeighbourReason | None) -> dict[str, Any] | None:
+    """What neighbours changed, with small pictures of those that did."""
+    if reason is None:
+        return None
+    thumbs = {id: picture_url(engine, id, "thumb") for id in (*reason.query_neighbours, *dict(reason.shares))}
+    return {
+        "verdict": reason.verdict,
+        "similarity": reason.similarity,
+        "own_share": reason.own_share,
+        "of_hit": [{"thumb": thumbs[id], "told": f"adds {share:.3f}"} for id, share in reason.shares],
+        "of_query": [{"thumb": thumbs[id], "told": ""} for id in reason.query_neighbours],
     }
 
 

@@ -24,6 +24,7 @@ from gradio_app.tabs.search.views import MAX_RESULTS, MAX_SHOWN
 from search.engine import SearchEngine
 from search.errors import EngineError, QueryError
 from search.hits import Answer
+from search.options import NEIGHBOURHOOD
 from search.query import ImagePart, Query
 
 MAX_WEIGHT = 100.0
@@ -111,6 +112,7 @@ class SearchHandlers:
         wanted: list[str] | None,
         worst: str | None,
         order: str,
+        neighbourhood: float | None,
         event: gr.EventData,
     ) -> Any:
         asked = _asked(session, drawn, event)
@@ -128,6 +130,7 @@ class SearchHandlers:
             rerank=bool(again) and approximate,
             labels=views.labels_chosen(engine, wanted),
             cutoff=_number(worst or ""),
+            neighbourhood=_weight(neighbourhood),
         )
         return self._respond(session, asked, request, order)
 
@@ -137,6 +140,14 @@ class SearchHandlers:
             return [gr.skip()] * 5
         labels = views.labels_chosen(before.engine, wanted)
         request = replace(before.request, k=before.request.page, labels=labels)
+        return self._respond(session, before.asked, request, order)
+
+    def reorder(self, session: Session, neighbourhood: float | None, order: str) -> Any:
+        """What is shown, with as much from the neighbours as is wanted now."""
+        before = session.result
+        if before is None:
+            return [gr.skip()] * 5
+        request = replace(before.request, neighbourhood=_weight(neighbourhood))
         return self._respond(session, before.asked, request, order)
 
     def show_more(self, session: Session, order: str) -> Any:
@@ -230,12 +241,14 @@ class SearchHandlers:
     # The collection
 
     def open_collection(self, event: gr.EventData) -> Any:
-        """The collection that the address of the page names; where it names none, the one that is chosen stays."""
-        name = getattr(event, "collection", None)
+        """The collection that the address of the page names, or else the one that is chosen, and the order."""
+        name, kind = getattr(event, "collection", None), getattr(event, "kind", None)
+        is_weight = isinstance(kind, int | float) and not isinstance(kind, bool) and 0 <= kind <= 1
+        order = gr.update(value=kind if is_weight else NEIGHBOURHOOD)
         if not isinstance(name, str) or not name:
-            return gr.skip()
+            return gr.skip(), order
         engine_of(self.library, name)
-        return gr.update(value=name)
+        return gr.update(value=name), order
 
     def choose_collection(self, session: Session, name: str | None) -> Any:
         session.next_turn()  # a search still under way belongs to the collection that was left
@@ -247,6 +260,7 @@ class SearchHandlers:
             gr.update(**views.nprobe_options(engine)),
             gr.update(**views.rerank_options(engine)),
             gr.update(**views.cutoff_options(engine)),
+            gr.update(**views.neighbourhood_options(engine)),
             gr.update(**views.label_options(engine)),
             "",
             views.hint(),
@@ -258,7 +272,7 @@ class SearchHandlers:
         """Of a collection that was made anew under the same name, nothing may stay: the same id is another picture."""
         engine = self.library.get(name or "")
         if session.result is None or session.result.engine is engine:
-            return (views.examples(engine), *[gr.skip()] * 9)
+            return (views.examples(engine), *[gr.skip()] * 10)
         return self.choose_collection(session, name)
 
     def choose_engine(self, name: str | None, engine_key: str) -> Any:
@@ -303,6 +317,7 @@ def _search(engine: SearchEngine, query: Query | QueryPicture, request: Request)
         rerank=request.rerank,
         filter={"label": request.labels} if request.labels else None,
         cutoff=request.cutoff,
+        neighbourhood=request.neighbourhood,
     )
 
 
@@ -310,6 +325,10 @@ def _sentence(error: Exception) -> str:
     """As it is said to a person: messages begin with a small letter."""
     text = str(error)
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")
+
+
+def _weight(neighbourhood: float | None) -> float:
+    return NEIGHBOURHOOD if neighbourhood is None else min(max(float(neighbourhood), 0.0), 1.0)
 
 
 def _number(text: str) -> float | None:

@@ -14,13 +14,17 @@ from gradio_app.tabs.controls import AFTER_ERROR, UNQUEUED, PageParts, engine_ra
 from gradio_app.tabs.search import views
 from gradio_app.tabs.search.handlers import SearchHandlers
 from gradio_app.tabs.search.views import MAX_RESULTS, RESULTS, SORTS
+from search.options import NEIGHBOURHOOD
 
+# What of the order belongs into the address of the page: how much neighbours count, where that is not as usual.
+KIND = f"{{ detail: kind === {NEIGHBOURHOOD} ? '' : `${{kind}}` }}"
+REORDERED = f"(kind) => document.dispatchEvent(new CustomEvent('ris-reordered', {KIND}))"
 # On a small screen the results lie below the controls, and after "Search with this" they may lie above.
-SHOW_RESULTS = """() => {
-  document.dispatchEvent(new Event('ris-searched'));
+SHOW_RESULTS = """(kind) => {
+  document.dispatchEvent(new CustomEvent('ris-searched', KIND));
   const found = document.querySelector('#ris-found'), top = found.getBoundingClientRect().top;
   if (top < 0 || top > 0.6 * innerHeight) found.scrollIntoView({ behavior: 'smooth', block: 'start' });
-}"""
+}""".replace("KIND", KIND)
 ADDRESS_OPENED = "() => document.dispatchEvent(new Event('ris-opened'))"
 SHOW_PICTURE = "() => document.querySelector('#ris-query').scrollIntoView({ behavior: 'smooth', block: 'start' })"
 
@@ -74,6 +78,16 @@ def build(parts: PageParts, tab: gr.Tab) -> Connect:
             gr.HTML("<h3>Or try one of these</h3>", apply_default_css=False)
             examples = picture_grid(value=views.examples(first), elem_id="ris-examples")
             with gr.Accordion("How to search", open=False, elem_id="ris-settings"):
+                kind = gr.Slider(
+                    0,
+                    1,
+                    NEIGHBOURHOOD,
+                    step=0.05,
+                    **views.neighbourhood_options(first),
+                    label="This very picture … this kind of thing",
+                    info="How much the nearest of each picture count in the order, beside how alike two pictures look",
+                    elem_id="ris-neighbourhood",
+                )
                 count = gr.Slider(1, MAX_RESULTS, RESULTS, step=1, label="Number of results", elem_id="ris-count")
                 cutoff = gr.Textbox(**views.cutoff_options(first), max_lines=1, elem_id="ris-cutoff")
                 engine_choice = gr.Radio(**engine_radio(first), label="Index", elem_id="ris-engine")
@@ -131,7 +145,7 @@ def build(parts: PageParts, tab: gr.Tab) -> Connect:
     picked = examples.pick(handlers.take_example, session, picture, **UNQUEUED)
     recalled = recent.recall(handlers.recall, [session, collection], [picture, reading], **UNQUEUED)
     words.warm(handlers.warm_up, collection, about_words, **UNQUEUED)
-    words.opened(handlers.open_collection, None, collection, **UNQUEUED).success(None, js=ADDRESS_OPENED)
+    words.opened(handlers.open_collection, None, [collection, kind], **UNQUEUED).success(None, js=ADDRESS_OPENED)
     picture.remove(handlers.remove, session, picture, **UNQUEUED)
 
     # One listener for every way to ask for a search; static/crop.js knows them.
@@ -140,12 +154,12 @@ def build(parts: PageParts, tab: gr.Tab) -> Connect:
     found = [results, status, last_view, recent, reading]
     going = picture.go(
         handlers.search,
-        [session, box, collection, count, engine_choice, nprobe, rerank, labels, cutoff, sort],
+        [session, box, collection, count, engine_choice, nprobe, rerank, labels, cutoff, sort, kind],
         found,
         js=read_box,
         **searching,
     )
-    going.success(None, js=SHOW_RESULTS)
+    going.success(None, kind, js=SHOW_RESULTS)
     picture.misread(handlers.show_reading, [session, box, collection], reading, js=read_box, **UNQUEUED)
     going.failure(None, js=MISREAD)  # what could not be searched is shown as it was understood
     for asked in (opening, picked, recalled, going):
@@ -156,6 +170,7 @@ def build(parts: PageParts, tab: gr.Tab) -> Connect:
         None,
         js=CHANGED,
     )
+    kind.release(handlers.reorder, [session, kind, sort], found, **searching).success(None, kind, js=REORDERED)
     labels.input(handlers.refine, [session, labels, sort], found, **searching)
     results.more(handlers.show_more, [session, sort], found, **searching)
     sort.input(handlers.sort, [session, sort], results, **UNQUEUED)
@@ -165,7 +180,19 @@ def build(parts: PageParts, tab: gr.Tab) -> Connect:
     swap.click(None, js=SWAP)
     picture.keep(handlers.copy_from_search, [session, box], last_view, js=read_box, **UNQUEUED)
     picture.swap(handlers.swap, [session, box, collection], [picture, last_view, reading], js=read_box, **UNQUEUED)
-    of_collection = [examples, engine_choice, nprobe, rerank, cutoff, labels, results, status, reading, about_words]
+    of_collection = [
+        examples,
+        engine_choice,
+        nprobe,
+        rerank,
+        cutoff,
+        kind,
+        labels,
+        results,
+        status,
+        reading,
+        about_words,
+    ]
     collection.change(handlers.choose_collection, [session, collection], of_collection, **UNQUEUED).success(
         None, js=CHANGED
     )

@@ -127,6 +127,8 @@ def status(result: Result) -> str:
         how += f", {request.nprobe} of {engine.nlist} lists visited"
     if by_words:
         how = "by words and picture" if by_picture else "by words"
+    if hits.expansion is not None:
+        how += ", ordered with neighbours"
     times = [f"encode {_milliseconds(hits.encode_ms)}", f"search {_milliseconds(hits.search_ms)}"]
     if request.rerank and not by_words:
         times.append(f"re-rank {_milliseconds(hits.rerank_ms)}")
@@ -173,6 +175,10 @@ def nprobe_options(engine: SearchEngine | None) -> dict[str, Any]:
 
 def rerank_options(engine: SearchEngine | None) -> dict[str, Any]:
     return {"visible": engine is not None and engine.engines[0] != "exact"}
+
+
+def neighbourhood_options(engine: SearchEngine | None) -> dict[str, Any]:
+    return {"visible": engine is not None and engine.neighbour_order is not None}
 
 
 def cutoff_options(engine: SearchEngine | None) -> dict[str, Any]:
