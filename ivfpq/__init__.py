@@ -10,6 +10,7 @@ from ivfpq.index import IndexIVFPQ
 from ivfpq.index_pq import IndexPQ
 from ivfpq.io import load, save
 from ivfpq.pretransform import IndexPreTransform
+from ivfpq.rabitq import IndexIVFRaBitQ, IndexRaBitQ
 from ivfpq.refine import IndexRefine
 from ivfpq.results import RangeResult, SearchResult
 from ivfpq.rq import IndexIVFRQ, IndexRQ
@@ -23,10 +24,12 @@ __all__ = [
     "IndexFlat",
     "IndexIVFPQ",
     "IndexIVFRQ",
+    "IndexIVFRaBitQ",
     "IndexIVFSQ",
     "IndexPQ",
     "IndexPreTransform",
     "IndexRQ",
+    "IndexRaBitQ",
     "IndexRefine",
     "IndexSQ",
     "NotTrainedError",

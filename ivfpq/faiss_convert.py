@@ -16,6 +16,7 @@ from ivfpq.index_pq import IndexPQ
 from ivfpq.invlists import InvertedLists
 from ivfpq.list_layout import Lists, bytes_of_id, pack_ids, unpack_ids
 from ivfpq.pretransform import IndexPreTransform
+from ivfpq.rabitq import FACTORS, IndexIVFRaBitQ, IndexRaBitQ
 from ivfpq.refine import IndexRefine
 from ivfpq.rq import IndexIVFRQ, IndexRQ, ResidualQuantizer
 from ivfpq.sq import IndexIVFSQ, IndexSQ, ScalarQuantizer
@@ -27,6 +28,7 @@ def to_faiss(index: StoredIndex) -> Any:
 
     IndexPQ becomes faiss's IndexPQ, IndexRQ its IndexResidualQuantizer, IndexIVFRQ its IndexIVFResidualQuantizer,
     IndexSQ its IndexScalarQuantizer, IndexIVFSQ its IndexIVFScalarQuantizer (QT_8bit); the other names are the same.
+    Codes of IndexIVFRaBitQ mean the same there with one bit a component, for L2 and cosine.
 
     faiss has no cosine, so the caller scales queries to length 1. A cosine IndexFlat becomes an inner-product one, any
     other cosine index an L2 one, of whose distances d our similarities are 1 - d / 2 (where float16 vectors refine,
@@ -37,7 +39,7 @@ def to_faiss(index: StoredIndex) -> Any:
     Raises
     ------
     TypeError
-        If `index` is not one of ours.
+        If `index` is not one of ours, or faiss has nothing that means the same.
     """
     if isinstance(index, IndexRefine):
         arrays = index.state()[1]
@@ -96,6 +98,8 @@ def _body(index: Any, ids: Any, zero: Any = None) -> Any:
         flat.add(codes)
         return flat
     made: Any
+    if isinstance(index, IndexRaBitQ):
+        raise TypeError(f"faiss has our RaBitQ in lists alone, got {index!r}")
     if isinstance(index, IndexSQ):
         made = faiss.IndexScalarQuantizer(index.d, faiss.ScalarQuantizer.QT_8bit, _faiss_metric(index))
     else:
@@ -145,10 +149,21 @@ def _with_zero_vectors_among_others(index: IndexIVFPQ, zero: Floats) -> Lists:
     return again.view
 
 
+def _with_factors(codes: Any, order: list[int], times: list[float]) -> Any:
+    """RaBitQ's codes (n, bytes) with their two factors in another order, and then multiplied.
+
+    faiss has |r|^2 first and then s sqrt(d) / 2: its components are of length 1 together.
+    """
+    factors = np.ascontiguousarray(codes[:, -FACTORS:]).view("<f4")[:, order] * np.array(times, np.float32)
+    return np.concatenate([codes[:, :-FACTORS], np.ascontiguousarray(factors).view(np.uint8)], axis=1)
+
+
 def _install(made: Any, index: IndexIVFPQ) -> None:
     """Give a faiss index our codebooks."""
     codebooks: Floats = index.pq.codebooks  # type: ignore[assignment]
-    if isinstance(index.pq, ScalarQuantizer):
+    if isinstance(index, IndexIVFRaBitQ):
+        pass  # nothing was learnt
+    elif isinstance(index.pq, ScalarQuantizer):
         faiss.copy_array_to_vector(codebooks.ravel(), made.sq.trained)
     elif isinstance(index.pq, ResidualQuantizer):
         faiss.copy_array_to_vector(codebooks.ravel(), made.rq.codebooks)
@@ -163,7 +178,12 @@ def _with_lists(index: IndexIVFPQ, renamed: Callable[[Ids], Ids], zero: Floats) 
     metric = _faiss_metric(index)
     quantizer = faiss.IndexFlat(index.d, metric)
     made: Any
-    if isinstance(index, IndexIVFSQ):
+    if isinstance(index, IndexIVFRaBitQ):
+        if index.bits != 1 or index.metric == "ip":
+            raise TypeError(f"faiss has our RaBitQ for one bit and no inner products, got {index!r}")
+        made = faiss.IndexIVFRaBitQ(quantizer, index.d, index.nlist, metric)
+        made.qb = 0  # queries are not cut to few bits
+    elif isinstance(index, IndexIVFSQ):
         eight_bits = faiss.ScalarQuantizer.QT_8bit
         made = faiss.IndexIVFScalarQuantizer(quantizer, index.d, index.nlist, eight_bits, metric)
     else:
@@ -183,6 +203,8 @@ def _with_lists(index: IndexIVFPQ, renamed: Callable[[Ids], Ids], zero: Floats) 
         rows = lists.starts[number] + np.arange(lists.sizes[number])
         ids = renamed(lists.ids(rows))
         codes = np.ascontiguousarray(index.pq.pack(lists.codes(rows)[:, : index.M]))
+        if isinstance(index, IndexIVFRaBitQ):
+            codes = _with_factors(codes, [1, 0], [1, np.sqrt(index.d) / 2])
         made.invlists.add_entries(number, len(rows), faiss.swig_ptr(ids), faiss.swig_ptr(codes))
     made.ntotal = lists.ntotal
     return made
@@ -248,6 +270,8 @@ def _plain_from_faiss(index: Any, ids: Any) -> Any:
         ours = kind(index.d, index.nlist, *numbers_of_code, metric=metric, nprobe=index.nprobe)
         centroids = _flat_vectors(quantizer)
         sizes, own, codes = lists_from_faiss(index)
+        if kind is IndexIVFRaBitQ:
+            codes = _with_factors(codes, [1, 0], [2 / np.sqrt(index.d), 1])
     if index.is_trained:
         if ids is not None and len(own) and (own.min() < 0 or own.max() >= len(ids)):
             raise ValueError("the ids of the faiss index inside do not fit the IndexIDMap around it")
@@ -264,6 +288,7 @@ _CODED: dict[Any, Any] = {
     faiss.IndexIVFPQ: IndexIVFPQ,
     faiss.IndexIVFResidualQuantizer: IndexIVFRQ,
     faiss.IndexIVFScalarQuantizer: IndexIVFSQ,
+    faiss.IndexIVFRaBitQ: IndexIVFRaBitQ,
 }
 
 
@@ -272,6 +297,10 @@ def _codec_from_faiss(index: Any) -> tuple[tuple[int, ...], Any]:
     if hasattr(index, "pq"):
         pq = index.pq
         return (pq.M, pq.nbits), faiss.vector_to_array(pq.centroids).reshape(pq.M, pq.ksub, pq.dsub)
+    if hasattr(index, "rabitq"):
+        if index.rabitq.nb_bits != 1 or metric_of(index) == "ip":
+            raise ValueError("ours are faiss's RaBitQ for one bit and no inner products")
+        return (), np.zeros((0, index.d), np.float32)
     if hasattr(index, "sq"):
         if index.sq.qtype != faiss.ScalarQuantizer.QT_8bit:
             raise ValueError(

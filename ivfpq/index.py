@@ -355,6 +355,8 @@ class IndexIVFPQ(StoredIndex):
             raise ValueError(f"{lists.ntotal} vectors are stored in an index that was never trained")
         if index.pq.nbits not in (8, 16) and (lists.blocks[:, : index.M] >= index.pq.ksub).any():
             raise ValueError(f"codes must be below 2**nbits = {index.pq.ksub}")
+        if index.pq.keeps_lengths:
+            index.pq.check_codes(lists.blocks[:, : index.M, 0])
         if bare and lists.ntotal:
             rows = lists.rows()
             index.add_codes(lists.list_numbers(), lists.codes(rows), lists.ids(rows))

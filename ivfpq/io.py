@@ -29,8 +29,11 @@ What each kind keeps (`state`), n vectors in all:
     IndexIVFSQ         the same with codebooks float32 (2, d), the beginnings and the widths of the components' ranges,
                        and code after code: ids (n, b), codes uint8 (n, width, 1). The last four bytes are the term, a
                        float32, so that width is d, for inner products, or d + 4
-    IndexPQ, IndexRQ,  the same as these three with one list, whose centroid is the origin; IndexPQ has no terms
-    IndexSQ
+    IndexIVFRaBitQ     the same as IndexIVFSQ with codebooks (0, d), and codes of B planes of ceil(d / 8) bytes and two
+                       float32 (see `rabitq`), behind which is the term, but for inner products
+    IndexPQ, IndexRQ,  the same as these four with one list, whose centroid is the origin; IndexPQ has no terms
+    IndexSQ,
+    IndexRaBitQ
     IndexPreTransform  of trained linear transform i, transformi.A float32 (d_out, d_in) and transformi.b (d_out,); what
                        the index inside keeps, each name with "index." before it
     IndexRefine        ids (n, b), vectors float32 or float16 (n, d); what the base keeps, "index." before its names

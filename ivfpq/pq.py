@@ -31,12 +31,15 @@ class Quantizer:
     codebooks : float32 array, shape (M, ksub, dsub), or None before training
     in_rows : bool
         Whether lists hold code after code. Else they hold blocks of them, transposed: see `Lists`.
+    keeps_lengths : bool
+        Whether a code has the length of the vector beside what it decodes to: see `kernels.reference`.
     kernel_module : str
         The module of `ivfpq.kernels` that searches their lists in compiled code.
     """
 
     __slots__ = ("M", "_codebooks", "code_size", "d", "dsub", "ksub", "nbits")
     in_rows: ClassVar[bool] = False
+    keeps_lengths: ClassVar[bool] = False
     kernel_module: ClassVar[str] = "compiled"
 
     def __init__(self, d: int, M: int, nbits: int) -> None:
@@ -69,6 +72,13 @@ class Quantizer:
 
     def check(self, codebooks: Floats) -> None:
         """That finite numbers of the right shape are codebooks. Raises ValueError if they are not."""
+
+    def check_codes(self, codes: Codes) -> None:
+        """That codes (n, M) read from a file can be. Raises ValueError if they cannot."""
+
+    def squared_lengths(self, codes: Codes) -> Floats:
+        """Of codes (n, M) that keep lengths: |r|^2 of the vectors, float32 (n,)."""
+        raise NotImplementedError
 
     def train(self, x: Floats, rng: np.random.Generator) -> None:
         """Find the codebooks. `x` is float32 (n, d) with n >= train_size_min."""

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ivfpq.checks import Doubles, Floats, Ids
 from ivfpq.distances import SMALL_BLOCK
-from ivfpq.kernels.quantizers import TERM_BYTES, TOP, Quantizers
+from ivfpq.kernels.quantizers import TERM_BYTES, TOP, Quantizers, whole_terms
 from ivfpq.list_layout import Lists, ranges, whole_blocks
 from ivfpq.threads import spread
 
@@ -119,4 +119,7 @@ def _of_sums(quantizers: Quantizers, number: Ids, codes: Any) -> tuple[Doubles, 
     with np.errstate(over="ignore", invalid="ignore"):
         g = quantizers.coarse.shifted(number).astype(np.float64)
         y = quantizers.pq.decode(codes).astype(np.float64)
-        return np.vecdot(2 * g + y, y), (np.sqrt(np.vecdot(g, g)) + np.sqrt(np.vecdot(y, y))) ** 2
+        reach = (np.sqrt(np.vecdot(g, g)) + np.sqrt(np.vecdot(y, y))) ** 2
+        if quantizers.pq.keeps_lengths:
+            reach += quantizers.pq.squared_lengths(codes)
+        return whole_terms(quantizers.pq, codes, g, y), reach

@@ -161,9 +161,24 @@ class PCA(LinearTransform):
 
     For inner products, which are about the origin, it stays: A holds the directions of the largest second moments and
     b = 0. (faiss subtracts the mean there too, which changes what is nearest.)
+
+    Parameters
+    ----------
+    d_in, d_out : int
+        Dimensions before and after.
+    rotated : bool
+        Turn what comes out at random, so that each component tells as much as any other: for `rabitq`.
     """
 
-    __slots__ = ()
+    __slots__ = ("rotated",)
+
+    def __init__(self, d_in: int, d_out: int, *, rotated: bool = False) -> None:
+        super().__init__(d_in, d_out)
+        self.rotated = bool(rotated)
+
+    def parameters(self) -> dict[str, int]:
+        """The arguments of the constructor."""
+        return super().parameters() | ({"rotated": True} if self.rotated else {})
 
     @property
     def train_size_min(self) -> int:
@@ -175,6 +190,9 @@ class PCA(LinearTransform):
         x = _sample(x, max(MAX_POINTS, 4 * self.d_in), rng)
         mean = x.mean(axis=0, dtype=np.float64) if centred else np.zeros(self.d_in)
         A = _directions(x, mean, self.d_out)[0]
+        if self.rotated:
+            q, r = np.linalg.qr(rng.standard_normal((self.d_out, self.d_out)))
+            A = (q * np.sign(np.diag(r))) @ A  # all rotations are as likely as each other (Mezzadri 2007)
         self.install(A, -(A.astype(np.float32) @ mean))
 
 

@@ -87,7 +87,7 @@ def test_refinement_is_outermost(part, dtype):
     [
         ("", "'' is no part of it"),
         ("flat", "'flat' is no part of it"),
-        ("IVF100", "'IVF100' must be followed by PQ, RQ or SQ8"),
+        ("IVF100", "'IVF100' must be followed by PQ, RQ, SQ8 or RaBitQ"),
         ("IVF100,SQ4", "'SQ4' is no codec"),
         ("IVF100,SQ8x8", "'SQ8x8' is no codec"),
         ("SQ8,IVF100", "'IVF100' cannot follow 'SQ8'"),

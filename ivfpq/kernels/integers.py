@@ -188,7 +188,7 @@ def _scan(quantizers, codec, lists, scratch, work, x, numbers, theta):
     q, nq = numbers
     d, nprobe, number = quantizers.d, scratch.nprobe, q % TOGETHER
     if number == 0:
-        _score_lists(quantizers, scratch, x, nq - q)
+        score_lists(quantizers, scratch, x, nq - q)
     query, first = query_at(scratch.queries, number), number * nprobe
     shift = F32(0.0 if quantizers.metric == IP else query.square)
     scores = scratch.scores + 4 * in_panels(quantizers.nlist) * number
@@ -212,7 +212,7 @@ def _scan(quantizers, codec, lists, scratch, work, x, numbers, theta):
 
 # scores = distances of x[:count] to the centroids, but for |a|^2
 @jit_inner
-def _score_lists(quantizers, scratch, x, left):
+def score_lists(quantizers, scratch, x, left):
     """Coarse distances of the next queries, the first at address x, `left` being how many there are."""
     d, start = quantizers.d, np.int64(0)
     count = TOGETHER if left >= TOGETHER else left
@@ -296,7 +296,7 @@ def _scan_list(quantizers, codec, lists, work, q, number, base):
 def _keep(work, estimate, row, number, q):
     """Keep one candidate, and let the limit know."""
     if work.n == work.capacity:
-        _make_room(work)
+        make_room(work)
     candidate = candidate_at(work.found, work.n)
     candidate.lower, candidate.row, candidate.list, candidate.query = estimate, row, number, q
     work.n += 1
@@ -308,7 +308,7 @@ def _keep(work, estimate, row, number, q):
 
 # found = found[~(found["lower"] > limit)]
 @jit_inner
-def _make_room(work):
+def make_room(work):
     """Forget candidates that the limit has left out meanwhile; if most remain, take twice the room."""
     if work.kept:
         n = 0

@@ -42,7 +42,7 @@ def _writer(stored: ir.Type, given: types.Type) -> Any:
     @intrinsic
     def write(typingctx: Any, array: Any, i: Any, value: Any) -> Any:
         def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-            value = b.trunc(args[2], stored) if stored in (I8, I16) else args[2]
+            value = b.trunc(args[2], stored) if stored in (I8, I16, I32) else args[2]
             place = b.add(args[0], b.mul(args[1], i64(size)))
             b.store(value, b.inttoptr(place, stored.as_pointer()), align=1)
             return context.get_dummy_value()
@@ -61,7 +61,7 @@ def _bytes(stored: ir.Type) -> int:
 byte_at, word_at = _reader(I8, types.uint64), _reader(I16, types.uint64)
 int32_at, int64_at = _reader(I32, types.int64), _reader(I64, types.int64)
 float32_at, float64_at = _reader(FLOAT, types.float32), _reader(ir.DoubleType(), types.float64)
-put_byte, put_word, put_int64 = (_writer(kind, types.int64) for kind in (I8, I16, I64))
+put_byte, put_word, put_int32, put_int64 = (_writer(kind, types.int64) for kind in (I8, I16, I32, I64))
 put_float32, put_float64 = _writer(FLOAT, types.float32), _writer(ir.DoubleType(), types.float64)
 
 

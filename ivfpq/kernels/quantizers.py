@@ -34,6 +34,15 @@ def term_rows(pq: Quantizer, nlist: int, metric: Metric) -> int:
     return 2
 
 
+def whole_terms(pq: Quantizer, codes: Codes, g: npt.NDArray[Any], y: npt.NDArray[Any]) -> Doubles:
+    """|y_i|^2 + 2 <g_l, y_i> of codes (n, M) that decode to y (n, d), the first as the code keeps it if it does."""
+    if pq.keeps_lengths:
+        terms: Doubles = np.vecdot(2.0 * g, y) + pq.squared_lengths(codes)
+    else:
+        terms = np.vecdot(2 * g + y, y)
+    return terms
+
+
 def coarse_rows(centroids: Floats, metric: Metric) -> Points:
     """Centroids as `screening` wants them, for l2 around their mean."""
     return Points.of(centroids, None if metric == "ip" else centroids.mean(axis=0))
@@ -62,7 +71,8 @@ class Quantizers:
     sum over m of the longest |w_m|. So it takes two bytes, the second of which counts in steps of step_l / 256.
 
     A scalar quantizer's codes take a byte a component, beside which the four bytes of a float32 are few: they hold
-    |y_i|^2 + 2 <g_l, y_i> itself.
+    |y_i|^2 + 2 <g_l, y_i> itself. So do those behind the code of RaBitQ, whose |y_i|^2 is that of the vector: see
+    `rabitq`.
 
     Parameters
     ----------
@@ -160,7 +170,7 @@ class Quantizers:
                         continue
                     y = y.astype(np.float64)
                     if rows == TERM_BYTES:
-                        term = np.vecdot(2 * g + y, y).astype("<f4")
+                        term = whole_terms(self.pq, codes[part], g, y).astype("<f4")
                         stored[part, M:] = term[:, None].view(np.uint8)
                         continue
                     steps = (np.vecdot(2 * g + y, y) - low[number]) / step[number] * 256

@@ -14,6 +14,12 @@ fits, and its inner product with x would be too small by as much: the distance i
 A residual quantizer's y_i is a sum of whole vectors and not put together from parts: it is added in order of its M
 codewords, and its distance is that of one part, as wide as the vector.
 
+RaBitQ's code knows <r_i, a> of the vector's own r_i = y - c_l as <a, y_i>, and |r_i|^2 as it is, n_i (see `rabitq`):
+
+    l2:      a = x - c_l,  distance = |a|^2 + n_i - 2 <a, y_i>, at least 0
+
+with both products an `ordered_sum`, and |a|^2 + n_i added first.
+
 All in float32: r is rounded, each entry of T and <x, c_l> are an `ordered_sum` of rounded terms, and the sum over m is
 added in order of m. What is not a number then is infinitely far. `adc` below is that and nothing else. Whatever faster
 kernel is written must give its numbers.
@@ -48,12 +54,18 @@ def adc(x: Floats, centroids: Floats, codes: Codes, pq: Quantizer, metric: Metri
     """
     y = pq.decode(codes)
     with np.errstate(over="ignore", invalid="ignore"):  # beyond float32 a distance is infinite
-        terms = x * y if metric == "ip" else np.square(x - centroids - y)
-        # T[m, j_m] of each i, shape (n, M)
-        parts = ordered_sum(terms.reshape(len(x), pq.d // pq.dsub, pq.dsub))
-        total = ordered_sum(x * centroids) if metric == "ip" else np.zeros(len(x), np.float32)
-        for m in range(parts.shape[1]):
-            total = total + parts[:, m]
+        if pq.keeps_lengths and metric != "ip":
+            a = x - centroids
+            product = ordered_sum(a * y)
+            total = ordered_sum(np.square(a)) + pq.squared_lengths(codes) - (product + product)
+            total[total < 0] = 0
+        else:
+            terms = x * y if metric == "ip" else np.square(x - centroids - y)
+            # T[m, j_m] of each i, shape (n, M)
+            parts = ordered_sum(terms.reshape(len(x), pq.d // pq.dsub, pq.dsub))
+            total = ordered_sum(x * centroids) if metric == "ip" else np.zeros(len(x), np.float32)
+            for m in range(parts.shape[1]):
+                total = total + parts[:, m]
         if metric == "cosine":
             total = np.float32(1) - total / np.float32(2)
     return comparable(total + np.float32(0), metric)  # no negative zero
@@ -99,12 +111,22 @@ def _candidates(
     asking = order // probes.shape[1]
     ends = np.cumsum(np.bincount(probes.ravel(), minlength=len(centroids)))
     step = max(1, BLOCK // max(pq.d, len(x)))
+    if pq.keeps_lengths and metric != "ip":
+        step = max(1, BLOCK // (pq.d * len(x)))
     for number in np.flatnonzero(np.diff(ends, prepend=0) * lists.sizes).tolist():
         queries = asking[ends[number - 1] if number else 0 : ends[number]]
         residual = x[queries] if metric == "ip" else x[queries] - centroids[number]
         first, last = int(lists.starts[number]), int(lists.starts[number] + lists.sizes[number])
         for start in range(first, last, step):
-            y = pq.decode(lists.codes(np.arange(start, min(start + step, last)))[:, : pq.M])
+            codes = lists.codes(np.arange(start, min(start + step, last)))[:, : pq.M]
+            if pq.keeps_lengths and metric != "ip":
+                count, n = len(queries), len(codes)
+                each = np.repeat(x[queries], n, axis=0)
+                cell = np.broadcast_to(centroids[number], each.shape)
+                score = adc(each, cell, np.tile(codes, (count, 1)), pq, metric).reshape(count, n)
+                shortlist.offer(queries, start, score if metric == "l2" else -score, np.zeros(count))
+                continue
+            y = pq.decode(codes)
             score, error = screen(residual, Points.of(y), "ip" if metric == "ip" else "l2")
             if metric == "cosine":  # halving is exact; 1 is added here and in `adc`, and each sum rounded
                 score, error = score / np.float32(2) - np.float32(1), error / 2 * 1.1 + 2.0**-22

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ivfpq.checks import Floats, Ids
 from ivfpq.kernels import integers
@@ -30,33 +31,8 @@ class CompiledScalar:
     __slots__ = ("_arrays", "codec", "quantizers")
 
     def __init__(self, quantizers: Quantizers) -> None:
-        y, centre, pq = quantizers.coarse.y, quantizers.coarse.centre, quantizers.pq
-        low, width = pq.codebooks  # type: ignore[misc]
-        if centre is None:
-            centre = np.zeros(pq.d, np.float32)
-        panels = Panels.of(with_even_parts(y - centre, pq.d)[None], REACH)
-        with np.errstate(over="ignore"):  # then the error is infinite
-            squares = (panels.squares * (quantizers.space == "l2")).astype(np.float32)
-        self._arrays: dict[str, Any] = {
-            "centre": centre,
-            "centroids": y,
-            "centroid_panels": panels.words,
-            "centroid_squares": squares,
-        }
-        numbers: dict[str, Any] = {
-            "metric": {"ip": IP, "l2": L2, "cosine": COSINE}[quantizers.metric],
-            "d": pq.d,
-            "dsub": pq.d,
-            "nlist": len(y),
-            "longest_centroid": np.sqrt(panels.squares.max()),
-            "centroid_scale": panels.scale,
-            "centroid_loss": panels.losses[0],
-            "codebook_scale": 1.0,
-            "reach": REACH,
-        }
-        self.quantizers = np.zeros(1, QUANTIZERS)
-        for name, value in {**numbers, **{n: a.ctypes.data for n, a in self._arrays.items()}}.items():
-            self.quantizers[name] = value
+        low, width = quantizers.pq.codebooks  # type: ignore[misc]
+        self.quantizers, self._arrays = centroids_of(quantizers)
         step = width.astype(np.float64) / 255
         ranges = {"low": low, "width": width, "middle": low + 128.5 * step, "step": step}
         self._arrays |= ranges
@@ -65,6 +41,37 @@ class CompiledScalar:
             self.codec[name] = array.ctypes.data
         self.codec["terms"] = quantizers.term_rows > 0
         self.codec["longest"] = np.linalg.norm(np.abs(low.astype(np.float64)) + 1.01 * width)
+
+
+def centroids_of(quantizers: Quantizers) -> tuple[npt.NDArray[Any], dict[str, Any]]:
+    """The record of type QUANTIZERS, shape (1,), of the centroids alone, and the arrays that it holds addresses of."""
+    y, centre, d = quantizers.coarse.y, quantizers.coarse.centre, quantizers.pq.d
+    if centre is None:
+        centre = np.zeros(d, np.float32)
+    panels = Panels.of(with_even_parts(y - centre, d)[None], REACH)
+    with np.errstate(over="ignore"):  # then the error is infinite
+        squares = (panels.squares * (quantizers.space == "l2")).astype(np.float32)
+    arrays: dict[str, Any] = {
+        "centre": centre,
+        "centroids": y,
+        "centroid_panels": panels.words,
+        "centroid_squares": squares,
+    }
+    numbers: dict[str, Any] = {
+        "metric": {"ip": IP, "l2": L2, "cosine": COSINE}[quantizers.metric],
+        "d": d,
+        "dsub": d,
+        "nlist": len(y),
+        "longest_centroid": np.sqrt(panels.squares.max()),
+        "centroid_scale": panels.scale,
+        "centroid_loss": panels.losses[0],
+        "codebook_scale": 1.0,
+        "reach": REACH,
+    }
+    record = np.zeros(1, QUANTIZERS)
+    for name, value in {**numbers, **{n: a.ctypes.data for n, a in arrays.items()}}.items():
+        record[name] = value
+    return record, arrays
 
 
 def search(
