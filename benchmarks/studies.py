@@ -3,7 +3,8 @@
 ``fast-table`` measures speed and size beside faiss, in one run.
 ``scaling`` shows how the time of a query grows with the vectors, the lists probed, the length of codes and the threads.
 Both take vectors by --features (fast-table: those of 2048 dimensions, synthetic ones if none are given), and --n and
---d for the large synthetic set that they make. ``codecs`` and ``abilities`` have modules of their own.
+--d for the large synthetic set that they make. ``high-recall``, ``codecs`` and ``abilities`` have modules of
+their own.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from benchmarks.codecs import codecs
 from benchmarks.comparison import Case, Comparison, Spread, compare, measure, not_available
 from benchmarks.data import MAX_TRAIN, Data, features_of, mixture, prepare, synthetic
 from benchmarks.engines import Arguments, EngineError, Subject
+from benchmarks.high_recall import high_recall
 from benchmarks.process import Process
 from benchmarks.report import (
     COLOURS,
@@ -603,6 +605,7 @@ def draw_scaling(path: Path, points: Sequence[Point], title: str) -> None:
 STUDIES: dict[str, Callable[[argparse.Namespace, Sequence[str], Path, float], str]] = {
     "fast-table": fast_table,
     "scaling": scaling,
+    "high-recall": high_recall,
     "codecs": codecs,
     "abilities": abilities,
 }

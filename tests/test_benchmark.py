@@ -649,6 +649,28 @@ class TestStudies:
         (row,) = json.loads((tmp_path / "fast-table.json").read_text())["rows"]
         assert (row["what"], row["ours"], row["note"]) == ("storage rows", None, "no room")
 
+    def test_high_recall_shows_the_cheapest_setting_of_each_engine(self, quick, tmp_path):
+        np.save(tmp_path / "x.npy", synthetic(700, 24, 0))
+        arguments = ["--study", "high-recall", "--features", str(tmp_path / "x.npy"), "--queries", "40"]
+        assert main([*arguments, "--repeats", "1", "--k", "5", "--out", str(tmp_path)]) == 0
+        content = json.loads((tmp_path / "high-recall.json").read_text())
+        factories = ["ivfpq PCA24,IVF16,SQ8,Refine", "ivfpq PCA24,IVF16,PQ8,Refine", "faiss PCA24,HNSW32_SQ8,Refine"]
+        factories += ["faiss PCA24,IVF16,SQ8,Refine", "faiss HNSW32", "faiss IVF16,Flat", "hnswlib"]
+        rows = content["rows"]
+        wanted = [
+            (recall, way, one) for recall in (0.95, 0.99, 0.999) for way in ("batch", "single") for one in factories
+        ]
+        assert [(row["wanted"], row["way"], row["subject"]) for row in rows] == wanted
+        text = (tmp_path / "high-recall.md").read_text()
+        for row in rows:
+            mine = [case for case in content["cases"] if Subject(*case["subject"]).label == row["subject"]]
+            enough = [case[f"{row['way']}_us"][0] for case in mine if case["recall"] >= row["wanted"]]
+            assert ("us" in row) == bool(enough)
+            if enough:
+                assert row["us"][0] == min(enough) and row["recall"] >= row["wanted"] and row["setting"] in text
+        exact = next(row for row in rows if row["subject"] == factories[0] and row["wanted"] == 0.999)
+        assert exact["of_ours"] == [1, 1, 1]
+
     def test_scaling_varies_one_thing_at_a_time(self, quick, tmp_path):
         arguments = ["--study", "scaling", "--n", "400", "--d", "16", "--repeats", "1", "--out", str(tmp_path)]
         assert main(arguments) == 0
