@@ -59,12 +59,15 @@ class Web:
         How often each address, with its host, was asked for.
     away : set of str
         Hosts that hang up on everyone now.
+    with_rules : set of str
+        Hosts whose robots.txt forbids ``/good/13`` and what begins so.
     """
 
     def __init__(self, hosts: int) -> None:
         self.asked: Counter[str] = Counter()
         self.agents: set[str] = set()
         self.away: set[str] = set()
+        self.with_rules: set[str] = set()
         self.most_at_once: Counter[str] = Counter()
         self._at_once: Counter[str] = Counter()
         self._names = [f"127.0.{1 + number // 250}.{1 + number % 250}" for number in range(hosts)]
@@ -129,6 +132,11 @@ class Web:
 
     async def _answer(self, name: str, path: str, writer: asyncio.StreamWriter) -> bool:
         """Answer one request; whether the connection may be used again."""
+        if path == "/robots.txt":
+            rules = b"User-agent: *\nDisallow: /good/13\n" if name in self.with_rules else b""
+            lines = f"HTTP/1.1 {'200 OK' if rules else '404 Not Found'}\r\nContent-Length: {len(rules)}\r\n\r\n"
+            writer.write(lines.encode() + rules)
+            return True
         _, kind, number = path.split("/")
         body = picture(int(number))
         times = self.asked[f"http://{name}:{self._ports[name]}{path}"]

@@ -1,5 +1,6 @@
 """The downloader against hosts of this machine, of which most misbehave. Nothing leaves it."""
 
+import asyncio
 import csv
 import errno
 import io
@@ -30,6 +31,7 @@ from features.download.hosts import Host, Hosts, wait_before_try
 from features.download.lists import Entry, read_list, url_column
 from features.download.options import DownloadOptions
 from features.download.pictures import Kept, NotKept, keep_picture
+from features.download.robots import Robots
 from features.download.run import add_list, download, opened_state
 from features.download.state import STATE, DownloadState, Outcome, Task
 from features.images import decode_image
@@ -234,6 +236,40 @@ def test_no_host_is_asked_by_more_than_its_connections(tmp_path):
 def test_the_agent_says_who_asks(web, tmp_path):
     fetched(tmp_path, [web.url(0, "good", 8)])
     assert all("reverse-image-search" in agent and "Mozilla" not in agent for agent in web.agents)
+
+
+def test_robots_txt_is_gone_by_if_asked_for(tmp_path):
+    with Web(2).running() as web:
+        web.with_rules.add(web.name(0))
+        urls = [web.url(host, "good", number) for host in (0, 1) for number in (13, 14)]
+        found = fetched(tmp_path / "with", urls, DownloadOptions(**{**vars(QUICK), "robots": True}))
+        assert found[urls[0]][:3] == ("failed", "robots.txt", True)
+        assert [found[url][0] for url in urls[1:]] == ["done"] * 3
+        assert web.asked[urls[0]] == 0
+        rules = {address: count for address, count in web.asked.items() if address.endswith("robots.txt")}
+        assert list(rules.values()) == [1, 1]
+        assert {end[0] for end in fetched(tmp_path / "without", urls).values()} == {"done"}
+
+
+def test_rules_that_cannot_be_read_are_everybodys_failure_and_read_again():
+    asked = []
+
+    async def read(address):
+        asked.append(address)
+        await asyncio.sleep(0)
+        if len(asked) == 1:
+            raise FetchError("status 503", "")
+        return "User-agent: *\nDisallow: /x\n" + "# " + "long " * 50_000
+
+    async def ask():
+        robots = Robots(read, "me")
+        urls = ["https://a.example/x/1", "https://a.example/y"]
+        first = await asyncio.gather(*(robots.allows("https://a.example", url) for url in urls), return_exceptions=True)
+        return first, [await robots.allows("https://a.example", url) for url in urls]
+
+    first, second = asyncio.run(ask())
+    assert [each.cause for each in first] == ["status 503"] * 2 and second == [False, True]
+    assert asked == ["https://a.example/robots.txt"] * 2
 
 
 # Addresses that may not be asked

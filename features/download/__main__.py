@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m features.download",
-        description=f"{__doc__} X-Robots-Tag is honoured; robots.txt is not read.",
+        description=f"{__doc__} X-Robots-Tag is honoured; robots.txt is with --robots.",
     )
     parser.add_argument("list", type=Path, metavar="LIST", help=".csv, .tsv, .jsonl, .parquet, or an address a line")
     parser.add_argument("--column", metavar="NAME", help="of the addresses (default: url, image_url, ...)")
@@ -75,6 +75,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         choices=("transient", "all"),
         help="ask only for what failed before: what may have passed, or with all also what failed for good",
     )
+    parser.add_argument("--robots", action="store_true", help="go by the robots.txt of each host (it is not read)")
     parser.add_argument(
         "--allow-private", action="store_true", help="ask addresses of your own network too, which a list may abuse"
     )
@@ -89,6 +90,7 @@ def _run(given: argparse.Namespace) -> int:
         max_bytes=int(given.max_size * MEGABYTE),
         resize=given.resize,
         allow_private=given.allow_private,
+        robots=given.robots,
     )
     path, folder = expanded(given.list), expanded(given.out)
     if not path.is_file():

@@ -29,6 +29,8 @@ from features.addresses import (
 )
 from features.download.errors import FetchError, RefusedError
 from features.download.options import MEGABYTE, DownloadOptions
+from features.download.robots import MAX_BYTES as MAX_ROBOTS
+from features.download.robots import Robots
 from features.download.state import PRIVATE
 from features.images.formats import BEGINNING, looks_like_image
 
@@ -52,6 +54,7 @@ class Fetcher:
 
     def __init__(self, options: DownloadOptions) -> None:
         self._options = options
+        self._robots = Robots(self._read_robots, AGENT) if options.robots else None
         self._is_allowed: Callable[[Address], bool] = _any_address if options.allow_private else is_public
 
     async def __aenter__(self) -> Fetcher:
@@ -122,6 +125,8 @@ class Fetcher:
     async def _follow(self, url: httpx.URL, file: BinaryIO) -> bool:
         for _ in range(MAX_REDIRECTS + 1):
             self._check_literal(url)
+            if self._robots is not None and not await self._robots.allows(str(url.join("/")).rstrip("/"), str(url)):
+                raise FetchError("robots.txt", "The robots.txt of the server asks not to fetch it.", True)
             # The parts are as they were checked: nothing is quoted or joined anew.
             target = yarl.URL(str(url.copy_with(fragment=None)), encoded=True)
             async with self._session.get(target, allow_redirects=False) as response:
@@ -133,6 +138,27 @@ class Fetcher:
                     raise FetchError("bad redirect", "The server redirects, but does not say where to.", True)
                 url = redirected(url, location)
         raise FetchError("redirects", f"The address redirects more than {MAX_REDIRECTS} times.", True)
+
+    async def _read_robots(self, address: str) -> str:
+        """The text of a robots.txt; none where the server has none, or does not show it (RFC 9309, section 2.3.1)."""
+        url = web_address(address)
+        for _ in range(MAX_REDIRECTS + 1):
+            self._check_literal(url)
+            async with self._session.get(yarl.URL(str(url), encoded=True), allow_redirects=False) as response:
+                if response.status in _REDIRECTS and "Location" in response.headers:
+                    url = redirected(url, response.headers["Location"])
+                    continue
+                if response.status in _PASSING or response.status >= 500:
+                    self._check_status(response)
+                if response.status != 200 or "Content-Encoding" in response.headers:
+                    return ""
+                text = b""
+                async for part in response.content.iter_chunked(_CHUNK):
+                    text += part
+                    if len(text) >= MAX_ROBOTS:
+                        break
+                return text[:MAX_ROBOTS].decode("utf-8", "replace")
+        return ""
 
     async def _read(self, response: aiohttp.ClientResponse, file: BinaryIO) -> bool:
         self._check_status(response)

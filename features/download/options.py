@@ -25,6 +25,8 @@ class DownloadOptions:
         The longer side, in pixels, to which larger pictures are reduced.
     allow_private : bool
         Whether addresses of one's own network are asked too.
+    robots : bool
+        Whether the robots.txt of each host is gone by.
     connect_seconds, silence_seconds, total_seconds : float
         How long a connection may take, a server may send nothing, and all of one address may take.
     tries : int
@@ -49,6 +51,7 @@ class DownloadOptions:
     max_bytes: int = 20 * MEGABYTE
     resize: int | None = None
     allow_private: bool = False
+    robots: bool = False
     connect_seconds: float = 10.0
     silence_seconds: float = 20.0
     total_seconds: float = 60.0
