@@ -37,7 +37,7 @@ def picture_grid(**kwargs: object) -> gr.HTML:
     are recent queries `recall` (``{token}``).
     """
     # "${value}": see crop.crop_overlay. All that comes from outside is escaped in `render_tiles`.
-    code = script("ask.js", "grid.js")
+    code = script("ask.js", "said.js", "grid.js")
     return gr.HTML(html_template="${value}", js_on_load=code, apply_default_css=False, **kwargs)  # type: ignore[arg-type]
 
 

@@ -16,7 +16,9 @@ from gradio_app.library import Library
 from gradio_app.markup import render, script
 from gradio_app.routes.access import StartToken
 from gradio_app.routes.pictures import picture_routes
+from gradio_app.routes.suggestions import suggestion_routes
 from gradio_app.routes.uploads import library_routes
+from gradio_app.routes.words import word_routes
 from gradio_app.session import Session
 from gradio_app.tabs import tabs_of
 from gradio_app.tabs.controls import UNQUEUED, PageParts
@@ -55,6 +57,8 @@ class SearchPage(gr.Blocks):
         self.allowed_hosts = {name.lower() for name in allowed_hosts}
         self.state_session_capacity = SESSIONS
         routes = [*picture_routes(library), *library_routes(library, jobs, self.start_token)]
+        routes += word_routes(library, self.start_token, is_managed=jobs is not None)
+        routes += suggestion_routes(library)
         if jobs is not None:
             routes += self.start_token.routes()
         self.server_options: dict[str, Any] = {
@@ -64,7 +68,7 @@ class SearchPage(gr.Blocks):
                 "middleware": [Middleware(self._guarded), Middleware(ContentPolicy)],
                 "openapi_url": None,
             },
-            "css": script("page.css", "words.css", "explain.css"),
+            "css": script("page.css", "words.css", "said.css", "explain.css"),
             "theme": _theme(),
             "max_file_size": UPLOAD_LIMIT,
             "footer_links": [],

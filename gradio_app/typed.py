@@ -112,11 +112,12 @@ def terms_of(query: Query, engine: SearchEngine) -> list[Term]:
         for part, text in zip(query.parts, written, strict=False)
     ]
     conditions = query.filter.conditions
+    own = engine.store.annotations.fields() if conditions and engine.store.has_annotations else {}
     return parts + [
         Term(
             str(Filter(where=tree)).removeprefix("pictures ").removeprefix("whose "),
             text,
-            known=all(known_field(condition.field) is not None for condition in conditions_of(tree)),
+            known=all(known_field(each.field) or each.field.lower() in own for each in conditions_of(tree)),
         )
         for tree, text in zip(conditions, written[len(query.parts) :], strict=True)
     ]

@@ -37,7 +37,8 @@ class FakeEngine:
             "root": os.path.commonpath([path.parent for path in pictures] or ["/"]),
             "encoder": {"name": "colour"},
         }
-        self.store = SimpleNamespace(items=items, ids=np.arange(len(items)), manifest=manifest)
+        ids = np.arange(len(items))
+        self.store = SimpleNamespace(items=items, ids=ids, manifest=manifest, has_annotations=False)
         self.asked: list[Any] = []
         self.labels = dict(Counter(label for item in items for label in item.labels))
 

@@ -485,8 +485,8 @@ def test_labels_and_names_are_inert(page, odd):
     assert page.locator("#ris-results .ris-file").all_inner_texts() == [item.path.name for item in items]
     for tile, item in zip(page.locator("#ris-results .ris-tile").all(), items, strict=True):
         tile.locator(".ris-open").click()
-        assert item.labels[0] in page.locator(".ris-viewer p").inner_text()
-        assert item.path.name in page.locator(".ris-viewer p").inner_text()
+        assert item.labels[0] in page.locator(".ris-viewer-bar p").inner_text()
+        assert item.path.name in page.locator(".ris-viewer-bar p").inner_text()
         page.keyboard.press("Escape")
     for use, name in zip(page.locator("#ris-examples .ris-use").all(), HOSTILE_NAMES, strict=True):
         use.click()
@@ -574,10 +574,10 @@ def test_enlarge_and_download(page, server):
     page.locator("#ris-results .ris-open").first.click()
     viewer = page.locator("dialog.ris-viewer")
     assert viewer.is_visible()
-    assert engine.store.items[ids[0]].path.name in viewer.locator("p").inner_text()
+    assert engine.store.items[ids[0]].path.name in viewer.locator(".ris-viewer-bar p").inner_text()
     assert viewer.get_by_label("Previous picture").is_disabled()
     page.keyboard.press("ArrowRight")
-    assert engine.store.items[ids[1]].path.name in viewer.locator("p").inner_text()
+    assert engine.store.items[ids[1]].path.name in viewer.locator(".ris-viewer-bar p").inner_text()
     page.wait_for_function("(i => i.complete && i.naturalWidth > 0)(document.querySelector('dialog.ris-viewer img'))")
     with page.expect_download() as started:
         viewer.get_by_text("Download original").click()

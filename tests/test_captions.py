@@ -1,5 +1,7 @@
 """Texts and tags find pictures by what is said of them, as it is now, beside what the encoder sees."""
 
+import sqlite3
+
 import numpy as np
 import pytest
 from meanings import ColourEncoder, WordSentences, paint_colours
@@ -77,6 +79,18 @@ def test_the_score_is_that_of_a_loop(engine):
     assert scorer.fused("boat", "words") == pytest.approx(wanted, abs=2e-2)
     alone = engine.search(Query([TextPart("boat", space="captions")]), 3)
     assert alone.ids == tuple(np.argsort(-wanted, kind="stable")[:3].tolist())
+
+
+def test_labels_are_not_read_beside_captions_either(engine):
+    """With captions and tags, too, labels are words of a picture only where a maker has said them."""
+    say(engine, {0: Words({"a crimson boat": None}), 5: Words({}, {"viridian": 0.8}), 9: Words({"b c": None})})
+    asked = ["crimson", "a b c", "viridian boat", "tag:viridian^2"]
+    before = [[(hit.id, hit.score) for hit in engine.search(text, 12)] for text in asked]
+    with sqlite3.connect(engine.store.catalog.path) as catalog:
+        catalog.execute("UPDATE labels SET label = 'crimson b ' || (image_id * 7 % 12)")
+    opened = SearchEngine.open(engine.folder)
+    assert "a" not in opened.store.labels()
+    assert [[(hit.id, hit.score) for hit in opened.search(text, 12)] for text in asked] == before
 
 
 def test_a_collection_of_an_earlier_version_is_asked_for_what_the_encoder_sees_as_well(engine):

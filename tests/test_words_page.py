@@ -237,6 +237,12 @@ def test_an_unknown_field_is_marked(page, engine):
     assert typed.terms_of(typed.parse("label:a"), engine)[0].known
 
 
+def test_fields_of_ones_own_are_known():
+    annotations = SimpleNamespace(fields=lambda: {"rating": "number"})
+    said = SimpleNamespace(store=SimpleNamespace(has_annotations=True, annotations=annotations))
+    assert [term.known for term in typed.terms_of(typed.parse("Rating:>3 ratnig:>3"), said)] == [True, False]
+
+
 def test_sliders_are_there_for_several_parts_only(page, engine):
     session = Session()
     assert 'type="range"' not in search(page, session, "crimson label:a")[4]

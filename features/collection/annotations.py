@@ -241,6 +241,16 @@ class Annotations:
             )
         )
 
+    def value_counts(self, field: str, limit: int = 1_000) -> dict[str, int]:
+        """How many images have each value of a field that is a text, the most frequent first."""
+        return dict(
+            self.rows(
+                "SELECT value, count(image_id) AS images FROM field_values JOIN pictures USING (picture) "
+                "WHERE name = ? AND image_id NOT NULL GROUP BY value ORDER BY images DESC, value LIMIT ?",
+                (field, limit),
+            )
+        )
+
     def tagged(self, tag: str) -> dict[int, float]:
         """The images that bear a tag, in whatever case, and how certain the surest of its makers is."""
         return dict(

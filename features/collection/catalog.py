@@ -239,6 +239,13 @@ class Catalog:
             )
         )
 
+    def path_counts(self, part: str) -> dict[str, int]:
+        """How many usable images have each of one of `catalog_schema.PATH_PARTS`; none in an earlier version."""
+        if part not in PATH_PARTS or part not in [column[1] for column in self._rows("PRAGMA table_info(images)")]:
+            return {}
+        has_part = f"error IS NULL AND {part} <> ''"
+        return dict(self._rows(f"SELECT {part}, count(*) FROM images WHERE {has_part} GROUP BY {part}"))
+
     def borne(self, labels: Collection[str]) -> set[str]:
         """Those of some labels that a usable image bears."""
         bearer = "SELECT 1 FROM labels JOIN images ON id = image_id WHERE label = asked.value AND error IS NULL"

@@ -117,13 +117,25 @@ def edits(annotations: Annotations, limit: int = 20) -> list[Edit]:
     return [Edit(*row) for row in rows]
 
 
-def undo(annotations: Annotations) -> str | None:
+def undo(annotations: Annotations, number: int | None = None) -> str | None:
     """Take back the latest edit; returns what it had done, None if there is none.
 
     What makers have said since of the same pictures stays.
+
+    Parameters
+    ----------
+    number : int, optional
+        Of the edit that is meant.
+
+    Raises
+    ------
+    StoreError
+        Another edit is the latest.
     """
     with annotations.changing() as connection:
         row = connection.execute("SELECT edit, what, changes FROM edits ORDER BY edit DESC LIMIT 1").fetchone()
+        if number is not None and (row is None or row[0] != number):
+            raise StoreError("something else has been edited meanwhile: look again before you take it back")
         if row is None:
             return None
         number, what, changes = row

@@ -1,7 +1,7 @@
 // A grid of pictures (results, gallery, examples): enlarge, do something with one, turn the page. Listeners sit on
 // `element`, which stays; the tiles in it come and go. Needs the one <dialog> that the first grid of the page makes.
 // A button with data-act triggers that event for the picture: 'pick' (search with it), 'inside' (search a part of it),
-// 'explain' (why it was found).
+// 'explain' (why it was found). Needs said.js.
 const act = (name, tile) => ask(name, { collection: tile.dataset.collection, id: Number(tile.dataset.id) });
 
 function viewer() {
@@ -11,21 +11,24 @@ function viewer() {
   dialog.className = 'ris-viewer';
   dialog.setAttribute('aria-label', 'Enlarged picture');
   dialog.innerHTML =
-    '<div class="ris-viewer-stage"><img alt=""></div><div class="ris-viewer-bar"><p></p><span>' +
+    '<div class="ris-viewer-stage"><img alt=""></div><section class="ris-said-of" tabindex="-1" ' +
+    'aria-label="Words of this picture" hidden></section><div class="ris-viewer-bar"><p></p><span>' +
     '<button type="button" data-step="-1" aria-label="Previous picture">‹</button>' +
     '<button type="button" data-step="1" aria-label="Next picture">›</button>' +
     '<a download>Download original</a><button type="button" data-act="inside">Search inside this</button>' +
     '<button type="button" class="ris-viewer-use" data-act="pick">Search with this</button>' +
     '<button type="button" class="ris-viewer-close" aria-label="Close">✕</button></span></div>';
+  const show_said = said_panel(dialog.querySelector('.ris-said-of'));
   dialog.show_tile = (tile, act) => {
     dialog.tile = tile;
     dialog.act = act;
-    const img = dialog.querySelector('img');
+    const img = dialog.querySelector('.ris-viewer-stage img');
     img.src = tile.dataset.view;
     img.alt = tile.dataset.title;
-    dialog.querySelector('p').textContent = tile.dataset.title;
-    dialog.querySelector('a').href = tile.dataset.original;
+    dialog.querySelector('.ris-viewer-bar p').textContent = tile.dataset.title;
+    dialog.querySelector('.ris-viewer-bar a').href = tile.dataset.original;
     for (const button of dialog.querySelectorAll('[data-step]')) button.disabled = !dialog.neighbour(Number(button.dataset.step));
+    show_said(tile);
     if (!dialog.open) dialog.showModal();
   };
   dialog.neighbour = (step) => {

@@ -39,7 +39,7 @@ def build(parts: PageParts, tab: gr.Tab) -> Connect:
             words = gr.HTML(
                 views.words_field(),
                 html_template="${value}",
-                js_on_load=script("words.js"),
+                js_on_load=script("words.js", "suggest.js"),
                 apply_default_css=False,
                 elem_id="ris-words",
             )

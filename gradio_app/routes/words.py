@@ -1,0 +1,154 @@
+"""What is said of the pictures, over HTTP: read by who sees them, edited by who may manage collections.
+
+Edits go through `features.collection.edits`, which keeps with each what takes it back. The answer to all of these is
+the same piece of the page: what is said of the picture now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from fastapi import APIRouter, Depends, HTTPException, Request, Response
+from fastapi.responses import HTMLResponse
+from pydantic import BaseModel
+from starlette.routing import BaseRoute
+
+from features.collection import edits
+from features.collection.annotations import Annotations
+from features.collection.errors import StoreError
+from features.collection.said import MAX_TAG, PERSON, Maker, Said
+from gradio_app.gradio_seam import MAX_TEXT, login_is_needed
+from gradio_app.markup import render
+from gradio_app.routes.access import REFUSED, StartToken, may_manage, require_login
+from search.engine import SearchEngine
+
+NOW = {"Cache-Control": "no-store"}  # what is said changes while the page is open
+
+
+class Change(BaseModel):
+    """An edit of what is said of a picture, as the page sends it.
+
+    Attributes
+    ----------
+    text : str
+        The caption or tag.
+    old : str
+        The caption in whose place it is put.
+    edit : int
+        Which edit is taken back: the number that the page showed.
+    """
+
+    do: Literal["add_tag", "remove_tag", "add_caption", "change_caption", "remove_caption", "like", "unlike", "undo"]
+    text: str = ""
+    old: str = ""
+    edit: int = 0
+
+
+_DONE: dict[str, Callable[[Annotations, int, Change], object]] = {
+    "add_tag": lambda annotations, id, change: edits.add_tag(annotations, [id], change.text),
+    "remove_tag": lambda annotations, id, change: edits.remove_tag(annotations, [id], change.text),
+    "add_caption": lambda annotations, id, change: edits.add_caption(annotations, [id], change.text),
+    "change_caption": lambda annotations, id, change: edits.change_caption(annotations, [id], change.old, change.text),
+    "remove_caption": lambda annotations, id, change: edits.remove_caption(annotations, [id], change.text),
+    "like": lambda annotations, id, change: edits.set_favourite(annotations, [id], True),
+    "unlike": lambda annotations, id, change: edits.set_favourite(annotations, [id], False),
+    "undo": lambda annotations, id, change: edits.undo(annotations, change.edit),
+}
+
+
+def word_routes(engines: Mapping[str, SearchEngine], token: StartToken, *, is_managed: bool) -> list[BaseRoute]:
+    """Routes of what is said of the pictures of `engines` (by collection name).
+
+    Parameters
+    ----------
+    is_managed : bool
+        Whether collections can be changed at all on this page.
+    """
+    router = APIRouter(prefix="/words/{collection}/{image_id}", dependencies=[Depends(require_login)])
+
+    def find(collection: str, image_id: int) -> SearchEngine:
+        engine = engines.get(collection)
+        if engine is None or not 0 <= image_id < len(engine.store.items) or engine.store.items[image_id].error:
+            raise HTTPException(404, "There is no such picture.")
+        return engine
+
+    def may_edit(request: Request) -> bool:
+        return is_managed and may_manage(request.headers, token, logged_in=login_is_needed(request.app))
+
+    def shown(request: Request, engine: SearchEngine, image_id: int) -> Response:
+        page = said_of(engine, image_id, editable=may_edit(request), is_managed=is_managed)
+        return HTMLResponse(page, headers=NOW)
+
+    # Plain functions, not coroutines: sqlite is waited for in the server's thread pool.
+    @router.get("")
+    def read(request: Request, collection: str, image_id: int) -> Response:
+        with _in_words():
+            return shown(request, find(collection, image_id), image_id)
+
+    @router.post("")
+    def edit(request: Request, collection: str, image_id: int, change: Change) -> Response:
+        if not may_edit(request):
+            raise HTTPException(403, REFUSED)
+        engine = find(collection, image_id)
+        with _in_words():
+            _DONE[change.do](engine.store.annotations, image_id, change)
+            return shown(request, engine, image_id)
+
+    return list(router.routes)
+
+
+@contextmanager
+def _in_words() -> Iterator[None]:
+    """What cannot be done is told in the words of its reason."""
+    try:
+        yield
+    except StoreError as error:
+        text = str(error)
+        raise HTTPException(409, f"{text[:1].upper()}{text[1:]}.") from error
+
+
+def said_of(engine: SearchEngine, image_id: int, *, editable: bool, is_managed: bool) -> str:
+    """HTML of what is said of a picture, each word with its makers; "" where nothing is and nothing can be."""
+    store, said, last = engine.store, Said(), None
+    if store.has_annotations:
+        said = store.annotations.of([image_id]).get(image_id, Said())
+        last = next(iter(edits.edits(store.annotations, 1)), None) if editable else None
+    captions: dict[str, list[tuple[Maker, float | None]]] = {}
+    for caption in said.captions:
+        captions.setdefault(caption.text, []).append((caption.maker, caption.certainty))
+    tags: dict[str, list[tuple[Maker, float | None]]] = {}
+    shown: dict[str, str] = {}
+    for tag in said.tags:
+        tags.setdefault(shown.setdefault(tag.tag.casefold(), tag.tag), []).append((tag.maker, tag.certainty))
+    labels = store.items[image_id].labels
+    if not (editable or is_managed or labels or said.captions or said.tags or said.fields or said.is_favourite):
+        return ""
+    return render(
+        "said.html",
+        labels=labels,
+        captions=[_with_makers(text, makers) for text, makers in captions.items()],
+        tags=[_with_makers(tag, makers) for tag, makers in tags.items()],
+        fields=[(field.name, str(field.value), _maker(field.maker, None)) for field in said.fields],
+        is_favourite=said.is_favourite,
+        editable=editable,
+        is_managed=is_managed,
+        last=last,
+        longest_caption=MAX_TEXT,
+        longest_tag=MAX_TAG,
+    )
+
+
+def _with_makers(text: str, makers: list[tuple[Maker, float | None]]) -> dict[str, Any]:
+    return {
+        "text": text,
+        "by": ", ".join(dict.fromkeys(_maker(*each) for each in makers)),
+        "is_persons": any(maker.source == PERSON for maker, _ in makers),
+    }
+
+
+def _maker(maker: Maker, certainty: float | None) -> str:
+    """Who says it, in words: the source, which of them, and how sure it is."""
+    sure = "" if certainty is None else f" {certainty:.0%}"
+    return f"a {PERSON}" if maker.source == PERSON else f"{maker.source} {maker.name}".rstrip() + sure

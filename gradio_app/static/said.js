@@ -1,0 +1,91 @@
+// What is said of the picture in the viewer: read when the picture is shown, edited where that is permitted. The server
+// sends the whole panel, also after an edit; what it refuses it says in a sentence.
+function said_panel(panel) {
+  let place = null; // of the picture that is shown
+  let turn = 0; // an answer to what was asked before the last question is dropped
+
+  async function ask_server(change) {
+    const mine = ++turn;
+    const options = change && {
+      method: 'POST',
+      headers: { 'Content-Type': 'application/json' },
+      body: JSON.stringify(change),
+    };
+    let reply, text;
+    try {
+      reply = await fetch(place, options);
+      text = await reply.text();
+    } catch {
+      if (mine === turn) tell('The server cannot be reached.');
+      return;
+    }
+    if (mine !== turn) return;
+    if (reply.ok) show(text, change);
+    else tell(reason(text) ?? `The server answered ${reply.status}.`);
+  }
+
+  function reason(text) {
+    try { const { detail } = JSON.parse(text); return typeof detail === 'string' ? detail : null; } catch { return null; }
+  }
+
+  function tell(sentence) {
+    let fault = panel.querySelector('.ris-said-fault');
+    if (!fault) {
+      panel.innerHTML = '<p class="ris-said-fault" role="alert"></p>';
+      fault = panel.firstElementChild;
+    }
+    panel.hidden = false;
+    fault.hidden = false;
+    fault.textContent = sentence;
+  }
+
+  // After an edit the keyboard goes on where it was: at the same field, or at the panel where that is gone.
+  function show(html, change) {
+    panel.innerHTML = html;
+    panel.hidden = !html;
+    if (!change) return;
+    const again = { like: 'unlike', unlike: 'like' }[change.do] ?? change.do;
+    const next = panel.querySelector(`form[data-do="${again}"]:not([hidden]) input, button[data-do="${again}"]`);
+    (next ?? panel).focus();
+  }
+
+  panel.addEventListener('click', (event) => {
+    const button = event.target.closest('button');
+    if (button?.dataset.do) {
+      const { do: what, text, edit } = button.dataset;
+      ask_server({ do: what, text: text ?? '', edit: Number(edit ?? 0) });
+    } else if (button?.matches('.ris-reword')) {
+      const form = button.parentElement.querySelector('form');
+      form.hidden = !form.hidden;
+      button.setAttribute('aria-expanded', String(!form.hidden));
+      if (!form.hidden) form.querySelector('textarea').focus();
+    }
+  });
+  panel.addEventListener('submit', (event) => {
+    event.preventDefault();
+    const form = event.target;
+    ask_server({ do: form.dataset.do, text: form.querySelector('input, textarea').value, old: form.dataset.old ?? '' });
+  });
+  panel.addEventListener('keydown', (event) => {
+    if (event.key === 'Enter' && event.target.matches('textarea') && !event.shiftKey) {
+      event.preventDefault();
+      event.target.form.requestSubmit();
+    }
+    if (!event.target.matches('input, textarea')) return;
+    event.stopPropagation(); // arrows move within the text, not to another picture
+    if (event.key === 'Escape' && event.target.matches('textarea')) {
+      event.preventDefault(); // closes the editor, not the viewer
+      const item = event.target.closest('li');
+      event.target.form.hidden = true;
+      item.querySelector('.ris-reword').setAttribute('aria-expanded', 'false');
+      item.querySelector('.ris-reword').focus();
+    }
+  });
+
+  return (tile) => {
+    place = `words/${encodeURIComponent(tile.dataset.collection)}/${tile.dataset.id}`;
+    panel.replaceChildren();
+    panel.scrollTop = 0;
+    ask_server(null);
+  };
+}
