@@ -204,7 +204,7 @@ def explain(
     filter : Filter or mapping, optional
         See `SearchEngine.search`.
     """
-    reason = explain_neighbours(engine, vector, own_id, id, options, filter=filter)
+    asked, reason = options, explain_neighbours(engine, vector, own_id, id, options, filter=filter)
     options = replace(options, neighbourhood=0)  # of what follows the index knows nothing of neighbours
     answer = engine.search_vector(vector, options, own_id=own_id, filter=filter)
     allowed = None if filter is None else engine.matching_ids(filter)
@@ -215,7 +215,9 @@ def explain(
     file = inverted_file(engine, options)
     place = None if file is None else _place(file, vector, id, own_id, len(path.probed), allowed)
     rank = next((hit.rank for hit in answer if hit.id == id), None)
-    lost = rank is None and exact_rank <= options.k and not (reason and reason.rank and reason.rank <= options.k)
+    lost = rank is None and exact_rank <= options.k
+    if reason is not None:
+        lost = _is_lost(engine, vector, own_id, id, asked, filter)
     verdict = _verdict(rank, exact_rank, place, path, options, own_id is not None)
     return Explanation(id, rank, exact_rank, exact_score, place, path, verdict, lost, reason)
 
@@ -361,6 +363,20 @@ def _rank(index: Any, x: NDArray[np.float32], id: int, score: float, own_id: int
     _, scores, ids = index.range_search(x, just_behind, **where)
     before = (scores != np.float32(score)) | (ids < id)
     return 1 + int(np.count_nonzero(before & (ids != id) & (ids != own_id)))
+
+
+def _is_lost(
+    engine: SearchEngine,
+    vector: Vector,
+    own_id: int | None,
+    id: int,
+    options: SearchOptions,
+    filter: Filter | FilterLike | None,
+) -> bool:
+    """Whether exact search would have shown a picture where a search with these options does not."""
+    exactly = replace(options, engine="exact", rerank=False)
+    shown, truth = (engine.search_vector(vector, how, own_id=own_id, filter=filter).ids for how in (options, exactly))
+    return id in truth and id not in shown
 
 
 def _verdict(

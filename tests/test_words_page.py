@@ -305,7 +305,7 @@ def test_an_encoder_without_classes_says_so_and_still_finds_by_pictures(tmp_path
     page, session = SearchHandlers(Library([colours]), SimpleNamespace()), Session()
     assert "has no classes" in page.warm_up("reds")
     session.query = QueryPicture.of(colours, 0)
-    sent = (session, "", "reds", 2, "ivfpq", None, False, None, "", "score")
+    sent = (session, "", "reds", 2, "ivfpq", None, False, None, "", "score", None)
     page.search(*sent, event())
     assert len(session.result.hits) == 2
     with pytest.raises(gr.Error, match="has no classes"):
