@@ -392,8 +392,8 @@ def test_demo_does_not_overwrite_what_is_not_its_own(tmp_path):
 
 
 @pytest.mark.slow
-def test_whole_demo_is_about_a_thousand_views_of_many_photographs(tmp_path):
-    dataset = open_dataset("demo", datasets_dir=tmp_path)
+def test_whole_demo_is_about_a_thousand_views_of_many_photographs(workspace):
+    dataset = open_dataset("demo", datasets_dir=workspace / "datasets")
     assert 900 <= len(dataset.items) <= 1100
     assert len({item.labels for item in dataset.items}) >= 20
     assert sum(item.path.stat().st_size for item in dataset.items) < 40e6

@@ -82,7 +82,8 @@ def test_a_damaged_cache_is_made_again_and_said_once(module, tmp_path, caplog, s
     assert not caplog.records
 
 
-def test_a_full_disk_costs_the_cache_and_no_answer(module, tmp_path, caplog):
+def test_a_full_disk_costs_the_cache_and_no_answer(module, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # Python 3.11 would keep what it could write of it
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(
         resource.RLIMIT_FSIZE, (100, before[1])
