@@ -1,5 +1,6 @@
 """The evaluation against a loop that spells the measures out."""
 
+import re
 from collections import Counter
 from types import SimpleNamespace
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from features.datasets import Item
+from gradio_app.tabs.evaluate import EvaluateHandlers, EvaluateState
 from ivfpq import IndexFlat
 from search.engine import SearchEngine
 from search.errors import EngineError
@@ -119,6 +121,37 @@ def test_what_cannot_be_judged_is_said():
             next(evaluate(Labelled(labels), SearchOptions("exact")))
     with pytest.raises(EngineError, match="k must be from 1 to 100, got 101"):
         next(evaluate(Labelled([("a",), ("a",)]), SearchOptions("exact", 101)))
+
+
+def a_library(engine):
+    return SimpleNamespace(get=lambda name: engine if name == engine.name else None)
+
+
+def test_a_stopped_run_says_how_far_it_came_and_shows_what_it_knows(demo_collection):
+    engine = SearchEngine.open(demo_collection)
+    handlers, state = EvaluateHandlers(a_library(engine)), EvaluateState()
+    run = handlers.start(engine.name, state, ["exact", "ivfpq"], 10, 8, False)
+    assert "0 %" in next(run)[2]
+    handlers.stop(state)
+    start, stop, shown = next(run)
+    assert (start["interactive"], stop["interactive"]) == (True, False)
+    text = " ".join(re.sub("<[^>]*>", " ", shown).split())
+    first = {"ivfpq": "IVFPQ (ours)", "exact": "exact"}[engine.engines[0]]
+    assert re.search(rf"Stopped at 9 % .* {re.escape(first)} (\d\.\d{{3}} ){{3}}64 of 340", text)
+    assert "not begun" in text
+    assert list(run) == []
+
+
+def test_a_run_whose_collection_is_no_longer_chosen_shows_nothing_more(demo_collection):
+    engine = SearchEngine.open(demo_collection)
+    handlers, state = EvaluateHandlers(a_library(engine)), EvaluateState()
+    run = handlers.start(engine.name, state, ["exact"], 10, 8, False)
+    next(run)
+    handlers.choose_collection(engine.name, state)
+    assert list(run) == []
+    *_, (_, _, shown) = handlers.start(engine.name, state, ["exact"], 10, 8, False)  # and the next is not stopped by it
+    assert "100 %" in shown
+    assert "Stopped" not in shown
 
 
 def test_every_engine_of_a_real_collection(demo_collection):

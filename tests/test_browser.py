@@ -823,6 +823,15 @@ def test_a_zip_file_is_sent_and_its_making_cancelled(page, picture_folder, tmp_p
     page.wait_for_selector(".ris-job[data-state=cancelled]")
     page.wait_for_timeout(500)
     assert [path.name for path in demo_collection.parent.iterdir()] == ["demo"]
+    # The form is as it was at first, and takes the next.
+    said = page.locator(".ris-zip p")
+    assert said.inner_text() == "Up to 4 GB. Names of folders in it become labels."
+    assert page.get_by_role("textbox", name="Name", exact=True).input_value() == ""
+    page.set_input_files("#ris-new-zip input", path)
+    page.wait_for_function("document.querySelector('.ris-zip p').textContent === 'pictures.zip is ready.'")
+    page.click("#ris-create")
+    assert "Give the collection a name first." in toast(page)
+    assert said.inner_text() == "pictures.zip is ready."  # what was refused is not lost
 
 
 @pytest.mark.parametrize(

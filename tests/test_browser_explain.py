@@ -330,6 +330,9 @@ def test_an_evaluation_is_stopped_and_blocks_nobody(open_page, monkeypatch):  # 
     assert not page.locator("#ris-evaluate-start").is_enabled()
     page.click("#ris-evaluate-stop")
     page.wait_for_selector("#ris-evaluate-start:not([disabled])")
+    assert re.fullmatch(r"Stopped at \d+ %", page.locator(".ris-progress span").inner_text())
+    assert page.locator("#ris-evaluate tr[data-engine=exact]").inner_text().split("\t") == ["exact", "not begun"]
+    assert page.locator(".toast-body").count() == 0
     so_far = evaluated(page)["ivfpq"]
     assert re.fullmatch(r"\d+ of 340", so_far[3])
     page.wait_for_timeout(2500)

@@ -51,7 +51,7 @@ document.addEventListener('ris-zip-taken', () => {
   const input = element.querySelector('.ris-zip input');
   if (!input) return;
   input.value = '';
-  zip_row('', null);
+  zip_row(element.querySelector('.ris-zip').dataset.hint, null);
 });
 element.addEventListener('change', (event) => {
   if (event.target.matches('.ris-zip input') && event.target.files[0]) send(event.target.files[0]);

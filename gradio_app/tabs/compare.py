@@ -15,7 +15,6 @@ from gradio_app.session import QueryPicture, Session
 from gradio_app.tabs import Tab
 from gradio_app.tabs.controls import (
     AFTER_ERROR,
-    ENGINE_NAMES,
     MAX_K,
     NO_PICTURE,
     QUEUED,
@@ -26,6 +25,7 @@ from gradio_app.tabs.controls import (
     about,
     clickable,
     encode,
+    engine_name,
     engine_of,
     is_image,
     nprobe_slider,
@@ -135,17 +135,17 @@ def answers(engine: SearchEngine, compared: Mapping[str, Compared], k: int) -> s
     return render(
         "compare/answers.html",
         k=k,
-        rows=[_row(name, one, len(truth)) for name, one in compared.items()],
+        rows=[_row(engine, name, one, len(truth)) for name, one in compared.items()],
         overlap=_overlap(compared),
         columns=[_column(engine, name, compared) for name in compared],
     )
 
 
-def _row(name: str, compared: Compared, true: int) -> dict[str, Any]:
+def _row(engine: SearchEngine, name: str, compared: Compared, true: int) -> dict[str, Any]:
     answer = compared.answer
     return {
         "engine": name,
-        "name": ENGINE_NAMES.get(name, name),
+        "name": engine_name(engine, name),
         "recall": compared.recall,
         "found": round(compared.recall * true),
         "true": true,
@@ -168,7 +168,7 @@ def _column(engine: SearchEngine, name: str, compared: Mapping[str, Compared]) -
         asked = name
         if name == "exact":
             missed = [other for other in compared if hit.id not in compared[other].ids]
-            named = " and ".join(ENGINE_NAMES.get(other, other) for other in missed)
+            named = " and ".join(engine_name(engine, other) for other in missed)
             kind, said = ("missed", f"missed by {named}") if missed else ("true", "found by all")
             asked = next(iter(missed or compared))  # what is to be explained is why it was missed
         elif hit.id in truth:
@@ -187,7 +187,7 @@ def _column(engine: SearchEngine, name: str, compared: Mapping[str, Compared]) -
             }
         )
     legend = "the truth; dashed: missed by another" if name == "exact" else "green: a true neighbour"
-    return {"engine": name, "name": ENGINE_NAMES.get(name, name), "legend": legend, "tiles": tiles}
+    return {"engine": name, "name": engine_name(engine, name), "legend": legend, "tiles": tiles}
 
 
 TAB = Tab("compare", "Compare", build)

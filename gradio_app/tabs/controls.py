@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +21,6 @@ from gradio_app.session import QueryPicture
 from search.engine import SearchEngine
 from search.errors import EngineError
 
-ENGINE_NAMES = {"ivfpq": "IVFPQ (ours)", "faiss": "faiss", "exact": "exact"}
 MAX_K = 50
 RERANK = "Rank the 10 k best again by their stored vectors"
 NO_PICTURE = "Choose a picture on the Search tab first, then come back."
@@ -128,9 +128,20 @@ def clickable(**kwargs: Any) -> gr.HTML:
     )
 
 
+def engine_name(engine: SearchEngine, key: str) -> str:
+    """What an engine of a collection is, for people: "IVFPQ (ours)", "faiss", "Flat (ours)" where it has no lists."""
+    made = engine.store.manifest["indexes"].get(key)
+    if made is None:
+        return key
+    kind = "IVFPQ" if re.search(r"(^|,)IVF\d+,PQ\d", made["factory"]) else made["factory"]
+    if key == "ivfpq":
+        return f"{kind} (ours)"
+    return key if kind == "IVFPQ" else f"{key} {kind}"
+
+
 def engine_choices(engine: SearchEngine | None) -> list[tuple[str, str]]:
     """The engines of a collection, by their names for people."""
-    return [(ENGINE_NAMES.get(key, key), key) for key in (engine.engines if engine else ("exact",))]
+    return [(engine_name(engine, key), key) for key in engine.engines] if engine else [("exact", "exact")]
 
 
 def engine_radio(engine: SearchEngine | None) -> dict[str, Any]:

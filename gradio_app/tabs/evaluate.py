@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import gradio as gr
@@ -14,13 +15,13 @@ from gradio_app.markup import render
 from gradio_app.routes.pictures import picture_url
 from gradio_app.tabs import Tab
 from gradio_app.tabs.controls import (
-    ENGINE_NAMES,
     MAX_K,
     QUEUED,
     RERANK,
     UNQUEUED,
     PageParts,
     engine_choices,
+    engine_name,
     engine_of,
     nprobe_slider,
     whole,
@@ -35,18 +36,42 @@ REFRESH = 0.5  # seconds between two updates of the page
 Made = Mapping[str, tuple[Evaluation, float]]
 
 
+@dataclass
+class Run:
+    """A visitor's evaluation under way. As `session.Session`, it is changed in place.
+
+    Attributes
+    ----------
+    wanted : str
+        "all" of it, "stop" after the queries under way, or "nothing": the page shows something else by now.
+    """
+
+    wanted: str = "all"
+
+
+@dataclass
+class EvaluateState:
+    """What a visitor's session holds of the tab: the run that was started last."""
+
+    run: Run = field(default_factory=Run)
+
+
 class EvaluateHandlers:
     """What happens on the tab: an evaluation is started, and stopped."""
 
     def __init__(self, library: Library) -> None:
         self.library = library
 
-    def start(self, name: str, chosen: list[str] | None, k: float, nprobe: float, rerank: bool) -> Iterator[Any]:
+    def start(
+        self, name: str, state: EvaluateState, chosen: list[str] | None, k: float, nprobe: float, rerank: bool
+    ) -> Iterator[Any]:
         engine = engine_of(self.library, name)
         keys = [key for key in engine.engines if key in (chosen or ())]
         if not keys:
             raise sorry("Choose at least one engine to evaluate.")
         made: dict[str, tuple[Evaluation, float]] = {}
+        state.run.wanted = "nothing"
+        run = state.run = Run()
         yield gr.update(interactive=False), gr.update(interactive=True), report(engine, keys, made)
         told = time.perf_counter()
         try:
@@ -56,29 +81,38 @@ class EvaluateHandlers:
                 for evaluation in evaluate(engine, options):
                     now = time.perf_counter()
                     made[key] = evaluation, now - started
+                    if run.wanted == "nothing":
+                        return
+                    if run.wanted == "stop":
+                        yield *_ready(), report(engine, keys, made, stopped=True)
+                        return
                     if now - told > REFRESH:
                         told = now
                         yield gr.skip(), gr.skip(), report(engine, keys, made)
         except EngineError as error:
-            yield *self.stop(), render("note.html", text=str(error))
+            yield *_ready(), render("note.html", text=str(error))
             return
-        yield *self.stop(), report(engine, keys, made)
+        yield *_ready(), report(engine, keys, made)
 
-    def stop(self) -> tuple[Any, Any]:
-        return gr.update(interactive=True), gr.update(interactive=False)
+    def stop(self, state: EvaluateState) -> Any:
+        """The run itself says how far it came: Gradio's cancelling would end it without a word, or in an error."""
+        state.run.wanted = "stop"
+        return gr.update(interactive=False)
 
-    def choose_collection(self, name: str | None) -> Any:
+    def choose_collection(self, name: str | None, state: EvaluateState) -> Any:
+        state.run.wanted = "nothing"
         engine = self.library.get(name or "")
         return (
             gr.update(**_engine_boxes(engine)),
             gr.update(**nprobe_slider(engine)),
-            *self.stop(),
+            *_ready(),
             render("evaluate/measures.html"),
         )
 
 
 def build(parts: PageParts, tab: gr.Tab) -> None:
     handlers, collection, first = EvaluateHandlers(parts.library), parts.collection, parts.library.first()
+    state = gr.State(EvaluateState())
     gr.HTML(render("evaluate/intro.html"), apply_default_css=False)
     with gr.Row(elem_classes="ris-controls"):
         names = gr.CheckboxGroup(**_engine_boxes(first), label="Engines", elem_id="ris-evaluate-engines")
@@ -97,18 +131,23 @@ def build(parts: PageParts, tab: gr.Tab) -> None:
     shown = gr.HTML(render("evaluate/measures.html"), apply_default_css=False, elem_id="ris-evaluate")
 
     # One evaluation at a time, in a queue of its own: searches do not wait for it.
-    running = start.click(
+    start.click(
         handlers.start,
-        [collection, names, k, nprobe, rerank],
+        [collection, state, names, k, nprobe, rerank],
         [start, stop, shown],
         concurrency_id="evaluate",
         concurrency_limit=1,
         show_progress_on=shown,  # tells who has to wait how many are before them
         **QUEUED,
     )
-    stop.click(handlers.stop, None, [start, stop], cancels=[running], **UNQUEUED)
+    stop.click(handlers.stop, state, stop, **UNQUEUED)
     outputs = [names, nprobe, start, stop, shown]
-    collection.change(handlers.choose_collection, collection, outputs, cancels=[running], **UNQUEUED)
+    collection.change(handlers.choose_collection, [collection, state], outputs, **UNQUEUED)
+
+
+def _ready() -> tuple[Any, Any]:
+    """Of the buttons Start and Stop."""
+    return gr.update(interactive=True), gr.update(interactive=False)
 
 
 def _engine_boxes(engine: SearchEngine | None) -> dict[str, Any]:
@@ -116,19 +155,20 @@ def _engine_boxes(engine: SearchEngine | None) -> dict[str, Any]:
     return {"choices": choices, "value": [key for _, key in choices]}
 
 
-def report(engine: SearchEngine, chosen: list[str], made: Made) -> str:
-    """HTML of what is known so far."""
+def report(engine: SearchEngine, chosen: list[str], made: Made, *, stopped: bool = False) -> str:
+    """HTML of what is known so far, which is all there will be where the visitor stopped it."""
     evaluations = [evaluation for evaluation, _ in made.values()]
     return render(
         "evaluate/report.html",
+        stopped=stopped,
         share=sum(e.done / e.total for e in evaluations) / len(chosen),
         k=next((e.k for e in evaluations), None),
         depth=DEPTH,
-        rows=[_row(key, made) for key in chosen],
+        rows=[_row(engine, key, made) for key in chosen],
         worst=[
             {
                 "engine": e.engine,
-                "name": ENGINE_NAMES.get(e.engine, e.engine),
+                "name": engine_name(engine, e.engine),
                 "first": at == 0,
                 "confusions": [_confusion(engine, confusion) for confusion in e.worst],
             }
@@ -138,9 +178,9 @@ def report(engine: SearchEngine, chosen: list[str], made: Made) -> str:
     )
 
 
-def _row(key: str, made: Made) -> dict[str, Any]:
+def _row(engine: SearchEngine, key: str, made: Made) -> dict[str, Any]:
     result, seconds = made.get(key, (None, 0.0))
-    return {"engine": key, "name": ENGINE_NAMES.get(key, key), "result": result, "seconds": seconds}
+    return {"engine": key, "name": engine_name(engine, key), "result": result, "seconds": seconds}
 
 
 def _confusion(engine: SearchEngine, confusion: Confusion) -> dict[str, Any]:

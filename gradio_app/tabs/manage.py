@@ -26,6 +26,7 @@ LOCKED = (
     "To make, sync or delete collections, open the link that the app printed when it was started: "
     "“To manage collections, open …”."
 )
+ZIP_TAKEN = "() => document.dispatchEvent(new Event('ris-zip-taken'))"  # empties its field
 EVERY = 0.5  # seconds between two looks at a job
 
 
@@ -137,8 +138,9 @@ def build(parts: PageParts, tab: gr.Tab) -> None:
     source.input(handlers.choose_source, source, [folder, packed], **UNQUEUED)
     packed.sent(handlers.note_upload, parts.session, None, **managing)
     asked = [parts.session, name, source, folder]
-    creating = gr.on([create.click, name.submit, folder.submit], handlers.create, asked, packed, **managing)
+    creating = gr.on([create.click, name.submit, folder.submit], handlers.create, asked, [name, folder], **managing)
     creating.success(handlers.watch, None, shown, **managing)
+    creating.success(None, js=ZIP_TAKEN)
     collections.sync(handlers.sync, None, None, **managing).success(handlers.watch, None, shown, **managing)
     collections.remove(handlers.delete, None, collections, **managing)
     progress.cancel(handlers.cancel, None, None, **managing)

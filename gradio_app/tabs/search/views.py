@@ -15,7 +15,7 @@ from gradio_app.gradio_seam import MAX_TEXT
 from gradio_app.grid import HUES, Tile, render_tiles, result_tiles
 from gradio_app.markup import printable, render
 from gradio_app.session import Asked, QueryPicture, Result, Session
-from gradio_app.tabs.controls import ENGINE_NAMES
+from gradio_app.tabs.controls import engine_name
 from gradio_app.typed import Term, notes_of, parse, parts_of, terms_of
 from search.engine import SearchEngine
 from search.filters import Filter
@@ -122,7 +122,7 @@ def results(result: Result, order: str) -> str:
 def status(result: Result) -> str:
     engine, hits, request = result.engine, result.hits, result.request
     by_words, by_picture = bool(result.asked.words), result.asked.picture is not None
-    how = ENGINE_NAMES.get(request.engine, request.engine)
+    how = engine_name(engine, request.engine)
     if request.nprobe is not None:
         how += f", {request.nprobe} of {engine.nlist} lists visited"
     if by_words:
