@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import inspect
 import math
+import re
 import secrets
 import threading
 import time
@@ -50,6 +51,22 @@ MAX_DEPTH = 20
 def sorry(sentence: str) -> gr.Error:
     """What a visitor is told. Gradio shows it as HTML (6.31), and it may quote a file name or a web address."""
     return gr.Error(escape(printable(sentence)), print_exception=False)
+
+
+# What the page is
+
+
+def with_own_card(page: bytes, card: str) -> bytes:
+    """A page of Gradio's with our title, icon and description in place of its own.
+
+    Its template says "Gradio" in them, and names addresses of its own. (6.31) Any other page is left as it is.
+    """
+    if not card or b"window.gradio_config" not in page:
+        return page
+    return _CARD.sub(b"", page).replace(b"<head>", b"<head>" + card.encode(), 1)
+
+
+_CARD = re.compile(rb'<meta\s+(?:property="og:|name="twitter:)[^>]*>\s*|<link rel="manifest"[^>]*>\s*')
 
 
 # What the page sends

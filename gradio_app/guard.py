@@ -22,7 +22,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gradio_app.gradio_seam import Visitors, login_is_needed, too_large_an_upload, user_of
+from gradio_app.gradio_seam import Visitors, login_is_needed, too_large_an_upload, user_of, with_own_card
 from gradio_app.routes.access import LOOPBACK, host_name, is_loopback
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ MAX_UPLOAD_BODY = 32 * 2**20  # a picture (page.UPLOAD_LIMIT) and the form aroun
 FREE_TRIES = 5  # wrong passwords that nobody has to wait for
 LONGEST_WAIT = 60.0  # seconds between two tries
 _EVENT = re.compile(r"/(run|api|call)/|/queue/join/?$")
-_ASSETS = re.compile(r"^/(assets|static|svelte|favicon\.ico|robots\.txt|(gradio_api/)?theme\.css)")
+_ASSETS = re.compile(r"^/(assets|static|svelte|favicon\.ico|icon\.svg|robots\.txt|(gradio_api/)?theme\.css)")
 
 # Gradio makes functions out of text to run a page's scripts ('unsafe-eval') and writes styles into elements. Scripts in
 # the page itself are let through by their hashes, one by one; so nothing runs that is written into the page later.
@@ -238,10 +238,16 @@ class ContentPolicy:
     """ASGI middleware that lets the scripts run which the server wrote into a page, and no others.
 
     An inline script is named by its hash; Gradio writes the page's configuration into one, so each page has its own.
+
+    Parameters
+    ----------
+    card : str
+        HTML that says what the page is, in place of what Gradio says; see `gradio_seam.with_own_card`.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, card: str = "") -> None:
         self.app = app
+        self.card = card
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -259,8 +265,12 @@ class ContentPolicy:
             else:
                 parts.append(message.get("body", b""))
                 if not message.get("more_body", False):
-                    page = b"".join(parts)
-                    MutableHeaders(scope=start)["Content-Security-Policy"] = policy_of(page)
+                    sent = b"".join(parts)
+                    page = with_own_card(sent, self.card)
+                    headers = MutableHeaders(scope=start)
+                    headers["Content-Security-Policy"] = policy_of(page)
+                    if page != sent:
+                        headers["Content-Length"] = str(len(page))
                     await send(start)
                     await send({"type": "http.response.body", "body": page})
 

@@ -15,7 +15,7 @@ from gradio_app.jobs import CollectionJobs
 from gradio_app.library import Library
 from gradio_app.markup import render, script
 from gradio_app.routes.access import StartToken
-from gradio_app.routes.pictures import picture_routes
+from gradio_app.routes.pictures import icon_route, picture_routes
 from gradio_app.routes.suggestions import suggestion_routes
 from gradio_app.routes.uploads import library_routes
 from gradio_app.routes.words import word_routes
@@ -24,6 +24,10 @@ from gradio_app.tabs import tabs_of
 from gradio_app.tabs.controls import UNQUEUED, PageParts
 from gradio_app.tabs.explain.state import ExplainState
 
+TITLE = "Reverse image search"
+CARD = render(
+    "card.html", title=TITLE, description="Find pictures by a picture, a part of one, by words, or by any mix of them."
+)
 UPLOAD_LIMIT = "25mb"
 DAY = 24 * 60 * 60
 SESSIONS = 500  # whose pictures are remembered at a time; Gradio's own limit is 10,000, some 0.5 MB each
@@ -47,7 +51,7 @@ class SearchPage(gr.Blocks):
         self, library: Library, jobs: CollectionJobs | None = None, *, allowed_hosts: Collection[str] = ()
     ) -> None:
         super().__init__(
-            title="Reverse image search",
+            title=TITLE,
             analytics_enabled=False,
             fill_width=True,
             # Uploads older than a day are deleted; Gradio looks every hour.
@@ -56,7 +60,7 @@ class SearchPage(gr.Blocks):
         self.start_token = StartToken()
         self.allowed_hosts = {name.lower() for name in allowed_hosts}
         self.state_session_capacity = SESSIONS
-        routes = [*picture_routes(library), *library_routes(library, jobs, self.start_token)]
+        routes = [icon_route(), *picture_routes(library), *library_routes(library, jobs, self.start_token)]
         routes += word_routes(library, self.start_token, is_managed=jobs is not None)
         routes += suggestion_routes(library)
         if jobs is not None:
@@ -65,7 +69,7 @@ class SearchPage(gr.Blocks):
             # No list of all routes either: Gradio would give it to whoever asks, --auth or not.
             "app_kwargs": {
                 "routes": routes,
-                "middleware": [Middleware(self._guarded), Middleware(ContentPolicy)],
+                "middleware": [Middleware(self._guarded), Middleware(ContentPolicy, card=CARD)],
                 "openapi_url": None,
             },
             "css": script("page.css", "words.css", "said.css", "explain.css"),
@@ -93,7 +97,7 @@ class SearchPage(gr.Blocks):
             **own,
             **theirs,
             "routes": [*own["routes"], *theirs.get("routes", ())],
-            "middleware": [*theirs.get("middleware", ()), Middleware(ContentPolicy)],
+            "middleware": [*theirs.get("middleware", ()), Middleware(ContentPolicy, card=CARD)],
         }
         options = {"state_session_capacity": SESSIONS, **self.server_options, **kwargs, "app_kwargs": both}
         self._head.value = render("head.html", log_out=bool(options.get("auth")))

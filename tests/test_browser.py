@@ -346,6 +346,14 @@ def test_crop_is_searched_pixel_for_pixel(page, odd, coordinates):
     page.mouse.move(0, 0, steps=3)  # past the opposite corner and off the picture
     page.mouse.up()
     assert box(page) == [0, 0, moved[0], moved[1]]
+    corner = page.locator('.ris-box i[data-corner="2,3"]').bounding_box()
+    page.mouse.move(corner["x"] + corner["width"] / 2, corner["y"] + corner["height"] / 2)
+    page.mouse.down()
+    stage = page.locator(".ris-stage img").bounding_box()
+    page.mouse.move(stage["x"] + 2, stage["y"] + 3, steps=3)  # nearly onto the opposite one
+    page.mouse.up()
+    least = 16 * 600 / stage["height"]  # 16 pixels of the screen
+    assert np.allclose(box(page), [0, 0, least, least], atol=2)
 
     page.click(".ris-reset")
     assert box(page) == [0, 0, 900, 600]
@@ -354,6 +362,8 @@ def test_crop_is_searched_pixel_for_pixel(page, odd, coordinates):
     page.locator(".ris-stage").dblclick()
     assert box(page) == [0, 0, 900, 600]
     page.locator(".ris-stage").click()  # a click is no box
+    assert box(page) == [0, 0, 900, 600]
+    drag(page, (0.3, 0.2), (0.31, 0.9))  # nor is a sliver
     assert box(page) == [0, 0, 900, 600]
     search(page)
     assert isinstance(odd.asked[-1][0], Path)
@@ -380,6 +390,43 @@ def test_crop_by_keyboard(page, odd, coordinates):
         page.locator(f'.ris-edges input[data-edge="{edge}"]').fill(typed)
         page.locator(f'.ris-edges input[data-edge="{edge}"]').press("Tab")
         assert box(page) == expected
+
+
+def test_arrows_move_the_box_and_change_its_size(page, odd, coordinates):
+    choose_collection(page, odd.name)
+    upload(page, coordinates[0])
+    page.locator(".ris-box").focus()
+    for _ in range(10):
+        page.keyboard.press("Shift+ArrowLeft")
+        page.keyboard.press("Shift+ArrowUp")
+    assert box(page) == [0, 0, 720, 480]
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    assert box(page) == [18, 12, 738, 492]
+    for _ in range(60):
+        page.keyboard.press("ArrowRight")
+    assert box(page) == [180, 12, 900, 492]  # as far as the picture goes
+    for _ in range(60):
+        page.keyboard.press("Shift+ArrowLeft")
+    assert box(page) == [180, 12, 196, 492]  # and no narrower than 16 pixels
+    search(page)
+    np.testing.assert_array_equal(odd.asked[-1][0], coordinates[1][12:492, 180:196])
+
+
+def test_a_swipe_over_the_picture_scrolls(open_page, coordinates):
+    page = open_page(viewport={"width": 390, "height": 600}, has_touch=True, is_mobile=True)
+    upload(page, coordinates[0])
+    page.locator(".ris-stage").scroll_into_view_if_needed()
+    r = page.locator(".ris-stage img").bounding_box()
+    before = page.evaluate("scrollY")
+    touch = page.context.new_cdp_session(page)
+    x, y = r["x"] + r["width"] / 2, r["y"] + r["height"] * 0.8
+    touch.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [{"x": x, "y": y}]})
+    for step in range(1, 11):
+        touch.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": [{"x": x + 1, "y": y - 15 * step}]})
+    touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    page.wait_for_function("before => scrollY > before + 50", arg=before)
+    assert box(page) == [0, 0, 900, 600]
 
 
 def test_crop_by_touch_on_a_phone(open_page, odd, coordinates):

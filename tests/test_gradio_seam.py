@@ -8,6 +8,7 @@ import asyncio
 import inspect
 import json
 import math
+import re
 import socket
 import time
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ import gradio as gr
 import httpx
 import pytest
 from fakes import reds
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from gradio import http_server, networking
 from gradio.routes import App
@@ -35,6 +37,7 @@ from gradio_app.gradio_seam import (
     names_remote_file,
     patience,
     sorry,
+    with_own_card,
 )
 
 SEEN_IN = "6.31.0"
@@ -52,6 +55,23 @@ def test_errors_still_show_html():
     assert gr.Error("<b>x</b>").message == "<b>x</b>"
     assert sorry("<b>x</b> \udcff").message == "&lt;b&gt;x&lt;/b&gt; \N{REPLACEMENT CHARACTER}"
     assert sorry("x").print_exception is False
+
+
+# The page's head
+
+
+def test_a_page_still_says_that_it_is_gradios():
+    with gr.Blocks(title="Mine") as blocks:
+        gr.HTML("x")
+    page = TestClient(gr.mount_gradio_app(FastAPI(), blocks, path="/")).get("/").content
+    assert b'property="og:title" content="Gradio"' in page
+    card = "<title>Mine</title>"
+    ours = with_own_card(page, card)
+    assert ours.count(b"<title>") == 1
+    assert not re.search(rb"<meta[^>]*(og:|twitter:)", ours)
+    assert b'href="/manifest.json"' not in ours
+    assert with_own_card(page, "") == page
+    assert with_own_card(b"<html><head><title>Another page</title></head></html>", card).count(b"<title>") == 1
 
 
 # Values

@@ -133,6 +133,19 @@ def test_the_page_lets_its_own_scripts_run_and_no_others(served):
     assert set(re.findall(r"https?://[^ ;]*", policy)) == set()
 
 
+def test_the_page_says_what_it_is_and_shows_its_own_icon(served):
+    reply = served[1].get("/")
+    head = reply.text.partition("<script")[0]
+    assert "<title>Reverse image search</title>" in head
+    assert re.findall(r'<meta property="og:title" content="([^"]*)">', reply.text) == ["Reverse image search"]
+    assert not re.search(r"<(meta|link)[^>]*gradio", reply.text, re.IGNORECASE)
+    assert int(reply.headers["content-length"]) == len(reply.content) or "content-encoding" in reply.headers
+    icon = re.search(r'<link rel="icon"[^>]*href="([^"]*)"', head)[1]
+    shown = served[1].get(f"/{icon}")
+    assert shown.headers["content-type"].startswith("image/svg+xml")
+    assert shown.text.startswith("<svg")
+
+
 def test_hashes_are_those_of_the_scripts():
     # echo -n 'alert(1)' | openssl dgst -sha256 -binary | base64
     digest = "bhHHL3z2vDgxUt0W3dWQOrprscmda2Y5pLsLg4GF+pI="

@@ -18,14 +18,15 @@ from typing import BinaryIO, NamedTuple
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, HTTPException, Response
-from fastapi.responses import StreamingResponse
+from fastapi.responses import FileResponse, StreamingResponse
 from PIL import Image
-from starlette.routing import BaseRoute
+from starlette.requests import Request
+from starlette.routing import BaseRoute, Route
 
 from features.datasets import Item
 from features.images import ImageError, decode_image
 from features.picture_files import open_picture, read_picture
-from gradio_app.markup import printable
+from gradio_app.markup import STATIC, printable
 from gradio_app.routes.access import require_login
 from search.engine import SearchEngine
 
@@ -80,6 +81,15 @@ def read_item(engine: SearchEngine, image_id: int) -> bytes:
     item = _undamaged(engine, image_id)
     folder = folder_of(engine)
     return read_picture(folder.root, item.path, follow_links=folder.follow_links)
+
+
+def icon_route() -> BaseRoute:
+    """The icon of the page; whoever may see the form to log in may see it."""
+
+    async def icon(request: Request) -> Response:
+        return FileResponse(STATIC / "icon.svg", media_type="image/svg+xml")
+
+    return Route("/icon.svg", icon)
 
 
 def picture_routes(engines: Mapping[str, SearchEngine]) -> list[BaseRoute]:

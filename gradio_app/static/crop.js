@@ -32,6 +32,27 @@ function place(c, event) {
   return [clamp((event.clientX - r.left) / r.width, 0, 1) * w, clamp((event.clientY - r.top) / r.height, 0, 1) * h];
 }
 
+// The shortest side of a box that is drawn: less than this, in pixels of screen and picture, is the slip of a finger.
+const LEAST = 16;
+function least(c) {
+  const r = c.querySelector('.ris-stage img').getBoundingClientRect();
+  const [w, h] = size(c);
+  return [Math.min(w, Math.max(LEAST, (LEAST * w) / r.width)), Math.min(h, Math.max(LEAST, (LEAST * h) / r.height))];
+}
+
+// A corner at [x, y], the opposite one where it is, and both no nearer to each other than a box may be.
+function stretched(c, [fx, fy], [x, y]) {
+  const [w, h] = size(c);
+  const [lw, lh] = least(c);
+  const side = (from, to, low, high) => {
+    const sign = Math.sign(to - from) || 1;
+    const far = from + sign * Math.max(Math.abs(to - from), low);
+    return far >= 0 && far <= high ? far : from - sign * low;
+  };
+  const [cx, cy] = [side(fx, x, lw, w), side(fy, y, lh, h)];
+  return [Math.min(fx, cx), Math.min(fy, cy), Math.max(fx, cx), Math.max(fy, cy)];
+}
+
 let drag = null; // what the pointer is doing: {pointer, from, at: [clientX, clientY], before: box, corner | move}
 
 element.addEventListener('pointerdown', (event) => {
@@ -63,9 +84,7 @@ element.addEventListener('pointermove', (event) => {
   const b = drag.before.slice();
   if (drag.corner) {
     const [i, j] = drag.corner;
-    b[i] = x;
-    b[j] = y;
-    show(c, [Math.min(b[0], b[2]), Math.min(b[1], b[3]), Math.max(b[0], b[2]), Math.max(b[1], b[3])]);
+    show(c, stretched(c, [b[2 - i], b[4 - j]], [x, y]));
   } else if (drag.move) {
     const [w, h] = size(c);
     const dx = clamp(Math.round(x - fx), -b[0], w - b[2]);
@@ -78,9 +97,14 @@ element.addEventListener('pointermove', (event) => {
 
 const drop = (event) => {
   if (!drag || event.pointerId !== drag.pointer) return;
-  const { moved, before } = drag;
+  const { moved, before, corner, move } = drag;
   drag = null;
-  if (moved && crop() && crop().dataset.box !== before.join(',')) changed();
+  const c = crop();
+  if (!moved || !c) return;
+  const [x0, y0, x1, y1] = box(c);
+  const [lw, lh] = least(c);
+  if (!corner && !move && (x1 - x0 < Math.floor(lw) || y1 - y0 < Math.floor(lh))) show(c, before);
+  if (c.dataset.box !== before.join(',')) changed();
 };
 element.addEventListener('pointerup', drop);
 element.addEventListener('pointercancel', (event) => {
@@ -88,6 +112,26 @@ element.addEventListener('pointercancel', (event) => {
   drop(event);
 });
 
+// Arrows move the box; with Shift they move its right and lower edges.
+let settling = 0;
+element.addEventListener('keydown', (event) => {
+  const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+  if (!step || !event.target.matches('.ris-box') || event.altKey || event.ctrlKey || event.metaKey) return;
+  event.preventDefault();
+  const c = crop();
+  const [w, h] = size(c);
+  const [lw, lh] = [Math.min(w, LEAST), Math.min(h, LEAST)];
+  const [x0, y0, x1, y1] = box(c);
+  const [dx, dy] = [step[0] * Math.max(1, Math.round(w / 50)), step[1] * Math.max(1, Math.round(h / 50))];
+  if (event.shiftKey) {
+    show(c, [x0, y0, clamp(x1 + dx, Math.min(x0 + lw, w), w), clamp(y1 + dy, Math.min(y0 + lh, h), h)]);
+  } else {
+    const [mx, my] = [clamp(dx, -x0, w - x1), clamp(dy, -y0, h - y1)];
+    show(c, [x0 + mx, y0 + my, x1 + mx, y1 + my]);
+  }
+  clearTimeout(settling); // a held key is one change
+  settling = setTimeout(changed, 400);
+});
 element.addEventListener('dblclick', (event) => { if (event.target.closest('.ris-stage')) reset(crop()); });
 element.addEventListener('change', (event) => {
   if (event.target.dataset.edge === undefined) return;

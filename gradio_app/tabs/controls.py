@@ -130,7 +130,7 @@ def clickable(**kwargs: Any) -> gr.HTML:
 
 def engine_name(engine: SearchEngine, key: str) -> str:
     """What an engine of a collection is, for people: "IVFPQ (ours)", "faiss", "Flat (ours)" where it has no lists."""
-    made = engine.store.manifest["indexes"].get(key)
+    made = engine.store.manifest.get("indexes", {}).get(key)
     if made is None:
         return key
     kind = "IVFPQ" if re.search(r"(^|,)IVF\d+,PQ\d", made["factory"]) else made["factory"]
