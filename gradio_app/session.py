@@ -246,7 +246,7 @@ def _decode(path: Path, name: str, folder: PictureFolder | None) -> np.ndarray:
             raise gone(name) from error
         if error.reason.startswith("too large"):
             raise sorry(f"{name} cannot be searched with: it is {error.reason}.") from error
-        raise sorry(f"{name} cannot be read as a picture.") from error
+        raise sorry(f"{name} cannot be read as a picture: {error.reason}.") from error
 
 
 @lru_cache(maxsize=128)  # of at most some 150 kB each

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from fakes import FakeEngine
 from PIL import Image
 from waiting import MINUTES, until
@@ -217,6 +218,19 @@ def drag(page, start: tuple[float, float], end: tuple[float, float]) -> None:
 
 def box(page) -> list[int]:
     return [int(edge) for edge in page.get_attribute(".ris-crop", "data-box").split(",")]
+
+
+def barriers(page) -> list[str]:
+    """What axe-core finds serious: text that is hard to read, controls without a name, places no keyboard reaches."""
+    # What is still fading in has another colour.
+    page.wait_for_function("!document.getAnimations().some(one => one instanceof CSSTransition)")
+    found = Axe().run(page).response["violations"]
+    return [
+        f"{one['id']}: {node['target']} {node['failureSummary']}"
+        for one in found
+        if one["impact"] in ("serious", "critical")
+        for node in one["nodes"]
+    ]
 
 
 def toast(page) -> str:
@@ -854,6 +868,17 @@ def test_who_may_not_manage_is_told_how_to_before_anything_is_filled_in(page, se
     locked.wait_for(state="hidden")
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_tab_to_manage_can_be_read_and_reached(open_page, scheme):
+    page = open_page(color_scheme=scheme)
+    page.get_by_role("tab", name="Manage").click()
+    page.locator("#ris-create").wait_for()
+    assert barriers(page) == []
+    page.get_by_label("A zip file of mine").check()
+    page.locator("#ris-new-zip input").wait_for()
+    assert barriers(page) == []
+
+
 def test_a_zip_file_is_sent_and_its_making_cancelled(page, picture_folder, tmp_path, demo_collection):
     path = tmp_path / "pictures.zip"
     with zipfile.ZipFile(path, "w") as archive:
@@ -909,12 +934,16 @@ def test_address_of_a_picture_becomes_the_query(page, monkeypatch, server):
     assert 7 not in search(page)  # the very same bytes: it is known again
 
 
-def test_file_that_is_no_picture(page, tmp_path):
+def test_file_that_is_no_picture(page, tmp_path, coordinates):
     path = tmp_path / "<b>text.png"
     path.write_text("not a picture")
     page.set_input_files("#ris-upload input[type=file]", path)
-    assert "<b>text.png cannot be read as a picture" in toast(page)
+    said = "<b>text.png cannot be read as a picture: not an image in any format that can be read."
+    assert said in toast(page)
     assert page.locator(".ris-crop").count() == 0
+    # The zone is as it was, and takes the next.
+    page.locator("#ris-upload img").wait_for(state="detached")
+    upload(page, coordinates[0])
 
 
 def test_paste_and_drop(page, coordinates):

@@ -13,6 +13,7 @@ from PIL import Image
 from test_browser import (  # noqa: F401
     HOSTILE_LABELS,
     HOSTILE_NAMES,
+    barriers,
     browser,
     choose_collection,
     found,
@@ -367,17 +368,20 @@ def test_labels_and_names_are_inert_and_a_flat_index_is_explained(page, hostile)
 
 
 @pytest.mark.parametrize(
-    ("width", "scheme"), [(390, "light"), (390, "dark"), (820, "light"), (1280, "light"), (1920, "light")]
+    ("width", "scheme"),
+    [(390, "light"), (390, "dark"), (820, "light"), (820, "dark"), (1440, "light"), (1440, "dark"), (1920, "light")],
 )
-def test_every_tab_fits_the_screen(open_page, width, scheme):  # noqa: F811
+def test_every_tab_fits_the_screen_and_can_be_read_and_reached(open_page, width, scheme):  # noqa: F811
     page = open_page(
         viewport={"width": width, "height": 900}, has_touch=width < 1000, is_mobile=width < 500, color_scheme=scheme
     )
     assert outside(page) == []
+    assert barriers(page) == []
     take_example(page, 1)
     open_settings(page)
     search(page)
     assert outside(page) == []
+    assert barriers(page) == []
     left, first = (
         page.locator(f"#ris-results .ris-tile >> nth=0 >> {part}").bounding_box()["x"]
         for part in (".ris-picture", ".ris-actions")
@@ -392,6 +396,7 @@ def test_every_tab_fits_the_screen(open_page, width, scheme):  # noqa: F811
         open_tab(page, name)
         page.wait_for_selector(ready)  # the first map compiles and loads a lot
         assert outside(page) == [], name
+        assert barriers(page) == [], name
     intro = page.locator(".ris-intro:visible").evaluate("e => getComputedStyle(e).color")
     brightness = sum(int(part) for part in re.findall(r"\d+", intro)[:3]) / 3
     assert (brightness > 128) == (scheme == "dark")

@@ -133,7 +133,8 @@ def build(parts: PageParts, tab: gr.Tab) -> Connect:
     handlers = SearchHandlers(parts.library, upload)
 
     # UNQUEUED leaves the file as it is, same bytes and same content hash. Preprocessed, gr.Image would re-encode it.
-    upload.input(handlers.take_upload, [session, upload], [picture, upload], **UNQUEUED)
+    taking = upload.input(handlers.take_upload, [session, upload], [picture, upload], **UNQUEUED)
+    taking.failure(None, None, upload, js="() => null")  # or what is no picture would lie there, broken
     gr.on([address.submit, fetch.click], None, address, js=OPEN)
     opening = picture.open(
         handlers.open_address,
