@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gradio as gr
@@ -21,6 +21,7 @@ class Tile:
     """A picture in a grid: which, and for a result its rank, its score in words and the score's share of the best.
 
     Of a query of several parts `shares` has the name, the place and the share of each that speaks for the picture.
+    `checked` is a hit that is judged to be meant.
     """
 
     id: int
@@ -28,6 +29,7 @@ class Tile:
     score: str = ""
     share: float | None = None
     shares: tuple[tuple[str, int, float], ...] = ()
+    checked: bool = False
 
 
 def picture_grid(**kwargs: object) -> gr.HTML:
@@ -41,17 +43,20 @@ def picture_grid(**kwargs: object) -> gr.HTML:
     return gr.HTML(html_template="${value}", js_on_load=code, apply_default_css=False, **kwargs)  # type: ignore[arg-type]
 
 
-def result_tiles(hits: Iterable[Hit], parts: Sequence[str] = ()) -> list[Tile]:
+def result_tiles(hits: Iterable[Hit], parts: Sequence[str] = (), checked: Collection[int] = ()) -> list[Tile]:
     """Tiles of search results.
 
     Parameters
     ----------
     parts : sequence of str
         What the parts of the query are called, where it has several or is made of words.
+    checked : collection of int
+        Ids of those that are judged to be meant.
     """
     found = list(hits)
     most = max((sum(max(share, 0.0) for share in hit.shares) for hit in found), default=0.0)
-    return [_result_tile(hit, parts, most) for hit in found]
+    tiles = [_result_tile(hit, parts, most) for hit in found]
+    return [replace(tile, checked=tile.id in checked) for tile in tiles]
 
 
 def _result_tile(hit: Hit, parts: Sequence[str], most: float) -> Tile:
@@ -94,6 +99,7 @@ def _values(engine: SearchEngine, tile: Tile) -> dict[str, Any]:
         "id": tile.id,
         "rank": tile.rank,
         "score": tile.score,
+        "checked": tile.checked,
         "share": tile.share,
         "shares": [(place % HUES, share) for _, place, share in tile.shares],
         "portions": ", ".join(portions),

@@ -16,7 +16,7 @@ from gradio_app.session import Result, Session
 from search.engine import SearchEngine
 from search.errors import QueryError
 from search.filters import Filter
-from search.query import ImagePart, Part, Query, TagPart, TextPart, is_address
+from search.query import FeedbackPart, ImagePart, Part, Query, TagPart, TextPart, is_address
 
 MAX_ADDRESSES = 3  # of a query: each may take seconds
 MAX_FETCHED = 8  # pictures from the web that a session keeps
@@ -38,6 +38,10 @@ class Term:
         Below 0 for what should be unlike it.
     known : bool
         Whether it can be searched at all.
+    place : int or None
+        Of the part of the query that it is, or is a piece of; None for what the pictures must be like.
+    verdict : str
+        "more" or "less" of a hit that was judged.
     """
 
     said: str
@@ -45,6 +49,8 @@ class Term:
     weighable: str = ""
     weight: float = 1.0
     known: bool = True
+    place: int | None = None
+    verdict: str = ""
 
 
 def parse(text: str) -> Query:
@@ -103,17 +109,21 @@ def _fetched(address: str, session: Session, fetch: Callable[[str], bytes]) -> b
 
 
 def terms_of(query: Query, engine: SearchEngine) -> list[Term]:
-    """How a query was understood: its parts, then what the pictures must be like."""
-    from search.grammar import write_terms, write_weighable
+    """How a query was understood: its parts, each judged hit for itself, then what the pictures must be like."""
+    from search.grammar import write_judgements, write_terms, write_weighable
 
     written = write_terms(replace(query, faults=()))
-    parts = [
-        Term(_said(part, engine), text, write_weighable(part), part.weight)
-        for part, text in zip(query.parts, written, strict=False)
-    ]
+    terms: list[Term] = []
+    for place, (part, text) in enumerate(zip(query.parts, written, strict=False)):
+        if isinstance(part, FeedbackPart):
+            judged = [*((id, "more") for id in part.more), *((id, "less") for id in part.less)]
+            for (id, verdict), piece in zip(judged, write_judgements(part), strict=True):
+                terms.append(Term(_called(id, engine), piece, place=place, verdict=verdict))
+        else:
+            terms.append(Term(_said(part, engine), text, write_weighable(part), part.weight, place=place))
     conditions = query.filter.conditions
     own = engine.store.annotations.fields() if conditions and engine.store.has_annotations else {}
-    return parts + [
+    return terms + [
         Term(
             str(Filter(where=tree)).removeprefix("pictures ").removeprefix("whose "),
             text,
@@ -128,9 +138,7 @@ def parts_of(result: Result) -> list[str]:
     if not result.hits.parts:
         return []
     own = [] if result.asked.picture is None else [result.asked.picture.name]
-    terms = terms_of(parse(result.asked.words), result.engine)
-    said = [f"not {term.said}" if term.weight < 0 else term.said for term in terms]
-    return [*said[: len(result.hits.parts) - len(own)], *own]
+    return [*(_named(part, result.engine) for part in parse(result.asked.words).parts), *own]
 
 
 def notes_of(result: Result) -> list[str]:
@@ -142,15 +150,32 @@ def notes_of(result: Result) -> list[str]:
     return [f"“{name}”: {note}" if len(parts) > 1 else note for name, note in notes]
 
 
+def judgements_of(query: Query) -> str:
+    """How many hits are judged, in words; "" for none."""
+    part = query.feedback
+    counts = () if part is None else ((len(part.more), "check", "checks"), (len(part.less), "cross", "crosses"))
+    return " and ".join(f"{count} {one if count == 1 else many}" for count, one, many in counts if count)
+
+
+def _named(part: Part, engine: SearchEngine) -> str:
+    if isinstance(part, FeedbackPart):
+        return f"your {judgements_of(Query((part,)))}"
+    return f"not {_said(part, engine)}" if part.weight < 0 else _said(part, engine)
+
+
+def _called(id: int, engine: SearchEngine) -> str:
+    items = engine.store.items
+    return printable(items[id].path.name) if 0 <= id < len(items) else str(id)
+
+
 def _said(part: Part, engine: SearchEngine) -> str:
     if isinstance(part, TextPart):
         form = {"words": "{}", "phrase": "“{}”", "prefix": "{}…"}[part.match]
         return form.format(part.text)
     if isinstance(part, TagPart):
-        return f"tag {part.tag}"
+        return f"{'learned ' if part.learned else ''}tag {part.tag}"
     picture = part.picture if isinstance(part, ImagePart) else None
     if isinstance(picture, int):
-        items = engine.store.items
-        return f"like {printable(items[picture].path.name) if 0 <= picture < len(items) else picture}"
+        return f"like {_called(picture, engine)}"
     piece = "a piece of " if isinstance(part, ImagePart) and part.crop is not None else ""
     return f"{piece}{picture if isinstance(picture, str) else 'a picture'}"

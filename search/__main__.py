@@ -13,6 +13,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from features.collection.store import StoreError
@@ -23,6 +24,8 @@ from search.engine import SearchEngine
 from search.errors import EngineError
 from search.hits import Answer, Hit
 from search.options import NEIGHBOURHOOD
+from search.parts import learn_tag
+from search.query import FeedbackPart, Query
 
 Teller = Callable[[str, Answer], None]
 
@@ -47,6 +50,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--in", dest="collection", required=True, metavar="NAME", help="a collection, or its folder")
     parser.add_argument("-k", type=int, default=10, metavar="N", help="most hits wanted (%(default)s)")
+    parser.add_argument(
+        "--more", type=_ids, action="extend", default=[], metavar="ID,ID", help="hits that are meant (--json has ids)"
+    )
+    parser.add_argument("--less", type=_ids, action="extend", default=[], metavar="ID,ID", help="hits that are not")
+    parser.add_argument("--keep", metavar="TAG", help="keep what the judgements say as a tag: tag:~TAG asks for it")
     parser.add_argument("--cutoff", type=float, metavar="S", help="leave out hits less similar to the picture")
     parser.add_argument(
         "--neighbourhood",
@@ -77,7 +85,10 @@ def _run(options: argparse.Namespace) -> int:
     found, wrong = False, 0
     for query in queries:
         try:
-            answer = engine.search(query, options.k, cutoff=options.cutoff, neighbourhood=options.neighbourhood)
+            asked = _with_judgements(query, options)
+            if options.keep is not None and isinstance(asked, Query):
+                learn_tag(engine, options.keep, asked)
+            answer = engine.search(asked, options.k, cutoff=options.cutoff, neighbourhood=options.neighbourhood)
         except (EngineError, EncoderError, StoreError, ImageError) as error:
             wrong = refused(error)
             continue
@@ -87,6 +98,23 @@ def _run(options: argparse.Namespace) -> int:
         sys.stdout.flush()  # a program that asks one query after another waits for each answer
         found = found or bool(answer)
     return wrong or (0 if found else 1)
+
+
+def _ids(text: str) -> list[int]:
+    try:
+        return [int(id) for id in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"ids are numbers with commas between, got {text!r}") from None
+
+
+def _with_judgements(query: str, options: argparse.Namespace) -> str | Query:
+    if not options.more and not options.less and options.keep is None:
+        return query
+    from search.grammar import parse  # its parser takes a while to load
+
+    asked = Query.of(query) if os.path.isfile(query) else parse(query)  # noqa: PTH113 (a NUL is no file)
+    judged = (FeedbackPart(options.more, options.less),) if options.more or options.less else ()
+    return replace(asked, parts=(*asked.parts, *judged))
 
 
 def _teller(options: argparse.Namespace) -> Teller:

@@ -6,6 +6,7 @@
 ``-night``, ``boat^2``             less like it; twice as much
 ``(red boat)^2``, ``red OR sea``   words as parts of their own
 ``image:photo.jpg``, ``like:7``    a picture by file or address, ``#xywh=x,y,width,height`` for a piece of it; by its id
+``more:7``, ``less:9|12``          hits that are meant, and that are not: see `FeedbackPart`
 ``tag:x^2``, ``tag:~x``            a tag that is scored; one that was learnt
 ``label:cat|dog``, ``-label:cat``  only pictures whose field is one of these; all others
 ``size:>1mb``, ``year:2010..``     ``>``, ``>=``, ``<``, ``<=``, ``!=``, between, also open at one end
@@ -32,7 +33,7 @@ from lark import Lark, Token, Transformer, v_args
 from features.collection.conditions import NOTHING, AllOf, AnyOf, Comparison, Condition, FilterError, Not, Scalar, Tree
 from search.errors import QueryError
 from search.filters import Filter
-from search.query import Box, ImagePart, Part, Picture, Query, TagPart, TextPart, clean_text
+from search.query import Box, FeedbackPart, ImagePart, Part, Picture, Query, TagPart, TextPart, clean_text
 
 MAX_TEXT = 10_000  # characters; people type a few dozen
 
@@ -71,7 +72,8 @@ _FORMS: dict[str, str] = {
     **{"eq": "{}", "contains": "*{}*", "prefix": "{}*", "suffix": "*{}"},
 }
 _TAGS = ("tag", "tags")
-_PICTURES = ("image", "like")
+_VERDICTS = ("more", "less")
+_PICTURES = ("image", "like", *_VERDICTS)
 
 # What a quote or a backslash makes literal has no meaning beyond itself, so it is read as another character for as long
 # as signs are looked for: one of the halves of characters, which no text has.
@@ -89,7 +91,11 @@ def parse(text: str) -> Query:
         filter, faults = Filter(where=reading.tree), reading.faults
     except QueryError as error:
         filter, faults = Filter(), (*reading.faults, str(error))
-    return Query(reading.parts, filter, faults=faults)
+    try:
+        return Query(reading.parts, filter, faults=faults)
+    except QueryError as error:  # judgements of several pieces that contradict one another
+        parts = tuple(part for part in reading.parts if not isinstance(part, FeedbackPart))
+        return Query(parts, filter, faults=(*faults, str(error)))
 
 
 def write(query: Query) -> str:
@@ -125,7 +131,15 @@ def write_terms(query: Query) -> list[str]:
 
 def write_weighable(part: Part) -> str:
     """A part as it is written where a sign comes before it or a weight, ``^2``, after it."""
-    return _written_part(replace(part, weight=1.0)).removesuffix("^1")
+    written = _written_part(replace(part, weight=1.0)).removesuffix("^1")
+    return f"({written})" if isinstance(part, FeedbackPart) else written
+
+
+def write_judgements(part: FeedbackPart) -> list[str]:
+    """The pieces of what `write` says of judgements, one of each picture."""
+    weight = _written_weight(part)
+    judged = [*((id, "more") for id in part.more), *((id, "less") for id in part.less)]
+    return [f"{verdict}:{id}{weight}" for id, verdict in judged]
 
 
 @dataclass(frozen=True)
@@ -210,6 +224,8 @@ class _Reader(Transformer[Token, _Reading]):
             return _attempt(lambda: (_picture(wanted),))
         if name == "like":
             return _attempt(lambda: (_like(wanted),))
+        if name in _VERDICTS:
+            return _attempt(lambda: (_judged(str(name), wanted),))
         name = _plain(_shielded(name))
         if name in _TAGS and wanted.startswith("~"):
             return _attempt(lambda: (TagPart(_plain(wanted[1:]), learned=True),))
@@ -287,6 +303,14 @@ def _like(wanted: str) -> ImagePart:
     return replace(part, picture=int(id))
 
 
+def _judged(verdict: str, wanted: str) -> FeedbackPart:
+    ids = [_plain(each) for each in wanted.split("|")]
+    if wrong := [id for id in ids if not re.fullmatch(r"[0-9]{1,18}", id)]:
+        raise QueryError(f"{verdict}: takes the number of a picture of the collection, got {wrong[0]!r}")
+    judged = tuple(map(int, ids))
+    return FeedbackPart(more=judged) if verdict == "more" else FeedbackPart(less=judged)
+
+
 def _values(condition: Condition) -> Sequence[Scalar]:
     value = condition.value
     return value if isinstance(value, tuple) else () if value is None else (value,)
@@ -341,8 +365,9 @@ def _scalar(shielded: str) -> Scalar:
 
 
 def _written_part(part: Part) -> str:
-    weight = abs(part.weight)
-    by_weight = "" if weight == 1 else f"^{repr(weight).removesuffix('.0')}"
+    by_weight = _written_weight(part)
+    if isinstance(part, FeedbackPart):
+        return " ".join(write_judgements(part))
     if isinstance(part, ImagePart):
         written = _written_picture(part)
     elif isinstance(part, TagPart):
@@ -357,6 +382,11 @@ def _written_part(part: Part) -> str:
     else:
         raise QueryError(f"the search box cannot say a {type(part).__name__}")
     return f"{'-' if part.weight < 0 else ''}{written}{by_weight}"
+
+
+def _written_weight(part: Part) -> str:
+    weight = abs(part.weight)
+    return "" if weight == 1 else f"^{repr(weight).removesuffix('.0')}"
 
 
 def _written_picture(part: ImagePart) -> str:

@@ -10,15 +10,19 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from features.collection.learned_tags import LearnedTag
 from features.collection.store import FeatureStore
+from features.concepts import FEEDBACK_COUNT
 from features.encoders import Encoder
-from search import fusion
+from ivfpq.distances import normalised
+from search import feedback, fusion
 from search.errors import EngineError, QueryError
 from search.hits import Answer, Hit, PartAnswer
+from search.learned import keep_as_tag, vector_of_tag
 from search.options import SearchOptions
-from search.query import ImagePart, Part, TagPart, TextPart
+from search.query import FeedbackPart, ImagePart, Part, Query, TagPart, TextPart
 from search.searcher import RERANK_FACTOR, SpaceSearcher
-from search.space import VISUAL
+from search.space import VISUAL, SpaceKind
 from search.spaces import CAPTIONS, default_spaces, space_kind, space_names
 from search.words import TextScorer
 
@@ -84,6 +88,10 @@ class _Asked:
         By row of the scores: what a text gives to every picture of the collection, finite.
     own_ids : tuple of int
         Pictures of the collection that the query consists of.
+    crossed : tuple of int
+        Pictures that are judged not to be meant.
+    learnt : float32 (dim,) or None
+        What was learnt from judgements.
     """
 
     answers: tuple[PartAnswer, ...]
@@ -92,10 +100,22 @@ class _Asked:
     vectors: Mapping[str, tuple[list[int], NDArray[np.float32]]]
     texts: Mapping[int, NDArray[np.float32]]
     own_ids: tuple[int, ...]
+    crossed: tuple[int, ...]
+    learnt: NDArray[np.float32] | None
 
     @property
     def weights(self) -> NDArray[np.float64]:
-        return np.array([self.answers[place].part.weight for place in self.places.tolist()])
+        """Of the answered parts. What was learnt from judgements turns the whole query, however many parts that has."""
+        parts = [self.answers[place].part for place in self.places.tolist()]
+        weights = np.array([part.weight for part in parts])
+        learnt = np.array([isinstance(part, FeedbackPart) for part in parts])
+        others = np.abs(weights[~learnt]).sum()
+        return np.where(learnt, weights * feedback.SHARE * others, weights) if others else weights
+
+    @property
+    def left_out(self) -> tuple[int, ...]:
+        """What is no hit, however well it fits."""
+        return tuple(sorted({*self.own_ids, *self.crossed}))
 
     def scores(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Of each answered part for each of these pictures, (p, len(ids)); larger is better."""
@@ -135,11 +155,11 @@ def space_of(part: Part, collection: AskedCollection) -> str:
     known = [name for name in space_names() if name in collection.spaces]
     names = [part.space] if part.space is not None else [name for name in known if not space_kind(name).is_live]
     for name in names:
-        if isinstance(part, collection.space(name).space.kind.accepts):
+        if _accepts(collection.space(name).space.kind, part):
             return name
     why_not = ""
     for name in default_spaces() if part.space is None else ():
-        if isinstance(part, space_kind(name).accepts):
+        if _accepts(space_kind(name), part):
             try:
                 collection.space(name)
             except EngineError as error:
@@ -147,14 +167,21 @@ def space_of(part: Part, collection: AskedCollection) -> str:
             else:
                 return name
     for name in known if part.space is None else ():
-        if space_kind(name).is_live and isinstance(part, space_kind(name).accepts):
+        if space_kind(name).is_live and _accepts(space_kind(name), part):
             return name
-    what = {ImagePart: "a picture", TextPart: "words"}.get(type(part), "a tag")
+    what = {ImagePart: "a picture", FeedbackPart: "pictures", TextPart: "words"}.get(type(part), "a tag")
     raise QueryError(
         f"{collection.name} cannot be asked by {what}: its spaces are {', '.join(collection.spaces)}{why_not}"
         if part.space is None
         else f"the space {part.space} cannot be asked by a {type(part).__name__}"
     )
+
+
+def _accepts(kind: SpaceKind, part: Part) -> bool:
+    """Whether a part can be asked in spaces of a kind. What was learnt from pictures is asked where these are."""
+    if isinstance(part, FeedbackPart) or (isinstance(part, TagPart) and part.learned):
+        return ImagePart in kind.accepts
+    return isinstance(part, kind.accepts)
 
 
 def search_parts(
@@ -191,11 +218,33 @@ def search_parts(
     )
 
 
+def learn_tag(collection: AskedCollection, tag: str, query: Query, options: SearchOptions | None = None) -> LearnedTag:
+    """Keep what the judgements of a query say under a name: ``tag:~name`` asks for it. See `search.learned`.
+
+    Raises
+    ------
+    QueryError
+        Nothing is judged, the collection cannot answer it, or the tag has no name.
+    features.collection.errors.StoreError
+        It cannot be written.
+    """
+    query.check()
+    judged = query.feedback
+    if judged is None:
+        raise QueryError("there is nothing to learn from: no picture is judged")
+    learnt = _ask(collection, query.parts, options or SearchOptions("exact")).learnt
+    if learnt is None:
+        feedback.check_judged(judged, collection.store)
+        raise QueryError(f"nothing can be learnt from pictures in {collection.name}")
+    return keep_as_tag(tag, learnt, judged.more, judged.less, collection.space(space_of(judged, collection)))
+
+
 def _ask(collection: AskedCollection, parts: Sequence[Part], options: SearchOptions) -> _Asked:
     answers: list[PartAnswer] = []
     places: list[int] = []
     pictures: dict[str, list[tuple[int, EncodedQuery]]] = {}
     texts: dict[int, NDArray[np.float32]] = {}
+    judged: tuple[int, str, FeedbackPart] | None = None
     for part in parts:
         row = len(places)
         try:
@@ -204,6 +253,17 @@ def _ask(collection: AskedCollection, parts: Sequence[Part], options: SearchOpti
             if isinstance(part, ImagePart):
                 searcher.check(options.engine)
                 pictures.setdefault(name, []).append((row, collection.encode_part(part, searcher)))
+            elif isinstance(part, FeedbackPart):
+                searcher.check(options.engine)
+                feedback.check_judged(part, collection.store)
+                judged = row, name, part  # it is learnt with what the other parts ask
+            elif isinstance(part, TagPart) and part.learned:
+                searcher.check(options.engine)
+                vector = vector_of_tag(part.tag, collection.store)
+                if searcher.space.metric == "l2":
+                    texts[row] = feedback.cosines(vector, searcher)
+                else:
+                    pictures.setdefault(name, []).append((row, EncodedQuery(vector, None)))
             elif isinstance(part, TagPart):
                 texts[row] = searcher.space.kind.score_tag(part, collection)
             else:
@@ -218,6 +278,17 @@ def _ask(collection: AskedCollection, parts: Sequence[Part], options: SearchOpti
     if not any(answers[place].part.weight for place in places):
         raise QueryError("; ".join(dict.fromkeys(answer.unanswered for answer in answers if answer.unanswered)))
     own_ids = {query.own_id for queries in pictures.values() for _, query in queries if query.own_id is not None}
+    learnt = None
+    if judged is not None:
+        row, name, part = judged
+        weights = [answers[place].part.weight for place in places]
+        searcher = collection.space(name)
+        asked = _asked_for(searcher, pictures.get(name, []), texts, weights)
+        learnt = feedback.learnt_from(part, asked, searcher, options)
+        if searcher.space.metric == "l2":  # no point is as near to pictures as their cosine to a vector says
+            texts[row] = feedback.cosines(learnt, searcher)
+        else:
+            pictures.setdefault(name, []).append((row, EncodedQuery(learnt, None)))
     return _Asked(
         answers=tuple(answers),
         places=np.array(places),
@@ -228,7 +299,25 @@ def _ask(collection: AskedCollection, parts: Sequence[Part], options: SearchOpti
         },
         texts=texts,
         own_ids=tuple(sorted(own_ids)),
+        crossed=() if judged is None else judged[2].less,
+        learnt=learnt,
     )
+
+
+def _asked_for(
+    searcher: SpaceSearcher,
+    pictures: Sequence[tuple[int, EncodedQuery]],
+    texts: Mapping[int, NDArray[np.float32]],
+    weights: Sequence[float],
+) -> NDArray[np.float32]:
+    """Vectors (q, dim) of what a query asks for: of its pictures, and the mean of what its words find first."""
+    vectors = [query.vector for row, query in pictures if weights[row] > 0]
+    if any(weights[row] > 0 for row in texts):
+        ids = searcher.space.ids
+        total = sum(weights[row] * fusion.standardized_over(of_all, ids) for row, of_all in texts.items())
+        best = ids[np.argsort(-total[ids], kind="stable")[:FEEDBACK_COUNT]]  # type: ignore[index]
+        vectors.append(normalised(searcher.space.rows(best)).mean(axis=0))
+    return np.stack(vectors) if vectors else np.empty((0, searcher.space.dim), np.float32)
 
 
 def _hits(
@@ -299,12 +388,12 @@ def _candidates(
     allowed: NDArray[np.int64] | None,
 ) -> NDArray[np.int64]:
     """Ids, ascending, of the pictures among the allowed that may be among the best; the query's own are none."""
-    own_ids, weights = asked.own_ids, asked.weights
+    left_out, weights = asked.left_out, asked.weights
     is_mixed = len(asked.vectors) + bool(asked.texts) > 1
     # What is best by all parts together may be far from the first of any, and codes tell it less well than one picture.
-    wanted = max(CANDIDATES_MIN, RERANK_FACTOR * (int(options.k) + len(own_ids)))
+    wanted = max(CANDIDATES_MIN, RERANK_FACTOR * (int(options.k) + len(left_out)))
     others = usable if allowed is None else allowed
-    others = others[~np.isin(others, own_ids)] if own_ids else others
+    others = others[~np.isin(others, left_out)] if left_out else others
     if others.size <= wanted or (options.engine == "exact" and is_mixed):
         return others
     found = []
@@ -316,8 +405,8 @@ def _candidates(
             return others
         if options.nprobe is None and weights[rows].sum() <= 0:  # what is unlike a picture lies in lists everywhere
             options = replace(options, nprobe=searcher.nlist)
-        ids = searcher.candidates(vector[None], wanted + len(own_ids), options, allowed).ids[0]
-        found.append(ids[(ids >= 0) & ~np.isin(ids, own_ids)])
+        ids = searcher.candidates(vector[None], wanted + len(left_out), options, allowed).ids[0]
+        found.append(ids[(ids >= 0) & ~np.isin(ids, left_out)])
     if asked.texts:
         rows = list(asked.texts)
         scores = np.stack([asked.texts[row][others] for row in rows])

@@ -6,8 +6,8 @@ import base64
 import math
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
 from typing import Literal
 
@@ -26,6 +26,8 @@ Box = tuple[int, int, int, int]
 """Left, top, right and bottom edge in pixels; right and bottom are outside."""
 
 MAX_PARTS = 100
+MAX_JUDGED = 1_000
+"""Judged pictures of a query: a person's patience ends long before."""
 
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _SURROGATES = re.compile("[\ud800-\udfff]")
@@ -161,6 +163,45 @@ class TagPart(Part):
 
 
 @dataclass(frozen=True)
+class FeedbackPart(Part):
+    """What a person has judged of the hits: these are meant, those are not. `search.feedback` learns from it.
+
+    It is no list of wanted and unwanted `ImagePart`: those are compared one by one and left out of the hits, as the
+    pictures that someone searches with. Judgements are learnt from together, and with the rest of the query, and say of
+    the hits themselves which stay: what is in `more` stays where its score puts it, what is in `less` leaves. A query
+    has one of it; several are made one. A negative weight is the opposite of all judgements.
+
+    Attributes
+    ----------
+    more, less : tuple of int
+        Ids of pictures of the collection, in the order in which they were judged.
+
+    Raises
+    ------
+    QueryError
+        There are none or too many, one is both, or one is no whole number.
+    """
+
+    more: tuple[int, ...] = ()
+    less: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        more, less = _checked_ids(self.more), _checked_ids(self.less)
+        if self.weight < 0:
+            more, less = less, more
+            object.__setattr__(self, "weight", -self.weight)
+        object.__setattr__(self, "more", more)
+        object.__setattr__(self, "less", less)
+        if not more and not less:
+            raise QueryError("feedback has at least one picture that is judged")
+        if len(more) + len(less) > MAX_JUDGED:
+            raise QueryError(f"a query has at most {MAX_JUDGED:,} judged pictures, got {len(more) + len(less):,}")
+        if both := sorted(set(more) & set(less)):
+            raise QueryError(f"picture {both[0]} is judged both ways: as more like it and as less like it")
+
+
+@dataclass(frozen=True)
 class Query:
     """What is searched for. `search.grammar` reads it from what a person types, `from_json` from the wire.
 
@@ -196,6 +237,7 @@ class Query:
         object.__setattr__(self, "filter", Filter.of(self.filter))
         if not all(isinstance(part, Part) for part in self.parts):
             raise QueryError("the parts of a query are ImagePart, TextPart or TagPart")
+        object.__setattr__(self, "parts", _with_one_feedback(self.parts))
         if self.k is not None and (not isinstance(self.k, Integral) or isinstance(self.k, bool) or self.k < 1):
             raise QueryError(f"k must be a whole number of at least 1, got {self.k!r}")
 
@@ -208,6 +250,24 @@ class Query:
             raise QueryError(f"a query is a path, bytes or a uint8 (H, W, 3) array, got {type(query).__name__}")
         return cls((query if isinstance(query, Part) else ImagePart(query),))
 
+    @property
+    def feedback(self) -> FeedbackPart | None:
+        """What is judged of the hits."""
+        return next((part for part in self.parts if isinstance(part, FeedbackPart)), None)
+
+    def judged(self, id: int, verdict: Literal["more", "less"] | None) -> Query:
+        """The same query with a picture of the collection judged so, or not at all."""
+        known = self.feedback
+        more, less = (known.more, known.less) if known is not None else ((), ())
+        more, less = (tuple(each for each in ids if each != id) for ids in (more, less))
+        more += (id,) * (verdict == "more")
+        less += (id,) * (verdict == "less")
+        others = tuple(part for part in self.parts if part is not known)
+        if not more and not less:
+            return replace(self, parts=others)
+        made = FeedbackPart(more, less) if known is None else replace(known, more=more, less=less)
+        return replace(self, parts=(*others, made))
+
     def check(self) -> None:
         """Raise QueryError with a sentence where it cannot be searched, whatever the collection."""
         if self.faults:
@@ -218,6 +278,28 @@ class Query:
             raise QueryError("there is nothing to search for: every part has the weight 0")
         if not self.parts and self.filter.where is None:
             raise QueryError("there is nothing to search for: there are no words, no picture and no filter")
+
+
+def _with_one_feedback(parts: tuple[Part, ...]) -> tuple[Part, ...]:
+    """The parts with all judgements in the place of the first."""
+    judged = [part for part in parts if isinstance(part, FeedbackPart)]
+    if len(judged) < 2:
+        return parts
+    more = tuple(id for part in judged for id in part.more)
+    less = tuple(id for part in judged for id in part.less)
+    place = parts.index(judged[0])
+    others = [part for part in parts if not isinstance(part, FeedbackPart)]
+    return (*others[:place], replace(judged[0], more=more, less=less), *others[place:])
+
+
+def _checked_ids(ids: Iterable[int]) -> tuple[int, ...]:
+    if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
+        raise QueryError(f"judged pictures are named by a list of ids, got {ids!r}")
+    listed = tuple(ids)
+    for id in listed:
+        if not isinstance(id, Integral) or isinstance(id, bool) or id < 0:
+            raise QueryError(f"a judged picture is named by its id, a whole number of at least 0, got {id!r}")
+    return tuple(dict.fromkeys(int(id) for id in listed))
 
 
 def _named(picture: object) -> object:

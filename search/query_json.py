@@ -1,8 +1,8 @@
 """The JSON of a query: the same over the wire, in saved searches and in the address of a page.
 
 ``{"collection": "demo", "parts": [{"image": {"id": 7}, "crop": [0, 0, 120, 80]}, {"text": "boat", "weight": -0.5},
-{"tag": "outdoor"}], "filter": {"rating": {"gte": 4}}, "k": 20, "options": {"engine": "ivfpq"}}``; of an image ``id``,
-``file``, ``url`` or ``bytes`` (base64).
+{"tag": "outdoor"}, {"more": [3], "less": [9]}], "filter": {"rating": {"gte": 4}}, "k": 20,
+"options": {"engine": "ivfpq"}}``; of an image ``id``, ``file``, ``url`` or ``bytes`` (base64).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from search.errors import QueryError
 from search.filters import Filter
 from search.options import SearchOptions
-from search.query import ImagePart, Part, Picture, Query, TagPart, TextPart, is_address
+from search.query import FeedbackPart, ImagePart, Part, Picture, Query, TagPart, TextPart, is_address
 
 _OPTIONS = tuple(option.name for option in fields(SearchOptions) if option.name != "k")
 
@@ -87,6 +87,8 @@ def _written(part: Part) -> dict[str, Any]:
         written = {"tag": part.tag}
         if part.learned:
             written["learned"] = True
+    elif isinstance(part, FeedbackPart):
+        written = {name: list(ids) for name, ids in (("more", part.more), ("less", part.less)) if ids}
     else:
         raise QueryError(f"a {type(part).__name__} has no JSON")
     if part.space is not None:
@@ -116,10 +118,15 @@ def _read(part: Any) -> Part:
     if "text" in part:
         read = _mapping(part, "a part", "text", "match", "weight", "space")
         return TextPart(read["text"], match=read.get("match", "words"), **common)
+    if "more" in part or "less" in part:
+        read = _mapping(part, "a part", "more", "less", "weight", "space")
+        return FeedbackPart(more=read.get("more", ()), less=read.get("less", ()), **common)
     if "tag" in part:
         read = _mapping(part, "a part", "tag", "learned", "weight", "space")
         return TagPart(read["tag"], learned=bool(read.get("learned", False)), **common)
-    raise QueryError(f"a part of a query is an image, a text or a tag, got {', '.join(map(str, part)) or 'nothing'}")
+    raise QueryError(
+        f"a part of a query is an image, a text, a tag or feedback, got {', '.join(map(str, part)) or 'nothing'}"
+    )
 
 
 def _read_picture(picture: Any) -> Picture:

@@ -132,3 +132,29 @@ def test_nothing_is_wider_than_the_window(open_page, width):  # noqa: F811
     page.wait_for_selector(".ris-term")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert outside(page) == []
+
+
+def test_hits_are_judged_by_keyboard_and_taken_back(page, server):
+    _, engine = server
+    page.click("#ris-examples .ris-use >> nth=0")
+    page.wait_for_selector(".ris-crop")
+    before = answered(page, lambda: page.click("#ris-start"))
+    check = f'#ris-results [data-id="{before[2]}"] [data-judge=more]'
+    page.focus(check)
+    after = answered(page, lambda: page.keyboard.press("Enter"))
+    assert typed(page) == f"more:{before[2]}" and before[2] in after
+    page.wait_for_function(
+        "document.activeElement.dataset.judge === 'more'"
+    )  # who uses the keyboard goes on from there
+    assert page.get_attribute(check, "aria-pressed") == "true"
+    crossed = answered(page, lambda: page.click(f'#ris-results [data-id="{after[0]}"] [data-judge=less]'))
+    assert typed(page) == f"more:{before[2]} less:{after[0]}" and after[0] not in crossed
+    assert page.locator(".ris-judged").count() == 2
+    page.wait_for_url("**q=more**less**")
+    taken_back = answered(page, lambda: page.click(".ris-judged >> nth=1 >> .ris-drop"))
+    assert typed(page) == f"more:{before[2]}" and taken_back == after
+    assert answered(page, lambda: page.click(check)) != after
+    assert typed(page) == "" and page.locator(".ris-judged").count() == 0
+    page.goto(f"{page.url.split('?')[0]}?q=animal+more:{before[2]}&in=demo")
+    page.wait_for_selector(".ris-judged")
+    assert found(page) == [hit.id for hit in engine.search(f"animal more:{before[2]}", 20)]

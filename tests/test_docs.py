@@ -212,6 +212,7 @@ WAYS = (
     (r"python -m benchmarks\.words", parses),  # minutes; test_benchmark_words runs its parts
     (r"python -m benchmarks\.results", parses),  # half an hour; test_results runs each part on little
     (r"python -m pytest", collects),
+    (r"python -m benchmarks\.feedback", parses),  # minutes; test_benchmark_feedback runs its parts
     (r"python -m ruff", lints),
     (r"python -m mypy", is_run_by_ci),
 )

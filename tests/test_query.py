@@ -14,7 +14,7 @@ from search.errors import QueryError
 from search.filters import Filter
 from search.grammar import MAX_TEXT, parse, write
 from search.options import SearchOptions
-from search.query import ImagePart, Query, TagPart, TextPart, clean_text
+from search.query import MAX_JUDGED, FeedbackPart, ImagePart, Query, TagPart, TextPart, clean_text
 from search.query_json import from_json, to_json
 
 TEXT = st.text(st.characters(blacklist_categories=["Cs"]) | st.sampled_from(list(' "\\()^*:|-.<>=~#"')), max_size=12)
@@ -29,10 +29,12 @@ PICTURES = (
 PARTS = st.one_of(
     st.builds(TextPart, WORDS, st.sampled_from(["words", "phrase", "prefix"]), weight=WEIGHTS),
     st.builds(TagPart, WORDS, st.booleans(), weight=WEIGHTS),
+    st.builds(FeedbackPart, st.lists(st.integers(0, 40), min_size=1, max_size=4), weight=WEIGHTS.map(abs)),
+    st.builds(FeedbackPart, less=st.lists(st.integers(41, 10**9), min_size=1, max_size=4), weight=WEIGHTS.map(abs)),
     st.builds(ImagePart, PICTURES.filter(lambda each: each != "data:"), CROPS, weight=WEIGHTS),
 )
 SCALARS = TEXT | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
-NAMES = TEXT | st.sampled_from(["image", "like", "tag", "label"])
+NAMES = TEXT | st.sampled_from(["image", "like", "more", "less", "tag", "label"])
 FIELDS = NAMES.filter(lambda name: name not in ("", "and", "or", "not"))
 ONE = st.sampled_from(["eq", "lt", "lte", "gt", "gte", "contains", "prefix", "suffix"])
 CONDITIONS = st.one_of(
@@ -245,7 +247,7 @@ def test_the_json_of_the_design_is_read():
         ({"part": []}, "a query has no part; known: collection, parts"),
         ({"parts": "boat"}, "the parts of a query are a list, got str"),
         ({"parts": ["boat"]}, "a part of a query is a mapping, got str"),
-        ({"parts": [{}]}, "is an image, a text or a tag, got nothing"),
+        ({"parts": [{}]}, "is an image, a text, a tag or feedback, got nothing"),
         ({"parts": [{"text": "a", "wieght": 2}]}, "a part has no wieght"),
         ({"parts": [{"text": "a", "weight": "2"}]}, "finite number, got '2'"),
         ({"parts": [{"text": "a", "space": 2}]}, "a space is named by a str"),
@@ -276,3 +278,57 @@ def test_what_has_no_notation_is_said():
         write(Query((ImagePart("a", space="tint"),)))
     assert ImagePart(pixels) == ImagePart(pixels.copy()) != ImagePart(pixels, weight=2)
     assert len({ImagePart(pixels), ImagePart(pixels.copy()), ImagePart("a"), ImagePart(b"a")}) == 3
+
+
+def test_judgements_are_one_part_however_they_are_written():
+    query = parse("boat more:7 -label:a less:9|12 -more:3 (more:8 less:2)^2")
+    assert query.parts == (BOAT, FeedbackPart((7, 8), (9, 12, 3, 2)))
+    assert write(query) == "boat more:7 more:8 less:9 less:12 less:3 less:2 -label:a"
+    assert to_json(query)["parts"][1] == {"more": [7, 8], "less": [9, 12, 3, 2], "weight": 1.0}
+    assert FeedbackPart((7,), (9,), weight=-2) == FeedbackPart((9,), (7,), weight=2)
+    assert parse("more:7^0.5").parts == (FeedbackPart((7,), weight=0.5),)
+    assert parse("\\more:7").filter.where == Condition("more", "eq", 7)
+
+
+def test_a_judgement_is_taken_back_and_turned():
+    query = parse("boat").judged(7, "more").judged(9, "less")
+    assert query.parts == (BOAT, FeedbackPart((7,), (9,)))
+    assert query.judged(7, "less").parts == (BOAT, FeedbackPart((), (9, 7)))
+    assert query.judged(7, None).judged(9, None) == parse("boat")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("boat more:7 less:7", "picture 7 is judged both ways"),
+        ("more:first", "more: takes the number of a picture of the collection, got 'first'"),
+        ("less:1|", "less: takes the number of a picture of the collection, got ''"),
+        ("more:7^1e999", "finite number"),
+    ],
+)
+def test_judgements_that_make_no_sense_are_a_sentence_and_the_rest_is_read(text, said):
+    query = parse(text)
+    with pytest.raises(QueryError, match=said):
+        query.check()
+    assert [part for part in query.parts if part != BOAT] == []
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: FeedbackPart(), "at least one picture"),
+        (lambda: FeedbackPart(range(10_000)), f"at most {MAX_JUDGED:,} judged pictures, got 10,000"),
+        (lambda: FeedbackPart([True]), "its id, a whole number"),
+        (lambda: FeedbackPart([-1]), "its id, a whole number"),
+        (lambda: FeedbackPart("7"), "a list of ids, got '7'"),
+        (lambda: FeedbackPart(7), "a list of ids, got 7"),
+        (lambda: FeedbackPart([7], weight=math.nan), "finite number, got nan"),
+        (lambda: Query((FeedbackPart([7]), FeedbackPart(less=[7]))), "judged both ways"),
+        (lambda: from_json({"parts": [{"more": ["7"]}]}), "its id, a whole number"),
+        (lambda: from_json({"parts": [{"more": 7}]}), "a list of ids"),
+        (lambda: from_json({"parts": [{"less": [7], "tag": "x"}]}), "a part has no tag"),
+    ],
+)
+def test_judgements_are_checked_when_they_are_made(make, said):
+    with pytest.raises(QueryError, match=said):
+        make()

@@ -373,3 +373,46 @@ def test_compare_says_that_words_are_the_same_for_every_index(page, engine):
 def test_too_many_parts_and_a_long_text_are_refused(page):
     assert "at most 100 parts" in refusal(page, Session(), " ".join(f"w{n}^2" for n in range(101)))
     assert "at most 10,000 characters" in refusal(page, Session(), "x" * 10_001)
+
+
+# Judging hits
+
+
+def test_hits_are_judged_in_the_words(page, engine):
+    session = Session(query=QueryPicture.of(engine, 0))
+    results, status, *_, reading = search(page, session, "more:12 less:1", k=11)
+    assert folders(session) == ["b"] * 11
+    assert "by picture and 1 check and 1 cross" in status
+    assert terms(reading) == ["more:12", "less:1", ""]
+    assert reading.count("ris-judged") == 2 and 'type="range"' not in reading
+    assert 'aria-label="Take back: less like 01.png"' in reading
+    pressed = re.findall(r'data-id="(\d+)"(?:(?!data-id).)*?data-judge="more" aria-pressed="true"', results, re.DOTALL)
+    assert pressed == ["12"]
+    assert "Found by: your 1 check and 1 cross" in results
+
+    search(page, session, "crimson more:12|13 less:1 label:b", k=11)
+    assert {12, 13} <= {hit.id for hit in session.result.hits} and folders(session) == ["b"] * 11
+    assert [term.place for term in typed.terms_of(typed.parse("crimson more:12|13 less:1 label:b"), engine)] == [
+        0,
+        1,
+        1,
+        1,
+        None,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("crimson more:3 less:3", "judged both ways"),
+        ("more:999", "has no picture 999"),
+        ("less:<b>", "takes the number of a picture"),
+    ],
+)
+def test_judgements_that_make_no_sense_are_a_sentence(page, words, says):
+    assert says in refusal(page, Session(), words)
+
+
+def test_explain_says_how_much_the_judgements_added(page, engine):
+    _, (about, _, detail, *_rest) = explained(page, engine, "crimson more:12 less:1")
+    assert "your 1 check and 1 cross" in detail and "more:12 less:1" in about

@@ -84,4 +84,20 @@ MIGRATIONS = (
     ) WITHOUT ROWID;
     CREATE INDEX voices_picture ON voices (picture);
     """,
+    """
+    CREATE TABLE learned_tags (
+        tag TEXT PRIMARY KEY COLLATE NOCASE,
+        vector TEXT NOT NULL,     -- float32, little-endian, in base64
+        middle REAL NOT NULL,     -- the certainty at a cosine c is 1 / (1 + exp(-slope (c - middle)))
+        slope REAL NOT NULL,
+        metric TEXT NOT NULL,
+        encoder TEXT NOT NULL     -- fingerprint of the encoder whose vectors it was learnt from
+    ) WITHOUT ROWID;
+    CREATE TABLE learned_examples (
+        tag TEXT NOT NULL COLLATE NOCASE REFERENCES learned_tags (tag) DEFERRABLE INITIALLY DEFERRED,
+        picture INTEGER NOT NULL REFERENCES pictures (picture),
+        meant INTEGER NOT NULL,   -- 1, or 0 for a picture that is not meant
+        UNIQUE (tag, picture)
+    );
+    """,
 )

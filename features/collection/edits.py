@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from features.collection.annotation_rows import refresh, set_fields
 from features.collection.annotations import Annotations
@@ -27,6 +27,12 @@ _TABLES = {
     "refused": ("picture", "kind", "text"),
     "favourites": ("picture",),
 }
+
+_LEARNED = {
+    "learned_tags": ("tag", "vector", "middle", "slope", "metric", "encoder"),
+    "learned_examples": ("tag", "picture", "meant"),
+}
+"""What `learned_tags` changes: no words of pictures, but taken back with them."""
 
 _Rows = dict[str, set[tuple[object, ...]]]
 
@@ -141,17 +147,26 @@ def undo(annotations: Annotations, number: int | None = None) -> str | None:
         number, what, changes = row
         keys: set[int] = set()
         for table, (removed, added) in json.loads(changes).items():
-            columns = _TABLES[table]
+            columns = {**_TABLES, **_LEARNED}[table]
             same = " AND ".join(f"{column} IS ?" for column in columns)
             connection.executemany(f"DELETE FROM {table} WHERE {same}", added)
             connection.executemany(
                 f"INSERT OR IGNORE INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})",
                 removed,
             )
-            keys.update(row[0] for row in (*removed, *added))
+            if table in _TABLES:
+                keys.update(row[0] for row in (*removed, *added))
         connection.execute("DELETE FROM edits WHERE edit = ?", (number,))
         refresh(connection, sorted(keys))
     return str(what)
+
+
+def keep_edit(connection: sqlite3.Connection, what: str, changes: Mapping[str, Any]) -> None:
+    """Keep in a transaction what takes it back: of each table the rows that were taken away, and those put in."""
+    connection.execute(
+        "INSERT INTO edits (at, what, changes) VALUES (?, ?, ?)", (time.time_ns(), what, json.dumps(changes))
+    )
+    connection.execute("DELETE FROM edits WHERE edit <= (SELECT max(edit) FROM edits) - ?", (MAX_EDITS,))
 
 
 @contextmanager
@@ -172,11 +187,7 @@ def _editing(
         if not changes:
             return
         many = "" if len(keys) == 1 else f" ({len(keys):,} pictures)"
-        connection.execute(
-            "INSERT INTO edits (at, what, changes) VALUES (?, ?, ?)",
-            (time.time_ns(), what + many, json.dumps(changes)),
-        )
-        connection.execute("DELETE FROM edits WHERE edit <= (SELECT max(edit) FROM edits) - ?", (MAX_EDITS,))
+        keep_edit(connection, what + many, changes)
         refresh(connection, keys)
 
 

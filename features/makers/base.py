@@ -81,6 +81,7 @@ _CLASSES: dict[str, str | Callable[[FeatureStore, MakerOptions], WordMaker]] = {
     "label": "features.makers.labels:LabelMaker",
     "file": "features.makers.files:file_maker",
     "model": "features.makers.model:ClassMaker",
+    "learned": "features.makers.learned:LearnedMaker",
     "ocr": "features.makers.ocr:TextMaker",
 }
 

@@ -51,11 +51,28 @@ function viewer() {
   return dialog;
 }
 
+// A hit is judged: reading.js writes it into the words. Who uses the keyboard goes on where they were.
+let judging = null;
+function judge(tile, button) {
+  judging = { id: tile.dataset.id, verdict: button.dataset.judge, place: [...element.querySelectorAll('.ris-tile')].indexOf(tile) };
+  document.dispatchEvent(new CustomEvent('ris-judge', { detail: { id: Number(tile.dataset.id), verdict: button.dataset.judge } }));
+}
+document.addEventListener('ris-searched', () => {
+  if (!judging) return;
+  const { id, verdict, place } = judging;
+  judging = null;
+  const tiles = [...element.querySelectorAll('.ris-tile')];
+  const tile = (verdict === 'more' && tiles.find((each) => each.dataset.id === id)) || tiles[Math.min(place, tiles.length - 1)];
+  tile?.querySelector(`[data-judge=${verdict}]`)?.focus({ preventScroll: true });
+});
+
 element.addEventListener('click', (event) => {
   const tile = event.target.closest('.ris-tile');
   const button = event.target.closest('[data-act]');
   if (tile && button) act(button.dataset.act, tile);
   else if (tile && event.target.closest('.ris-open')) viewer().show_tile(tile, act);
+  const verdict = event.target.closest('[data-judge]');
+  if (tile && verdict) judge(tile, verdict);
   const turn = event.target.closest('[data-page]');
   if (turn) ask('turn', { page: Number(turn.dataset.page) });
   if (event.target.closest('.ris-more')) trigger('more');

@@ -37,6 +37,18 @@ element.addEventListener('change', (event) => {
   document.dispatchEvent(new Event('ris-go'));
 });
 
+// A check or a cross on a hit: another one takes its place, and the same once more takes it back.
+document.addEventListener('ris-judge', (event) => {
+  const { id, verdict } = event.detail;
+  const judgement = new RegExp(`^(more|less):${id}(\\^.*)?$`);
+  rewrite((terms) => {
+    const before = terms.find((term) => judgement.test(term)) ?? '';
+    terms.forEach((term, place) => { if (judgement.test(term)) terms[place] = ''; });
+    if (!before.startsWith(verdict)) terms.push(`${verdict}:${id}`);
+  });
+  document.dispatchEvent(new Event('ris-go'));
+});
+
 let filled = '';
 new MutationObserver(() => {
   const token = reading()?.dataset.fill ?? '';

@@ -16,10 +16,10 @@ from gradio_app.grid import HUES, Tile, render_tiles, result_tiles
 from gradio_app.markup import printable, render
 from gradio_app.session import Asked, QueryPicture, Result, Session
 from gradio_app.tabs.controls import engine_name
-from gradio_app.typed import Term, notes_of, parse, parts_of, terms_of
+from gradio_app.typed import Term, judgements_of, notes_of, parse, parts_of, terms_of
 from search.engine import SearchEngine
-from search.filters import Filter
 from search.hits import PartAnswer
+from search.query import Query
 
 MAX_RESULTS = 50  # a page
 MAX_SHOWN = 500  # all pages together
@@ -82,18 +82,21 @@ def reading(asked: Asked, engine: SearchEngine, answers: Sequence[PartAnswer] = 
     query = parse(asked.words)
     terms = terms_of(query, engine)
     if asked.picture is not None:
-        own = Term(asked.picture.name, "", "", asked.weight)
-        terms.insert(len(query.parts), own)
-    parts = len(query.parts) + (asked.picture is not None)
+        own = Term(asked.picture.name, "", "", asked.weight, place=len(query.parts))
+        terms.insert(sum(term.place is not None for term in terms), own)
+    several = len({term.place for term in terms if term.place is not None and not term.verdict}) > 1
     chips = [
         {
             "term": term,
-            "is_part": place < parts,
-            "is_picture": asked.picture is not None and place == len(query.parts),
-            "unanswered": answers[place].unanswered if place < len(answers) else "",
-            "hue": place % HUES,
+            "is_part": term.place is not None,
+            "is_picture": asked.picture is not None and term.place == len(query.parts),
+            "is_weighed": several and term.place is not None and not term.verdict,
+            "unanswered": answers[term.place].unanswered
+            if term.place is not None and term.place < len(answers)
+            else "",
+            "hue": (term.place or 0) % HUES,
         }
-        for place, term in enumerate(terms)
+        for term in terms
     ]
     return render(
         "search/reading.html",
@@ -101,7 +104,6 @@ def reading(asked: Asked, engine: SearchEngine, answers: Sequence[PartAnswer] = 
         words=asked.words,
         weight=asked.weight,
         chips=chips,
-        several=parts > 1,
         limit=max(MAX_WEIGHT, *(math.ceil(abs(term.weight)) for term in terms), 0),
         terms=json.dumps([term.written for term in terms]),
         faults=query.faults,
@@ -114,29 +116,34 @@ def hint() -> str:
 
 def results(result: Result, order: str) -> str:
     hits = sorted(result.hits, key=lambda hit: (hit.path.name, hit.rank)) if order == "name" else result.hits
-    tiles = render_tiles(result.engine, result_tiles(hits, parts_of(result)), kind="results")
+    judged = parse(result.asked.words).feedback if result.asked.words else None
+    checked = judged.more if judged is not None else ()
+    tiles = render_tiles(result.engine, result_tiles(hits, parts_of(result), checked), kind="results")
     more = min(result.request.page, MAX_SHOWN - result.request.k) if result.more else 0
     return render("search/results.html", tiles=Markup(tiles), more=more)
 
 
 def status(result: Result) -> str:
     engine, hits, request = result.engine, result.hits, result.request
-    by_words, by_picture = bool(result.asked.words), result.asked.picture is not None
+    query = parse(result.asked.words) if result.asked.words else Query()
+    by = ["words"] if any(part is not query.feedback for part in query.parts) or query.filter.where is not None else []
+    by += ["picture"] if result.asked.picture is not None else []
+    by += [judgements] if (judgements := judgements_of(query)) else []
     how = engine_name(engine, request.engine)
     if request.nprobe is not None:
         how += f", {request.nprobe} of {engine.nlist} lists visited"
-    if by_words:
-        how = "by words and picture" if by_picture else "by words"
+    if result.asked.words:
+        how = f"by {' and '.join(by)}"
     if hits.expansion is not None:
         how += ", ordered with neighbours"
     times = [f"encode {_milliseconds(hits.encode_ms)}", f"search {_milliseconds(hits.search_ms)}"]
-    if request.rerank and not by_words:
+    if request.rerank and not result.asked.words:
         times.append(f"re-rank {_milliseconds(hits.rerank_ms)}")
-    filter = parse(result.asked.words).filter if by_words else Filter()
+    filter = query.filter
     return render(
         "search/status.html",
         count=len(hits),
-        measure="best" if by_words else "nearest",
+        measure="best" if result.asked.words else "nearest",
         of=filter.count(engine.store) if filter.where is not None else len(engine.store.ids),
         only=str(filter).removeprefix("pictures") if filter.where is not None else "",
         notes=notes_of(result),
