@@ -8,7 +8,7 @@ from benchmarks.pictures import WEIGHTS, held_out, main, measures_of
 from ivfpq.distances import normalised
 
 
-def kinds(count=240, spread=0.9):
+def kinds(count=240, spread=0.3):
     """Vectors of four kinds, and which kind each is of."""
     rng = np.random.default_rng(0)
     labels = np.arange(count) % 4
