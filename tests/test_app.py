@@ -300,7 +300,10 @@ def test_uploaded_file_is_kept_as_it_is(launched, engine, tmp_path):
     file = {"path": stored, "orig_name": "grey.png", "meta": {"_type": "gradio.FileData"}}
     for _ in range(2):  # the second time too
         assert call(client, "ris-upload.input", [None, file])["success"] is True
-    assert call(client, "ris-picture.go", [None, "", "reds", 5, "ivfpq", 1, False, [], "", "score"])["success"] is True
+    assert (
+        call(client, "ris-picture.go", [None, "", "reds", 5, "ivfpq", 1, False, [], "", "score", 0.5])["success"]
+        is True
+    )
     assert Path(engine.asked[-1][0]).read_bytes() == path.read_bytes()
 
 
@@ -349,13 +352,14 @@ def test_forged_page_number_gives_a_page(launched, page):
 
 
 @pytest.mark.parametrize(
-    ("place", "value"), [(2, "nope"), (2, None), (3, 10**9), (3, -1), (5, 10**9), (5, -1), (8, "nope"), (9, "nope")]
+    ("place", "value"),
+    [(2, "nope"), (2, None), (3, 10**9), (3, -1), (5, 10**9), (5, -1), (8, "nope"), (9, "nope"), (10, -1), (10, 7)],
 )
 def test_forged_settings_are_put_right_or_refused_in_words(launched, engine, place, value):
     """Nothing looks at them before the handler does: the page's events skip Gradio's preprocessing."""
     client = launched()
     call(client, "ris-examples.pick", [None], event_data={"collection": "reds", "id": 3})
-    sent = [None, "", "reds", 5, "ivfpq", 1, False, [], "", "score"]
+    sent = [None, "", "reds", 5, "ivfpq", 1, False, [], "", "score", 0.5]
     sent[place] = value
     message = call(client, "ris-picture.go", sent)
     assert message["success"] or "nope" in message["output"]["error"] or "None" in message["output"]["error"]
@@ -363,7 +367,7 @@ def test_forged_settings_are_put_right_or_refused_in_words(launched, engine, pla
 
 
 def test_search_for_nothing_says_so(launched):
-    message = call(launched(), "ris-picture.go", [None, "", "reds", 5, "ivfpq", 1, False, [], "", "score"])
+    message = call(launched(), "ris-picture.go", [None, "", "reds", 5, "ivfpq", 1, False, [], "", "score", 0.5])
     assert message["output"]["error"] == "Type some words or choose a picture first."
 
 

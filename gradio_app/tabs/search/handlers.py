@@ -242,9 +242,7 @@ class SearchHandlers:
 
     def open_collection(self, event: gr.EventData) -> Any:
         """The collection that the address of the page names, or else the one that is chosen, and the order."""
-        name, kind = getattr(event, "collection", None), getattr(event, "kind", None)
-        is_weight = isinstance(kind, int | float) and not isinstance(kind, bool) and 0 <= kind <= 1
-        order = gr.update(value=kind if is_weight else NEIGHBOURHOOD)
+        name, order = getattr(event, "collection", None), gr.update(value=_weight(getattr(event, "kind", None)))
         if not isinstance(name, str) or not name:
             return gr.skip(), order
         engine_of(self.library, name)
@@ -327,8 +325,10 @@ def _sentence(error: Exception) -> str:
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")
 
 
-def _weight(neighbourhood: float | None) -> float:
-    return NEIGHBOURHOOD if neighbourhood is None else min(max(float(neighbourhood), 0.0), 1.0)
+def _weight(sent: object) -> float:
+    """How much neighbours count; as usual where what was sent is no number from 0 to 1."""
+    is_weight = isinstance(sent, int | float) and not isinstance(sent, bool) and 0 <= sent <= 1
+    return float(sent) if is_weight else NEIGHBOURHOOD  # type: ignore[arg-type]
 
 
 def _number(text: str) -> float | None:
