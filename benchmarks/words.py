@@ -22,7 +22,7 @@ from features.wordnet.definitions import definitions
 from search.captions import CaptionScorer
 from search.engine import SearchEngine
 from search.fusion import standardized_over
-from search.spaces import CAPTIONS
+from search.spaces import CAPTIONS, CONCEPTS
 from search.words import TextScores
 
 Floats = NDArray[np.float32]
@@ -175,7 +175,7 @@ def ways_with_captions(engine: SearchEngine, found: Mapping[str, TextScores]) ->
 
 def table(engine: SearchEngine, queries: Mapping[str, Relevance]) -> str:
     """A Markdown table: a line for each way of scoring, P@10 and mAP for each set of queries."""
-    found = {text: engine.score_text(text) for relevance in queries.values() for text in relevance}
+    found = {text: engine.score_text(text, space=CONCEPTS) for relevance in queries.values() for text in relevance}
     ways: dict[str, Callable[[str], Floats]] = {
         "cosine": lambda text: found[text].similarity,
         "+ tree": lambda text: found[text].similarity + found[text].tree,

@@ -45,8 +45,19 @@ from search.annotate import annotate
 from search.backends import backend_names
 from search.backends.base import EngineReport
 from search.backends.trial import held_out_count
-from search.build import ENGINES, FACTORY, IndexUpdate, create_index, create_space, create_spaces, sync_collection
+from search.build import (
+    ENGINES,
+    FACTORY,
+    IndexUpdate,
+    create_index,
+    create_space,
+    create_spaces,
+    keep_spaces,
+    sync_collection,
+)
+from search.clip_space import CLIP
 from search.command_line import set_up_streams
+from search.space import VISUAL
 from search.spaces import CAPTIONS, default_spaces, space_names
 
 __all__ = ["EngineReport", "IndexUpdate", "collection_name", "create_index", "format_table", "main", "sync_collection"]
@@ -104,6 +115,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         metavar="NAME,NAME",
         help=f"what can be searched ({','.join(('visual', *default_spaces()))}): pictures by pictures, and by words",
     )
+    parser.add_argument(
+        "--clip",
+        metavar="MODEL",
+        help="with the space clip: which CLIP, SigLIP or SigLIP 2, a folder or its name on the Hugging Face hub",
+    )
     parser.add_argument("--name", help="name of the collection (default: that of the dataset)")
     parser.add_argument("--seed", type=int, help="(0)")
     parser.add_argument(
@@ -117,7 +133,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--collections", type=own_path, default=DEFAULT_COLLECTIONS, metavar="DIR", help="(%(default)s)"
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    if args.clip is not None and CLIP not in (args.spaces or ()):
+        parser.error(f"--clip says which model makes the space {CLIP}: add that to --spaces {VISUAL},...,{CLIP}")
+    return args
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -248,10 +267,12 @@ def _encoder(args: argparse.Namespace, folder: Path) -> Encoder:
 def _run_sync(args: argparse.Namespace, dataset: Dataset, folder: Path) -> str:
     named = args.encoder != "auto" or args.weights is not None
     encoder = _encoder(args, folder) if named else None
+    if args.spaces is not None:
+        keep_spaces(folder, args.spaces)  # before what is not wanted any more is brought up to date
     report, updates = sync_collection(folder, dataset=dataset, encoder=encoder, limit=args.limit)
     created = None if _is_as_asked(args, read_manifest(folder)) else _run_create(args, dataset, folder)
     if created is None and args.spaces is not None:
-        create_spaces(FeatureStore.open(folder), args.spaces)
+        create_spaces(FeatureStore.open(folder), args.spaces, models=_models(args))
     if args.json:
         done: dict[str, Any] = {
             "collection": str(folder),
@@ -284,7 +305,7 @@ def _run_create(
 ) -> dict[str, Any]:
     store = FeatureStore.open(folder)
     reports = create_index(store, factory=args.factory, engines=_engines(args), metric=args.metric, seed=args.seed)
-    create_spaces(store, args.spaces, encoder=encoder)
+    create_spaces(store, args.spaces, encoder=encoder, models=_models(args))
     return {
         "collection": str(folder),
         "images": int(store.ids.size),
@@ -295,6 +316,10 @@ def _run_create(
         "queries": held_out_count(store.ids.size),
         "engines": [asdict(report) for report in reports],
     }
+
+
+def _models(args: argparse.Namespace) -> dict[str, str]:
+    return {} if args.clip is None else {CLIP: args.clip}
 
 
 def _told(args: argparse.Namespace, created: dict[str, Any]) -> str:

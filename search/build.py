@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from search.backends.trial import split
 from search.errors import EngineError
 from search.options import SearchOptions
 from search.searcher import SpaceSearcher
-from search.space import VISUAL, Candidates, Space
+from search.space import VISUAL, Candidates, Space, SpaceKind
 from search.spaces import default_spaces, earlier_space, make_space, space_kind, space_names, visual_space
 
 logger = logging.getLogger(__name__)
@@ -147,13 +147,17 @@ def create_space(
     if name == VISUAL:
         raise EngineError(f"every collection has the space {VISUAL}: it is what it was made of")
     recipes = dict.fromkeys(engines, (factory, seed))
-    entry, reports = _make_space(store, name, recipes, candidates=_candidates_of(visual_space(store)))
+    entry, reports = _make_space(store, space_kind(name), recipes, candidates=_candidates_of(visual_space(store)))
     store.update_manifest(spaces={**store.manifest.get("spaces", {}), name: entry})
     return reports
 
 
 def create_spaces(
-    store: FeatureStore, names: Sequence[str] | None = None, *, encoder: Encoder | None = None
+    store: FeatureStore,
+    names: Sequence[str] | None = None,
+    *,
+    encoder: Encoder | None = None,
+    models: Mapping[str, str] | None = None,
 ) -> tuple[str, ...]:
     """Give a collection its spaces beside `VISUAL`; those that it has already and that are current stay.
 
@@ -164,6 +168,8 @@ def create_spaces(
         those of earlier versions, the default ones as far as the collection can have them.
     encoder : Encoder, optional
         That of the collection, where there is one at hand.
+    models : mapping of str to str, optional
+        By space, with which model it is made; one that was made with another is made again.
 
     Returns
     -------
@@ -188,21 +194,32 @@ def create_spaces(
             raise EngineError(f"{store.folder.name} cannot have the space {name}: {reason}")
         logger.info("no space %s: %s", name, reason)
         wanted.remove(name)
+    kinds = {name: space_kind(name) for name in wanted if name in space_names()}
+    kinds.update((name, space_kind(name).made_with(model)) for name, model in (models or {}).items())
     kept = {
         name: dict(entry)
         for name, entry in listed.items()
-        if name in wanted and (name not in space_names() or _is_current(store, entry))
+        if name in wanted
+        and (name not in kinds or (_is_current(store, entry) and kinds[name].is_made_so(entry.get("maker"))))
     }
     made = {}
     with writing(store.folder, purpose="indexed"):
         for name in wanted:
             if name not in kept:
-                factory = space_kind(name).factory(store.ids.size)
+                factory = kinds[name].factory(store.ids.size)
                 recipes = {OWN_ENGINE: (factory, 0)} if factory else {}
-                made[name], _ = _make_space(store, name, recipes, candidates=_candidates_of(visual_space(store)))
+                made[name], _ = _make_space(store, kinds[name], recipes, candidates=_candidates_of(visual_space(store)))
         if {**kept, **made} != listed or (names is not None and "spaces" not in store.manifest):
             store.update_manifest(spaces={**kept, **made})
     return tuple(made)
+
+
+def keep_spaces(folder: Path, names: Sequence[str]) -> None:
+    """Take from a collection the spaces that are not among these. Raises StoreError while another writer is at work."""
+    store = FeatureStore.open(folder)
+    listed = store.manifest.get("spaces", {})
+    if not listed.keys() <= set(names):
+        store.update_manifest(spaces={name: entry for name, entry in listed.items() if name in names})
 
 
 def sync_collection(
@@ -309,7 +326,7 @@ def _remade(
         engine: (index.get("asked") or FACTORY, index.get("seed") or 0)
         for engine, index in entry.get("indexes", {}).items()
     }
-    new, _ = _make_space(store, name, recipes, before=earlier_space(store, name, entry), candidates=candidates)
+    new, _ = _make_space(store, kind, recipes, before=earlier_space(store, name, entry), candidates=candidates)
     seconds = time.perf_counter() - started
     updates.extend(
         IndexUpdate(engine, 0, int(store.ids.size), "the space was made again", seconds, name) for engine in recipes
@@ -319,14 +336,14 @@ def _remade(
 
 def _make_space(
     store: FeatureStore,
-    name: str,
+    kind: SpaceKind,
     recipes: dict[str, tuple[str, int]],
     *,
     before: Space | None = None,
     candidates: Candidates | None = None,
 ) -> tuple[dict[str, Any], list[EngineReport]]:
     """Vectors and indexes of a space, in new files; returns the entry for the manifest."""
-    space, entry = make_space(store, name, before=before, candidates=candidates)
+    space, entry = make_space(store, kind, before=before, candidates=candidates)
     reports = []
     for engine, (factory, seed) in recipes.items():
         recipe = IndexRecipe(factory, space.metric, seed)

@@ -333,7 +333,8 @@ class SearchEngine:
             The collection has no words, or the text has none; the message says why.
         """
         kinds = [name for name in text_spaces() if not space_kind(name).is_live]
-        name = space or next((name for name in kinds if name in self._spaces), kinds[0])
+        here = [name for name in kinds if name in self._spaces and space_kind(name).can_answer(self.store)]
+        (name, *_) = [space] if space else [*here, *(name for name in kinds if name in default_spaces())]
         return self.text_scorer(name).score(text, ids, k=k)
 
     def text_scorer(self, space: str) -> TextScorer:

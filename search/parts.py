@@ -153,7 +153,10 @@ def space_of(part: Part, collection: AskedCollection) -> str:
         There is none.
     """
     known = [name for name in space_names() if name in collection.spaces]
-    names = [part.space] if part.space is not None else [name for name in known if not space_kind(name).is_live]
+    kinds = [space_kind(name) for name in (known if part.space is None else ())]
+    names = [kind.name for kind in kinds if not kind.is_live and kind.can_answer(collection.store)]
+    if part.space is not None:
+        names = [part.space]
     for name in names:
         if _accepts(collection.space(name).space.kind, part):
             return name

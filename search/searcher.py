@@ -18,7 +18,7 @@ from search.errors import EngineError
 from search.fusion import sample_of
 from search.neighbour_order import CANDIDATES, Expansion, NeighbourOrder, Ranked
 from search.options import SearchOptions
-from search.space import ADD_BLOCK, Space
+from search.space import ADD_BLOCK, VISUAL, Space
 
 RERANK_FACTOR = 10  # candidates ranked again for each result wanted
 
@@ -74,7 +74,7 @@ class SpaceSearcher:
 
     def index(self, engine: str) -> SearchableIndex:
         """The index behind one of `engines`."""
-        self.check(engine)
+        engine = self.check(engine)
         if engine in self._built:
             return self._built[engine]
         with self._lock:
@@ -82,10 +82,19 @@ class SpaceSearcher:
                 self._opened[engine] = get_backend(engine).open(self.space, {})
             return self._opened[engine]
 
-    def check(self, engine: str) -> None:
-        """Raise EngineError unless it can be searched with this engine."""
+    def check(self, engine: str) -> str:
+        """The engine that answers for this one: other spaces than `VISUAL` have an index of their own choice, or none.
+
+        Raises
+        ------
+        EngineError
+            It cannot be searched with this engine.
+        """
+        if self.space.name != VISUAL and engine not in self._built and engine in backend_names(built=True):
+            return self.engines[0]
         if engine not in self.engines:
             raise EngineError(f"unknown engine {engine!r}; {self.space.folder.name} has {', '.join(self.engines)}")
+        return engine
 
     def reranks(self, options: SearchOptions) -> bool:
         """Whether a search with these options ranks candidates again: not where the first ranking is exact."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from features.collection.store import FeatureStore
 from features.encoders import Encoder
 from ivfpq.checks import Metric
+from search.errors import EngineError
 from search.query import Part, TagPart, TextPart
 from search.words import TextScorer
 
@@ -130,6 +131,18 @@ class SpaceKind(ABC):
     def text_scorer(self, space: Space, collection: OpenCollection, nearest: Nearest) -> TextScorer:
         """What scores the pictures of an open collection for a text, made once: of kinds that accept a `TextPart`."""
         raise NotImplementedError(f"space {self.name} says that it accepts text, and cannot score it")
+
+    def made_with(self, model: str) -> SpaceKind:
+        """The same kind, made with a model that is named: of kinds that take one."""
+        raise EngineError(f"the space {self.name} is not made with a model that could be named")
+
+    def is_made_so(self, maker: Entry | None) -> bool:
+        """Whether vectors of which a manifest says this maker are what would be made now, or near enough to stay."""
+        return True
+
+    def can_answer(self, store: FeatureStore) -> bool:
+        """Whether what encodes the queries of a collection that has this space is on this machine."""
+        return True
 
     def why_not(self, store: FeatureStore) -> str | None:
         """Why a collection cannot have this space, the end of a sentence; None if it can."""

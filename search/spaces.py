@@ -21,6 +21,7 @@ from features.encoders import Encoder, EncoderError, shared_encoder
 from features.encoders.sentence import sentence_encoder
 from ivfpq.checks import Metric
 from search.captions import CaptionScorer, caption_vectors
+from search.clip_space import ClipSpace
 from search.errors import EngineError, QueryError
 from search.neighbourhood import NeighbourhoodSpace
 from search.query import ImagePart, TagPart, TextPart
@@ -161,7 +162,7 @@ def _made_concepts(encoder: Any) -> Concepts:
 
 
 _KINDS: dict[str, SpaceKind] = {
-    kind.name: kind for kind in (Visual(), NeighbourhoodSpace(), ConceptSpace(), CaptionSpace())
+    kind.name: kind for kind in (Visual(), NeighbourhoodSpace(), ClipSpace(), ConceptSpace(), CaptionSpace())
 }
 
 
@@ -242,7 +243,7 @@ def earlier_space(store: FeatureStore, name: str, entry: Entry) -> Space | None:
 
 
 def make_space(
-    store: FeatureStore, name: str, *, before: Space | None = None, candidates: Candidates | None = None
+    store: FeatureStore, kind: SpaceKind, *, before: Space | None = None, candidates: Candidates | None = None
 ) -> tuple[Space, dict[str, Any]]:
     """Make the vectors of a space and write them to new files of the collection. For who holds its lock.
 
@@ -258,8 +259,7 @@ def make_space(
     entry : dict
         For the manifest's `spaces`; see `features.collection.manifest`.
     """
-    kind = space_kind(name)
-    made_of = kind.made_of(store)
+    name, made_of = kind.name, kind.made_of(store)
     made = kind.make_from(store, before, candidates)
     vectors = _checked(kind, store, made.vectors)
     beside = {part: _written(store, f"{name}-{part}", array) for part, array in made.beside.items()}

@@ -196,7 +196,7 @@ def test_what_cannot_be_asked_is_said(root, folder):
     with pytest.raises(EngineError, match="c cannot be asked by words: its spaces are visual"):
         engine.search(Query((TextPart("warm"),)))
     with pytest.raises(
-        EngineError, match="unknown space 'taste'; there are visual, neighbourhood, concepts, captions, tint"
+        EngineError, match="unknown space 'taste'; there are visual, neighbourhood, clip, concepts, captions, tint"
     ):
         create_space(engine.store, "taste")
     with pytest.raises(EngineError, match="every collection has the space visual"):

@@ -272,7 +272,7 @@ def test_create_index_gives_words_unless_told_otherwise(root, tmp_path, capsys):
     assert shown(SearchEngine.open(folder).search("crimson", 12)) == ["a"] * 12
     with pytest.raises(SystemExit):
         create([*made, "--spaces", "taste"])
-    assert "there is no space 'taste'; there are visual, neighbourhood, concepts" in capsys.readouterr().err
+    assert "there is no space 'taste'; there are visual, neighbourhood, clip, concepts" in capsys.readouterr().err
 
 
 def test_an_index_is_made_where_not_all_are_scored(folder, monkeypatch):
