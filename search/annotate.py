@@ -23,6 +23,9 @@ from search.command_line import collection_folder, refused, set_up_streams
 from search.errors import EngineError
 from search.spaces import CAPTIONS
 
+MODEL_MAKERS = {"blip", "caption", "clip"}
+"""Makers that can be told which model to use."""
+
 MAX_NOTES = 20
 """Sentences of one maker that are shown; of more, how many there are."""
 
@@ -107,6 +110,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help=f"who says them: {', '.join(maker_names())}; file reads what lies beside pictures and in them, or --file",
     )
     parser.add_argument("--file", type=Path, metavar="FILE", help="a table of captions: .csv, .tsv, .jsonl, .parquet")
+    parser.add_argument(
+        "--model",
+        metavar="MODEL",
+        help="which writes the captions of caption, or the tags of clip: a folder, or its name",
+    )
+    parser.add_argument("--vocabulary", type=Path, metavar="FILE", help="the tags that clip chooses from, one a line")
     parser.add_argument("--forget", action="store_true", help="take back what these makers have said")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.add_argument(
@@ -115,12 +124,18 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.file is not None and "file" not in options.maker:
         options.maker += ("file",)
+    if options.model is not None and len(takers := MODEL_MAKERS & set(options.maker)) != 1:
+        named = ", ".join(sorted(takers)) or "none of them"
+        parser.error(f"--model is for one of {', '.join(sorted(MODEL_MAKERS))}, and --maker names {named}")
+    if options.vocabulary is not None and "clip" not in options.maker:
+        parser.error("--vocabulary is what clip chooses from: add --maker clip")
     return options
 
 
 def _run(options: argparse.Namespace) -> int:
     store = FeatureStore.open(collection_folder(options.collections, options.collection))
-    makers = [create_maker(name, store, MakerOptions(options.file)) for name in options.maker]
+    told = MakerOptions(options.file, options.model, options.vocabulary)
+    makers = [create_maker(name, store, told) for name in options.maker]
     for maker in makers:
         if options.forget:
             count = store.annotations.forget(maker.maker)

@@ -86,3 +86,85 @@ def require_code(folder):
     (folder / "it.py").write_text("raise SystemExit('it was run')\n")
     (folder / "model.safetensors").write_bytes(b"")
     return folder
+
+
+def save_blip(folder):
+    tokenizer = word_tokenizer(cls_token="<s>", sep_token="</s>")
+    special = {"bos_token_id": 1, "sep_token_id": 2, "eos_token_id": 2, "pad_token_id": 0}
+    text = {**_TEXT, "encoder_hidden_size": 32, "vocab_size": len(tokenizer), "max_position_embeddings": 64, **special}
+    torch.manual_seed(3)
+    config = transformers.BlipConfig(text_config=text, vision_config=_VISION)
+    model = transformers.BlipForConditionalGeneration(config)
+    pictures = transformers.BlipImageProcessorPil(size={"height": SIDE, "width": SIDE})
+    return _save_whole(folder, model, transformers.BlipProcessor(pictures, tokenizer))
+
+
+def save_florence2(folder):
+    tokenizer = word_tokenizer(extra_special_tokens={"image_token": "<image>"})
+    bart = {
+        "d_model": 32,
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+        "encoder_ffn_dim": 64,
+        "decoder_ffn_dim": 64,
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": 128,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+        "decoder_start_token_id": 2,
+        "forced_eos_token_id": 2,
+    }
+    four = {"num_heads": [2] * 4, "num_groups": [2] * 4, "depths": [1] * 4, "embed_dim": [16] * 4, "window_size": 4}
+    torch.manual_seed(14)
+    config = transformers.Florence2Config(
+        text_config=bart,
+        vision_config={**four, "projection_dim": 32},
+        image_token_id=tokenizer.image_token_id,
+        is_encoder_decoder=True,
+    )
+    model = transformers.Florence2ForConditionalGeneration(config)
+    pictures = transformers.CLIPImageProcessorPil(
+        size={"height": 64, "width": 64}, do_center_crop=False, image_seq_length=5
+    )
+    return _save_whole(folder, model, transformers.Florence2Processor(pictures, tokenizer))
+
+
+def save_llava(folder):
+    """A model that is asked a question, as one talks."""
+    tokenizer = word_tokenizer(extra_special_tokens={"image_token": "<image>"})
+    tokenizer.add_tokens(["<image>"], special_tokens=True)
+    text = {**_TEXT, "vocab_size": len(tokenizer), "num_key_value_heads": 2, "bos_token_id": 1, "eos_token_id": 2}
+    torch.manual_seed(5)
+    config = transformers.LlavaConfig(
+        text_config=transformers.LlamaConfig(**text, max_position_embeddings=128),
+        vision_config=transformers.CLIPVisionConfig(**_VISION),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        vision_feature_layer=-1,
+    )
+    model = transformers.LlavaForConditionalGeneration(config)
+    pictures = transformers.CLIPImageProcessorPil(
+        size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}
+    )
+    template = (
+        "{% for m in messages %}{% for c in m['content'] %}"
+        "{% if c['type'] == 'image' %}<image>{% else %}{{ c['text'] }}{% endif %}{% endfor %}{% endfor %}"
+    )
+    processor = transformers.LlavaProcessor(
+        pictures,
+        tokenizer,
+        patch_size=PATCH,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=template,
+    )
+    return _save_whole(folder, model, processor)
+
+
+def _save_whole(folder, model, processor):
+    transformers.utils.logging.disable_progress_bar()
+    model.eval().save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from features.collection.records import Record
 from features.collection.said import Maker, Words
 from features.collection.store import FeatureStore
+from features.images import ImageError
 from features.picture_files import read_picture, stored_pixels
 
 
@@ -29,9 +30,15 @@ class MakerOptions:
     ----------
     file : Path or None
         The table that captions, tags and fields are read from.
+    model : str or None
+        A folder of a model, or its name on the Hugging Face hub: which one writes captions, or tags.
+    vocabulary : Path or None
+        A text file of the tags that there are, one a line.
     """
 
     file: Path | None = None
+    model: str | None = None
+    vocabulary: Path | None = None
 
 
 class WordMaker(ABC):
@@ -72,6 +79,21 @@ class WordMaker(ABC):
         source = self.store.manifest.get("source") or {}
         return read_picture(self.store.manifest["root"], path, follow_links=source.get("follow_links") is True)
 
+    def pictures(self, records: Sequence[Record]) -> tuple[dict[int, NDArray[np.uint8]], list[Words | None]]:
+        """Those of some pictures that can be read, by their place, and what is said of all that cannot: see `words_of`.
+
+        What cannot be read is a sentence in `notes`.
+        """
+        read: dict[int, NDArray[np.uint8]] = {}
+        said: list[Words | None] = [Words()] * len(records)
+        for place, record in enumerate(records):
+            try:
+                read[place] = self.pixels(record)
+            except ImageError as error:
+                self.notes.append(str(error))
+                said[place] = Words() if error.errno is None else None  # it may be there the next time
+        return read, said
+
     def pixels(self, record: Record) -> NDArray[np.uint8]:
         """A picture of the collection, uint8 (H, W, 3). Raises ImageError if it cannot be read."""
         return stored_pixels(self.store.manifest, record.path)
@@ -83,6 +105,9 @@ _CLASSES: dict[str, str | Callable[[FeatureStore, MakerOptions], WordMaker]] = {
     "model": "features.makers.model:ClassMaker",
     "learned": "features.makers.learned:LearnedMaker",
     "ocr": "features.makers.ocr:TextMaker",
+    "blip": "features.makers.captioner:Blip",
+    "caption": "features.makers.captioner:Captioner",
+    "clip": "features.makers.vocabulary:VocabularyMaker",
 }
 
 
