@@ -155,7 +155,7 @@ def test_blip_has_a_model_by_default_and_caption_asks_for_one(store, monkeypatch
     asked = []
     monkeypatch.setattr(captioner_module, "find_model", lambda model, way_out: asked.append(model) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        create_maker("blip", store)
+        _ = create_maker("blip", store).version
     assert asked == [BLIP]
     with pytest.raises(MakerError, match="which model is to write captions"):
         create_maker("caption", store)
@@ -246,3 +246,17 @@ def test_a_vocabulary_is_for_the_maker_that_chooses_from_it(store, tmp_path, cap
     with pytest.raises(SystemExit):
         main([str(store.folder), "--maker", "model", "--vocabulary", str(vocabulary(tmp_path))])
     assert "--vocabulary is what clip chooses from: add --maker clip" in capsys.readouterr().err
+
+
+def test_what_was_said_is_taken_back_without_the_model(store, tmp_path, monkeypatch):
+    told = [str(store.folder), "--quiet", "--forget", "--maker"]
+    for module in ("captioner.find_model", "vocabulary.create_encoder"):
+        monkeypatch.setattr(f"features.makers.{module}", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("search.annotate.create_space", lambda *_: None)
+    first, second = store.records([0, 1])
+    store.annotations.put(Maker("model", BLIP), "1", [(first, Words({"a boat": None}))])
+    store.annotations.put(Maker("model", "clip: words.txt"), "1", [(second, Words(tags={"boat": 0.9}))])
+    assert [len(said.captions) + len(said.tags) for said in store.annotations.of([0, 1]).values()] == [1, 1]
+    assert main([*told, "blip"]) == 0
+    assert main([*told, "clip", "--vocabulary", str(vocabulary(tmp_path))]) == 0
+    assert not any(said.captions or said.tags for said in store.annotations.of(range(6)).values())

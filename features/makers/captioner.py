@@ -17,8 +17,9 @@ from features.collection.records import Record
 from features.collection.said import Maker, Words
 from features.collection.store import FeatureStore
 from features.encoders import EncoderError
-from features.encoders.hub import find_model, load_model, load_part
+from features.encoders.hub import ModelFiles, find_model, load_model, load_part
 from features.makers.base import MakerError, MakerOptions, WordMaker
+from features.paths import expanded
 
 BLIP = "Salesforce/blip-image-captioning-base"
 """1 GB, BSD-3-Clause."""
@@ -59,14 +60,20 @@ class Captioner(WordMaker):
         named = options.model or self.default_model
         if named is None:
             raise MakerError(f"which model is to write captions? Name it: --model {BLIP}, or --model FOLDER")
+        folder = expanded(named)
+        self._model = named
+        self.maker = Maker("model", folder.resolve().name if folder.is_dir() else named.partition("@")[0])
+
+    @cached_property
+    def version(self) -> str:  # type: ignore[override]  # asked late: what was said is taken back without the model
+        return f"1 {self._files.sha256[:16]} {MAX_TOKENS}"
+
+    @cached_property
+    def _files(self) -> ModelFiles:
         try:
-            self._files = find_model(named, _WAY_OUT)
+            return find_model(self._model, _WAY_OUT)
         except EncoderError as error:
             raise MakerError(str(error)) from error
-        is_folder = self._files.argument == str(self._files.folder)
-        name = self._files.folder.name if is_folder else self._files.argument.partition("@")[0]
-        self.maker = Maker("model", name)
-        self.version = f"1 {self._files.sha256[:16]} {MAX_TOKENS}"
 
     def words_of(self, records: Sequence[Record]) -> list[Words | None]:
         pictures, said = self.pictures(records)

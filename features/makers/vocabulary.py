@@ -48,17 +48,23 @@ class VocabularyMaker(WordMaker):
         if options.vocabulary is None:
             raise MakerError("clip chooses from tags that you give it: --vocabulary FILE, with one tag a line")
         self._tags = _read(options)
-        entry = store.manifest.get("spaces", {}).get(SPACE)
+        self._named = options.model
+        self.maker = Maker("model", f"clip: {expanded(options.vocabulary).name}")
+
+    @cached_property
+    def version(self) -> str:  # type: ignore[override]  # asked late: what was said is taken back without the model
+        made_of = [self._encoder.spec["weights"]["sha256"], str(CERTAIN_ENOUGH), PROMPT, *self._tags]
+        return sha256_of("\n".join(made_of).encode())[:16]
+
+    @cached_property
+    def _encoder(self) -> Any:
+        entry = self.store.manifest.get("spaces", {}).get(SPACE)
         try:
-            if options.model is None and entry:
-                self._encoder: Any = shared_encoder(entry["maker"])
-            else:
-                self._encoder = create_encoder("clip", weights=options.model)
+            if self._named is None and entry:
+                return shared_encoder(entry["maker"])
+            return create_encoder("clip", weights=self._named)
         except EncoderError as error:
             raise MakerError(str(error)) from error
-        self.maker = Maker("model", f"clip: {expanded(options.vocabulary).name}")
-        made_of = [self._encoder.spec["weights"]["sha256"], str(CERTAIN_ENOUGH), PROMPT, *self._tags]
-        self.version = sha256_of("\n".join(made_of).encode())[:16]
 
     def words_of(self, records: Sequence[Record]) -> list[Words | None]:
         vectors = np.zeros((len(records), self._encoder.dim), np.float32)
