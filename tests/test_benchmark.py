@@ -6,6 +6,7 @@ import json
 import math
 import statistics
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -655,7 +656,8 @@ class TestStudies:
         assert main([*arguments, "--repeats", "1", "--k", "5", "--out", str(tmp_path)]) == 0
         content = json.loads((tmp_path / "high-recall.json").read_text())
         factories = ["ivfpq PCA24,IVF16,SQ8,Refine", "ivfpq PCA24,IVF16,PQ8,Refine", "faiss PCA24,HNSW32_SQ8,Refine"]
-        factories += ["faiss PCA24,IVF16,SQ8,Refine", "faiss HNSW32", "faiss IVF16,Flat", "hnswlib"]
+        factories += ["faiss PCA24,IVF16,SQ8,Refine", "faiss HNSW32", "faiss IVF16,Flat"]
+        factories += ["hnswlib"] if find_spec("hnswlib") else []
         rows = content["rows"]
         wanted = [
             (recall, way, one) for recall in (0.95, 0.99, 0.999) for way in ("batch", "single") for one in factories

@@ -23,7 +23,7 @@ from benchmarks.download import run as survive
 from benchmarks.web import LASTING, PASSING, SIDE, STEADY, Web, colour_of, picture
 from features.addresses import is_public
 from features.collection.lock import writing
-from features.download import fetch, pictures
+from features.download import fetch, pictures, run
 from features.download.__main__ import main
 from features.download.errors import DownloadError, FetchError
 from features.download.fetch import opts_out, retry_after
@@ -470,6 +470,21 @@ def test_a_full_disk_is_told_and_loses_nothing(web, tmp_path, monkeypatch):
     before = {url: web.asked[url] for url in kept}
     assert {end[0] for end in fetched(tmp_path, urls).values()} == {"done"}
     assert before == {url: web.asked[url] for url in kept}
+
+
+def test_what_was_taken_when_the_run_was_stopped_is_given_back(web, tmp_path, monkeypatch):
+    refill = run._Run._refill
+
+    async def stopped_meanwhile(self):
+        await refill(self)
+        self._is_stopped = True
+
+    monkeypatch.setattr(run._Run, "_refill", stopped_meanwhile)
+    with opened_state(tmp_path) as state:
+        state.add(Entry(web.url(0, "good", 9500 + n), "{}") for n in range(3))
+        state.begin(allow_private=True)
+        assert not download(state, tmp_path, QUICK, seed=0)
+    assert [end[0] for end in ends(tmp_path).values()] == ["todo"] * 3
 
 
 def test_a_process_that_ends_is_replaced(web, tmp_path, monkeypatch):

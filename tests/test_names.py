@@ -86,7 +86,7 @@ def test_the_page_starts_and_serves_such_pictures(engine, tmp_path):
                 return reply.json()["data"]
 
             send(("ris-examples", "pick"), [None], event_data={"collection": "odd", "id": 0})
-            sent = [None, "", "odd", 5, "ivfpq", 1, False, [], "", "score"]
+            sent = [None, "", "odd", 5, "ivfpq", 1, False, [], "", "score", 0.5]
             _, status, last, *_ = send(("ris-picture", "go"), sent)
             assert "1 nearest" in status
             assert "caf\N{REPLACEMENT CHARACTER}" in last

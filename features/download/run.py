@@ -142,7 +142,7 @@ class _Run:
         self._random = random.Random(seed)
         self._hosts = Hosts(options)
         self._outcomes: list[Outcome] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], tuple[Host, Task]] = {}
         self._database = ThreadPoolExecutor(1, "state")
         self._look_again = 0.0  # when hosts that are not in turn may have something to do, in seconds since 1970
         self._last_host = ""
@@ -184,8 +184,9 @@ class _Run:
             now = time.monotonic()
             host, soonest = self._hosts.next(now) if len(self._tasks) < self._options.concurrency else (None, math.inf)
             if host is not None:
-                task = asyncio.create_task(self._ask(host, host.take(now)))
-                self._tasks.add(task)
+                taken = host.take(now)
+                task = asyncio.create_task(self._ask(host, taken))
+                self._tasks[task] = host, taken
                 task.add_done_callback(self._ended)
                 continue
             if not self._tasks and not len(self._hosts):
@@ -243,9 +244,6 @@ class _Run:
                 # Where nobody said how long the file is, its end may be missing.
                 raise FetchError(kept.cause, kept.message, is_permanent=is_whole and kept.cause != "cannot be decoded")
             self._end(Outcome(task, "done", file=kept.file, bytes=kept.bytes, width=kept.width, height=kept.height))
-        except asyncio.CancelledError:
-            host.queue.appendleft(task)  # it is given back with what was not asked
-            raise
         except RefusedError as refused:
             self._end(Outcome(task, "refused", refused.cause, refused.message, True))
         except FetchError as failed:
@@ -264,8 +262,10 @@ class _Run:
             await self._give_up(host, error)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None and self._failure is None:
+        host, taken = self._tasks.pop(task)
+        if task.cancelled():  # even before it began; it is given back with what was not asked
+            host.queue.appendleft(taken)
+        elif (error := task.exception()) is not None and self._failure is None:
             self._failure = error if isinstance(error, Exception) else RuntimeError(str(error))
         self._changed.set()
 
