@@ -26,7 +26,7 @@ from search.backends.base import SearchableIndex
 from search.errors import EngineError, QueryError
 from search.filters import Filter, FilterLike
 from search.hits import Answer, Hit
-from search.neighbour_order import NeighbourOrder, Ranked
+from search.neighbour_order import CANDIDATES, NeighbourOrder, Ranked
 from search.neighbourhood import NEIGHBOURHOOD as NEIGHBOURHOOD_SPACE
 from search.options import NEIGHBOURHOOD, SearchOptions
 from search.parts import EncodedQuery, search_parts, space_of
@@ -383,6 +383,9 @@ class SearchEngine:
         # A picture of the collection finds itself first, so one more is asked for and itself is dropped by id.
         wanted = int(options.k) + (query.own_id is not None)
         many = RERANK_FACTOR * wanted if rerank else wanted
+        if options.cutoff is not None and searcher.orders(options):
+            # Where similarity alone does not order them, the k best would hide others that the cutoff lets through.
+            many = wanted = max(many, CANDIDATES)
         started = time.perf_counter()
         (found,) = searcher.first(query.vector[None], many, options, allowed, [query.own_id])
         searched = time.perf_counter()

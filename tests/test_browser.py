@@ -287,7 +287,7 @@ def test_upload_search_and_reuse_a_result(page, server, tmp_path):
     status = page.locator(".ris-status").inner_text()
     assert re.fullmatch(
         r"20 nearest of 340 pictures in demo\n"
-        r"IVFPQ \(ours\), 8 of 100 lists visited · encode [\d.]+ ms · search [\d.e-]+ ms",
+        r"IVFPQ \(ours\), 8 of 100 lists visited, ordered with neighbours · encode [\d.]+ ms · search [\d.e-]+ ms",
         status,
     )
     assert "query.jpg" in page.locator("#ris-last").inner_text()

@@ -127,7 +127,10 @@ def test_what_is_cut_off_is_what_looks_less_alike(engine, outsider):
     limit = sorted(hit.similarity for hit in everything)[30]
     some = ask(engine, outsider, 60, cutoff=limit)
     assert some.ids == tuple(hit.id for hit in everything if hit.similarity >= limit)
-    assert ask(engine, outsider, 5, cutoff=limit).ids == some.ids[:5]
+    for limit in (hit.similarity for hit in everything[:20]):
+        first = next(hit.id for hit in everything if hit.similarity >= limit)
+        for rerank in (False, True):  # however few are wanted, and wherever in the order they are
+            assert ask(engine, outsider, 1, engine="ivfpq", rerank=rerank, cutoff=limit).ids == (first,)
 
 
 def test_only_the_first_are_reordered_and_the_rest_stays_behind_in_plain_order(engine, outsider, monkeypatch):
