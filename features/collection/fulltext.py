@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import re
 import sqlite3
+import sys
 import weakref
-from collections import OrderedDict
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+from features.collection.kept import Kept
 
 TOKENIZER = "unicode61 remove_diacritics 2"
 
@@ -34,9 +36,6 @@ _RANKED = f"SELECT rowid, -rank FROM words WHERE words MATCH ? AND rank MATCH 'b
 
 FREQUENT = "a an and at by for from in is it of on the to with"
 """Words that so many captions have that a search had better find them read."""
-
-MAX_KEPT = 32 << 20
-"""Bytes of what is kept of words that were asked for."""
 
 Keys = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -73,7 +72,7 @@ class FullText:
         self._said = -1
         self._lengths = np.empty(0)
         self._image_of_key = np.empty(0, np.int64)
-        self._terms: OrderedDict[str, tuple[Keys, Floats]] = OrderedDict()
+        self._terms = Kept[str, tuple[Keys, Floats]]()
         self._tokenizer = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         self._tokenizer.execute("CREATE VIRTUAL TABLE asked USING fts5(x, content='', tokenize=\"" + TOKENIZER + '")')
         self._tokenizer.execute("CREATE VIRTUAL TABLE tokens USING fts5vocab(asked, instance)")
@@ -135,7 +134,7 @@ class FullText:
             if changed:
                 lengths[[key for key, _ in changed]] = _lengths([sizes for _, sizes in changed])
             self._lengths, self._said = lengths, said
-            self._terms.clear()
+            self._terms = Kept()
         self._version = version
 
     def _tokens(self, text: str) -> list[str] | None:
@@ -164,17 +163,16 @@ class FullText:
 
     def _of_term(self, connection: sqlite3.Connection, token: str) -> tuple[Keys, Floats]:
         """Keys of the pictures that have a word, ascending, and how often, weighted by where it stands."""
-        if token in self._terms:
-            self._terms.move_to_end(token)
-            return self._terms[token]
+        known = self._terms.get(token)
+        if known is not None:
+            return known
         ((found,),) = connection.execute(_OF_TERM, (token,))
         places = _numbers(found)
         keys, starts = np.unique(places >> 2, return_index=True)
         weights = _WEIGHTS[places & 3]
-        self._terms[token] = keys, np.add.reduceat(weights, starts) if starts.size else weights
-        while sum(keys.nbytes + weights.nbytes for keys, weights in self._terms.values()) > MAX_KEPT:
-            self._terms.popitem(last=False)
-        return keys, self._terms[token][1]
+        frequencies = np.add.reduceat(weights, starts) if starts.size else weights
+        self._terms.keep(token, (keys, frequencies), keys.nbytes + frequencies.nbytes + sys.getsizeof(token))
+        return keys, frequencies
 
 
 def _words(text: str) -> list[str]:

@@ -8,7 +8,7 @@ read from changes, so that the next filter, which often differs in one condition
 from __future__ import annotations
 
 import sqlite3
-from collections import OrderedDict
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,13 +18,11 @@ from numpy.typing import NDArray
 from features.collection.conditions import AllOf, Condition, Not, Tree, conditions_of
 from features.collection.fields import Elsewhere, Field, Sql, field_of, joined
 from features.collection.file_facts import parts_of
+from features.collection.kept import Kept
 
 Ids = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 Own = Mapping[str, Field]
-
-MAX_KEPT = 32 << 20
-"""Bytes of sets that are kept."""
 
 # Catalogs of earlier versions do not hold the parts of paths, and those open for reading cannot be changed.
 _PATH_PARTS = "CREATE TEMP TABLE path_parts (id INTEGER PRIMARY KEY, folder TEXT, name TEXT, ending TEXT)"
@@ -52,13 +50,13 @@ class Matcher:
     def _reset(self) -> None:
         self._usable: Mask | None = None
         self._path_rows = ""
-        self._of_catalog = _Kept()
+        self._of_catalog = Kept[Elsewhere, Mask]()
         self._forget_said()
 
     def _forget_said(self) -> None:
         self._said_version: int | None = None
         self._image_of_key: Ids | None = None
-        self._of_said = _Kept()
+        self._of_said = Kept[Elsewhere, Mask]()
 
     def ids(self, tree: Tree, annotations: Path | None, own: Own) -> Ids:
         """Ids of the usable images that a tree lets through, ascending.
@@ -116,7 +114,7 @@ class Matcher:
         sets = [self._found(each, own) for each in (*([kind(together)] if together else []), *apart)]
         return np.logical_and.reduce(sets) if kind is AllOf else np.logical_or.reduce(sets)
 
-    def _looked_up(self, place: Elsewhere, kept: _Kept) -> Mask:
+    def _looked_up(self, place: Elsewhere, kept: Kept[Elsewhere, Mask]) -> Mask:
         mask = kept.get(place)
         if mask is None:
             ids = self._numbers(place.key, place.rows)
@@ -124,7 +122,8 @@ class Matcher:
                 ids = self._images_of(ids)
             mask = np.full(self._all_usable().size, place.is_not)
             mask[ids[ids < mask.size]] = not place.is_not
-            kept.keep(place, mask)
+            asked = (place.rows.text, *place.rows.parameters)  # a list of values may be longer than the set is large
+            kept.keep(place, mask, mask.nbytes + sum(map(sys.getsizeof, asked)))
         return mask
 
     def _all_usable(self) -> Mask:
@@ -163,25 +162,6 @@ class Matcher:
         )
         self._connection.execute("COMMIT")
         return "images JOIN temp.path_parts USING (id)"
-
-
-class _Kept:
-    """Sets that have been looked up, the latest ones."""
-
-    def __init__(self) -> None:
-        self._masks: OrderedDict[Elsewhere, Mask] = OrderedDict()
-        self._bytes = 0
-
-    def get(self, place: Elsewhere) -> Mask | None:
-        if place in self._masks:
-            self._masks.move_to_end(place)
-        return self._masks.get(place)
-
-    def keep(self, place: Elsewhere, mask: Mask) -> None:
-        self._masks[place] = mask
-        self._bytes += mask.nbytes
-        while self._bytes > MAX_KEPT:
-            self._bytes -= self._masks.popitem(last=False)[1].nbytes
 
 
 def _is_of_images(tree: Tree, own: Own) -> bool:
