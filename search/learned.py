@@ -8,7 +8,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from features.collection.learned_tags import LearnedTag, fingerprint, keep_learned, learned_tags
+from features.collection.learned_tags import LearnedTag, example_counts, fingerprint, keep_learned, learned_tag
 from features.collection.said import clean_tag
 from features.collection.store import FeatureStore
 from search.errors import QueryError
@@ -70,9 +70,9 @@ def vector_of_tag(tag: str, store: FeatureStore) -> NDArray[np.float32]:
     QueryError
         There is no such tag, or it was learnt from vectors of another encoder.
     """
-    known = learned_tags(store.annotations) if store.has_annotations else {}
-    found = next((each for name, each in known.items() if name.casefold() == clean_tag(tag).casefold()), None)
+    found = learned_tag(store.annotations, tag) if store.has_annotations else None
     if found is None:
+        known = example_counts(store.annotations) if store.has_annotations else {}
         nearest = difflib.get_close_matches(tag, known, 1)
         hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
         raise QueryError(f"there is no learned tag {tag!r}{hint}")

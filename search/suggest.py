@@ -6,13 +6,14 @@ import re
 import threading
 import unicodedata
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from heapq import nsmallest
 from itertools import islice, takewhile
 
 from features.collection.conditions import Condition
 from features.collection.fields import field_names, known_field
+from features.collection.learned_tags import example_counts
 from features.collection.store import FeatureStore
 from search.filters import Filter
 from search.grammar import MAX_TEXT, write_terms
@@ -39,7 +40,7 @@ class Suggestion:
     shown, kind : str
         What it is, for people: "sea lion", "label".
     count : int or None
-        How many pictures it is said of, where that is counted.
+        How many pictures it is said of, or a tag was learnt from, where that is counted.
     """
 
     text: str
@@ -49,17 +50,10 @@ class Suggestion:
 
 
 class Suggester:
-    """Knows what can be asked for in a collection. Safe to use from many threads.
+    """Knows what can be asked for in a collection. Safe to use from many threads."""
 
-    Parameters
-    ----------
-    learned : callable, optional
-        Gives how many pictures bear each learned tag, by name.
-    """
-
-    def __init__(self, store: FeatureStore, learned: Callable[[], Mapping[str, int]] = dict) -> None:
+    def __init__(self, store: FeatureStore) -> None:
         self._store = store
-        self._learned = learned
         self._lock = threading.Lock()
         self._changes = -1
         self._lists: dict[str, _Counted] = {}
@@ -112,15 +106,18 @@ class Suggester:
 
     def _values(self, name: str, beginning: str) -> list[tuple[str, int]]:
         """Values of a field that begin so, "" for names of fields and "~" for learned tags; the most frequent first."""
-        if name == "~":
-            return _Counted(self._learned().items()).best(beginning)
-        if name not in self._lists:
-            self._lists[name] = _Counted(self._counts(name).items())
-        return self._lists[name].best(beginning)
+        known = self._lists.get(name)
+        if known is None:
+            known = _Counted(self._counts(name).items())
+            if known and name != "~":  # what is no field is not kept; learning a tag is no change that `_follow` sees
+                self._lists[name] = known
+        return known.best(beginning)
 
     def _counts(self, name: str) -> Mapping[str, int]:
         store = self._store
         annotations = store.annotations if store.has_annotations else None
+        if name == "~":
+            return example_counts(annotations) if annotations else {}
         if not name:
             own = annotations.fields() if annotations else {}
             return dict.fromkeys((*field_names(), *own), 0)
@@ -150,6 +147,9 @@ class _Counted:
 
     def __init__(self, counts: Iterable[tuple[str, int]]) -> None:
         self._sorted = sorted((folded(text), text, count) for text, count in counts)
+
+    def __len__(self) -> int:
+        return len(self._sorted)
 
     def best(self, beginning: str) -> list[tuple[str, int]]:
         wanted = folded(beginning)

@@ -94,6 +94,12 @@ def test_keeping_and_dropping_are_taken_back_with_the_other_edits(engine, grass)
     learn_tag(engine, "grass", parse("more:0 less:12"))  # in its place, whatever the case
     assert {tag: (each.more, each.less) for tag, each in learned_tags(annotations).items()} == {"grass": ((0,), (12,))}
     edits.add_tag(annotations, [3], "lawn")
+    learn_tag(engine, "Été", parse("more:0"))
+    learn_tag(engine, "été", parse("more:1"))
+    assert {tag: each.more for tag, each in learned_tags(annotations).items()} == {"grass": (0,), "été": (1,)}
+    edits.undo(annotations)
+    assert learned_tag(annotations, "ÉTÉ").more == (0,)
+    edits.undo(annotations)
     assert drop_learned(annotations, "GRASS") and not drop_learned(annotations, "GRASS")
     assert [each.what for each in edits.edits(annotations)] == [
         "learned tag GRASS dropped",

@@ -1,5 +1,6 @@
 """What may be meant is suggested by its beginning, and what is suggested is read as what it says."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +10,7 @@ from test_store import write
 
 from features.collection import edits
 from features.collection.conditions import Condition
+from features.collection.learned_tags import LearnedTag, keep_learned
 from features.collection.said import Words
 from search.grammar import parse
 from search.query import TagPart
@@ -27,12 +29,18 @@ def store(tmp_path_factory):
         FILE,
         {id: Words({}, dict.fromkeys(each), {"place": "Kiel", "rating": id}) for id, each in enumerate(tags)},
     )
+    learn(made, "sunset", (0, 1, 2))
+    learn(made, "sea at night", (3,))
     return made
+
+
+def learn(store, tag, more):
+    keep_learned(store.annotations, LearnedTag(tag, np.ones(4, np.float32), 0.5, 10.0, "encoder", more, (4,)))
 
 
 @pytest.fixture(scope="module")
 def suggester(store):
-    return Suggester(store, lambda: {"sunset": 3, "sea at night": 1})
+    return Suggester(store)
 
 
 def texts(suggester, typed):
@@ -88,6 +96,19 @@ def test_an_edit_is_suggested_at_once(store, suggester):
     assert texts(suggester, "zeb") == ["tag:zebra "]
     edits.undo(store.annotations)
     assert texts(suggester, "zeb") == []
+    learn(store, "zebra", (0, 1))
+    assert [(each.text, each.count) for each in suggester.suggest("zeb")] == [("tag:~zebra ", 2)]
+    edits.undo(store.annotations)
+    assert texts(suggester, "zeb") == []
+
+
+def test_of_fields_that_there_are_not_nothing_is_kept(store):
+    suggester = Suggester(store)
+    for number in range(20):
+        assert texts(suggester, f"nothing{number}:a") == []
+    assert suggester._lists == {}
+    assert texts(suggester, "place:k") == ["place:Kiel "]
+    assert set(suggester._lists) == {"place"}
 
 
 @pytest.mark.parametrize("tag", ["sea lion", "a|b", 'a "b"', "*", "~x", "x^2", "-a", "a:b", "(", "\\", ">3", "1..2"])

@@ -28,7 +28,7 @@ _TABLES = {
     "favourites": ("picture",),
 }
 
-_LEARNED = {
+LEARNED = {
     "learned_tags": ("tag", "vector", "middle", "slope", "metric", "encoder"),
     "learned_examples": ("tag", "picture", "meant"),
 }
@@ -147,7 +147,7 @@ def undo(annotations: Annotations, number: int | None = None) -> str | None:
         number, what, changes = row
         keys: set[int] = set()
         for table, (removed, added) in json.loads(changes).items():
-            columns = {**_TABLES, **_LEARNED}[table]
+            columns = {**_TABLES, **LEARNED}[table]
             same = " AND ".join(f"{column} IS ?" for column in columns)
             connection.executemany(f"DELETE FROM {table} WHERE {same}", added)
             connection.executemany(

@@ -18,13 +18,12 @@ from scipy.special import expit
 
 from features.checksum import sha256_of
 from features.collection.annotations import Annotations
-from features.collection.edits import keep_edit
+from features.collection.edits import LEARNED, keep_edit
 from features.collection.errors import StoreError
 from features.collection.manifest import encoder_identity
 from features.collection.said import clean_tag
 
-_TAG = ("tag", "vector", "middle", "slope", "metric", "encoder")
-_EXAMPLE = ("tag", "picture", "meant")
+_COLUMNS = ", ".join(LEARNED["learned_tags"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +98,7 @@ def keep_learned(annotations: Annotations, learned: LearnedTag) -> None:
         meant = [1] * len(learned.more) + [0] * len(learned.less)
         examples = [(tag, key, side) for key, side in zip(keys, meant, strict=True)]
         removed = _removed(connection, tag)
-        connection.execute(f"INSERT INTO learned_tags ({', '.join(_TAG)}) VALUES (?, ?, ?, ?, ?, ?)", row)
+        connection.execute(f"INSERT INTO learned_tags ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)", row)
         connection.executemany("INSERT INTO learned_examples (tag, picture, meant) VALUES (?, ?, ?)", examples)
         added = {"learned_tags": [row], "learned_examples": examples}
         changes = {table: (removed[table], added[table]) for table in added}
@@ -127,7 +126,7 @@ def learned_tags(annotations: Annotations) -> dict[str, LearnedTag]:
         examples.setdefault(tag, ([], []))[0 if meant else 1].append(id)
     found = {}
     for tag, vector, middle, slope, metric, encoder in annotations.rows(
-        f"SELECT {', '.join(_TAG)} FROM learned_tags ORDER BY tag"
+        f"SELECT {_COLUMNS} FROM learned_tags ORDER BY tag"
     ):
         more, less = examples.get(tag, ([], []))
         values = np.frombuffer(base64.b64decode(vector), "<f4").astype(np.float32)
@@ -141,12 +140,20 @@ def learned_tag(annotations: Annotations, tag: str) -> LearnedTag | None:
     return next((each for name, each in learned_tags(annotations).items() if name.casefold() == wanted), None)
 
 
+def example_counts(annotations: Annotations) -> dict[str, int]:
+    """By how many images that are meant each tag was learnt, by name."""
+    meant = "SELECT count(*) FROM learned_examples WHERE learned_examples.tag = learned_tags.tag AND meant"
+    return dict(annotations.rows(f"SELECT tag, ({meant}) FROM learned_tags ORDER BY tag"))
+
+
 def _removed(connection: Any, tag: str) -> dict[str, list[tuple[Any, ...]]]:
-    """Take away what is kept of a tag; returns the rows by table."""
+    """Take away what is kept of a tag, in whatever case; returns the rows by table."""
+    # Not by sqlite's NOCASE, which knows of no letters but those of English.
+    known = [name for (name,) in connection.execute("SELECT tag FROM learned_tags")]
+    names = [(name,) for name in known if name.casefold() == tag.casefold()]
     removed = {}
-    for table, columns in (("learned_tags", _TAG), ("learned_examples", _EXAMPLE)):
-        where = "WHERE tag = ? COLLATE NOCASE"
-        rows = connection.execute(f"SELECT {', '.join(columns)} FROM {table} {where}", (tag,)).fetchall()
-        connection.execute(f"DELETE FROM {table} {where}", (tag,))
-        removed[table] = rows
+    for table, columns in LEARNED.items():
+        query = f"SELECT {', '.join(columns)} FROM {table} WHERE tag = ?"
+        removed[table] = [row for name in names for row in connection.execute(query, name).fetchall()]
+        connection.executemany(f"DELETE FROM {table} WHERE tag = ?", names)
     return removed
