@@ -159,7 +159,8 @@ class SearchEngine:
             The collection does not have it, nor can it.
         """
         if name not in self._spaces:
-            if name not in (*default_spaces(), *live_spaces(self.store)):
+            makeable = name in (*default_spaces(), *live_spaces(self.store))
+            if not makeable or not space_kind(name).accepts:  # what cannot be asked is not made for who asks
                 raise QueryError(f"{self.name} has no space {name!r}; it has {', '.join(self._spaces)}")
             with self._making:
                 if name not in self._spaces:

@@ -94,26 +94,30 @@ def learnt_from(part: FeedbackPart, asked: Floats, searcher: SpaceSearcher, opti
     Parameters
     ----------
     asked : float32 (q, dim)
-        Pictures of what the query itself is like; may be empty.
+        Pictures of what the query itself is like, as they are stored; may be empty.
     """
     space = searcher.space
-    asked, more, less = (normalised(rows) for rows in (asked, _rows(searcher, part.more), _rows(searcher, part.less)))
+    more, less = _rows(searcher, part.more), _rows(searcher, part.less)
     if len(more) + len(less) < RIDGE_FROM:
         asked, more, less = (widened(rows, searcher, options) for rows in (asked, more, less))
+    else:
+        asked, more, less = (normalised(rows) for rows in (asked, more, less))
     sample = sample_of(space.ids)
     chosen = np.random.default_rng(0).choice(sample, min(BACKGROUND, sample.size), replace=False)
     return learnt_vector(asked, more, less, normalised(space.rows(np.setdiff1d(chosen, [*part.more, *part.less]))))
 
 
 def widened(vectors: Floats, searcher: SpaceSearcher, options: SearchOptions) -> Floats:
-    """Vectors (n, dim) of length 1 that have taken in their nearest stored ones: unit(x + sum s^3 x'), s their cosine.
+    """Vectors (n, dim) that have taken in their nearest: unit(x + sum s^3 x'), all of length 1, s their cosine.
 
-    So one picture says more of what it is a picture of, and less of itself.
+    So one picture says more of what it is a picture of, and less of itself. The nearest are those by the metric of the
+    space, so vectors are handed over as they are stored.
     """
     if not len(vectors):
         return vectors
-    wanted = replace(options, k=NEIGHBOURS + 1, rerank=True, cutoff=None)
+    wanted = replace(options, k=NEIGHBOURS + 1, rerank=True, cutoff=None, neighbourhood=0)
     found = searcher.neighbours(vectors, wanted).ids
+    vectors = normalised(vectors)
     wide = np.empty_like(vectors)
     for place, (vector, ids) in enumerate(zip(vectors, found, strict=True)):
         near = normalised(searcher.space.rows(ids[ids >= 0]))

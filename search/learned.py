@@ -15,6 +15,7 @@ from search.errors import QueryError
 from search.feedback import cosines
 from search.fusion import sample_of
 from search.searcher import SpaceSearcher
+from search.space import VISUAL
 
 SURE_AS_EXAMPLES = 0.95
 """Certainty of a picture that is as like what was learnt as the examples are, on average."""
@@ -42,7 +43,7 @@ def keep_as_tag(
     Raises
     ------
     QueryError
-        The tag has no name, or there is no picture that is meant.
+        The tag has no name, there is no picture that is meant, or it was learnt in another space than `VISUAL`.
     features.collection.errors.StoreError
         It cannot be written.
     """
@@ -50,6 +51,8 @@ def keep_as_tag(
         raise QueryError("what was learnt needs a name of at least one character")
     if not more:
         raise QueryError(f"to learn {clean_tag(tag)} at least one picture must be meant")
+    if searcher.space.name != VISUAL:
+        raise QueryError(f"tags are learnt in the space {VISUAL}, and this is {searcher.space.name}")
     store, near = searcher.space.store, cosines(vector, searcher)
     meant = float(near[list(more)].mean())
     middle = float(np.quantile(near[sample_of(store.ids)], SELDOM))

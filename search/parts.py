@@ -14,7 +14,6 @@ from features.collection.learned_tags import LearnedTag
 from features.collection.store import FeatureStore
 from features.concepts import FEEDBACK_COUNT
 from features.encoders import Encoder
-from ivfpq.distances import normalised
 from search import feedback, fusion
 from search.errors import EngineError, QueryError
 from search.hits import Answer, Hit, PartAnswer
@@ -182,7 +181,9 @@ def space_of(part: Part, collection: AskedCollection) -> str:
 
 def _accepts(kind: SpaceKind, part: Part) -> bool:
     """Whether a part can be asked in spaces of a kind. What was learnt from pictures is asked where these are."""
-    if isinstance(part, FeedbackPart) or (isinstance(part, TagPart) and part.learned):
+    if isinstance(part, TagPart) and part.learned:
+        return kind.name == VISUAL  # of whose vectors its own is one
+    if isinstance(part, FeedbackPart):
         return ImagePart in kind.accepts
     return isinstance(part, kind.accepts)
 
@@ -319,7 +320,7 @@ def _asked_for(
         ids = searcher.space.ids
         total = sum(weights[row] * fusion.standardized_over(of_all, ids) for row, of_all in texts.items())
         best = ids[np.argsort(-total[ids], kind="stable")[:FEEDBACK_COUNT]]  # type: ignore[index]
-        vectors.append(normalised(searcher.space.rows(best)).mean(axis=0))
+        vectors.append(searcher.comparable(searcher.space.rows(best)).mean(axis=0))
     return np.stack(vectors) if vectors else np.empty((0, searcher.space.dim), np.float32)
 
 

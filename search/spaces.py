@@ -119,8 +119,6 @@ class CaptionSpace(SpaceKind):
         return _captions_of(collection).fused(part.text, part.match)
 
     def score_tag(self, part: TagPart, collection: OpenCollection) -> NDArray[np.float32]:
-        if part.learned:
-            raise QueryError(f"there is no learned tag {part.tag!r}")
         return _captions_of(collection).tag(part.tag)
 
     def text_hints(self, part: TextPart, collection: OpenCollection) -> tuple[str, ...]:

@@ -21,7 +21,8 @@ from search.build import create_index, create_spaces, keep_spaces, sync_collecti
 from search.clip_space import ClipSpace
 from search.engine import SearchEngine
 from search.errors import EngineError, QueryError
-from search.query import ImagePart, Query, TextPart
+from search.parts import learn_tag
+from search.query import FeedbackPart, ImagePart, Query, TagPart, TextPart
 
 SPACES = ("visual", "concepts", "clip")
 
@@ -123,6 +124,17 @@ def test_a_text_asks_it_rather_than_concepts_and_in_the_order_of_the_cosines(sto
 def test_what_is_said_of_pictures_counts_beside_it(store):
     edits.add_caption(store.annotations, [9], "a lighthouse")
     assert SearchEngine.open(store.folder).search("lighthouse").ids[0] == 9
+
+
+def test_learned_tags_are_of_the_space_of_all_collections(store):
+    engine = SearchEngine.open(store.folder)
+    judged = FeedbackPart((1,), (7,), space="clip")
+    assert 7 not in engine.search(Query([judged]), 12).ids
+    with pytest.raises(QueryError, match="tags are learnt in the space visual, and this is clip"):
+        learn_tag(engine, "boat", Query([judged]))
+    learn_tag(engine, "boat", Query([FeedbackPart((1,), (7,))]))
+    with pytest.raises(QueryError, match="the space clip cannot be asked by a TagPart"):
+        engine.search(Query([TagPart("boat", learned=True, space="clip")]))
 
 
 @pytest.mark.parametrize("engine_name", ["ivfpq", "faiss", "exact"])

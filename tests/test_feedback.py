@@ -61,15 +61,14 @@ def test_ridge_is_that_of_the_primal_with_balanced_sides():
 
 
 def test_a_vector_takes_in_its_nearest_but_not_itself(engine):  # noqa: F811
-    if engine.metric != "cosine":
-        pytest.skip("the nearest by other metrics are others")
-    searcher = engine.space()
-    rows = normalised(np.asarray(engine.store.features, np.float32))
+    stored = np.asarray(engine.store.features, np.float32)
+    rows = normalised(stored)
     near = rows @ rows[7]
-    others = [id for id in engine.store.ids.tolist() if near[id] < feedback.SAME]
-    others = sorted(others, key=lambda id: -near[id])[: feedback.NEIGHBOURS]
+    by_metric = {"cosine": -near, "ip": -stored @ stored[7], "l2": ((stored - stored[7]) ** 2).sum(axis=1)}
+    nearest = sorted(engine.store.ids.tolist(), key=lambda id: by_metric[engine.metric][id])[: feedback.NEIGHBOURS + 1]
+    others = [id for id in nearest if near[id] < feedback.SAME][: feedback.NEIGHBOURS]
     wanted = rows[7] + sum(max(near[id], 0) ** 3 * rows[id] for id in others)
-    wide = widened(rows[7:8], searcher, SearchOptions("exact"))
+    wide = widened(stored[7:8], engine.space(), SearchOptions("exact"))
     np.testing.assert_allclose(wide[0], wanted / np.linalg.norm(wanted), rtol=1e-4, atol=1e-5)
 
 

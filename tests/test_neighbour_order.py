@@ -16,12 +16,12 @@ from search import __main__ as command
 from search import neighbour_order, searcher
 from search.build import create_index, create_spaces
 from search.engine import SearchEngine
-from search.errors import EngineError
+from search.errors import EngineError, QueryError
 from search.explain import explain
 from search.neighbour_reasons import explain_neighbours
 from search.neighbourhood import project
 from search.options import SearchOptions
-from search.query import ImagePart, Query
+from search.query import FeedbackPart, ImagePart, Query
 from search.query_json import from_json, to_json
 
 
@@ -168,8 +168,14 @@ def test_pieces_of_pictures_and_queries_as_json(engine):
 
 
 def test_a_query_of_several_pictures_is_answered_by_how_alike_they_look(engine):
-    query = Query((ImagePart(3), ImagePart(4)))
-    assert ask(engine, query, weight=1) == ask(engine, query, weight=0)
+    for query in (Query((ImagePart(3), ImagePart(4))), Query((ImagePart(3), FeedbackPart((4,), (9,))))):
+        assert ask(engine, query, weight=1) == ask(engine, query, weight=0)
+
+
+def test_it_is_not_made_for_who_asks_where_a_collection_has_none(folder):
+    create_spaces(FeatureStore.open(folder), ["visual"])
+    with pytest.raises(QueryError, match="has no space 'neighbourhood'"):
+        SearchEngine.open(folder).search(ImagePart(3, space="neighbourhood"))
 
 
 def test_a_collection_that_is_compared_otherwise_by_now_does_without(folder, outsider):
