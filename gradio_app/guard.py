@@ -32,7 +32,10 @@ MAX_LOGIN = 2**14
 MAX_UPLOAD_BODY = 32 * 2**20  # a picture (page.UPLOAD_LIMIT) and the form around it
 FREE_TRIES = 5  # wrong passwords that nobody has to wait for
 LONGEST_WAIT = 60.0  # seconds between two tries
-_EVENT = re.compile(r"/(run|api|call)/|/queue/join/?$")
+# Addresses as a whole: a collection may be called as a part of one, and then stands in those of its pictures and words.
+_EVENT = re.compile(r"^/gradio_api/((run|api|call)/|queue/join/?$)")
+_UPLOAD = "/gradio_api/upload"
+_ZIP = "/collections/upload"
 _ASSETS = re.compile(r"^/(assets|static|svelte|favicon\.ico|icon\.svg|robots\.txt|(gradio_api/)?theme\.css)")
 
 # Gradio makes functions out of text to run a page's scripts ('unsafe-eval') and writes styles into elements. Scripts in
@@ -168,9 +171,9 @@ class Guard:
         logging_in = path.rstrip("/") == "/login"
         if login_is_needed(scope.get("app")) and not logging_in and await user_of(HTTPConnection(scope)) is None:
             return _refuse(401, "Please log in."), receive
-        if path.rstrip("/").endswith("/collections/upload"):  # counts for itself, and knows who may send how much
+        if path.rstrip("/") == _ZIP:  # counts for itself, and knows who may send how much
             return None, receive
-        uploading = path.rstrip("/").endswith("/upload")
+        uploading = path.rstrip("/") == _UPLOAD
         limit = MAX_LOGIN if logging_in else MAX_UPLOAD_BODY if uploading else MAX_BODY
         too_large = _refuse(413, f"More than {limit:,} bytes are not taken here.")
         if length is not None and length.isdecimal() and int(length) > limit:

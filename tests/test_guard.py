@@ -268,7 +268,18 @@ def endless(count: list[int]):
         yield b" " * 2**16
 
 
-@pytest.mark.parametrize("path", ["/gradio_api/run/predict", "/gradio_api/queue/join", "/gradio_api/reset", "/nothing"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/gradio_api/run/predict",
+        "/gradio_api/queue/join",
+        "/gradio_api/reset",
+        "/nothing",
+        "/words/reds/0",
+        "/words/collections/upload",
+        "/words/gradio_api/upload",
+    ],
+)
 def test_a_long_body_is_refused_before_it_is_read(served, path):
     client = served[1]
     with socket.create_connection((client.base_url.host, client.base_url.port), timeout=120) as raw:
@@ -357,6 +368,14 @@ def test_an_event_that_the_page_cannot_have_sent_is_answered_in_a_sentence(serve
     assert reply.status_code == 422
     assert reply.json()["error"].endswith((".", "JSON.")), reply.text
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_collection_may_be_called_as_a_part_of_an_address(served):
+    page, client = served
+    held = {"Cookie": f"{page.start_token.cookie}={page.start_token.secret}"}
+    for name in ("api", "run", "call"):
+        reply = client.post(f"/words/{name}/0", json={"do": "like"}, headers=held)
+        assert (reply.status_code, reply.json()) == (404, {"detail": "There is no such picture."})
 
 
 # Passwords
