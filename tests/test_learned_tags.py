@@ -144,6 +144,11 @@ def test_it_suggests_itself_is_confirmed_and_is_refused_for_good(engine, grass):
     assert again.looked_at == 36
     assert refused not in tagged(engine) and confirmed in tagged(engine)
     assert annotate(engine.store, create_maker("learned", engine.store), progress=False).looked_at == 0
+    drop_learned(annotations, "Grass")
+    annotate(engine.store, create_maker("learned", engine.store), progress=False)
+    assert tagged(engine) == {confirmed}, "what was suggested goes with the tag, and what was confirmed stays"
+    with pytest.raises(MakerError, match="no tag has been learnt here yet"):
+        create_maker("learned", engine.store)
 
 
 def test_it_survives_a_sync_and_suggests_itself_for_what_is_new(folder, root, engine, grass, capsys):  # noqa: F811

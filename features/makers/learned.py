@@ -29,12 +29,13 @@ class LearnedMaker(WordMaker):
     def __init__(self, store: FeatureStore, options: MakerOptions) -> None:
         super().__init__(store, options)
         known = learned_tags(store.annotations) if store.has_annotations else {}
+        suggests = store.has_annotations and self.maker in {each.maker for each in store.annotations.makers()}
         own = fingerprint(store.manifest["encoder"])
         self._tags = [each for each in known.values() if each.encoder == own]
         others = [name for name, each in known.items() if each.encoder != own]
         told = "learnt from vectors of another encoder than this collection's: learn it again"
         self.notes = [f"{name} was {told}" for name in others]
-        if not self._tags:
+        if not self._tags and not suggests:  # else what it has suggested is taken back
             raise MakerError("; ".join(self.notes) or "no tag has been learnt here yet: see python -m search --keep")
         made_of = [(each.tag, each.vector.tobytes().hex(), each.middle, each.slope, each.less) for each in self._tags]
         self.version = sha256_of(repr((made_of, CERTAIN_ENOUGH)).encode())[:16]
