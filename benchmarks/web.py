@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import io
 import threading
 from collections import Counter
@@ -61,6 +62,8 @@ class Web:
         Hosts that hang up on everyone now.
     with_rules : set of str
         Hosts whose robots.txt forbids ``/good/13`` and what begins so.
+    packing : str or None
+        The encoding of contents that a robots.txt is said to have; "gzip" it then has.
     """
 
     def __init__(self, hosts: int) -> None:
@@ -68,6 +71,7 @@ class Web:
         self.agents: set[str] = set()
         self.away: set[str] = set()
         self.with_rules: set[str] = set()
+        self.packing: str | None = None
         self.most_at_once: Counter[str] = Counter()
         self._at_once: Counter[str] = Counter()
         self._names = [f"127.0.{1 + number // 250}.{1 + number % 250}" for number in range(hosts)]
@@ -134,8 +138,10 @@ class Web:
         """Answer one request; whether the connection may be used again."""
         if path == "/robots.txt":
             rules = b"User-agent: *\nDisallow: /good/13\n" if name in self.with_rules else b""
-            lines = f"HTTP/1.1 {'200 OK' if rules else '404 Not Found'}\r\nContent-Length: {len(rules)}\r\n\r\n"
-            writer.write(lines.encode() + rules)
+            packed = b"" if self.packing is None else f"Content-Encoding: {self.packing}\r\n".encode()
+            rules = gzip.compress(rules) if rules and self.packing == "gzip" else rules
+            lines = f"HTTP/1.1 {'200 OK' if rules else '404 Not Found'}\r\nContent-Length: {len(rules)}\r\n"
+            writer.write(lines.encode() + packed + b"\r\n" + rules)
             return True
         _, kind, number = path.split("/")
         body = picture(int(number))

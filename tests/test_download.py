@@ -9,9 +9,11 @@ import os
 import random
 import signal
 import sqlite3
+import struct
 import subprocess
 import sys
 import threading
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -251,6 +253,18 @@ def test_robots_txt_is_gone_by_if_asked_for(tmp_path):
         assert {end[0] for end in fetched(tmp_path / "without", urls).values()} == {"done"}
 
 
+@pytest.mark.parametrize("packing", ["gzip", "identity", "br"])
+def test_a_packed_robots_txt_is_gone_by_too(tmp_path, packing):
+    with Web(1).running() as web:
+        web.with_rules.add(web.name(0))
+        web.packing = packing
+        urls = [web.url(0, "good", number) for number in (13, 14)]
+        options = DownloadOptions(**{**vars(QUICK), "robots": True, "tries": 1})
+        found = fetched(tmp_path, urls, options)
+        assert found[urls[0]][:2] == ("failed", "robots.txt") and web.asked[urls[0]] == 0
+        assert found[urls[1]][0] == ("failed" if packing == "br" else "done")  # what cannot be read may forbid all
+
+
 def test_rules_that_cannot_be_read_are_everybodys_failure_and_read_again():
     asked = []
 
@@ -439,12 +453,36 @@ def test_a_smaller_picture_stays_as_it_came(tmp_path):
 def test_a_bomb_is_no_picture(tmp_path):
     bomb = bytearray(picture(1))
     bomb[16:24] = (60_000).to_bytes(4, "big") * 2  # what its header promises
-    import zlib
-
     bomb[29:33] = zlib.crc32(bomb[12:29]).to_bytes(4, "big")
     (tmp_path / "part").write_bytes(bomb)
     refused = keep_picture(str(tmp_path / "part"), str(tmp_path), "ef" * 16, 512)
     assert isinstance(refused, NotKept) and refused.cause == "too many pixels"
+
+
+def chunk_of_png(name, content):
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+def test_a_picture_whose_words_are_a_bomb_is_kept_and_reduced(tmp_path):
+    words = chunk_of_png(b"zTXt", b"a\0\0" + zlib.compress(bytes(2_000_000)))
+    content = picture(5)[:33] + words + picture(5)[33:]
+    (tmp_path / "part").write_bytes(content)
+    kept = keep_picture(str(tmp_path / "part"), str(tmp_path), "ab" * 16, None)
+    assert (tmp_path / kept.file).read_bytes() == content and kept.file.endswith(".png")
+    (tmp_path / "part").write_bytes(content)
+    kept = keep_picture(str(tmp_path / "part"), str(tmp_path), "cd" * 16, 16)
+    assert (kept.width, kept.height) == (16, 12) and kept.file.endswith(".jpg")
+
+
+@pytest.mark.parametrize("format", ["JPEG", "WEBP", "BMP", "GIF", "PNG", "AVIF"])
+def test_a_picture_that_breaks_off_in_its_header_is_damaged_and_ends_nothing(tmp_path, format):
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 30)).save(buffer, format)
+    content = buffer.getvalue()
+    for broken in (content[:33], content[:24] + b"\xff" * 100, content[:16] + bytes(100)):
+        (tmp_path / "part").write_bytes(broken)
+        refused = keep_picture(str(tmp_path / "part"), str(tmp_path), "ef" * 16, None)
+        assert isinstance(refused, NotKept) and refused.cause in ("damaged", "too many pixels"), broken
 
 
 # Ends

@@ -7,6 +7,7 @@ import ipaddress
 import re
 import socket
 import time
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
@@ -150,14 +151,15 @@ class Fetcher:
                     continue
                 if response.status in _PASSING or response.status >= 500:
                     self._check_status(response)
-                if response.status != 200 or "Content-Encoding" in response.headers:
+                if response.status != 200:
                     return ""
                 text = b""
                 async for part in response.content.iter_chunked(_CHUNK):
                     text += part
                     if len(text) >= MAX_ROBOTS:
                         break
-                return text[:MAX_ROBOTS].decode("utf-8", "replace")
+                encoding = response.headers.get("Content-Encoding", "identity").lower()
+                return _unpacked(text, encoding)[:MAX_ROBOTS].decode("utf-8", "replace")
         return ""
 
     async def _read(self, response: aiohttp.ClientResponse, file: BinaryIO) -> bool:
@@ -279,6 +281,24 @@ def retry_after(value: str | None, now: float) -> float | None:
         return max(0.0, parsedate_to_datetime(value).timestamp() - now)
     except (ValueError, OverflowError):
         return None
+
+
+def _unpacked(text: bytes, encoding: str) -> bytes:
+    """The beginning of a robots.txt, some servers of which pack it whatever they are asked for.
+
+    Raises
+    ------
+    FetchError
+        It cannot be unpacked: what it forbids is not known.
+    """
+    if encoding == "identity":
+        return text
+    try:
+        if encoding not in ("gzip", "x-gzip", "deflate"):
+            raise zlib.error
+        return zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(text, MAX_ROBOTS)
+    except zlib.error as error:
+        raise FetchError("robots.txt", "The robots.txt of the server is packed in a way that is not read.") from error
 
 
 def _any_address(address: Address) -> bool:

@@ -32,6 +32,7 @@ _SUFFIXES = {
     "HEIF": ".heic",
     "BMP": ".bmp",
 }
+_PNG = b"\x89PNG\r\n\x1a\n"
 _TIMES = 3  # that a file may be given to a process which then ends
 
 
@@ -81,24 +82,23 @@ def keep_picture(part: str, folder: str, key: str, resize: int | None) -> Kept |
         The picture cannot be written.
     """
     content = Path(part).read_bytes()
+    suffix, size = _told_by_header(content)
+    longer = max(size)
     try:
-        image = open_with_pillow(content, [name for name in readable_formats() if name in _SUFFIXES])
-        kind, size = (image.format or "", image.size) if image is not None else ("", (1, 1))
-        longer = max(size)
         if resize is None or longer <= resize:
             pixels = decode_image(content, limits=STRANGERS_PICTURES)
-            suffix = _SUFFIXES[kind]
         else:
             # At twice its new size a JPEG is still sharp; it need not be decoded at more.
             pixels = decode_image(content, min_side=max(1, 2 * resize * min(size) // longer), limits=STRANGERS_PICTURES)
-            suffix = ".jpg"
     except ImageError as error:
         cause = "too many pixels" if error.reason.startswith(TOO_LARGE) else "damaged"
         return NotKept(cause, error.reason[:300])
+    if suffix is None:  # a camera's raw file, say, of which the small picture in it was decoded
+        return NotKept("not an image", "It is of none of the kinds that are kept.")
     height, width = pixels.shape[:2]
     done = Path(part)
-    if longer > (resize or longer):
-        assert resize is not None
+    if resize is not None and max(longer, width, height) > resize:  # the header may not have said how large it is
+        suffix = ".jpg"
         scale = resize / max(width, height)
         width, height = max(1, round(width * scale)), max(1, round(height * scale))
         done = Path(f"{part}.reduced")
@@ -112,6 +112,15 @@ def keep_picture(part: str, folder: str, key: str, resize: int | None) -> Kept |
     target.parent.mkdir(exist_ok=True)
     done.replace(target)
     return Kept(name, count, width, height)
+
+
+def _told_by_header(content: bytes) -> tuple[str | None, tuple[int, int]]:
+    """The ending of a file's name and the size of the picture; None and (1, 1) where its header does not say."""
+    try:
+        image = open_with_pillow(content, [name for name in readable_formats() if name in _SUFFIXES])
+    except Exception:  # Pillow's readers meet hostile bytes here; decoding says what is wrong, or does without them
+        return (".png" if content.startswith(_PNG) else None), (1, 1)
+    return (None, (1, 1)) if image is None else (_SUFFIXES.get(image.format or ""), image.size)
 
 
 class PictureProcesses:
