@@ -55,6 +55,15 @@ def test_the_folder_of_a_download_is_opened_as_what_it_is(web, tmp_path):
     assert isinstance(again, UrlCsv) and again.items == dataset.items
 
 
+def test_pictures_of_a_list_do_not_go_between_those_of_another_dataset(tmp_path):
+    (tmp_path / "cars").mkdir()
+    (tmp_path / "cars" / "mine.jpg").write_bytes(b"mine")
+    (tmp_path / "cars.csv").write_text("url\nhttp://127.0.0.1/a.jpg\n")
+    with pytest.raises(DatasetError, match="cars holds something else"):
+        UrlCsv(tmp_path / "cars.csv", datasets_dir=tmp_path, options=OWN)
+    assert [path.name for path in (tmp_path / "cars").iterdir()] == ["mine.jpg"]
+
+
 def test_a_folder_without_pictures_or_of_another_list_is_refused(web, tmp_path):
     with pytest.raises(DatasetError, match=r"no picture of the list is in .*cars"):
         UrlCsv(a_list(web, tmp_path / "cars.csv", [1], "missing"), datasets_dir=tmp_path, options=OWN).items  # noqa: B018

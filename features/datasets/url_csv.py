@@ -45,8 +45,8 @@ class UrlCsv:
     Raises
     ------
     DatasetError
-        The list cannot be read or has no column of addresses, or the folder is that of another list, or cannot be
-        written. KeyboardInterrupt where the download was stopped.
+        The list cannot be read or has no column of addresses, or the folder is that of another list or of something
+        else, or cannot be written. KeyboardInterrupt where the download was stopped.
     """
 
     kind = "urls"
@@ -100,6 +100,8 @@ class UrlCsv:
 def _downloaded(path: Path, folder: Path, options: DownloadOptions) -> Path:
     """The folder of a list, with all of its pictures that can be had."""
     column = url_column(path, None)
+    if not (folder / STATE).is_file() and folder.is_dir() and any(folder.iterdir()):
+        raise DatasetError(f"{folder} holds something else, and no pictures go between that: rename the list")
     with opened_state(folder) as state:
         others = [name for name in state.lists() if name != str(path)]
         if others:
