@@ -136,6 +136,15 @@ class StoredIndex(Index):
             `distances` float32 (nq, k), `ids` int64 (nq, k); best first, ties by the smaller id. Places that no
             candidate fills hold id -1 at +inf (l2) or -inf (ip, cosine).
 
+        Raises
+        ------
+        NotTrainedError
+            Before training.
+        NotTunedError
+            If `target_recall` is more than was tuned for at k.
+        TypeError, ValueError
+            If an argument is of the wrong kind, shape or size, or `target_recall` comes with what it stands for.
+
         Notes
         -----
         Each query looks into the `nprobe` lists of the nearest centroids (see `IndexIVFPQ.probe`), in an index without
@@ -171,7 +180,7 @@ class StoredIndex(Index):
         Raises
         ------
         ValueError
-            If nothing reaches that recall.
+            If nothing reaches that recall, there are no queries or nothing is stored, or a shape does not fit.
         """
         recall, k = share(recall, "recall"), positive_int(k, "k")
         asked = as_vectors(x, self.d)

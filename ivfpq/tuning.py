@@ -150,12 +150,18 @@ def to_json(settings: tuple[Setting, ...]) -> str:
 
 def from_json(text: str) -> tuple[Setting, ...]:
     """The settings that `to_json` wrote. Raises ValueError or TypeError if they are none."""
-    settings = []
-    for k, recall, found, nprobe, k_factor in json.loads(text):
+    written = json.loads(text)
+    if not isinstance(written, list):
+        raise TypeError(f"settings must be a list, got {type(written).__name__}")
+    settings: dict[tuple[int, float], Setting] = {}
+    for k, recall, found, nprobe, k_factor in written:
         factor = None if k_factor is None else positive_int(k_factor, "k_factor")
-        wanted = share(recall, "recall")
-        settings.append(Setting(positive_int(k, "k"), wanted, float(found), positive_int(nprobe, "nprobe"), factor))
-    return tuple(settings)
+        key = positive_int(k, "k"), share(recall, "recall")
+        setting = Setting(*key, share(found, "recall found"), positive_int(nprobe, "nprobe"), factor)
+        if key in settings or setting.found < setting.recall:
+            raise ValueError(f"settings must each find what they are for, once, got {setting}")
+        settings[key] = setting
+    return tuple(sorted(settings.values()))
 
 
 def neighbours_in(truth: Any, nq: int, k: int) -> Ids:

@@ -194,7 +194,19 @@ def test_a_file_without_settings_is_as_it_was_and_damaged_ones_are_refused(index
     save(index, tmp_path / "plain")
     assert b'"settings"' not in (tmp_path / "plain").read_bytes()[:4000]
     assert load(tmp_path / "plain").settings == ()
-    for text in ("[[10, 0.9, 0.9, 0, 2]]", "[[10, 1.5, 0.9, 1, 2]]", "[[1]]", "3", '[[10, "0.9", 0.9, 1, 2]]'):
+    for text in (
+        "[[10, 0.9, 0.9, 0, 2]]",
+        "[[10, 1.5, 0.9, 1, 2]]",
+        "[[1]]",
+        "3",
+        "{}",
+        '""',
+        '[[10, "0.9", 0.9, 1, 2]]',
+        '[[10, 0.9, "0.9", 1, 2]]',
+        "[[10, 0.9, NaN, 1, 2]]",
+        "[[10, 0.9, 0.8, 1, 2]]",
+        "[[10, 0.9, 0.9, 1, 2], [10, 0.9, 0.9, 1, null]]",
+    ):
         with pytest.raises((ValueError, TypeError)):
             from_json(text)
         monkeypatch.setattr("ivfpq.io.to_json", lambda settings, text=text: text)
