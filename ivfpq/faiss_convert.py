@@ -118,7 +118,7 @@ def _transformed(index: IndexPreTransform, inner: Any) -> Any:
         if isinstance(transform, L2Norm):
             theirs: Any = faiss.NormalizationTransform(transform.d_in, 2.0)
         elif isinstance(transform, PCA):
-            theirs = faiss.PCAMatrix(transform.d_in, transform.d_out)
+            theirs = faiss.PCAMatrix(transform.d_in, transform.d_out, 0, transform.rotated)
         elif isinstance(transform, OPQ):
             theirs = faiss.OPQMatrix(transform.d_in, transform.M, transform.d_out)
         else:
@@ -345,7 +345,7 @@ def _transforms_from_faiss(index: Any, ids: Any) -> IndexPreTransform:
             raise TypeError(f"from_faiss takes linear transforms and L2 normalisation, got {type(theirs).__name__}")
         made: LinearTransform
         if isinstance(theirs, faiss.PCAMatrix):
-            made = PCA(theirs.d_in, theirs.d_out)
+            made = PCA(theirs.d_in, theirs.d_out, rotated=theirs.random_rotation)
         elif isinstance(theirs, faiss.OPQMatrix):
             made = OPQ(theirs.d_in, theirs.d_out, theirs.M)
         else:

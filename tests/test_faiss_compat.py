@@ -369,6 +369,17 @@ def test_our_nested_indexes_answer_the_same_in_faiss(metric, spec, ids):
         assert one == two
 
 
+def test_a_pca_that_turns_at_random_still_does_when_it_is_trained_again():
+    there = index_factory(8, "PCAR4,IVF2,PQ2x4")
+    for spec, rotated in (("PCAR4,Flat", True), ("PCA4,Flat", False)):
+        theirs = faiss.index_factory(8, spec)
+        theirs.train(vectors(100, 8))
+        (pca,) = from_faiss(theirs).transforms
+        assert pca.rotated is rotated
+    there.train(vectors(100, 8))
+    assert from_faiss(to_faiss(there)).transforms[0].rotated
+
+
 def test_nested_settings_that_ours_have_not_are_refused():
     with pytest.raises(ValueError, match="stores norms"):
         from_faiss(faiss.index_factory(16, "IVF4,RQ2x4_Nfloat"))
