@@ -94,10 +94,28 @@ def test_the_estimate_is_unbiased_and_within_its_deviations(bits):
     for rotation in rotations(d, 600):
         codes = codec.encode((rotation @ r)[None].astype(F))
         off.append(2 * (float(codec.decode(codes)[0].astype(float) @ (rotation @ a)) - r @ a))
-        bounds.append(float(codec.deviations(codes)[0] * np.linalg.norm(a)))
+        y, n = codec.decode(codes).astype(float), codec.squared_lengths(codes)
+        # 2 |a| |r| sqrt((1 - c^2) / c^2) 1.9 / sqrt(d - 1), c the cosine of y and r (Gao and Long 2024, theorem 3.2)
+        bounds.append(float(2 * np.linalg.norm(a) * 1.9 * np.sqrt((np.vecdot(y, y) - n)[0] / (d - 1))))
     assert abs(np.mean(off)) < 4 * np.std(off) / np.sqrt(len(off))
     assert np.mean(np.abs(off) < bounds) > 0.9
     assert np.std(off) > np.mean(bounds) / 4  # and they are not far too wide
+
+
+@pytest.mark.parametrize("bits", [1, 3])
+@pytest.mark.filterwarnings("ignore:overflow encountered in subtract")
+def test_what_lies_beyond_float32_from_its_centroid_can_be_saved_and_loaded(tmp_path, bits, monkeypatch):
+    index = IndexIVFRaBitQ(9, 1, bits)
+    index.train(np.full((4, 9), -3e38, F))
+    index.add(np.concatenate([np.full((2, 9), 3e38, F), np.full((1, 9), -3e38, F)]))
+    save(index, tmp_path / "index")
+    again, q = load(tmp_path / "index"), np.array([[-3e38] * 9, [3e38] * 9, [0] * 9], F)
+    monkeypatch.setenv("IVFPQ_KERNEL", "reference")
+    expected = index.search(q, 3)
+    assert expected.ids[0].tolist() == [2, 0, 1]
+    for kernel in kernels.available():
+        monkeypatch.setenv("IVFPQ_KERNEL", kernel)
+        assert same(again.search(q, 3), expected)
 
 
 def test_what_does_not_fit_is_refused():
