@@ -34,7 +34,7 @@ from features.download.lists import Entry, read_list, url_column
 from features.download.options import DownloadOptions
 from features.download.pictures import Kept, NotKept, keep_picture
 from features.download.robots import Robots
-from features.download.run import add_list, download, opened_state
+from features.download.run import _Run, add_list, download, opened_state
 from features.download.state import STATE, DownloadState, Outcome, Task
 from features.images import decode_image
 
@@ -561,6 +561,29 @@ def test_a_second_process_is_kept_out(web, tmp_path, capsys):
     assert "is being downloaded to by another" in capsys.readouterr().err
 
 
+def test_what_is_being_written_when_it_is_stopped_is_not_lost(tmp_path):
+    with opened_state(tmp_path) as state:
+        state.add([Entry("http://a.example/1.jpg", "{}")])
+        ((task,),) = state.lease([("a.example", 1)], 0.0, 1.0).values()
+        run, others_are_done = _Run(state, tmp_path, QUICK, lambda _: None, 0), threading.Event()
+
+        async def stop():
+            before = asyncio.create_task(run._in_database(others_are_done.wait))
+            await asyncio.sleep(0)
+            run._end(Outcome(task, "failed", "404", "", True))
+            committing = asyncio.create_task(run._commit())
+            for _ in range(3):
+                await asyncio.sleep(0)  # it stands behind the other by now
+            committing.cancel()
+            await asyncio.gather(committing, return_exceptions=True)
+            others_are_done.set()
+            await before
+            await run._in_database(lambda: None)  # what stands behind it
+
+        asyncio.run(stop())
+        assert state.counts() == {"failed": 1}
+
+
 def test_ctrl_c_ends_it_and_the_same_command_goes_on(web, tmp_path):
     urls = [web.url(n % 6, "good", 10_000 + n) for n in range(400)]
     (tmp_path / "a.txt").write_text("\n".join(urls))
@@ -570,7 +593,8 @@ def test_ctrl_c_ends_it_and_the_same_command_goes_on(web, tmp_path):
     process = subprocess.Popen(
         [*command, "--rate", "20"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True
     )
-    until(lambda: len(list(out.glob("??/*"))) > 20, "the first pictures")
+    until(lambda: list(out.glob("??/*")), "the first picture")
+    until(lambda: [end[0] for end in ends(out).values()].count("done") > 20, "what is said of the first pictures")
     process.send_signal(signal.SIGINT)
     told, errors = process.communicate()
     assert process.returncode == 130, errors

@@ -305,7 +305,8 @@ class _Run:
     async def _commit(self) -> None:
         while self._outcomes:
             batch, self._outcomes = self._outcomes[:_COMMIT_AFTER], self._outcomes[_COMMIT_AFTER:]
-            await self._in_database(self._record, batch)
+            # Who stops the committing between two commits would lose what is in hand here.
+            await asyncio.shield(self._in_database(self._record, batch))
             self._look_again = min([self._look_again, *(outcome.due for outcome in batch if outcome.state == "todo")])
 
     def _record(self, outcomes: list[Outcome]) -> None:
