@@ -17,7 +17,16 @@ settings.register_profile("patient", deadline=None, suppress_health_check=[Healt
 settings.load_profile("patient")  # a busy machine is no failure
 
 
-LONG = ("test_create_index", "test_encoders", "test_browser", "test_browser_explain", "test_app", "test_benchmark")
+LONG = (
+    "test_create_index",
+    "test_encoders",
+    "test_browser",
+    "test_browser_explain",
+    "test_app",
+    "test_benchmark",
+    "test_browser_words",
+    "test_captioner",
+)
 """Files that take longest. Where processes share the tests out, they are taken first, so that none is left last; the
 second needs no demo collection, which takes the first a while to make."""
 
