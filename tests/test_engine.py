@@ -2,7 +2,10 @@
 
 import json
 import shutil
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -109,6 +112,20 @@ def test_a_stored_picture_is_not_encoded_again(engine):
     again, none = engine.encode(decode_image(engine.store.items[3].path))
     assert none is None
     assert vector @ again / np.linalg.norm(vector) / np.linalg.norm(again) > 0.999
+
+
+def test_words_compile_no_network_and_the_first_picture_does(demo_collection, outsider):
+    code = (
+        "import sys; from pathlib import Path; from search.engine import SearchEngine\n"
+        "engine = SearchEngine.open(sys.argv[1])\n"
+        "for query in ('a cup of coffee', Path(sys.argv[2])):\n"
+        "    print(*engine.search(query, k=1)[0].labels, 'openvino' in sys.modules)"
+    )
+    asked = [sys.executable, "-c", code, str(demo_collection), str(outsider[0])]
+    root = Path(__file__).resolve().parent.parent
+    said = subprocess.run(asked, cwd=root, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert said[0] == "coffee False"
+    assert said[1].endswith(" True")
 
 
 @pytest.mark.parametrize("name", ["ivfpq", "faiss"])

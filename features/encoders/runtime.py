@@ -108,39 +108,57 @@ class _Torch:
 class _OpenVino:
     """OpenVINO on as many threads as torch would use, so that OMP_NUM_THREADS and torch's own setting count.
 
-    One request at a time has all of them; callers queue.
+    It compiles the network, which takes seconds, when the first images come: who searches by words has none. One
+    request at a time has all threads; callers queue.
     """
 
     def __init__(self, net: torch.nn.Module, crop: int, bears_bfloat16: bool) -> None:
-        silence_openvino()
-        import openvino
-
-        core = openvino.Core()
-        bfloat16 = bears_bfloat16 and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # torch wants no more tracing; OpenVINO traces
-            # OpenVINO itself would trace with torch's check, which runs the network again and again.
-            traced = torch.jit.trace(net, torch.zeros(1, 3, crop, crop), strict=False, check_trace=False)
-            model = openvino.convert_model(traced, input=[(-1, 3, crop, crop)])
-        settings = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        }
-        self._request = core.compile_model(model, "CPU", settings).create_infer_request()
+        self._net, self._crop = net, crop
+        self._bfloat16 = bears_bfloat16 and "BF16" in _openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        self._request: Any = None
         self._lock = threading.Lock()
         self.record = {
             "name": "openvino",
             "version": metadata.version("openvino"),
-            "precision": "bfloat16" if bfloat16 else "float32",
+            "precision": "bfloat16" if self._bfloat16 else "float32",
         }
 
     def __call__(self, images: Sequence[torch.Tensor]) -> np.ndarray:
         batch = torch.stack(list(images)).contiguous().numpy()
         with self._lock:
+            if self._request is None:
+                self._request = self._compiled()
             self._request.infer([batch], share_inputs=True)
             features: np.ndarray = self._request.get_output_tensor().data.copy()
         return features
+
+    def _compiled(self) -> Any:
+        core = _openvino_core()
+        import openvino
+
+        with _tracing, torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # torch wants no more tracing; OpenVINO traces
+            # OpenVINO itself would trace with torch's check, which runs the network again and again.
+            example = torch.zeros(1, 3, self._crop, self._crop)
+            traced = torch.jit.trace(self._net, example, strict=False, check_trace=False)
+            model = openvino.convert_model(traced, input=[(-1, 3, self._crop, self._crop)])
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "bf16" if self._bfloat16 else "f32",
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        }
+        return core.compile_model(model, "CPU", settings).create_infer_request()
+
+
+_tracing = threading.Lock()
+"""Held while torch traces: it keeps what it knows of a trace for the whole process."""
+
+
+def _openvino_core() -> Any:
+    silence_openvino()
+    import openvino
+
+    return openvino.Core()
 
 
 def _multiplies_bfloat16(device: torch.device) -> bool:
