@@ -655,6 +655,32 @@ def test_enlarge_and_download(page, server):
     assert not viewer.is_visible()
 
 
+def test_controls_act_when_they_are_changed(page, server):
+    page.locator("#ris-examples .ris-use").nth(3).click()
+    page.wait_for_selector(".ris-crop")
+    open_settings(page)
+    page.get_by_label("exact", exact=True).check()
+    page.locator("#ris-nprobe").wait_for(state="hidden")
+    assert found(page) == []  # nothing has been searched yet
+    assert len(search(page)) == 20
+    tiles = "document.querySelectorAll('#ris-results .ris-tile').length"
+    page.locator("#ris-count input[type=number]").fill("7")
+    page.keyboard.press("Enter")
+    page.wait_for_function(f"{tiles} === 7")
+    page.get_by_label("IVFPQ (ours)", exact=True).check()
+    page.wait_for_function("document.querySelector('.ris-status').textContent.includes('8 of 100 lists visited')")
+    page.locator("#ris-nprobe input[type=number]").fill("3")
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.querySelector('.ris-status').textContent.includes('3 of 100 lists visited')")
+    page.locator("#ris-nprobe input[type=range]").press("ArrowRight")
+    page.wait_for_function("document.querySelector('.ris-status').textContent.includes('4 of 100 lists visited')")
+    page.get_by_label("Re-rank").check()
+    page.wait_for_function("document.querySelector('.ris-status').textContent.includes('re-rank')")
+    page.locator("#ris-cutoff input, #ris-cutoff textarea").fill("0.999999")
+    page.keyboard.press("Enter")
+    page.wait_for_function(f"{tiles} < 7")
+
+
 def test_search_as_you_go(page, odd, coordinates):
     """Every change of the picture, its box or a setting is searched at once; a box that is still to be moved is not."""
     choose_collection(page, odd.name)

@@ -37,3 +37,12 @@ window.fetch = async (...request) => {
   }
   return reply;
 };
+
+// Gradio's sliders tell of a new value when the mouse lets go of them or their number is left (6.31): here also when it is
+// entered, and when a key moved them.
+document.addEventListener('keyup', ({ target, key }) => {
+  if (key === 'Enter' && target.matches?.('input[data-testid=number-input]')) target.dispatchEvent(new FocusEvent('blur'));
+  if (/^(Arrow|Page|Home|End)/.test(key) && target.matches?.('input[data-testid=range-input]')) {
+    target.dispatchEvent(new PointerEvent('pointerup', { bubbles: true }));
+  }
+});

@@ -119,20 +119,31 @@ class SearchHandlers:
         if asked.picture is None and not asked.words:
             raise sorry("Type some words or choose a picture first.")
         engine = engine_of(self.library, name)
-        approximate = engine_key != "exact"
-        shown = whole(k, 1, MAX_RESULTS)
-        request = Request(
-            collection=engine.name,
-            engine=engine_key,
-            k=shown,
-            page=shown,
-            nprobe=whole(lists, 1, engine.nlist) if lists is not None and approximate and engine.nlist else None,
-            rerank=bool(again) and approximate,
-            labels=views.labels_chosen(engine, wanted),
-            cutoff=_number(worst or ""),
-            neighbourhood=_weight(neighbourhood),
-        )
+        request = _request(engine, k, engine_key, lists, again, wanted, worst, neighbourhood)
         return self._respond(session, asked, request, order)
+
+    def adjust(
+        self,
+        session: Session,
+        name: str | None,
+        k: float | None,
+        engine_key: str,
+        lists: float | None,
+        again: bool,
+        wanted: list[str] | None,
+        worst: str | None,
+        order: str,
+        neighbourhood: float | None,
+    ) -> Any:
+        """What is shown, as the controls say by now; where they say the same, it stays as it is."""
+        before = session.result
+        if before is None or before.engine.name != name:
+            return [gr.skip()] * 5
+        engine = engine_of(self.library, name)
+        request = _request(engine, k, engine_key, lists, again, wanted, worst, neighbourhood)
+        if request == replace(before.request, k=before.request.page):
+            return [gr.skip()] * 5
+        return self._respond(session, before.asked, request, order)
 
     def refine(self, session: Session, wanted: list[str] | None, order: str) -> Any:
         before = session.result
@@ -339,3 +350,29 @@ def _number(text: str) -> float | None:
     except ValueError as error:
         raise sorry(f"The limit must be a number, such as 0.5, or empty; it is {text.strip()!r}.") from error
     return None if math.isnan(number) else number
+
+
+def _request(
+    engine: SearchEngine,
+    k: float | None,
+    engine_key: str,
+    lists: float | None,
+    again: bool,
+    wanted: list[str] | None,
+    worst: str | None,
+    neighbourhood: float | None,
+) -> Request:
+    """What the controls of the tab say."""
+    approximate = engine_key != "exact"
+    shown = whole(k, 1, MAX_RESULTS)
+    return Request(
+        collection=engine.name,
+        engine=engine_key,
+        k=shown,
+        page=shown,
+        nprobe=whole(lists, 1, engine.nlist) if lists is not None and approximate and engine.nlist else None,
+        rerank=bool(again) and approximate,
+        labels=views.labels_chosen(engine, wanted),
+        cutoff=_number(worst or ""),
+        neighbourhood=_weight(neighbourhood),
+    )

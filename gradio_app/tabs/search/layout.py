@@ -153,9 +153,10 @@ def build(parts: PageParts, tab: gr.Tab) -> Connect:
     read_box = f"(session, box, ...rest) => [session, {READ_BOX}, ...rest]"
     searching: Any = {**UNQUEUED, "show_progress": "minimal", "show_progress_on": status}
     found = [results, status, last_view, recent, reading]
+    controls = [collection, count, engine_choice, nprobe, rerank, labels, cutoff, sort, kind]
     going = picture.go(
         handlers.search,
-        [session, box, collection, count, engine_choice, nprobe, rerank, labels, cutoff, sort, kind],
+        [session, box, *controls],
         found,
         js=read_box,
         **searching,
@@ -166,10 +167,13 @@ def build(parts: PageParts, tab: gr.Tab) -> Connect:
     for asked in (opening, picked, recalled, going):
         asked.failure(None, js=AFTER_ERROR)
     start.click(None, js=GO)
+    auto.input(None, js=CHANGED)
     gr.on(
-        [auto.input, count.release, nprobe.release, engine_choice.input, rerank.input, cutoff.submit, cutoff.blur],
-        None,
-        js=CHANGED,
+        [count.release, nprobe.release, engine_choice.input, rerank.input, cutoff.submit, cutoff.blur],
+        handlers.adjust,
+        [session, *controls],
+        found,
+        **searching,
     )
     kind.release(handlers.reorder, [session, kind, sort], found, **searching).success(None, kind, js=REORDERED)
     labels.input(handlers.refine, [session, labels, sort], found, **searching)
