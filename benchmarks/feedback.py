@@ -68,7 +68,8 @@ def measure(
     for row, most in JUDGED.items():
         feedback = judged(shown, label, most)
         assert feedback is not None
-        found[row] = precision(engine.search(Query((part, feedback)), 2 * SHOWN, engine=index), shown, label)
+        after = engine.search(Query((part, feedback)), 2 * SHOWN, engine=index, neighbourhood=neighbourhood)
+        found[row] = precision(after, shown, label)
     return found
 
 
@@ -100,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         type=float,
         default=NEIGHBOURHOOD,
         metavar="W",
-        help="how much neighbours count in the order without judgements (%(default)s)",
+        help="how much neighbours count in the order, with judgements and without (%(default)s)",
     )
     options = parser.parse_args(arguments)
     engine = SearchEngine.open(options.collection)
