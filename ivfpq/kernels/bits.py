@@ -30,10 +30,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ivfpq.kernels.bounds import errors
-from ivfpq.kernels.coarse import choose
 from ivfpq.kernels.heaps import push, push_pair, sort_pairs
-from ivfpq.kernels.integers import make_room, score_lists
+from ivfpq.kernels.integers import choose_lists, distance_to_list, make_room
 from ivfpq.kernels.intrinsics import TOGETHER, centred, sum_of_products, sum_of_squares
 from ivfpq.kernels.jit import jit_entry, jit_inner, sources
 from ivfpq.kernels.layout import (
@@ -43,10 +41,8 @@ from ivfpq.kernels.layout import (
     L2,
     candidate_at,
     id_of,
-    in_panels,
     list_size,
     list_start,
-    query_at,
 )
 from ivfpq.kernels.memory import (
     address,
@@ -175,27 +171,15 @@ def _scan(quantizers, codec, lists, scratch, work, x, numbers, theta):
 
     The nearest list comes first, which gives a good limit. With theta finite (a radius) earlier queries' stay.
     """
-    q, nq = numbers
-    d, nprobe, number = quantizers.d, scratch.nprobe, q % TOGETHER
-    if number == 0:
-        score_lists(quantizers, scratch, x, nq - q)
-    query, first = query_at(scratch.queries, number), number * nprobe
-    shift = F32(0.0 if quantizers.metric == IP else query.square)
-    scores = scratch.scores + 4 * in_panels(quantizers.nlist) * number
-    coarse_error, _ = errors(quantizers, query.square, query.unit)
-    choose(quantizers, scratch, scores, shift, coarse_error, x, first)
-    _cut(quantizers, codec, work, x, query.square)
+    square, first = choose_lists(quantizers, scratch, x, numbers)
+    _cut(quantizers, codec, work, x, square)
     work.held, work.limit = 0, theta
     if work.kept:
         work.n = 0
-    for p in range(nprobe):
+    for p in range(scratch.nprobe):
         cell = int64_at(scratch.probes, first + p)
-        centroid = quantizers.centroids + 4 * d * cell
-        if quantizers.metric == IP:
-            base = -np.float64(sum_of_products(x, centroid, d))
-        else:
-            base = np.float64(sum_of_squares(x, centroid, d))
-        _scan_list(quantizers, codec, lists, work, q, cell, base)
+        base = distance_to_list(quantizers, x, cell)
+        _scan_list(quantizers, codec, lists, work, numbers[0], cell, base)
 
 
 # unit = np.abs(a).max() / TOP

@@ -6,14 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from ivfpq.checks import Floats, Ids
+from ivfpq.checks import Floats
 from ivfpq.kernels import bits
-from ivfpq.kernels.compiled import limit_within, of_thread, writeable
 from ivfpq.kernels.quantizers import Quantizers
-from ivfpq.kernels.scalar import MIN_CHUNK, centroids_of
+from ivfpq.kernels.scalar import centroids_of, range_search_by, search_by
 from ivfpq.list_layout import Lists
-from ivfpq.results import RangeResult, SearchResult, within
-from ivfpq.threads import spread
+from ivfpq.results import RangeResult, SearchResult
 
 
 class CompiledBits:
@@ -39,29 +37,12 @@ def search(
     x: Floats, nprobe: int, quantizers: Quantizers, lists: Lists, k: int, *, kernel: str, ordered: bool = True
 ) -> SearchResult:
     """See `dispatch.search`. The same for all kernels, and in order if that is not asked for, too."""
-    compiled, x = quantizers.compiled_by(CompiledBits), writeable(x)
-    distances, ids = np.empty((len(x), k), np.float32), np.empty((len(x), k), np.int64)
-    records = compiled.quantizers, compiled.codec, lists.addresses
-
-    def fill(first: int, last: int) -> None:
-        part = slice(first, last)
-        bits.search(*records, x[part], nprobe, of_thread.scratch, distances[part], ids[part])
-
-    spread(fill, len(x), len(x) // MIN_CHUNK)
-    return SearchResult(distances, ids)
+    return search_by(bits.search, quantizers.compiled_by(CompiledBits), x, nprobe, lists, k, ordered=True)
 
 
 def range_search(
     x: Floats, nprobe: int, quantizers: Quantizers, lists: Lists, radius: float, *, kernel: str
 ) -> RangeResult:
     """See `dispatch.range_search`."""
-    compiled, x, limit = quantizers.compiled_by(CompiledBits), writeable(x), limit_within(radius, quantizers.metric)
-    records = compiled.quantizers, compiled.codec, lists.addresses
-
-    def answer(first: int, last: int) -> tuple[Ids, Floats, Ids]:
-        query, value, id = bits.range_search(*records, x[first:last], nprobe, of_thread.scratch, limit)
-        return query + first, value if quantizers.metric == "l2" else -value, id
-
-    found = spread(answer, len(x), len(x) // MIN_CHUNK)
-    query, distance, ids = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
-    return within(query, distance, ids, len(x), radius, quantizers.metric)
+    compiled = quantizers.compiled_by(CompiledBits)
+    return range_search_by(bits.range_search, compiled, x, nprobe, lists, radius, quantizers.metric)

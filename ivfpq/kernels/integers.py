@@ -185,34 +185,51 @@ def _scan(quantizers, codec, lists, scratch, work, x, numbers, theta):
 
     The nearest list comes first, which gives a good limit. With theta finite (a radius) earlier queries' stay.
     """
-    q, nq = numbers
-    d, nprobe, number = quantizers.d, scratch.nprobe, q % TOGETHER
-    if number == 0:
-        score_lists(quantizers, scratch, x, nq - q)
-    query, first = query_at(scratch.queries, number), number * nprobe
-    shift = F32(0.0 if quantizers.metric == IP else query.square)
-    scores = scratch.scores + 4 * in_panels(quantizers.nlist) * number
-    coarse_error, _ = errors(quantizers, query.square, query.unit)
-    choose(quantizers, scratch, scores, shift, coarse_error, x, first)
-    _cut(quantizers, codec, work, x, query.square)
+    square, first = choose_lists(quantizers, scratch, x, numbers)
+    _cut(quantizers, codec, work, x, square)
     work.held = 0
     if work.kept:
         work.n, work.limit = 0, np.inf
     else:
         work.limit = theta + work.error
-    for p in range(nprobe):
+    for p in range(scratch.nprobe):
         cell = int64_at(scratch.probes, first + p)
-        centroid = quantizers.centroids + 4 * d * cell
-        if quantizers.metric == IP:
-            base = -np.float64(sum_of_products(x, centroid, d))
-        else:
-            base = np.float64(sum_of_squares(x, centroid, d))
-        _scan_list(quantizers, codec, lists, work, q, cell, base + work.shift)
+        base = distance_to_list(quantizers, x, cell)
+        _scan_list(quantizers, codec, lists, work, numbers[0], cell, base + work.shift)
+
+
+# probes[first : first + nprobe] = nearest(x[q], centroids, nprobe)
+@jit_inner
+def choose_lists(quantizers, scratch, x, numbers):
+    """Choose the lists of the query at address x, number `numbers[0]` of `numbers[1]`; the first of each few counts
+    for all of them. Returns |a|^2 and where its numbers of lists begin in `scratch.probes`.
+    """
+    q, nq = numbers
+    number = q % TOGETHER
+    if number == 0:
+        _score_lists(quantizers, scratch, x, nq - q)
+    query, first = query_at(scratch.queries, number), number * scratch.nprobe
+    shift = F32(0.0 if quantizers.metric == IP else query.square)
+    scores = scratch.scores + 4 * in_panels(quantizers.nlist) * number
+    coarse_error, _ = errors(quantizers, query.square, query.unit)
+    choose(quantizers, scratch, scores, shift, coarse_error, x, first)
+    return query.square, first
+
+
+# distance = ((x - centroids[number]) ** 2).sum()   (ip: -x @ centroids[number])
+@jit_inner
+def distance_to_list(quantizers, x, number):
+    """The defined distance of the query at address x to a centroid, smaller being better, as float64."""
+    d = quantizers.d
+    centroid = quantizers.centroids + 4 * d * number
+    if quantizers.metric == IP:
+        return -np.float64(sum_of_products(x, centroid, d))
+    return np.float64(sum_of_squares(x, centroid, d))
 
 
 # scores = distances of x[:count] to the centroids, but for |a|^2
 @jit_inner
-def score_lists(quantizers, scratch, x, left):
+def _score_lists(quantizers, scratch, x, left):
     """Coarse distances of the next queries, the first at address x, `left` being how many there are."""
     d, start = quantizers.d, np.int64(0)
     count = TOGETHER if left >= TOGETHER else left

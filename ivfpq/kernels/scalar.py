@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from ivfpq.checks import Floats, Ids
+from ivfpq.checks import Floats, Ids, Metric
 from ivfpq.kernels import integers
 from ivfpq.kernels.compiled import limit_within, of_thread, writeable
 from ivfpq.kernels.layout import COSINE, IP, L2, QUANTIZERS
@@ -78,13 +79,35 @@ def search(
     x: Floats, nprobe: int, quantizers: Quantizers, lists: Lists, k: int, *, kernel: str, ordered: bool = True
 ) -> SearchResult:
     """See `dispatch.search`; if not `ordered`, `dispatch.candidates`: no distances. The same for all kernels."""
-    compiled, x = quantizers.compiled_by(CompiledScalar), writeable(x)
+    return search_by(integers.search, quantizers.compiled_by(CompiledScalar), x, nprobe, lists, k, ordered=ordered)
+
+
+def range_search(
+    x: Floats, nprobe: int, quantizers: Quantizers, lists: Lists, radius: float, *, kernel: str
+) -> RangeResult:
+    """See `dispatch.range_search`."""
+    compiled = quantizers.compiled_by(CompiledScalar)
+    return range_search_by(integers.range_search, compiled, x, nprobe, lists, radius, quantizers.metric)
+
+
+class Compiled(Protocol):
+    """What a search by one codec hands to compiled code: records of shape (1,)."""
+
+    quantizers: npt.NDArray[Any]
+    codec: npt.NDArray[Any]
+
+
+def search_by(
+    entry: Callable[..., None], compiled: Compiled, x: Floats, nprobe: int, lists: Lists, k: int, *, ordered: bool
+) -> SearchResult:
+    """What `integers.search`, or another with its parameters, finds, the queries shared out over threads."""
+    x = writeable(x)
     distances, ids = np.empty((len(x), k if ordered else 0), np.float32), np.empty((len(x), k), np.int64)
     records = compiled.quantizers, compiled.codec, lists.addresses
 
     def fill(first: int, last: int) -> None:
         part = slice(first, last)
-        integers.search(*records, x[part], nprobe, of_thread.scratch, distances[part] if ordered else None, ids[part])
+        entry(*records, x[part], nprobe, of_thread.scratch, distances[part] if ordered else None, ids[part])
 
     if len(x) == 1:
         fill(0, 1)
@@ -93,17 +116,23 @@ def search(
     return SearchResult(distances, ids)
 
 
-def range_search(
-    x: Floats, nprobe: int, quantizers: Quantizers, lists: Lists, radius: float, *, kernel: str
+def range_search_by(
+    entry: Callable[..., tuple[Ids, Floats, Ids]],
+    compiled: Compiled,
+    x: Floats,
+    nprobe: int,
+    lists: Lists,
+    radius: float,
+    metric: Metric,
 ) -> RangeResult:
-    """See `dispatch.range_search`."""
-    compiled, x, limit = quantizers.compiled_by(CompiledScalar), writeable(x), limit_within(radius, quantizers.metric)
+    """What `integers.range_search`, or another with its parameters, finds, the queries shared out over threads."""
+    x, limit = writeable(x), limit_within(radius, metric)
     records = compiled.quantizers, compiled.codec, lists.addresses
 
     def answer(first: int, last: int) -> tuple[Ids, Floats, Ids]:
-        query, value, id = integers.range_search(*records, x[first:last], nprobe, of_thread.scratch, limit)
-        return query + first, value if quantizers.metric == "l2" else -value, id
+        query, value, id = entry(*records, x[first:last], nprobe, of_thread.scratch, limit)
+        return query + first, value if metric == "l2" else -value, id
 
     found = spread(answer, len(x), len(x) // MIN_CHUNK)
     query, distance, ids = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
-    return within(query, distance, ids, len(x), radius, quantizers.metric)
+    return within(query, distance, ids, len(x), radius, metric)
