@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from features.collection.columns import image_of_key, numbers_of
 from features.collection.kept import Kept
 
 TOKENIZER = "unicode61 remove_diacritics 2"
@@ -118,12 +119,7 @@ class FullText:
         ((version,),) = connection.execute("PRAGMA data_version")
         if version == self._version:
             return
-        ((keys, images),) = connection.execute(
-            "SELECT group_concat(picture), group_concat(ifnull(image_id, -1)) FROM pictures"
-        )
-        known = _numbers(keys)
-        self._image_of_key = np.full(int(known.max(initial=-1)) + 1, -1)
-        self._image_of_key[known] = _numbers(images)
+        self._image_of_key = image_of_key(connection)
         if said != self._said:
             changed = connection.execute(
                 "SELECT id, sz FROM words_docsize WHERE id IN (SELECT picture FROM pictures WHERE said > ?)",
@@ -167,7 +163,7 @@ class FullText:
         if known is not None:
             return known
         ((found,),) = connection.execute(_OF_TERM, (token,))
-        places = _numbers(found)
+        places = numbers_of(found)
         keys, starts = np.unique(places >> 2, return_index=True)
         weights = _WEIGHTS[places & 3]
         frequencies = np.add.reduceat(weights, starts) if starts.size else weights
@@ -177,10 +173,6 @@ class FullText:
 
 def _words(text: str) -> list[str]:
     return re.findall(r"\w+", text)[:MAX_TERMS]
-
-
-def _numbers(joined: str | None) -> NDArray[np.int64]:
-    return np.fromstring(joined, np.int64, sep=",") if joined else np.empty(0, np.int64)
 
 
 def _lengths(sizes: Sequence[bytes]) -> Floats:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from features.collection.columns import image_of_key, numbers_of
 from features.collection.conditions import AllOf, Condition, Not, Tree, conditions_of
 from features.collection.fields import Elsewhere, Field, Sql, field_of, joined
 from features.collection.file_facts import parts_of
@@ -136,18 +137,14 @@ class Matcher:
     def _images_of(self, keys: Ids) -> Ids:
         """The images of the keys that have any."""
         if self._image_of_key is None:
-            placed = Sql("said.pictures WHERE image_id NOT NULL")
-            known = self._numbers("picture", placed)
-            self._image_of_key = np.full(int(known.max(initial=-1)) + 1, -1)
-            self._image_of_key[known] = self._numbers("image_id", placed)
+            self._image_of_key = image_of_key(self._connection, "said.pictures")
         found = self._image_of_key[keys[keys < self._image_of_key.size]]
         return found[found >= 0]
 
     def _numbers(self, column: str, rows: Sql) -> Ids:
-        # One row of text: tens of thousands of rows of one number each take sqlite's module longer than the search.
         query = f"SELECT group_concat({column}) FROM {rows.text}"
         ((found,),) = self._connection.execute(query, rows.parameters)
-        return np.fromstring(found, np.int64, sep=",") if found else np.empty(0, np.int64)
+        return numbers_of(found)
 
     def _with_path_parts(self) -> str:
         """What to ask for parts of paths."""
