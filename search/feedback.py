@@ -19,6 +19,7 @@ from features.collection.store import FeatureStore
 from ivfpq.distances import normalised
 from search.errors import QueryError
 from search.fusion import sample_of
+from search.neighbourhood import NEIGHBOURS, POWER
 from search.options import SearchOptions
 from search.query import FeedbackPart
 from search.searcher import SpaceSearcher
@@ -31,7 +32,6 @@ LESS = 2.0
 RIDGE_FROM = 10
 RIDGE = 0.1
 """Added to the diagonal, where the weights of each side add up to 1."""
-NEIGHBOURS = 10
 SAME = 1 - 1e-6
 """Cosine from which on two pictures are one."""
 BACKGROUND = 60
@@ -124,7 +124,7 @@ def widened(vectors: Floats, searcher: SpaceSearcher, options: SearchOptions) ->
         likeness = near @ vector
         others = likeness < SAME  # the picture itself is no neighbour of its own
         likeness, near = likeness[others][:NEIGHBOURS], near[others][:NEIGHBOURS]
-        wide[place] = vector + np.maximum(likeness, 0) ** 3 @ near
+        wide[place] = vector + np.maximum(likeness, 0) ** POWER @ near
     return normalised(wide)
 
 
