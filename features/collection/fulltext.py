@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.collection.columns import image_of_key, numbers_of
-from features.collection.kept import Kept
+from features.collection.lru_cache import LruCache
 
 TOKENIZER = "unicode61 remove_diacritics 2"
 
@@ -73,7 +73,7 @@ class FullText:
         self._said = -1
         self._lengths = np.empty(0)
         self._image_of_key = np.empty(0, np.int64)
-        self._terms = Kept[str, tuple[Keys, Floats]]()
+        self._terms = LruCache[str, tuple[Keys, Floats]]()
         self._tokenizer = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         self._tokenizer.execute("CREATE VIRTUAL TABLE asked USING fts5(x, content='', tokenize=\"" + TOKENIZER + '")')
         self._tokenizer.execute("CREATE VIRTUAL TABLE tokens USING fts5vocab(asked, instance)")
@@ -130,7 +130,7 @@ class FullText:
             if changed:
                 lengths[[key for key, _ in changed]] = _lengths([sizes for _, sizes in changed])
             self._lengths, self._said = lengths, said
-            self._terms = Kept()
+            self._terms = LruCache()
         self._version = version
 
     def _tokens(self, text: str) -> list[str] | None:

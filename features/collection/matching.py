@@ -19,7 +19,7 @@ from features.collection.columns import image_of_key, numbers_of
 from features.collection.conditions import AllOf, Condition, Not, Tree, conditions_of
 from features.collection.fields import Elsewhere, Field, Sql, field_of, joined
 from features.collection.file_facts import parts_of
-from features.collection.kept import Kept
+from features.collection.lru_cache import LruCache
 
 Ids = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -51,13 +51,13 @@ class Matcher:
     def _reset(self) -> None:
         self._usable: Mask | None = None
         self._path_rows = ""
-        self._of_catalog = Kept[Elsewhere, Mask]()
+        self._of_catalog = LruCache[Elsewhere, Mask]()
         self._forget_said()
 
     def _forget_said(self) -> None:
         self._said_version: int | None = None
         self._image_of_key: Ids | None = None
-        self._of_said = Kept[Elsewhere, Mask]()
+        self._of_said = LruCache[Elsewhere, Mask]()
 
     def ids(self, tree: Tree, annotations: Path | None, own: Own) -> Ids:
         """Ids of the usable images that a tree lets through, ascending.
@@ -115,8 +115,8 @@ class Matcher:
         sets = [self._found(each, own) for each in (*([kind(together)] if together else []), *apart)]
         return np.logical_and.reduce(sets) if kind is AllOf else np.logical_or.reduce(sets)
 
-    def _looked_up(self, place: Elsewhere, kept: Kept[Elsewhere, Mask]) -> Mask:
-        mask = kept.get(place)
+    def _looked_up(self, place: Elsewhere, cache: LruCache[Elsewhere, Mask]) -> Mask:
+        mask = cache.get(place)
         if mask is None:
             ids = self._numbers(place.key, place.rows)
             if place.key == "picture":
@@ -124,7 +124,7 @@ class Matcher:
             mask = np.full(self._all_usable().size, place.is_not)
             mask[ids[ids < mask.size]] = not place.is_not
             asked = (place.rows.text, *place.rows.parameters)  # a list of values may be longer than the set is large
-            kept.keep(place, mask, mask.nbytes + sum(map(sys.getsizeof, asked)))
+            cache.keep(place, mask, mask.nbytes + sum(map(sys.getsizeof, asked)))
         return mask
 
     def _all_usable(self) -> Mask:

@@ -5,9 +5,9 @@ from test_annotations import paint
 from test_edits import FILE, put
 from test_store import write
 
-from features.collection import kept
+from features.collection import lru_cache
 from features.collection.conditions import Condition
-from features.collection.kept import ENTRY, Kept
+from features.collection.lru_cache import ENTRY, LruCache
 from features.collection.said import Words
 
 
@@ -19,8 +19,8 @@ def store(tmp_path):
 
 
 def test_what_was_asked_for_longest_ago_goes_first(monkeypatch):
-    monkeypatch.setattr(kept, "MAX_KEPT", 3 * (ENTRY + 10))
-    some = Kept[str, int]()
+    monkeypatch.setattr(lru_cache, "MAX_KEPT", 3 * (ENTRY + 10))
+    some = LruCache[str, int]()
     for value, key in enumerate("abc"):
         some.keep(key, value, 10)
     assert some.get("a") == 0
@@ -33,7 +33,7 @@ def test_what_was_asked_for_longest_ago_goes_first(monkeypatch):
 
 
 def test_words_that_nobody_has_said_do_not_pile_up(store, monkeypatch):
-    monkeypatch.setattr(kept, "MAX_KEPT", 10 * ENTRY)
+    monkeypatch.setattr(lru_cache, "MAX_KEPT", 10 * ENTRY)
     for number in range(100):
         assert store.annotations.search(f"nobody{number}")[0].size == 0
     assert len(store.annotations._full_text._terms) < 10
@@ -41,7 +41,7 @@ def test_words_that_nobody_has_said_do_not_pile_up(store, monkeypatch):
 
 
 def test_long_lists_of_values_count_as_what_they_take(store, monkeypatch):
-    monkeypatch.setattr(kept, "MAX_KEPT", 100_000)
+    monkeypatch.setattr(lru_cache, "MAX_KEPT", 100_000)
     for number in range(10):
         values = tuple(f"{number} {other} {'x' * 100}" for other in range(150))
         assert store.ids_matching(Condition("tag", "any", ("sea", *values))).tolist() == [0]

@@ -1,4 +1,4 @@
-"""What was looked up and is kept for who asks again: the latest, up to so many bytes."""
+"""A cache of what was looked up, up to so many bytes: what was asked for longest ago goes first (LRU)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Hashable
 from typing import Generic, TypeVar
 
 MAX_KEPT = 32 << 20
-"""Bytes of all that one `Kept` keeps."""
+"""Bytes of all that one `LruCache` keeps."""
 
 ENTRY = 512
 """Bytes that anything takes beside its own."""
@@ -16,8 +16,8 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
-class Kept(Generic[K, V]):
-    """Values by key; the one that was asked for longest ago goes first. For one thread at a time."""
+class LruCache(Generic[K, V]):
+    """Values by key. For one thread at a time."""
 
     def __init__(self) -> None:
         self._values: OrderedDict[K, tuple[V, int]] = OrderedDict()
