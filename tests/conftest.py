@@ -22,20 +22,27 @@ LONG = (
     "test_encoders",
     "test_browser",
     "test_browser_explain",
+    "index_search",
+    "runtime_experiments",
     "test_app",
     "test_benchmark",
     "test_browser_words",
     "test_captioner",
 )
-"""Files that take longest. Where processes share the tests out, they are taken first, so that none is left last; the
-second needs no demo collection, which takes the first a while to make."""
+"""Files and notebooks that take longest. Where processes share the tests out, they are taken first, so that none is
+left last; the second needs no demo collection, which takes the first a while to make."""
+
+
+SLOW = frozenset(Path(__file__).with_name("slow.txt").read_text(encoding="utf-8").splitlines())
+"""Tests measured to take long, by `tests/processor_times.py`."""
 
 
 @pytest.hookimpl(tryfirst=True)  # before the tests are chosen by their marks
 def pytest_collection_modifyitems(config, items):
-    """Mark as slow whatever waits for the making of the real collection, or for a training."""
+    """Mark as slow whatever takes long, or waits for the making of the real collection, or for a training."""
     for item in items:
-        if {"demo_collection", "trained"} & set(item.fixturenames):
+        fixtures = getattr(item, "fixturenames", ())  # a notebook has none
+        if not {"demo_collection", "trained"}.isdisjoint(fixtures) or item.nodeid.partition("[")[0] in SLOW:
             item.add_marker("slow")
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
@@ -52,7 +59,12 @@ def testdata():
 
 @pytest.fixture(scope="session")
 def demo_made(tmp_path_factory):
-    """A folder with the demo dataset and its collection, made once for all processes that share the tests out."""
+    """A folder with the demo dataset and its collection, made once for all processes that share the tests out.
+
+    IVFPQ_TEST_DEMO names one where these sources have just made it, as CI does.
+    """
+    if made := os.environ.get("IVFPQ_TEST_DEMO"):
+        return Path(made).resolve(strict=True)
     from features.datasets import open_dataset
     from gradio_app.create_index import main
 

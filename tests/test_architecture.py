@@ -141,3 +141,10 @@ def test_importing_a_room_loads_nothing_heavy():
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     out = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert json.loads(out.stdout) == []
+
+
+def test_every_test_that_is_called_slow_is_there():
+    for name in (ROOT / "tests" / "slow.txt").read_text(encoding="utf-8").splitlines():
+        file, *names = name.split("::")
+        nodes = ast.walk(parsed(ROOT / file))
+        assert {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)} >= {*names}, name
