@@ -92,11 +92,12 @@ def _body(index: Any, ids: Any, zero: Any = None) -> Any:
         return _with_lists(index, renamed, np.zeros((1, index.d), np.float32) if zero is None else zero)
     lists = index.lists.view
     rows = lists.rows()
-    codes = lists.codes(rows[np.argsort(renamed(lists.ids(rows)))])
+    stored = lists.codes(rows[np.argsort(renamed(lists.ids(rows)))])
     if isinstance(index, IndexFlat):
         flat = faiss.IndexFlat(index.d, faiss.METRIC_L2 if index.metric == "l2" else faiss.METRIC_INNER_PRODUCT)
-        flat.add(codes)
+        flat.add(stored)
         return flat
+    codes = index.pq.from_rows(stored)
     made: Any
     if isinstance(index, IndexRaBitQ):
         raise TypeError(f"faiss has our RaBitQ in lists alone, got {index!r}")
@@ -107,7 +108,7 @@ def _body(index: Any, ids: Any, zero: Any = None) -> Any:
         made = kind(index.d, index.M, index.nbits, _faiss_metric(index))
     if index.is_trained:
         _install(made, index)
-        faiss.copy_array_to_vector(index.pq.pack(codes[:, : index.M]).ravel(), made.codes)  # faiss keeps no terms
+        faiss.copy_array_to_vector(index.pq.pack(codes).ravel(), made.codes)  # faiss keeps no terms
         made.ntotal = len(codes)
     return made
 
@@ -202,7 +203,7 @@ def _with_lists(index: IndexIVFPQ, renamed: Callable[[Ids], Ids], zero: Floats) 
     for number in np.flatnonzero(lists.sizes).tolist():
         rows = lists.starts[number] + np.arange(lists.sizes[number])
         ids = renamed(lists.ids(rows))
-        codes = np.ascontiguousarray(index.pq.pack(lists.codes(rows)[:, : index.M]))
+        codes = np.ascontiguousarray(index.pq.pack(index.pq.from_rows(lists.codes(rows))))
         if isinstance(index, IndexIVFRaBitQ):
             codes = _with_factors(codes, [1, 0], [1, np.sqrt(index.d) / 2])
         made.invlists.add_entries(number, len(rows), faiss.swig_ptr(ids), faiss.swig_ptr(codes))

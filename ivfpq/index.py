@@ -88,7 +88,7 @@ class IndexIVFPQ(StoredIndex):
         self._metric = as_metric(metric)
         nlist = positive_int(nlist, "nlist")
         untrained = self._untrained
-        width = untrained.M + term_rows(untrained, nlist, self._metric)
+        width = untrained.code_rows + term_rows(untrained, nlist, self._metric)
         self._lists = InvertedLists(nlist, width, untrained.dtype, 1 if untrained.in_rows else CODES_IN_BLOCK)
         self._quantizers_part = self._lists.published.append(None)
         self.nprobe = nprobe
@@ -184,7 +184,10 @@ class IndexIVFPQ(StoredIndex):
         return [(self._quantizers_part, Quantizers(coarse, pq, self.metric))]
 
     def encode(self, x: Floats) -> tuple[Ids, Codes]:
-        """The list (n,) and the code with its term (n, width) of each vector. See `StoredIndex.encode`."""
+        """The list (n,) and the code with its term, as lists hold them, (n, width) of each vector.
+
+        See `StoredIndex.encode`.
+        """
         if self._metric != "cosine":
             return self.quantized(x)
         x = normalised(x)
@@ -304,7 +307,7 @@ class IndexIVFPQ(StoredIndex):
         rows = self.lists.find(lists, ids)
         if (rows < 0).any():
             raise KeyError(f"id {ids[rows < 0][0]} is not in the index")
-        return lists.list_numbers(rows), lists.codes(rows)[:, : self.M]
+        return lists.list_numbers(rows), self.pq.from_rows(lists.codes(rows))
 
     def reconstruct(self, id: int) -> Floats:
         """What is left of the vector stored under `id`: its centroid and its codewords. float32 (d,).
@@ -336,7 +339,8 @@ class IndexIVFPQ(StoredIndex):
         sizes = lists.sizes if lists.sizes[self.nlist :].any() else lists.sizes[: self.nlist]
         parameters = {name: getattr(self, name) for name in self._parameters}
         arrays = {} if not self.is_trained else {"centroids": self.centroids, "codebooks": self.pq.codebooks}
-        return parameters, {**arrays, "sizes": sizes, "ids": lists.packed_ids, "codes": lists.blocks}
+        name = "pairs" if self.pq.paired else "codes"
+        return parameters, {**arrays, "sizes": sizes, "ids": lists.packed_ids, name: lists.blocks}
 
     @classmethod
     def from_state(cls, parameters: dict[str, Any], arrays: dict[str, Any]) -> IndexIVFPQ:
@@ -345,21 +349,26 @@ class IndexIVFPQ(StoredIndex):
         if np.shape(arrays["sizes"]) not in ((nlist,), (nlist + 1,)):  # before nlist is believed
             raise ValueError(f"sizes must have shape ({nlist},), got {np.shape(arrays['sizes'])}")
         index = cls(**parameters)
+        pq, codes = index.pq, arrays["pairs" if "pairs" in arrays else "codes"]
+        if pq.paired and "pairs" not in arrays:
+            codes = _paired(pq, codes)
         # Version 2 of the file had no terms with residual quantizers: they are computed.
-        bare = index.lists.width == index.M + 2 and np.shape(arrays["codes"])[1:2] == (index.M,)
-        stored = InvertedLists(nlist, index.M, index.lists.dtype) if bare else index.lists
-        lists = stored.restored(arrays["sizes"], arrays["ids"], arrays["codes"])
+        bare = index.lists.width == pq.code_rows + 2 and np.shape(codes)[1:2] == (pq.code_rows,)
+        stored = InvertedLists(nlist, pq.code_rows, index.lists.dtype) if bare else index.lists
+        lists = stored.restored(arrays["sizes"], arrays["ids"], codes)
         if "centroids" in arrays:
             index.install(arrays["centroids"], arrays["codebooks"])
         elif lists.ntotal:
             raise ValueError(f"{lists.ntotal} vectors are stored in an index that was never trained")
-        if index.pq.nbits not in (8, 16) and (lists.blocks[:, : index.M] >= index.pq.ksub).any():
-            raise ValueError(f"codes must be below 2**nbits = {index.pq.ksub}")
-        if index.pq.keeps_lengths:
-            index.pq.check_codes(lists.blocks[:, : index.M, 0])
+        if pq.nbits not in (4, 8, 16) and (lists.blocks[:, : pq.M] >= pq.ksub).any():
+            raise ValueError(f"codes must be below 2**nbits = {pq.ksub}")
+        if pq.nbits == 4 and pq.M % 2 and (lists.blocks[:, pq.code_rows - 1] > 15).any():
+            raise ValueError(f"codes must be below 2**nbits = {pq.ksub}, the last one alone in its byte")
+        if pq.keeps_lengths:
+            pq.check_codes(lists.blocks[:, : pq.M, 0])
         if bare and lists.ntotal:
             rows = lists.rows()
-            index.add_codes(lists.list_numbers(), lists.codes(rows), lists.ids(rows))
+            index.add_codes(lists.list_numbers(), pq.from_rows(lists.codes(rows)), lists.ids(rows))
             index.lists.settled()
         elif not bare:
             if lists.ntotal:
@@ -422,3 +431,12 @@ class IndexIVFPQ(StoredIndex):
         if quantizers is None:
             raise NotTrainedError(UNTRAINED)
         return quantizers
+
+
+def _paired(pq: Quantizer, codes: Any) -> Any:
+    """Blocks of a file older than version 4, which had each number of 4 bits in a byte, as lists hold them now."""
+    if np.ndim(codes) != 3 or codes.dtype != np.uint8 or codes.shape[1] < pq.M:
+        raise ValueError(f"codes must be uint8 (blocks, {pq.M} or more, lanes), got {codes.dtype} {np.shape(codes)}")
+    if (codes[:, : pq.M] >= pq.ksub).any():
+        raise ValueError(f"codes must be below 2**nbits = {pq.ksub}")
+    return np.concatenate([pq.to_rows(codes[:, : pq.M]), codes[:, pq.M :]], axis=1)

@@ -3,7 +3,7 @@
     8 bytes    length of the header, little-endian
     header     JSON: name, type, shape and place of each array, and under "__metadata__":
                    format     "ivfpq"
-                   version    of this layout, "3"; "2" is read too
+                   version    of this layout: "4" with codes in pairs, else "3"; "2" is read too
                    kind       the class, e.g. "IndexIVFPQ"
                    parameters JSON: the arguments of its constructor; in place of an index or a transform among them,
                               {"kind": ..., "parameters": ...}
@@ -23,7 +23,9 @@ What each kind keeps (`state`), n vectors in all:
                        number and uint16 above, the numbers of a code one below the other; once trained, centroids
                        float32 (nlist, d) and codebooks float32 (M, ksub, d / M). width is M, or M + 1 where vectors
                        have terms (see `kernels.quantizers`). If there are zero vectors (see `cosine`), there is a list
-                       of these more: sizes are (nlist + 1,)
+                       of these more: sizes are (nlist + 1,). Numbers of 4 bits are not in codes but in pairs, two a
+                       byte, the first in the lower half: width is then ceil(M / 2), or 1 more (before version 4 each
+                       had a byte, in codes)
     IndexIVFRQ         the same with codebooks float32 (M, ksub, d) and terms of two numbers, so that width is M, for
                        inner products, or M + 2 (in version 2 always M)
     IndexIVFSQ         the same with codebooks float32 (2, d), the beginnings and the widths of the components' ranges,
@@ -63,7 +65,8 @@ from ivfpq.checks import IndexFileError
 from ivfpq.tuning import from_json, to_json
 
 VERSION = "3"
-READ = ("2", VERSION)
+VERSION_OF_PAIRS = "4"  # older programs cannot read it, and say so; they read all others
+READ = ("2", VERSION, VERSION_OF_PAIRS)
 ALIGNMENT = 64
 HEADER_MAX = 100_000_000  # as the safetensors package
 CHUNK = 1 << 24
@@ -140,7 +143,7 @@ def _encoded(index: StoredIndex, metadata: dict[str, Any] | None) -> list[bytes 
         offset += array.nbytes
     entries["__metadata__"] = {
         "format": "ivfpq",
-        "version": VERSION,
+        "version": VERSION_OF_PAIRS if any(name.endswith("pairs") for name in arrays) else VERSION,
         "kind": kind,
         "parameters": json.dumps(parameters, allow_nan=False),
         "metadata": written,
@@ -197,8 +200,7 @@ def _load(file: BinaryIO, mmap: bool) -> StoredIndex:
     about = entries.pop("__metadata__")
     if about["version"] not in READ:
         raise IndexFileError(
-            f"written in version {about['version']} of the format, this program reads {' and '.join(READ)}: "
-            "build it again"
+            f"written in version {about['version']} of the format, this program reads {', '.join(READ)}: build it again"
         )
     kind: Any = StoredIndex.kinds.get(about["kind"])
     if kind is None:

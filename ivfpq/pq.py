@@ -28,6 +28,10 @@ class Quantizer:
         Dimension of a codeword.
     code_size : int
         Bytes of a packed code.
+    paired : bool
+        Whether lists hold two numbers of a code in a byte, as 4 bits allow, the first in the lower half.
+    code_rows : int
+        Bytes (above 8 bits, words) that a code takes in a list: M, or half as many in pairs.
     codebooks : float32 array, shape (M, ksub, dsub), or None before training
     in_rows : bool
         Whether lists hold code after code. Else they hold blocks of them, transposed: see `Lists`.
@@ -97,6 +101,25 @@ class Quantizer:
         raise NotImplementedError
 
     @property
+    def paired(self) -> bool:
+        """Whether lists hold two numbers of a code in a byte."""
+        return self.nbits == 4 and self.M > 1
+
+    @property
+    def code_rows(self) -> int:
+        """Numbers of `dtype` that a code takes in a list."""
+        return (self.M + 1) // 2 if self.paired else self.M
+
+    def to_rows(self, codes: Codes) -> Codes:
+        """Codes (n, M), or blocks (n, M, lanes) of them, as lists hold them: code_rows in place of M."""
+        return _in_pairs(codes) if self.paired else codes
+
+    def from_rows(self, rows: Codes) -> Codes:
+        """What `to_rows` was given, from what lists hold; terms behind the codes are left out."""
+        rows = rows[:, : self.code_rows]
+        return _out_of_pairs(rows, self.M) if self.paired else rows
+
+    @property
     def dtype(self) -> type[np.uint8 | np.uint16]:
         """The type of a number of a code."""
         return np.uint8 if self.nbits <= 8 else np.uint16
@@ -105,6 +128,8 @@ class Quantizer:
         """Codes (n, M) -> uint8 (n, code_size): number after number, lowest bit first (as faiss stores them)."""
         if self.nbits == 8:
             return codes
+        if self.nbits == 4:
+            return _in_pairs(codes)
         if self.nbits == 16:
             return np.ascontiguousarray(codes, dtype="<u2").view(np.uint8)
         bits = (codes[:, :, None] >> np.arange(self.nbits, dtype=codes.dtype)) & 1
@@ -114,6 +139,8 @@ class Quantizer:
         """uint8 (n, code_size) -> codes (n, M)."""
         if self.nbits == 8:
             return packed
+        if self.nbits == 4:
+            return _out_of_pairs(packed, self.M)
         if self.nbits == 16:
             return np.ascontiguousarray(packed).view("<u2")
         bits = np.unpackbits(packed, axis=1, count=self.M * self.nbits, bitorder="little")
@@ -124,6 +151,21 @@ class Quantizer:
         if self.codebooks is None:
             raise NotTrainedError("the quantizer is not trained: call train first")
         return self.codebooks
+
+
+def _in_pairs(codes: Codes) -> Packed:
+    """Numbers of 4 bits (n, M, ...) two a byte, (n, (M + 1) // 2, ...), the first in the lower half; 0 fills up."""
+    pairs: Packed = codes[:, ::2].astype(np.uint8)
+    pairs[:, : codes.shape[1] // 2] |= codes[:, 1::2].astype(np.uint8) << 4
+    return pairs
+
+
+def _out_of_pairs(pairs: Packed, M: int) -> Codes:
+    """What `_in_pairs` was given, uint8 (n, M, ...)."""
+    codes = np.empty((len(pairs), M, *pairs.shape[2:]), np.uint8)
+    codes[:, ::2] = pairs & 15
+    codes[:, 1::2] = pairs[:, : M // 2] >> 4
+    return codes
 
 
 class ProductQuantizer(Quantizer):

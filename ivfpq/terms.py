@@ -88,20 +88,21 @@ def _terms_of_parts(quantizers: Quantizers, lists: Lists, first: int, last: int)
             number = numbers[block : block + BLOCKS]
             blocks = lists.blocks[begun + block : begun + block + len(number)]
             rows = (begun + block) * lanes + np.arange(len(number) * lanes).reshape(-1, lanes)
-            places = blocks[:, : pq.M].astype(np.intp)
+            places = pq.from_rows(blocks).astype(np.intp)
             places += firsts + (number * pq.ksub)[:, None]
-            yield rows, number + start, tables.take(places).sum(axis=1), reach[number], blocks[:, pq.M]
+            yield rows, number + start, tables.take(places).sum(axis=1), reach[number], blocks[:, pq.code_rows]
 
 
 def _terms_of_sums(quantizers: Quantizers, lists: Lists, first: int, last: int) -> Iterator[_Terms]:
     """The same of a residual quantizer's vectors, whose terms are no sums over codewords."""
-    M, size = quantizers.pq.M, max(1, SMALL_BLOCK // quantizers.pq.d)
+    pq, width, size = quantizers.pq, quantizers.pq.code_rows, max(1, SMALL_BLOCK // quantizers.pq.d)
     rows = ranges(lists.starts[first:last], lists.sizes[first:last])
     numbers = np.repeat(np.arange(first, last), lists.sizes[first:last])
     for start in range(0, len(rows), size):
         stored, number = lists.codes(rows[start : start + size]), numbers[start : start + size]
-        term, reach = _of_sums(quantizers, number, stored[:, :M])
-        yield rows[start : start + size], number, term, reach, stored[:, M].astype(np.int64) * 256 + stored[:, M + 1]
+        term, reach = _of_sums(quantizers, number, pq.from_rows(stored))
+        told = stored[:, width].astype(np.int64) * 256 + stored[:, width + 1]
+        yield rows[start : start + size], number, term, reach, told
 
 
 def _whole_terms(quantizers: Quantizers, lists: Lists) -> Iterator[tuple[Ids, Doubles, Doubles, Any]]:

@@ -72,6 +72,8 @@ MADE = {
     "ivfpq": ivfpq,
     "ivfpq cosine": lambda: ivfpq("cosine"),
     "ivfpq 12 bits": lambda: ivfpq("ip", 12),
+    "ivfpq 4 bits": lambda: ivfpq("cosine", 4),
+    "refine rq 4 bits": lambda: nested("PCA4,IVF3,RQ3x4,Refine"),
     "ivfpq empty": lambda: ivfpq(n=0),
     "sq": lambda: nested("SQ8", "cosine"),
     "ivfsq": lambda: nested("IVF3,SQ8"),
@@ -298,7 +300,7 @@ def shape(name, value):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda e: e["__metadata__"].update(version="1"), "version 1 .* reads 2 and 3: build it again"),
+        (lambda e: e["__metadata__"].update(version="1"), "version 1 .* reads 2, 3, 4: build it again"),
         (lambda e: e["__metadata__"].update(kind="IndexHNSW"), "unknown kind 'IndexHNSW'"),
         (lambda e: e["__metadata__"].update(format="other"), "not an index file"),
         (lambda e: e["__metadata__"].update(parameters="[]"), "do not fit together"),

@@ -42,7 +42,7 @@ def slow_pairs(x, centroids, pq, lists, metric):
         base = slow_sum([F(a * b) for a, b in zip(x, c, strict=True)]) if metric == "ip" else F(0)
         for row in range(lists.starts[number], lists.starts[number] + lists.sizes[number]):
             total = base
-            for m, j in enumerate(lists.codes(np.array([row]))[0]):
+            for m, j in enumerate(pq.from_rows(lists.codes(np.array([row])))[0]):
                 total = F(total + table[m][j])
             yield (
                 (number, int(lists.ids(np.array([row]))[0])),
@@ -70,11 +70,11 @@ def problems(draw):
     centroids *= F(draw(st.sampled_from([1, 1, 1e4])))  # lists so far out that their codes hardly count
     if draw(st.booleans()):
         centroids[-1] = -pq.codebooks[:, 0].ravel()  # the inner product's two parts cancel
-    lists = InvertedLists(nlist, M)
+    lists = InvertedLists(nlist, pq.code_rows)
     codes = rng.integers(0, draw(st.sampled_from([1, 2, pq.ksub])), (n, M)).astype(np.uint8)
     ids = rng.permutation(1000)[:n]
     for part in np.array_split(np.arange(n), 3):
-        lists.add(rng.integers(nlist, size=len(part)), codes[part], ids[part])
+        lists.add(rng.integers(nlist, size=len(part)), pq.to_rows(codes[part]), ids[part])
     probes = np.stack([rng.permutation(nlist)[: draw(st.shared(st.integers(1, nlist), key="nprobe"))] for _ in x])
     return x, probes, centroids, pq, lists.view
 
@@ -131,8 +131,9 @@ def test_the_answer_does_not_depend_on_blocks(monkeypatch):
     rng = np.random.default_rng(0)
     pq = ProductQuantizer(24, 3, 4)
     pq.codebooks = rng.normal(size=(3, 16, 8)).astype(F)
-    lists = InvertedLists(4, 3)
-    lists.add(rng.integers(4, size=500), rng.integers(0, 16, (500, 3)).astype(np.uint8), np.arange(500))
+    lists = InvertedLists(4, pq.code_rows)
+    codes = rng.integers(0, 16, (500, 3)).astype(np.uint8)
+    lists.add(rng.integers(4, size=500), pq.to_rows(codes), np.arange(500))
     centroids, x = rng.normal(size=(4, 24)).astype(F), rng.normal(size=(30, 24)).astype(F)
     probes = np.tile([3, 0, 2], (30, 1))
     whole = reference.search(x, probes, centroids, pq, lists.view, 9, "l2")

@@ -41,13 +41,13 @@ from ivfpq.kernels.intrinsics import (
 )
 from ivfpq.kernels.jit import cgutils, intrinsic, jit_inner
 from ivfpq.kernels.layout import GROUPS
+from ivfpq.kernels.memory import put_float32
 
 F32 = np.float32
 LARGEST, SMALLEST = 253.0, 126.0  # what theta, in steps, should be: one more is allowed for the roundings
 ALL, NONE = 255, -1  # limits that let every sum pass, and none
 
 _BYTES = ir.VectorType(I8, 32)
-_WORDS = ir.VectorType(I16, 32)
 
 
 # table[:16][code]
@@ -98,6 +98,8 @@ def in_steps(typingctx: Any, values: Any, n: Any, inverse: Any, out: Any) -> Any
 
 
 BLOCKS = 2  # scanned together: each load of a table then serves 128 codes
+_MASKS, _PAIR = types.UniTuple(types.uint64, BLOCKS), types.UniTuple(types.int64, 2)
+_SCREENED = _MASKS(_PAIR, types.int64, types.int64, _PAIR, types.uint16, types.uint8)
 
 
 @intrinsic
@@ -127,34 +129,60 @@ def screen_blocks(typingctx: Any, blocks: Any, ahead: Any, tables: Any, rows: An
     (uint64, uint64)
         One for each block, bit i for code i.
     """
-    masks, pair = types.UniTuple(types.uint64, BLOCKS), types.UniTuple(types.int64, 2)
-    signature = masks(pair, types.int64, types.int64, pair, types.uint16, types.uint8)
+    return _SCREENED, _screen(1)
+
+
+@intrinsic
+def screen_pairs(typingctx: Any, blocks: Any, ahead: Any, tables: Any, rows: Any, scale: Any, limit: Any) -> Any:
+    """The same for numbers of 4 bits, two a byte: a block is (M / 2, 64), M even, and `rows` says M / 2.
+
+    A table then has an entry for each number, so that a sum leaves out nothing but what is rounded away.
+    """
+    return _SCREENED, _screen(2)
+
+
+def _screen(numbers: int) -> Any:
+    """The code of `screen_blocks`, for so many numbers in a byte of a block."""
 
     def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
         _, ahead, tables, _, scale, limit = args
-        (block, stride), (M, terms) = ([b.extract_value(args[place], i) for i in range(2)] for place in (0, 3))
+        (block, stride), (height, terms) = ([b.extract_value(args[place], i) for i in range(2)] for place in (0, 3))
         add = cgutils.get_or_insert_function(b.module, ir.FunctionType(_BYTES, [_BYTES] * 2), "llvm.uadd.sat.v32i8")
-        low_bits = ir.Constant(_BYTES, [GROUPS - 1] * 32)
+        low_bits, words = ir.Constant(_BYTES, [GROUPS - 1] * 32), ir.VectorType(I16, 16)
         starts = [b.add(at, i64(32 * half)) for at in (block, b.add(block, stride)) for half in range(2)]
         sums = [cgutils.alloca_once_value(b, ir.Constant(_BYTES, [0] * 32)) for _ in starts]
-        with cgutils.for_range(b, M) as loop:
-            table = load_vector(b, b.add(tables, b.shl(loop.index, i64(4))), ir.VectorType(I8, GROUPS))
-            table = b.shuffle_vector(table, table, ir.Constant(ir.VectorType(I32, 32), [*range(GROUPS)] * 2))
+        with cgutils.for_range(b, height) as loop:
+            at = b.add(tables, b.mul(loop.index, i64(GROUPS * numbers)))
+            twice = ir.Constant(ir.VectorType(I32, 32), [*range(GROUPS)] * 2)
+            looked = [load_vector(b, b.add(at, i64(GROUPS * i)), ir.VectorType(I8, GROUPS)) for i in range(numbers)]
+            looked = [b.shuffle_vector(table, table, twice) for table in looked]
             row = b.shl(loop.index, i64(6))
             prefetch_line(b, b.add(ahead, row))
             prefetch_line(b, b.add(b.add(ahead, row), stride))
             for start, sum_ in zip(starts, sums, strict=True):
                 code = load_vector(b, b.add(start, row), _BYTES)
-                b.store(b.call(add, [b.load(sum_), look_up(b, table, b.and_(code, low_bits))]), sum_)
+                for table in looked:
+                    b.store(b.call(add, [b.load(sum_), look_up(b, table, b.and_(code, low_bits))]), sum_)
+                    code = b.bitcast(b.lshr(b.bitcast(code, words), ir.Constant(words, [4] * 16)), _BYTES)
         with b.if_then(b.icmp_unsigned(">", scale, ir.Constant(I16, 0))):
             for start, sum_ in zip(starts, sums, strict=True):
-                term = _scaled_terms(b, b.add(start, b.shl(M, i64(6))), terms, scale)
+                term = _scaled_terms(b, b.add(start, b.shl(height, i64(6))), terms, scale)
                 b.store(b.call(add, [b.load(sum_), term]), sum_)
         limits = splat(b, limit, _BYTES)
         near = [b.zext(b.bitcast(b.icmp_unsigned("<=", b.load(sum_), limits), I32), I64) for sum_ in sums]
-        return context.make_tuple(b, masks, [b.or_(near[i], b.shl(near[i + 1], i64(32))) for i in (0, 2)])
+        return context.make_tuple(b, _MASKS, [b.or_(near[i], b.shl(near[i + 1], i64(32))) for i in (0, 2)])
 
-    return signature, codegen
+    return codegen
+
+
+# screen_pairs(...) if in_pairs else screen_blocks(...)
+@jit_inner
+def screen(quantizers, blocks, ahead, tables, scale, limit):
+    """Which of 2 x 64 codes may be near, whatever a byte of a block holds: see `screen_blocks`."""
+    rows = (quantizers.code_rows, quantizers.terms)
+    if quantizers.code_rows < quantizers.M:
+        return screen_pairs(blocks, ahead, tables, rows, scale, limit)
+    return screen_blocks(blocks, ahead, tables, rows, scale, limit)
 
 
 # np.minimum((256 * u + v) * scale >> 16, 255).astype(np.uint8)
@@ -180,6 +208,9 @@ def furnish_minima(quantizers, query):
     for m in range(quantizers.M):
         row = query.floats + 4 * m * quantizers.wide
         low += np.float64(group_minima(row, count, minima(query, quantizers.M) + 4 * GROUPS * m))
+    if quantizers.M & 1:  # a table more, of what stands for nothing beside the last number of a pair
+        for i in range(GROUPS):
+            put_float32(minima(query, quantizers.M), GROUPS * quantizers.M + i, F32(0.0))
     query.low, query.step = low, 0.0
 
 
@@ -197,7 +228,7 @@ def limit_in_steps(query, M, bound):
     if not (query.step * SMALLEST < bound and bound <= query.step * LARGEST):
         step = F32(bound / LARGEST)
         step = step if step > F32(1e-30) else F32(1e-30)
-        in_steps(minima(query, M), GROUPS * M, F32(1.0) / step, query.bytes)
+        in_steps(minima(query, M), GROUPS * _even(M), F32(1.0) / step, query.bytes)
         query.step = np.float64(step)
     return np.int64(bound / query.step) + 1
 
@@ -205,5 +236,15 @@ def limit_in_steps(query, M, bound):
 # tables.nbytes
 @jit_inner
 def minima(query, M):
-    """Address of the float32 (M, 16), behind the tables, uint8 (M, 16), in the room of whole 8-bit tables."""
-    return query.bytes + GROUPS * M
+    """Address of the float32 (M, 16), behind the tables, uint8 (M, 16), in the room of whole 8-bit tables.
+
+    M is even or there is one of each more.
+    """
+    return query.bytes + GROUPS * _even(M)
+
+
+# M + M % 2
+@jit_inner
+def _even(M):
+    """How many tables there are."""
+    return (M + 1) & ~1

@@ -56,7 +56,7 @@ from __future__ import annotations
 import numpy as np
 
 from ivfpq.kernels.jit import jit_inner
-from ivfpq.kernels.layout import COSINE, code_number
+from ivfpq.kernels.layout import COSINE, row_number
 from ivfpq.kernels.memory import float32_at
 
 F32 = np.float32
@@ -99,14 +99,24 @@ def errors(quantizers, square, unit):
 @jit_inner
 def lower_bound(quantizers, lists, query, block, lane):
     """A lower bound of the distance of one code of the list being scanned, from float32 tables."""
-    total = F32(0.0)
-    for m in range(quantizers.M):
-        total += float32_at(query.floats, m * quantizers.wide + code_number(lists, block, m, lane))
+    M, wide, total = quantizers.M, quantizers.wide, F32(0.0)
+    if quantizers.code_rows < M:
+        others = F32(0.0)
+        for row in range(M >> 1):
+            pair, table = row_number(lists, block, row, lane), query.floats + 8 * row * wide
+            total += float32_at(table, pair & 15)
+            others += float32_at(table, wide + (pair >> 4))
+        if M & 1:
+            total += float32_at(query.floats, (M - 1) * wide + row_number(lists, block, M >> 1, lane))
+        total += others
+    else:
+        for m in range(M):
+            total += float32_at(query.floats, m * wide + row_number(lists, block, m, lane))
     lower = query.base - query.error + np.float64(total)
     if quantizers.terms:
-        lower += query.term_step * np.float64(code_number(lists, block, quantizers.M, lane))
+        lower += query.term_step * np.float64(row_number(lists, block, quantizers.code_rows, lane))
     if quantizers.terms == 2:
-        lower += query.term_step / 256.0 * np.float64(code_number(lists, block, quantizers.M + 1, lane))
+        lower += query.term_step / 256.0 * np.float64(row_number(lists, block, quantizers.code_rows + 1, lane))
     return lower
 
 

@@ -14,6 +14,8 @@ from ivfpq.kernels.intrinsics import (
     add_vectors,
     not_above,
     ones,
+    sum_of_four_products,
+    sum_of_four_residual_squares,
     sum_of_products,
     sum_of_residual_squares,
 )
@@ -244,7 +246,12 @@ def defined(quantizers, lists, scratch, x, number, row):
                 add_vectors(y, codeword(quantizers, lists, block, other, lane), dsub, scratch.y)
                 y = scratch.y
         offset = 4 * m * quantizers.part
-        if quantizers.metric == IP:
+        if dsub == 4:  # as often with numbers of 4 bits, when there are many parts
+            if quantizers.metric == IP:
+                total = F32(total + sum_of_four_products(x + offset, y))
+            else:
+                total = F32(total + sum_of_four_residual_squares(x + offset, centroid + offset, y))
+        elif quantizers.metric == IP:
             total = F32(total + sum_of_products(x + offset, y, dsub))
         else:
             total = F32(total + sum_of_residual_squares(x + offset, centroid + offset, y, dsub))

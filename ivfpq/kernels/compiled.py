@@ -37,15 +37,18 @@ class CompiledQuantizers:
         Shape of the tables T of a query, with codewords in whole panels.
     bytes_fit : bool
         Whether the scans by bytes can take the codes; the portable one takes all.
+    paired : bool
+        See `Quantizer.paired`.
     """
 
-    __slots__ = ("_arrays", "bytes_fit", "record", "table")
+    __slots__ = ("_arrays", "bytes_fit", "paired", "record", "table")
 
     def __init__(self, quantizers: Quantizers) -> None:
         y, centre, pq = quantizers.coarse.y, quantizers.coarse.centre, quantizers.pq
         codebooks: Floats = pq.codebooks  # type: ignore[assignment]
         if centre is None:
             centre = np.zeros(pq.d, np.float32)
+        self.paired = pq.paired
         self.bytes_fit = pq.ksub <= 256 and pq.M <= M_MAX
         centroids_ = Panels.of(with_even_parts(y - centre, pq.dsub)[None], REACH)
         codebooks_ = Panels.of(with_even_parts(codebooks, pq.dsub), REACH)
@@ -73,6 +76,7 @@ class CompiledQuantizers:
             "metric": {"ip": IP, "l2": L2, "cosine": COSINE}[quantizers.metric],
             "d": pq.d,
             "M": pq.M,
+            "code_rows": pq.code_rows,
             "ksub": pq.ksub,
             "wide": self.table[1],
             "dsub": pq.dsub,
@@ -133,6 +137,8 @@ def limit_within(radius: float, metric: Metric) -> float:
 
 def _arguments(compiled: CompiledQuantizers, lists: Lists, x: Floats, nprobe: int, kernel: str) -> tuple[Any, ...]:
     """What both searches take first."""
+    if compiled.paired and kernel == "avx512":
+        kernel = "avx2"  # whose tables of 16 are made for numbers of 4 bits
     chosen = tuple(True if name == kernel and compiled.bytes_fit else None for name in ("avx512", "avx2"))
     return chosen, compiled.record, lists.addresses, writeable(x), nprobe, of_thread.scratch
 

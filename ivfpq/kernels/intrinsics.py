@@ -79,9 +79,16 @@ def _ordered(b: Any, addresses: list[Any], n: Any, term: Any) -> Any:
     return fold(b, b.load(lanes), b.fadd)
 
 
+def _ordered_four(b: Any, addresses: list[Any], term: Any) -> Any:
+    """The same of four terms. Twelve lanes of zeros would change nothing: no lane holds a negative zero."""
+    four = ir.VectorType(FLOAT, 4)
+    terms = term(*(load_vector(b, a, four) for a in addresses))
+    return fold(b, b.fadd(ir.Constant(four, [0.0] * 4), terms), b.fadd)
+
+
 def fold(b: Any, lanes: Any, join: Any) -> Any:
-    """One number of 16 lanes, by joining halves with halves: their sum as `ivfpq.distances.ordered_sum` ends."""
-    half = LANES // 2
+    """One number of the lanes, by joining halves with halves: their sum as `ivfpq.distances.ordered_sum` ends."""
+    half = lanes.type.count // 2
     while half:
         low = ir.Constant(ir.VectorType(I32, half), list(range(half)))
         high = ir.Constant(ir.VectorType(I32, half), list(range(half, 2 * half)))
@@ -106,6 +113,16 @@ def sum_of_products(typingctx: Any, x: Any, y: Any, n: Any) -> Any:
 
 
 @intrinsic
+def sum_of_four_products(typingctx: Any, x: Any, y: Any) -> Any:
+    """ordered_sum(x * y) of 4 float32 at the addresses x and y."""
+
+    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        return _ordered_four(b, list(args), b.fmul)
+
+    return types.float32(types.int64, types.int64), codegen
+
+
+@intrinsic
 def sum_of_squares(typingctx: Any, x: Any, y: Any, n: Any) -> Any:
     """ordered_sum((x - y)**2) of n float32 at the addresses x and y."""
 
@@ -124,13 +141,24 @@ def sum_of_residual_squares(typingctx: Any, x: Any, c: Any, y: Any, n: Any) -> A
     """ordered_sum((x - c - y)**2) of n float32 at the addresses x, c and y."""
 
     def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        def term(x: Any, c: Any, y: Any) -> Any:
-            difference = b.fsub(b.fsub(x, c), y)
-            return b.fmul(difference, difference)
-
-        return _ordered(b, list(args[:3]), args[3], term)
+        return _ordered(b, list(args[:3]), args[3], functools.partial(_residual_square, b))
 
     return types.float32(types.int64, types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def sum_of_four_residual_squares(typingctx: Any, x: Any, c: Any, y: Any) -> Any:
+    """ordered_sum((x - c - y)**2) of 4 float32 at the addresses x, c and y."""
+
+    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        return _ordered_four(b, list(args), functools.partial(_residual_square, b))
+
+    return types.float32(types.int64, types.int64, types.int64), codegen
+
+
+def _residual_square(b: Any, x: Any, c: Any, y: Any) -> Any:
+    difference = b.fsub(b.fsub(x, c), y)
+    return b.fmul(difference, difference)
 
 
 @intrinsic

@@ -19,7 +19,7 @@ PANEL = 64  # rows of a matrix that are multiplied together: see `panels.Panels`
 _INT, _FLOAT = np.int64, np.float64
 
 QUANTIZERS = np.dtype(
-    [(name, _INT) for name in ("metric", "d", "M", "ksub", "wide", "dsub", "part", "nlist", "terms")]
+    [(name, _INT) for name in ("metric", "d", "M", "code_rows", "ksub", "wide", "dsub", "part", "nlist", "terms")]
     + [(name, _FLOAT) for name in ("longest_centroid", "longest_code")]
     + [(name, _FLOAT) for name in ("centroid_scale", "codebook_scale", "centroid_loss", "codebook_loss", "reach")]
     + [(name, _INT) for name in ("centre", "centroids", "codebooks", "low", "step")]
@@ -28,7 +28,8 @@ QUANTIZERS = np.dtype(
 )
 """Numbers and, from `centre` on, addresses of arrays (see `compiled.CompiledQuantizers`); last, in a name, which
 sources are compiled. `wide` is ksub in whole panels. From one codebook's part of the vector to the next one's are
-`part` numbers: dsub, or 0 where codewords are whole vectors. `terms` are the rows of terms: see `quantizers`."""
+`part` numbers: dsub, or 0 where codewords are whole vectors. `code_rows` of a block are M numbers, one each or, where
+they are fewer than M, two, the first in the lower half. `terms` are the rows of terms behind them: see `quantizers`."""
 
 QUERY = np.dtype(
     [(name, _INT) for name in ("number", "floats", "bytes", "uppers", "k", "held", "list")]
@@ -78,13 +79,22 @@ def block_of(lists, row):
     return lists.blocks + (row >> 6) * 64 * lists.width * lists.code_bytes
 
 
-# block[m, lane]
+# pq.from_rows(block[None])[0, m, lane]
 @jit_inner
-def code_number(lists, block, m, lane):
+def code_number(quantizers, lists, block, m, lane):
     """The m-th number of a code in a block, as int64."""
+    if quantizers.code_rows < quantizers.M:
+        return (np.int64(byte_at(block, 64 * (m >> 1) + lane)) >> (4 * (m & 1))) & 15
+    return row_number(lists, block, m, lane)
+
+
+# block[row, lane]
+@jit_inner
+def row_number(lists, block, row, lane):
+    """What a row of a block holds for a code, as int64."""
     if lists.code_bytes == 1:
-        return np.int64(byte_at(block, 64 * m + lane))
-    return np.int64(word_at(block, 64 * m + lane))
+        return np.int64(byte_at(block, 64 * row + lane))
+    return np.int64(word_at(block, 64 * row + lane))
 
 
 # unpack_ids(lists.packed_ids[row : row + 1])[0]
@@ -101,7 +111,7 @@ def id_of(lists, row):
 @jit_inner
 def codeword(quantizers, lists, block, m, lane):
     """Address of the m-th codeword of a code."""
-    number = m * quantizers.ksub + code_number(lists, block, m, lane)
+    number = m * quantizers.ksub + code_number(quantizers, lists, block, m, lane)
     return quantizers.codebooks + 4 * quantizers.dsub * number
 
 

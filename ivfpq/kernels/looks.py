@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ivfpq.kernels.avx2 import NONE, furnish_minima, limit_in_steps, minima, screen_blocks
+from ivfpq.kernels.avx2 import NONE, furnish_minima, limit_in_steps, minima, screen
 from ivfpq.kernels.avx512 import PREFETCH, lane_of, quantise, scan_blocks, sum_limit
 from ivfpq.kernels.bounds import lower_bound, upper_bound
 from ivfpq.kernels.candidates import FIRST, weigh
@@ -13,7 +13,7 @@ from ivfpq.kernels.intrinsics import extent, ones, trailing_zeros
 from ivfpq.kernels.jit import jit_inner
 from ivfpq.kernels.layout import GROUPS, block_of, list_size, list_start
 from ivfpq.kernels.memory import float32_at, float64_at, prefetch
-from ivfpq.kernels.portable import near_bytes, near_words
+from ivfpq.kernels.portable import near_bytes, near_pairs, near_words
 
 F32 = np.float32
 CROWD = 8  # from this many codes left to weigh in a block on, it is scanned again when theta has shrunk
@@ -55,7 +55,9 @@ def _by_floats(quantizers, lists, scratch, query, start, size):
         block = block_of(lists, start + first)
         bound = query.theta + query.error - query.base
         limit = F32(bound + abs(bound) * 2.0**-22)
-        if lists.code_bytes == 1:
+        if quantizers.code_rows < M:
+            mask = near_pairs(query.floats, M, wide, terms, finer, block, limit)
+        elif lists.code_bytes == 1:
             mask = near_bytes(query.floats, M, wide, terms, finer, block, limit)
         else:
             mask = near_words(query.floats, M, wide, terms, finer, block, limit)
@@ -139,7 +141,7 @@ def _first_theta(quantizers, lists, query, scale, block):
 @jit_inner
 def _by_minima(quantizers, lists, scratch, query, start, size, then):
     """The same by sums of minima, two blocks at a time."""
-    M, rows = quantizers.M, (quantizers.M, quantizers.terms)
+    M = quantizers.M
     block_bytes, block = 64 * lists.width, block_of(lists, start)
     end = block + (size + 63) // 64 * block_bytes
     if not query.theta < np.inf and size >= 128 and 0 < query.k <= FIRST:
@@ -153,7 +155,7 @@ def _by_minima(quantizers, lists, scratch, query, start, size, then):
         stride = block_bytes if first + 64 < size else 0
         theta = query.theta
         ahead = block + PREFETCH if block + PREFETCH < end else then + (block + PREFETCH - end)
-        masks = screen_blocks((block, stride), ahead, query.bytes, rows, scale, np.uint8(limit))
+        masks = screen(quantizers, (block, stride), ahead, query.bytes, scale, np.uint8(limit))
         if masks[0] | masks[1] != 0:  # asked first, so that LLVM has both as numbers before it goes on
             for half in range(2 if stride else 1):
                 mask = masks[half]
@@ -202,7 +204,9 @@ def _narrow(quantizers, lists, query, widest, count, spacing):
     if not high < np.inf:
         high = widest
     high = high if high > 0.0 else 0.0
-    for _ in range(8):
+    # Sums of numbers of 4 bits are so near what they bound that a large sample need not be counted so often.
+    close = quantizers.code_rows < M and query.theta < np.inf and count > 16
+    for _ in range(0 if close else 8):
         bound = 0.5 * (low + high)
         number = _near(quantizers, lists, None, query, limit_in_steps(query, M, bound), (count, spacing))
         if number < query.k:
@@ -235,9 +239,8 @@ def _near(quantizers, lists, keeping, query, limit, sample):
     """
     stride, number = sample[1] * 64 * lists.width, np.int64(0)
     block, scale = block_of(lists, list_start(lists, query.list)), _term_scale(query)
-    rows = (quantizers.M, quantizers.terms)
     for _ in range(0, sample[0], 2):
-        masks = screen_blocks((block, stride), block + 2 * stride, query.bytes, rows, scale, np.uint8(limit))
+        masks = screen(quantizers, (block, stride), block + 2 * stride, query.bytes, scale, np.uint8(limit))
         number += np.int64(ones(masks[0]) + ones(masks[1]))
         if keeping is None:
             if number >= _enough(query):

@@ -72,6 +72,42 @@ def near_bytes(table, M, wide, terms, step, block, limit):
     return mask
 
 
+# near = ~(sums > limit).reshape(8, 8).all(axis=1)
+# mask = np.packbits(near.repeat(8), bitorder="little").view(np.uint64)[0]
+@jit_inner
+def near_pairs(table, M, wide, terms, step, block, limit):
+    """The same for numbers of 4 bits, two a byte: `block` is the address of uint8 ((M + 1) / 2 + terms, 64)."""
+    four = np.uint64(15)
+    mask = np.uint64(0)
+    for i in range(8):
+        s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = F32(0.0)
+        for m in range(M):
+            t = table + 4 * m * wide
+            w = eight_bytes_at(block + 64 * (m >> 1) + 8 * i) >> np.uint64(4 * (m & 1))
+            s0 += float32_at(t, np.int64(w & four))
+            s1 += float32_at(t, np.int64((w >> np.uint64(8)) & four))
+            s2 += float32_at(t, np.int64((w >> np.uint64(16)) & four))
+            s3 += float32_at(t, np.int64((w >> np.uint64(24)) & four))
+            s4 += float32_at(t, np.int64((w >> np.uint64(32)) & four))
+            s5 += float32_at(t, np.int64((w >> np.uint64(40)) & four))
+            s6 += float32_at(t, np.int64((w >> np.uint64(48)) & four))
+            s7 += float32_at(t, np.int64((w >> np.uint64(56)) & four))
+        if terms == 2:
+            at = block + 64 * ((M + 1) >> 1) + 8 * i
+            s0 += step * _term(byte_at(at, 0), byte_at(at, 64))
+            s1 += step * _term(byte_at(at, 1), byte_at(at, 65))
+            s2 += step * _term(byte_at(at, 2), byte_at(at, 66))
+            s3 += step * _term(byte_at(at, 3), byte_at(at, 67))
+            s4 += step * _term(byte_at(at, 4), byte_at(at, 68))
+            s5 += step * _term(byte_at(at, 5), byte_at(at, 69))
+            s6 += step * _term(byte_at(at, 6), byte_at(at, 70))
+            s7 += step * _term(byte_at(at, 7), byte_at(at, 71))
+        far = s0 > limit and s1 > limit and s2 > limit and s3 > limit and s4 > limit and s5 > limit
+        if not (far and s6 > limit and s7 > limit):
+            mask |= np.uint64(255) << np.uint64(8 * i)
+    return mask
+
+
 # near = ~(sums > limit).reshape(16, 4).all(axis=1)
 # mask = np.packbits(near.repeat(4), bitorder="little").view(np.uint64)[0]
 @jit_inner

@@ -149,13 +149,13 @@ class Quantizers:
         return known[1:]
 
     def with_terms(self, list_numbers: Ids, codes: Codes) -> npt.NDArray[Any]:
-        """Codes (n, M) of vectors in the given lists, each followed by its term if it has one."""
-        rows, M = self.term_rows, self.pq.M
+        """Codes (n, M) of vectors in the given lists as these hold them, each followed by its term if it has one."""
+        rows, width = self.term_rows, self.pq.code_rows
         if not rows:
-            return codes
+            return self.pq.to_rows(codes)
         low, step = self.terms()
-        stored = np.empty((len(codes), M + rows), codes.dtype)
-        stored[:, :M] = codes
+        stored = np.empty((len(codes), width + rows), codes.dtype)
+        stored[:, :width] = self.pq.to_rows(codes)
         size = max(1, SMALL_BLOCK // self.pq.d)
 
         def work(first: int, last: int) -> None:
@@ -166,16 +166,16 @@ class Quantizers:
                     g, y = self.coarse.shifted(number), self.pq.decode(codes[part])
                     if rows == 1:
                         steps = (2 * np.vecdot(g, y) - low[number]) / step[number]
-                        stored[part, M] = np.clip(np.nan_to_num(np.floor(steps)), 0, TOP)
+                        stored[part, width] = np.clip(np.nan_to_num(np.floor(steps)), 0, TOP)
                         continue
                     y = y.astype(np.float64)
                     if rows == TERM_BYTES:
                         term = whole_terms(self.pq, codes[part], g, y).astype("<f4")
-                        stored[part, M:] = term[:, None].view(np.uint8)
+                        stored[part, width:] = term[:, None].view(np.uint8)
                         continue
                     steps = (np.vecdot(2 * g + y, y) - low[number]) / step[number] * 256
                     whole = np.clip(np.nan_to_num(np.floor(steps)), 0, 256 * TOP + 255).astype(np.int64)
-                    stored[part, M], stored[part, M + 1] = whole >> 8, whole & 255
+                    stored[part, width], stored[part, width + 1] = whole >> 8, whole & 255
 
         spread(work, len(codes), len(codes) // 16 // size)
         return stored

@@ -118,7 +118,7 @@ def _candidates(
         residual = x[queries] if metric == "ip" else x[queries] - centroids[number]
         first, last = int(lists.starts[number]), int(lists.starts[number] + lists.sizes[number])
         for start in range(first, last, step):
-            codes = lists.codes(np.arange(start, min(start + step, last)))[:, : pq.M]
+            codes = pq.from_rows(lists.codes(np.arange(start, min(start + step, last))))
             if pq.keeps_lengths and metric != "ip":
                 count, n = len(queries), len(codes)
                 each = np.repeat(x[queries], n, axis=0)
@@ -140,6 +140,6 @@ def _candidates(
     step = max(1, SMALL_BLOCK // pq.d)
     for start in range(0, len(query), step):
         part = slice(start, start + step)
-        codes = lists.codes(row[part])[:, : pq.M]
+        codes = pq.from_rows(lists.codes(row[part]))
         distance[part] = adc(x[query[part]], centroids[cells[part]], codes, pq, metric)
     return query, row, distance

@@ -62,6 +62,7 @@ from ivfpq.kernels.memory import (
 )
 
 F32 = np.float32
+HEAD = 4 * TILE  # vectors of a query's nearest list that are scanned at once, if others ask too: then theta is good
 _QUERY_BYTES, _CANDIDATE_BYTES = QUERY.itemsize, CANDIDATE.itemsize
 
 
@@ -140,8 +141,8 @@ def range_search(kernel, quantizers, lists, x, nprobe, scratch, theta):
 def _scan(kernel, quantizers, lists, scratch, x):
     """Find the candidates of the queries at address x: no vector that is not among them can be in the answer.
 
-    The nearest list of a query is scanned as soon as its tables are there, which gives it a good limit; the others
-    after that, list by list, so that a list is read from memory once for all its queries.
+    The nearest list of a query, or its beginning, is scanned as soon as its tables are there, which gives it a good
+    limit; the others after that, list by list, so that a list is read from memory once for all its queries.
     """
     furnish(quantizers, scratch, np.int64(0))
     furnish(quantizers, scratch, allocate(scratch.end))
@@ -217,19 +218,26 @@ def _scan_nearest(kernel, quantizers, lists, scratch, x):
             number = int64_at(scratch.probes, first)
             furnish_look(kernel[0], kernel[1], quantizers, scratch, query, block_of(lists, list_start(lists, number)))
             _enter(quantizers, query, number, float32_at(scratch.base, first))
-            for tile in range(0, list_size(lists, number), TILE):
+            size = list_size(lists, number)
+            for tile in range(0, size if size < _head(scratch) else _head(scratch), TILE):
                 make_room(scratch)
                 _scan_tile(kernel, quantizers, lists, scratch, query, tile, number)
         start += count
 
 
+# np.inf if nq == 1 else HEAD
+@jit_inner
+def _head(scratch):
+    """How much of the nearest lists is scanned at once."""
+    return np.int64(1) << 62 if scratch.nq == 1 else np.int64(HEAD)
+
+
 # for l in np.unique(probes[:, 1:]): scan list l for the queries np.argwhere(probes[:, 1:] == l)[:, 0]
 @jit_inner
 def _scan_others(kernel, quantizers, lists, scratch):
-    """Find the candidates of all other lists, in order of the lists."""
-    nprobe = scratch.nprobe
-    count = scratch.nq * (nprobe - 1)
-    _sort_by_list(scratch, quantizers.nlist)
+    """Find the candidates of all other lists, and of what is left of the nearest, in order of the lists."""
+    nprobe, head = scratch.nprobe, _head(scratch)
+    count = _sort_by_list(lists, scratch, quantizers.nlist)
     run = np.int64(0)
     while run < count:
         number = _visited(scratch, run)
@@ -241,30 +249,36 @@ def _scan_others(kernel, quantizers, lists, scratch):
             for visit in range(run, end):
                 make_room(scratch)
                 pair = int64_at(scratch.order, visit)
+                if pair % nprobe == 0 and tile < head:
+                    continue
                 query = query_at(scratch.queries, pair // nprobe)
                 _enter(quantizers, query, number, float32_at(scratch.base, pair))
                 _scan_tile(kernel, quantizers, lists, scratch, query, tile, following)
         run = end
 
 
-# order = np.argsort(probes[:, 1:].ravel(), kind="stable")
+# order = np.argsort(probes.ravel()[unfinished], kind="stable")
 @jit_inner
-def _sort_by_list(scratch, nlist):
-    """Put into `order` the places in `probes` but those of the nearest lists, in order of the lists."""
+def _sort_by_list(lists, scratch, nlist):
+    """Put into `order` the places in `probes` but those of the nearest lists, in order of the lists.
+
+    Of the nearest, those are there that are longer than `_head`. Returns how many they are.
+    """
     ends, nprobe = scratch.ends, scratch.nprobe
     for i in range(nlist + 2):
         put_int64(ends, i, 0)
     for pair in range(scratch.nq * nprobe):
-        if pair % nprobe:
-            number = int64_at(scratch.probes, pair)
+        number = int64_at(scratch.probes, pair)
+        if pair % nprobe or list_size(lists, number) > _head(scratch):
             put_int64(ends, number + 2, int64_at(ends, number + 2) + 1)
     for i in range(nlist):
         put_int64(ends, i + 2, int64_at(ends, i + 2) + int64_at(ends, i + 1))
     for pair in range(scratch.nq * nprobe):
-        if pair % nprobe:
-            number = int64_at(scratch.probes, pair)
+        number = int64_at(scratch.probes, pair)
+        if pair % nprobe or list_size(lists, number) > _head(scratch):
             put_int64(scratch.order, int64_at(ends, number + 1), pair)
             put_int64(ends, number + 1, int64_at(ends, number + 1) + 1)
+    return int64_at(ends, nlist)
 
 
 # probes.ravel()[order[visit]]
