@@ -185,7 +185,7 @@ def test_half_floats_are_rounded_vectors():
     flat.add(x.astype(np.float16))
     assert same(index.search(q, 9, nprobe=6), flat.search(q, 9))
     assert index.code_size == 2 + 2 * D and index.dtype == "float16"
-    assert index.bytes_per_vector == (3 + 1 + 3) + (2 * D + 3)
+    assert index.bytes_per_vector == (2 + 1 + 3) + (2 * D + 3)
     with pytest.raises(ValueError, match="must be finite in float16, but its largest number is 70000"):
         index.add(np.full((1, D), 70000))
     assert index.ntotal == index.base.ntotal == 200
