@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from gradio_app.markup import render, script
-from gradio_app.routes.pictures import picture_url
+from gradio_app.routes.pictures import content_of, picture_url
 from search.engine import SearchEngine
 from search.hits import Hit
 
@@ -21,7 +21,7 @@ class Tile:
     """A picture in a grid: which, and for a result its rank, its score in words and the score's share of the best.
 
     Of a query of several parts `shares` has the name, the place and the share of each that speaks for the picture.
-    `checked` is a hit that is judged to be meant.
+    `checked` is a hit that is judged to be meant. `measure` is what the score is, of a picture that is no result.
     """
 
     id: int
@@ -30,16 +30,17 @@ class Tile:
     share: float | None = None
     shares: tuple[tuple[str, int, float], ...] = ()
     checked: bool = False
+    measure: str = ""
 
 
-def picture_grid(**kwargs: object) -> gr.HTML:
-    """The component.
+def picture_grid(*scripts: str, **kwargs: object) -> gr.HTML:
+    """The component, with further scripts of its own.
 
     It triggers `pick` and `inside` (``{collection, id}``), where there is a pager `turn` (``{page}``), and where there
     are recent queries `recall` (``{token}``).
     """
     # "${value}": see crop.crop_overlay. All that comes from outside is escaped in `render_tiles`.
-    code = script("ask.js", "said.js", "grid.js")
+    code = script("ask.js", "said.js", "grid.js", *scripts)
     return gr.HTML(html_template="${value}", js_on_load=code, apply_default_css=False, **kwargs)  # type: ignore[arg-type]
 
 
@@ -81,7 +82,7 @@ def render_tiles(engine: SearchEngine, tiles: Iterable[Tile], *, kind: str) -> s
     Parameters
     ----------
     kind : str
-        "results", "gallery" or "examples"; the style sheet shows examples as a strip of small pictures.
+        "results", "gallery", "suggested" or "examples"; the style sheet shows examples as a strip of small pictures.
     """
     template = "examples.html" if kind == "examples" else "grid.html"
     return render(template, kind=kind, collection=engine.name, tiles=[_values(engine, tile) for tile in tiles])
@@ -91,12 +92,13 @@ def _values(engine: SearchEngine, tile: Tile) -> dict[str, Any]:
     item = engine.store.items[tile.id]
     name, label = item.path.name, ", ".join(item.labels)
     measure = "similarity" if tile.share is not None else "distance"
-    measure = "similarity to the picture" if tile.shares else measure
+    measure = tile.measure or ("similarity to the picture" if tile.shares else measure)
     total = sum(share for _, _, share in tile.shares)
     portions = [f"{part} {share / total:.0%}" for part, _, share in tile.shares]
     told = (f"#{tile.rank}" if tile.rank else "", label, name, f"{measure} {tile.score}" if tile.score else "")
     return {
         "id": tile.id,
+        "content": content_of(engine, tile.id),
         "rank": tile.rank,
         "score": tile.score,
         "checked": tile.checked,

@@ -15,6 +15,7 @@ from gradio_app.jobs import CollectionJobs
 from gradio_app.library import Library
 from gradio_app.markup import render, script
 from gradio_app.routes.access import StartToken
+from gradio_app.routes.learned import learned_routes
 from gradio_app.routes.pictures import icon_route, picture_routes
 from gradio_app.routes.suggestions import suggestion_routes
 from gradio_app.routes.uploads import library_routes
@@ -62,6 +63,7 @@ class SearchPage(gr.Blocks):
         self.state_session_capacity = SESSIONS
         routes = [icon_route(), *picture_routes(library), *library_routes(library, jobs, self.start_token)]
         routes += word_routes(library, self.start_token, is_managed=jobs is not None)
+        routes += learned_routes(library, self.start_token, is_managed=jobs is not None)
         routes += suggestion_routes(library)
         if jobs is not None:
             routes += self.start_token.routes()

@@ -184,6 +184,8 @@ class Session:
         Grows with every question; an answer to an earlier one is no longer wanted.
     upload : str
         Token of a zip file that was sent, to become a collection.
+    may_keep : bool
+        Whether what was learnt may be kept by who searched last; whoever keeps something is asked again.
     fetched : dict of str to bytes
         Pictures from the web that words of a query name, by their addresses; the last few.
     """
@@ -194,6 +196,7 @@ class Session:
     recent: tuple[Asked, ...] = ()
     turn: int = 0
     upload: str = ""
+    may_keep: bool = False
     fetched: dict[str, bytes] = field(default_factory=dict)
 
     def crop(self, drawn: str | None) -> QueryPicture | None:

@@ -60,6 +60,13 @@ def parse(text: str) -> Query:
     return parse(text)
 
 
+def learned_tag_term(tag: str) -> str:
+    """What is typed to ask for a learned tag."""
+    from search.grammar import write
+
+    return write(Query((TagPart(tag, learned=True),)))
+
+
 def fetchable(query: Query, session: Session, fetch: Callable[[str], bytes]) -> Query:
     """The same query with its pictures in place of their addresses and tokens.
 

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import difflib
 import math
+import threading
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from features.collection.learned_tags import LearnedTag, example_counts, fingerprint, keep_learned, learned_tag
+from features.collection.learned_tags import (
+    LearnedTag,
+    decided,
+    example_counts,
+    fingerprint,
+    keep_learned,
+    learned_tag,
+    learned_tags,
+)
+from features.collection.lru_cache import LruCache
 from features.collection.said import clean_tag
 from features.collection.store import FeatureStore
 from search.errors import QueryError
 from search.feedback import cosines
 from search.fusion import sample_of
 from search.searcher import SpaceSearcher
-from search.space import VISUAL
+from search.space import ADD_BLOCK, VISUAL
 
 SURE_AS_EXAMPLES = 0.95
 """Certainty of a picture that is as like what was learnt as the examples are, on average."""
@@ -23,6 +34,8 @@ SELDOM = 0.99
 """Share of pictures at random that are less like it than where the certainty is a half."""
 GAP_MIN = 0.02
 """Of cosines, between that and the examples, where they do not differ."""
+LIKELY = 0.5
+"""Certainty from which on a person is asked whether a picture bears a tag."""
 
 
 def keep_as_tag(
@@ -65,8 +78,8 @@ def keep_as_tag(
     return learned
 
 
-def vector_of_tag(tag: str, store: FeatureStore) -> NDArray[np.float32]:
-    """The vector (dim,) of a learned tag.
+def usable_tag(tag: str, store: FeatureStore) -> LearnedTag:
+    """A learned tag of a collection, by its name in whatever case.
 
     Raises
     ------
@@ -84,4 +97,66 @@ def vector_of_tag(tag: str, store: FeatureStore) -> NDArray[np.float32]:
             f"the learned tag {found.tag!r} was learnt from vectors of another encoder than those of "
             f"{store.folder.name}: learn it again"
         )
-    return found.vector
+    return found
+
+
+class Suggestions(NamedTuple):
+    """The pictures that a learned tag may fit, the surest first: ids int64 (n,), certainties float32 (n,)."""
+
+    ids: NDArray[np.int64]
+    certainties: NDArray[np.float32]
+
+
+class TagSuggester:
+    """Finds the pictures of a collection that its learned tags may fit. Safe to use from many threads.
+
+    What a person has said is not asked again: pictures that were given the tag, those that it was taken from, and those
+    that were not meant when it was learnt.
+    """
+
+    def __init__(self, store: FeatureStore) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._certainties = LruCache[tuple[bytes, float, float], NDArray[np.float32]]()
+
+    def suggest(self, tag: str) -> Suggestions:
+        """Of a learned tag.
+
+        Raises
+        ------
+        QueryError
+            See `usable_tag`.
+        """
+        learned = usable_tag(tag, self._store)
+        ids, certain = self._store.ids, self._certain(learned)
+        asked = (certain >= LIKELY) & ~np.isin(ids, [*learned.less, *decided(self._store.annotations, learned.tag)])
+        ids, certain = ids[asked], certain[asked]
+        order = np.lexsort((ids, -certain))
+        return Suggestions(ids[order], certain[order])
+
+    def suggestions_of(self, id: int) -> dict[str, float]:
+        """The learned tags that may fit one picture of the collection, each with its certainty, the surest first."""
+        store = self._store
+        own = fingerprint(store.manifest["encoder"])
+        known = learned_tags(store.annotations) if store.has_annotations else {}
+        vector = np.asarray(store.features[[id]], np.float32)
+        certain = {name: float(each.certainties(vector)[0]) for name, each in known.items() if each.encoder == own}
+        return {
+            name: certain[name]
+            for name in sorted(certain, key=lambda name: -certain[name])
+            if certain[name] >= LIKELY and id not in known[name].less and id not in decided(store.annotations, name)
+        }
+
+    def _certain(self, learned: LearnedTag) -> NDArray[np.float32]:
+        """How sure the tag is of each usable picture, float32 (n,), in the order of their ids."""
+        key = learned.vector.tobytes(), learned.middle, learned.slope
+        with self._lock:
+            known = self._certainties.get(key)
+            if known is None:
+                ids = self._store.ids
+                known = np.empty(ids.size, np.float32)
+                for start in range(0, ids.size, ADD_BLOCK):
+                    block = slice(start, start + ADD_BLOCK)
+                    known[block] = learned.certainties(self._store.features[ids[block]])
+                self._certainties.keep(key, known, known.nbytes + len(key[0]))
+            return known

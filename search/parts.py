@@ -17,7 +17,7 @@ from features.encoders import Encoder
 from search import feedback, fusion
 from search.errors import EngineError, QueryError
 from search.hits import Answer, Hit, PartAnswer
-from search.learned import keep_as_tag, vector_of_tag
+from search.learned import keep_as_tag, usable_tag
 from search.options import SearchOptions
 from search.query import FeedbackPart, ImagePart, Part, Query, TagPart, TextPart
 from search.searcher import RERANK_FACTOR, SpaceSearcher
@@ -263,7 +263,7 @@ def _ask(collection: AskedCollection, parts: Sequence[Part], options: SearchOpti
                 judged = row, name, part  # it is learnt with what the other parts ask
             elif isinstance(part, TagPart) and part.learned:
                 searcher.check(options.engine)
-                vector = vector_of_tag(part.tag, collection.store)
+                vector = usable_tag(part.tag, collection.store).vector
                 if searcher.space.metric == "l2":
                     texts[row] = feedback.cosines(vector, searcher)
                 else:

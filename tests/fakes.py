@@ -38,7 +38,9 @@ class FakeEngine:
             "encoder": {"name": "colour"},
         }
         ids = np.arange(len(items))
-        self.store = SimpleNamespace(items=items, ids=ids, manifest=manifest, has_annotations=False)
+        self.store = SimpleNamespace(
+            items=items, ids=ids, manifest=manifest, has_annotations=False, hash_of=lambda id: f"{id:064x}"
+        )
         self.asked: list[Any] = []
         self.labels = dict(Counter(label for item in items for label in item.labels))
 

@@ -123,3 +123,19 @@ def test_what_the_page_never_sends_changes_nothing(store, client):
     for body in ({"do": "drop"}, {"text": "x"}, {"do": "add_tag", "text": 7}, [], {"do": "undo", "edit": "x"}):
         assert client.post("/words/c/0", json=body).status_code == 422
     assert not store.has_annotations
+
+
+def test_what_a_page_of_before_sends_reaches_no_other_picture(store, client, tmp_path):
+    shown = store.hash_of(0)[:16]
+    assert change(client, 0, do="add_tag", text="sea", content=shown).status_code == 200
+    again = write(
+        paint(tmp_path / "others", v="V", w="W", x="X", y="Y", z="Z"), tmp_path / "c2"
+    )  # made anew: other pictures, the same ids
+    client = client_of(again)
+    reply = change(client, 0, do="add_tag", text="sea", content=shown)
+    assert reply.status_code == 409
+    assert reply.json()["detail"].startswith("This picture is no longer the one that the page shows")
+    assert not again.has_annotations
+    assert client.get(f"/words/c/0?content={shown}").status_code == 409
+    assert client.get(f"/words/c/0?content={again.hash_of(0)[:16]}").status_code == 200
+    assert change(client, 0, do="add_tag", text="sea", content="\0 <b>").status_code == 409

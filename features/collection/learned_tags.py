@@ -146,6 +146,17 @@ def example_counts(annotations: Annotations) -> dict[str, int]:
     return dict(annotations.rows(f"SELECT tag, ({meant}) FROM learned_tags ORDER BY tag"))
 
 
+def decided(annotations: Annotations, tag: str) -> NDArray[np.int64]:
+    """Ids, ascending, of the images of which a person has said whether they bear a tag: given to them, or refused."""
+    among = "JOIN pictures USING (picture) WHERE image_id NOT NULL AND"
+    rows = annotations.rows(
+        f"SELECT image_id FROM tags {among} tag = ?1 COLLATE NOCASE AND source = 'person' UNION "
+        f"SELECT image_id FROM refused {among} kind = 'tag' AND text = ?1 COLLATE NOCASE ORDER BY image_id",
+        (clean_tag(tag),),
+    )
+    return np.array([id for (id,) in rows], np.int64)
+
+
 def _removed(connection: Any, tag: str) -> dict[str, list[tuple[Any, ...]]]:
     """Take away what is kept of a tag, in whatever case; returns the rows by table."""
     # Not by sqlite's NOCASE, which knows of no letters but those of English.

@@ -32,6 +32,7 @@ from search.engine import SearchEngine
 
 THUMB_SIDE = 256  # pixels, the longer side
 VIEW_SIDE = 1600
+CONTENT_DIGITS = 16
 CACHED_THUMBS = 4096  # some 15 kB each, so about 60 MB at most
 # The address carries the collection's version, so a picture may be kept for a week and is never out of date.
 # "private": under --auth no shared cache may hand it to someone else.
@@ -81,6 +82,11 @@ def read_item(engine: SearchEngine, image_id: int) -> bytes:
     item = _undamaged(engine, image_id)
     folder = folder_of(engine)
     return read_picture(folder.root, item.path, follow_links=folder.follow_links)
+
+
+def content_of(engine: SearchEngine, image_id: int) -> str:
+    """The first digits of the hash of a picture's file, by which a page names what it shows; "" where there is none."""
+    return (engine.store.hash_of(image_id) or "")[:CONTENT_DIGITS]
 
 
 def icon_route() -> BaseRoute:

@@ -22,8 +22,11 @@ from features.collection.said import MAX_TAG, PERSON, Maker, Said
 from gradio_app.gradio_seam import MAX_TEXT, login_is_needed
 from gradio_app.markup import render
 from gradio_app.routes.access import REFUSED, StartToken, may_manage, require_login
+from gradio_app.routes.pictures import content_of
 from search.engine import SearchEngine
+from search.learned import TagSuggester
 
+CHANGED = "This picture is no longer the one that the page shows: search again, or reload the page."
 NOW = {"Cache-Control": "no-store"}  # what is said changes while the page is open
 
 
@@ -38,12 +41,15 @@ class Change(BaseModel):
         The caption in whose place it is put.
     edit : int
         Which edit is taken back: the number that the page showed.
+    content : str
+        Of the picture that the page shows, as `content_of`; not compared where it is empty.
     """
 
     do: Literal["add_tag", "remove_tag", "add_caption", "change_caption", "remove_caption", "like", "unlike", "undo"]
     text: str = ""
     old: str = ""
     edit: int = 0
+    content: str = ""
 
 
 _DONE: dict[str, Callable[[Annotations, int, Change], object]] = {
@@ -68,10 +74,11 @@ def word_routes(engines: Mapping[str, SearchEngine], token: StartToken, *, is_ma
     """
     router = APIRouter(prefix="/words/{collection}/{image_id}", dependencies=[Depends(require_login)])
 
-    def find(collection: str, image_id: int) -> SearchEngine:
+    def find(collection: str, image_id: int, content: str) -> SearchEngine:
         engine = engines.get(collection)
-        if engine is None or not 0 <= image_id < len(engine.store.items) or engine.store.items[image_id].error:
+        if engine is None:
             raise HTTPException(404, "There is no such picture.")
+        check_same_picture(engine, image_id, content)
         return engine
 
     def may_edit(request: Request) -> bool:
@@ -83,24 +90,36 @@ def word_routes(engines: Mapping[str, SearchEngine], token: StartToken, *, is_ma
 
     # Plain functions, not coroutines: sqlite is waited for in the server's thread pool.
     @router.get("")
-    def read(request: Request, collection: str, image_id: int) -> Response:
-        with _in_words():
-            return shown(request, find(collection, image_id), image_id)
+    def read(request: Request, collection: str, image_id: int, content: str = "") -> Response:
+        with in_words():
+            return shown(request, find(collection, image_id, content), image_id)
 
     @router.post("")
     def edit(request: Request, collection: str, image_id: int, change: Change) -> Response:
         if not may_edit(request):
             raise HTTPException(403, REFUSED)
-        engine = find(collection, image_id)
-        with _in_words():
+        engine = find(collection, image_id, change.content)
+        with in_words():
             _DONE[change.do](engine.store.annotations, image_id, change)
             return shown(request, engine, image_id)
 
     return list(router.routes)
 
 
+def check_same_picture(engine: SearchEngine, image_id: int, content: str) -> None:
+    """Refuse what is meant for another picture than the one that has this id now.
+
+    A collection may have been made anew, or a file replaced, since a page showed it.
+    """
+    items = engine.store.items
+    if not 0 <= image_id < len(items) or items[image_id].error:
+        raise HTTPException(404, "There is no such picture.")
+    if content and content != content_of(engine, image_id):
+        raise HTTPException(409, CHANGED)
+
+
 @contextmanager
-def _in_words() -> Iterator[None]:
+def in_words() -> Iterator[None]:
     """What cannot be done is told in the words of its reason."""
     try:
         yield
@@ -123,13 +142,19 @@ def said_of(engine: SearchEngine, image_id: int, *, editable: bool, is_managed: 
     for tag in said.tags:
         tags.setdefault(shown.setdefault(tag.tag.casefold(), tag.tag), []).append((tag.maker, tag.certainty))
     labels = store.items[image_id].labels
-    if not (editable or is_managed or labels or said.captions or said.tags or said.fields or said.is_favourite):
+    borne = {tag.tag.casefold() for tag in said.tags}
+    suggested = TagSuggester(store).suggestions_of(image_id) if store.has_annotations else {}
+    suggested = {tag: certainty for tag, certainty in suggested.items() if tag.casefold() not in borne}
+    if not (
+        editable or is_managed or labels or suggested or said.captions or said.tags or said.fields or said.is_favourite
+    ):
         return ""
     return render(
         "said.html",
         labels=labels,
         captions=[_with_makers(text, makers) for text, makers in captions.items()],
         tags=[_with_makers(tag, makers) for tag, makers in tags.items()],
+        suggested=list(suggested.items()),
         fields=[(field.name, str(field.value), _maker(field.maker, None)) for field in said.fields],
         is_favourite=said.is_favourite,
         editable=editable,

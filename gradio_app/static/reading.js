@@ -12,6 +12,18 @@ function rewrite(change) {
   return words;
 }
 
+// What the checks and crosses mean can be named and kept, and what it suggests is on a tab of its own (learned.js).
+element.addEventListener('submit', (event) => {
+  event.preventDefault();
+  trigger('keep', { name: event.target.querySelector('input').value });
+});
+element.addEventListener('click', (event) => {
+  const learned = event.target.closest('[data-learned]');
+  if (!learned) return;
+  document.ris_learned = learned.dataset.learned;
+  trigger('learned');
+});
+
 element.addEventListener('click', (event) => {
   const term = event.target.closest('.ris-drop')?.closest('.ris-term');
   if (!term) return;

@@ -1,7 +1,12 @@
 // What is said of the picture in the viewer: read when the picture is shown, edited where that is permitted. The server
 // sends the whole panel, also after an edit; what it refuses it says in a sentence.
+function reason(text) { // of a refusal, in words
+  try { const { detail } = JSON.parse(text); return typeof detail === 'string' ? detail : null; } catch { return null; }
+}
+
 function said_panel(panel) {
   let place = null; // of the picture that is shown
+  let content = ''; // by which the server knows whether it still is that picture
   let turn = 0; // an answer to what was asked before the last question is dropped
 
   async function ask_server(change) {
@@ -9,11 +14,11 @@ function said_panel(panel) {
     const options = change && {
       method: 'POST',
       headers: { 'Content-Type': 'application/json' },
-      body: JSON.stringify(change),
+      body: JSON.stringify({ ...change, content }),
     };
     let reply, text;
     try {
-      reply = await fetch(place, options);
+      reply = await fetch(change ? place : `${place}?${new URLSearchParams({ content })}`, options);
       text = await reply.text();
     } catch {
       if (mine === turn) tell('The server cannot be reached.');
@@ -22,10 +27,6 @@ function said_panel(panel) {
     if (mine !== turn) return;
     if (reply.ok) show(text, change);
     else tell(reason(text) ?? `The server answered ${reply.status}.`);
-  }
-
-  function reason(text) {
-    try { const { detail } = JSON.parse(text); return typeof detail === 'string' ? detail : null; } catch { return null; }
   }
 
   function tell(sentence) {
@@ -44,6 +45,7 @@ function said_panel(panel) {
     panel.innerHTML = html;
     panel.hidden = !html;
     if (!change) return;
+    document.dispatchEvent(new Event('ris-said'));
     const again = { like: 'unlike', unlike: 'like' }[change.do] ?? change.do;
     const next = panel.querySelector(`form[data-do="${again}"]:not([hidden]) input, button[data-do="${again}"]`);
     (next ?? panel).focus();
@@ -83,6 +85,7 @@ function said_panel(panel) {
   });
 
   return (tile) => {
+    content = tile.dataset.content;
     place = `words/${encodeURIComponent(tile.dataset.collection)}/${tile.dataset.id}`;
     panel.replaceChildren();
     panel.scrollTop = 0;

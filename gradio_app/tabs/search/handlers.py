@@ -11,12 +11,16 @@ from typing import Any
 
 import gradio as gr
 
+from features.collection.errors import StoreError
+from features.collection.learned_tags import learned_tag
+from features.collection.said import clean_tag
 from features.encoders import EncoderError
 from features.images import ImageError
 from gradio_app import gradio_seam, typed
-from gradio_app.gradio_seam import sorry
+from gradio_app.gradio_seam import login_is_needed, sorry
 from gradio_app.library import Library
 from gradio_app.remote_image import RemoteImageError, fetch_image
+from gradio_app.routes.access import REFUSED, StartToken, may_manage
 from gradio_app.session import Asked, QueryPicture, Request, Result, Session, gone
 from gradio_app.tabs.controls import engine_of, engine_radio, is_image, whole
 from gradio_app.tabs.search import views
@@ -25,6 +29,7 @@ from search.engine import SearchEngine
 from search.errors import EngineError, QueryError
 from search.hits import Answer
 from search.options import NEIGHBOURHOOD
+from search.parts import learn_tag
 from search.query import ImagePart, Query
 
 MAX_WEIGHT = 100.0
@@ -38,11 +43,14 @@ class SearchHandlers:
     library : Library
     upload : gr.Image
         Whose cache pictures from outside are kept in.
+    token : StartToken, optional
+        Tells who may keep what was learnt; without it nobody may.
     """
 
-    def __init__(self, library: Library, upload: gr.Image) -> None:
+    def __init__(self, library: Library, upload: gr.Image, token: StartToken | None = None) -> None:
         self.library = library
         self.upload = upload
+        self.token = token
         self._warming: set[SearchEngine] = set()
         self._lock = threading.Lock()
 
@@ -114,10 +122,12 @@ class SearchHandlers:
         order: str,
         neighbourhood: float | None,
         event: gr.EventData,
+        sent_by: gr.Request | None = None,
     ) -> Any:
         asked = _asked(session, drawn, event)
         if asked.picture is None and not asked.words:
             raise sorry("Type some words or choose a picture first.")
+        session.may_keep = self._may_keep(sent_by)
         engine = engine_of(self.library, name)
         request = _request(engine, k, engine_key, lists, again, wanted, worst, neighbourhood)
         return self._respond(session, asked, request, order)
@@ -192,8 +202,39 @@ class SearchHandlers:
             views.status(result),
             views.last_searched(asked),
             views.recent(session),
-            views.reading(asked, engine, hits.parts),
+            views.reading(asked, engine, hits.parts, may_keep=session.may_keep),
         )
+
+    # What the checks and crosses say is kept
+
+    def keep_tag(self, session: Session, event: gr.EventData, sent_by: gr.Request | None = None) -> str:
+        """Keep what was learnt from the judged hits of the search that is shown, under the name that was typed."""
+        if not self._may_keep(sent_by):
+            raise sorry(REFUSED)
+        result, name = session.result, getattr(event, "name", None)
+        if result is None or self.library.get(result.engine.name) is not result.engine:
+            raise sorry("Search again first: the collection has changed meanwhile.")
+        if not isinstance(name, str) or not clean_tag(name):
+            raise sorry("Give what you mean a name first.")
+        engine, asked = result.engine, result.asked
+        try:
+            before = learned_tag(engine.store.annotations, name)
+            query = _query(session, asked)
+            kept = learn_tag(engine, name, query if isinstance(query, Query) else Query())
+        except (QueryError, StoreError) as error:
+            raise sorry(_sentence(error)) from error
+        except (EngineError, EncoderError, ImageError) as error:
+            raise sorry(str(error)) from error
+        told = views.kept_tag(kept, replaced=before is not None)
+        return views.reading(asked, engine, result.hits.parts, may_keep=True, kept=told)
+
+    def show_learned(self) -> Any:
+        return gr.update(selected="learned")
+
+    def _may_keep(self, sent_by: gr.Request | None) -> bool:
+        if self.token is None or sent_by is None:
+            return False
+        return may_manage(sent_by.headers, self.token, logged_in=login_is_needed(sent_by.app))
 
     # Words
 

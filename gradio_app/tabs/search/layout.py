@@ -130,7 +130,7 @@ def build(parts: PageParts, tab: gr.Tab) -> Connect:
                 )
             results = picture_grid(value="", elem_id="ris-results")
     parts.grids.append(results)
-    handlers = SearchHandlers(parts.library, upload)
+    handlers = SearchHandlers(parts.library, upload, parts.token if parts.jobs is not None else None)
 
     # UNQUEUED leaves the file as it is, same bytes and same content hash. Preprocessed, gr.Image would re-encode it.
     taking = upload.input(handlers.take_upload, [session, upload], [picture, upload], **UNQUEUED)
@@ -164,6 +164,8 @@ def build(parts: PageParts, tab: gr.Tab) -> Connect:
     going.success(None, kind, js=SHOW_RESULTS)
     picture.misread(handlers.show_reading, [session, box, collection], reading, js=read_box, **UNQUEUED)
     going.failure(None, js=MISREAD)  # what could not be searched is shown as it was understood
+    reading.keep(handlers.keep_tag, session, reading, **UNQUEUED)
+    reading.learned(handlers.show_learned, None, parts.tabs, **UNQUEUED)
     for asked in (opening, picked, recalled, going):
         asked.failure(None, js=AFTER_ERROR)
     start.click(None, js=GO)

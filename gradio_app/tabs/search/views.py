@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from markupsafe import Markup
 
+from features.collection.learned_tags import LearnedTag
+from features.collection.said import MAX_TAG
 from gradio_app.crop import render as render_crop
 from gradio_app.gradio_seam import MAX_TEXT
 from gradio_app.grid import HUES, Tile, render_tiles, result_tiles
 from gradio_app.markup import printable, render
 from gradio_app.session import Asked, QueryPicture, Result, Session
 from gradio_app.tabs.controls import engine_name
-from gradio_app.typed import Term, judgements_of, notes_of, parse, parts_of, terms_of
+from gradio_app.typed import Term, judgements_of, learned_tag_term, notes_of, parse, parts_of, terms_of
 from search.engine import SearchEngine
 from search.hits import PartAnswer
 from search.query import Query
@@ -69,7 +71,23 @@ def about_words(why_not: str = "") -> str:
     return render("search/about_words.html", why_not=why_not)
 
 
-def reading(asked: Asked, engine: SearchEngine, answers: Sequence[PartAnswer] = (), *, fill: bool = False) -> str:
+class KeptTag(NamedTuple):
+    """A learned tag that was just kept: its name, how it is asked for, and what is told of it."""
+
+    tag: str
+    written: str
+    note: str
+
+
+def reading(
+    asked: Asked,
+    engine: SearchEngine,
+    answers: Sequence[PartAnswer] = (),
+    *,
+    fill: bool = False,
+    may_keep: bool = False,
+    kept: KeptTag | None = None,
+) -> str:
     """How a query was understood: its parts, with weights where there are several, and what is left out.
 
     Parameters
@@ -78,6 +96,10 @@ def reading(asked: Asked, engine: SearchEngine, answers: Sequence[PartAnswer] = 
         What the collection said of the parts, the picture last.
     fill : bool
         Have the words put into the field.
+    may_keep : bool
+        Whether this visitor may keep what was learnt from checks and crosses.
+    kept : KeptTag, optional
+        What of it was just kept.
     """
     query = parse(asked.words)
     terms = terms_of(query, engine)
@@ -107,7 +129,18 @@ def reading(asked: Asked, engine: SearchEngine, answers: Sequence[PartAnswer] = 
         limit=max(MAX_WEIGHT, *(math.ceil(abs(term.weight)) for term in terms), 0),
         terms=json.dumps([term.written for term in terms]),
         faults=query.faults,
+        may_keep=may_keep and bool(answers) and query.feedback is not None and bool(query.feedback.more),
+        longest_tag=MAX_TAG,
+        kept=kept,
     )
+
+
+def kept_tag(learned: LearnedTag, *, replaced: bool) -> KeptTag:
+    """What is told of a learned tag that was just kept."""
+    examples = len(learned.more) + len(learned.less)
+    how = f"learnt from {examples} {'picture' if examples == 1 else 'pictures'}"
+    note = f"Kept as the learned tag “{learned.tag}”, {how}{', in place of what it meant before' if replaced else ''}:"
+    return KeptTag(learned.tag, learned_tag_term(learned.tag), note)
 
 
 def hint() -> str:
