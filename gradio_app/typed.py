@@ -140,6 +140,13 @@ def terms_of(query: Query, engine: SearchEngine) -> list[Term]:
     ]
 
 
+def filter_of(result: Result) -> Filter:
+    """Which pictures a search was among: those with the chosen labels, as far as the words let them through."""
+    labels = result.request.labels
+    chosen = Filter.of({"label": labels} if labels else None)
+    return chosen & parse(result.asked.words).filter if result.asked.words else chosen
+
+
 def parts_of(result: Result) -> list[str]:
     """What each part of a query that was answered is called; none where it is one picture."""
     if not result.hits.parts:

@@ -20,6 +20,7 @@ from gradio_app.session import Asked, QueryPicture, Session
 from gradio_app.tabs.compare import CompareHandlers
 from gradio_app.tabs.explain.handlers import ExplainHandlers
 from gradio_app.tabs.explain.state import ExplainState
+from gradio_app.tabs.explain.views import strip
 from gradio_app.tabs.search import handlers as module
 from gradio_app.tabs.search.handlers import SearchHandlers
 from search import spaces
@@ -368,6 +369,22 @@ def test_compare_says_that_words_are_the_same_for_every_index(page, engine):
     session.query = QueryPicture.of(engine, 0)
     about, answers = compare.compare("colours", session, state, 5, 1, False, "")
     assert "without the words" in about and "Recall@5" in answers
+
+
+def test_compare_and_explain_are_among_the_pictures_of_the_search(page, engine):
+    session, state = Session(), ExplainState()
+    search(page, session, "like:0 -label:a", labels=["a", "b"])
+    session.query = QueryPicture.of(engine, 0)
+    compare = CompareHandlers(page.library)
+    about, answers = compare.compare("colours", session, state, 20, 1, False, "")
+    assert "among pictures labelled a or b and not labelled a" in html.unescape(about)
+    shown = {int(id) for id in re.findall(r'data-explain="(\d+)"', answers)}
+    assert shown == set(range(12, 24)), "twelve green ones, and no others to fill up"
+    compare.explain("colours", state, 20, 1, False, event(engine="ivfpq", id=12))
+    assert state.asked.filter.ids(engine.store).tolist() == list(range(12, 24))
+    ExplainHandlers(page.library).ask(session, state, 1, event(id=12))
+    assert str(state.asked.filter) == "pictures labelled a or b and not labelled a"
+    assert "among pictures labelled a or b and not labelled a" in strip(engine, (), (), 12, state.asked.filter)
 
 
 def test_too_many_parts_and_a_long_text_are_refused(page):

@@ -32,8 +32,11 @@ from gradio_app.tabs.controls import (
     whole,
 )
 from gradio_app.tabs.explain.state import ExplainRequest, ExplainState
+from gradio_app.typed import filter_of
 from search.compare import Compared, compare
 from search.engine import SearchEngine
+from search.errors import QueryError
+from search.filters import Filter
 from search.options import SearchOptions
 
 WORDS_ALONE = (
@@ -59,10 +62,16 @@ class CompareHandlers:
         if query is None:
             state.compared = None
             return _subject(session, None), ""
-        state.compared = engine, query
+        last = session.result
+        filter = filter_of(last) if last is not None and last.engine is engine else Filter()
+        state.compared = engine, query, filter
         vector, own_id = encode(engine, query)
         options = _options(engine, "ivfpq", k, nprobe, rerank)
-        return _subject(session, query), answers(engine, compare(engine, vector, own_id, options), options.k)
+        try:
+            compared = compare(engine, vector, own_id, options, filter=filter)
+        except QueryError as error:
+            raise sorry(str(error)) from error
+        return _subject(session, query, filter), answers(engine, compared, options.k)
 
     def explain(
         self, name: str, state: ExplainState, k: float, nprobe: float, rerank: bool, event: gr.EventData
@@ -70,10 +79,10 @@ class CompareHandlers:
         key, id = getattr(event, "engine", None), getattr(event, "id", None)
         if state.compared is None:
             raise sorry(NO_PICTURE)
-        engine, query = state.compared
+        engine, query, filter = state.compared
         if engine is not self.library.get(name) or key not in engine.engines or not is_image(engine, id):
             raise sorry("The collection has changed. Compare again.")
-        state.asked = ExplainRequest(engine, query, _options(engine, key, k, nprobe, rerank), id=id)
+        state.asked = ExplainRequest(engine, query, _options(engine, key, k, nprobe, rerank), filter, id)
         return gr.update(selected="explain")
 
     def choose_collection(self, name: str | None, state: ExplainState) -> Any:
@@ -116,12 +125,14 @@ def build(parts: PageParts, tab: gr.Tab) -> None:
     parts.watch.changed(handlers.follow_library, [collection, state], outputs, **UNQUEUED)
 
 
-def _subject(session: Session, query: QueryPicture | None) -> str:
-    """What is compared, and what is not: words do not depend on the engine."""
+def _subject(session: Session, query: QueryPicture | None, filter: Filter | None = None) -> str:
+    """What is compared, among which pictures, and what is not: words do not depend on the engine."""
     has_words = session.last is not None and bool(session.last.words)
     if query is None:
         return about(None, WORDS_ALONE if has_words else NO_PICTURE)
-    return about(query, note=WORDS_LEFT_OUT if has_words else "")
+    among = "" if filter is None or filter.where is None else f"among {filter}"
+    notes = [note for note in (among, WORDS_LEFT_OUT if has_words else "") if note]
+    return about(query, note=", ".join(notes))
 
 
 def _options(engine: SearchEngine, key: str, k: float, nprobe: float, rerank: bool) -> SearchOptions:

@@ -25,7 +25,7 @@ from gradio_app.tabs.controls import (
 )
 from gradio_app.tabs.explain import views
 from gradio_app.tabs.explain.state import ExplainRequest, ExplainState
-from gradio_app.typed import parse
+from gradio_app.typed import filter_of, parse
 from search.engine import SearchEngine
 from search.errors import EngineError
 from search.explain import cell_map, explain, map_methods
@@ -133,7 +133,7 @@ class ExplainHandlers:
             raise sorry(str(error)) from error
         return (
             about(request.query),
-            views.strip(engine, hits, lost, id, request.labels),
+            views.strip(engine, hits, lost, id, request.filter),
             views.detail(engine, request.query, vector, explanation),
             gr.update(visible=cells is not None),
             None if cells is None else views.figure(cells, explanation),
@@ -151,7 +151,7 @@ class ExplainHandlers:
             raise sorry(str(error)) from error
         return (
             _subject(request),
-            views.strip(request.engine, result.hits.first(MAX_K), (), hit.id, request.labels),
+            views.strip(request.engine, result.hits.first(MAX_K), (), hit.id, request.filter),
             views.parts(request.engine, result, hit, reasons),
             gr.update(visible=False),
             None,
@@ -184,7 +184,7 @@ def _request_of(result: Result, nprobe: float) -> ExplainRequest:
         request.engine, min(request.k, MAX_K), lists, request.rerank, neighbourhood=request.neighbourhood
     )
     by_parts = result if result.hits.parts else None
-    return ExplainRequest(engine, _picture_of(result), options, request.labels, result=by_parts)
+    return ExplainRequest(engine, _picture_of(result), options, filter_of(result), result=by_parts)
 
 
 def _picture_of(result: Result) -> QueryPicture | None:

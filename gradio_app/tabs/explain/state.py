@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gradio_app.session import QueryPicture, Result
 from search.engine import SearchEngine
+from search.filters import Filter
 from search.options import SearchOptions
 
 
 @dataclass(frozen=True)
 class ExplainRequest:
-    """A search to explain, among pictures with these labels, and the picture in question: the best hit, if None.
+    """A search to explain, among the pictures of a filter, and the picture in question: the best hit, if None.
 
     Of a search by words, or by several parts, `result` is what it gave.
     """
@@ -19,14 +20,9 @@ class ExplainRequest:
     engine: SearchEngine
     query: QueryPicture | None
     options: SearchOptions
-    labels: tuple[str, ...] = ()
+    filter: Filter = field(default_factory=Filter)
     id: int | None = None
     result: Result | None = None
-
-    @property
-    def filter(self) -> dict[str, tuple[str, ...]] | None:
-        """As `SearchEngine.search` takes it."""
-        return {"label": self.labels} if self.labels else None
 
 
 @dataclass
@@ -35,7 +31,7 @@ class ExplainState:
 
     Attributes
     ----------
-    compared : (SearchEngine, QueryPicture) or None
+    compared : (SearchEngine, QueryPicture, Filter) or None
         What the Compare tab shows.
     asked : ExplainRequest or None
         What the Explain tab is to show when it is opened.
@@ -45,7 +41,7 @@ class ExplainState:
         The search whose explanation was shown when the tab was last opened.
     """
 
-    compared: tuple[SearchEngine, QueryPicture] | None = None
+    compared: tuple[SearchEngine, QueryPicture, Filter] | None = None
     asked: ExplainRequest | None = None
     shown: ExplainRequest | None = None
     result: Result | None = None

@@ -19,6 +19,7 @@ from gradio_app.session import QueryPicture, Result
 from gradio_app.typed import parts_of
 from search.engine import SearchEngine
 from search.explain import CellMap, Explanation, heat_map, top_classes
+from search.filters import Filter
 from search.hits import Hit
 from search.neighbour_reasons import NeighbourReason
 from search.reasons import PartReason
@@ -33,7 +34,7 @@ def nothing() -> str:
     return render("explain/nothing.html")
 
 
-def strip(engine: SearchEngine, hits: Iterable[Hit], lost: Iterable[Hit], chosen: int, labels: Sequence[str]) -> str:
+def strip(engine: SearchEngine, hits: Iterable[Hit], lost: Iterable[Hit], chosen: int, filter: Filter) -> str:
     """Small pictures of what was found and what was lost, of which one is chosen."""
 
     def tiles(hits: Iterable[Hit]) -> list[dict[str, Any]]:
@@ -47,7 +48,8 @@ def strip(engine: SearchEngine, hits: Iterable[Hit], lost: Iterable[Hit], chosen
             for hit in hits
         ]
 
-    return render("explain/strip.html", found=tiles(hits), lost=tiles(lost), chosen=chosen, labels=labels)
+    only = "" if filter.where is None else str(filter)
+    return render("explain/strip.html", found=tiles(hits), lost=tiles(lost), chosen=chosen, only=only)
 
 
 def detail(engine: SearchEngine, query: QueryPicture, vector: np.ndarray, explanation: Explanation) -> str:

@@ -28,7 +28,7 @@ MAX_SHOWN = 500  # all pages together
 RESULTS = 20
 EXAMPLES = 12
 MAX_WEIGHT = 2  # that a slider gives by itself
-SORTS = [("Most similar first", "score"), ("By file name", "name")]
+SORTS = [("Best first", "score"), ("By file name", "name")]
 
 
 def picture(query: QueryPicture | None, *, then: str = "", weight: float = 1.0) -> str:
