@@ -11,6 +11,7 @@ import csv
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -26,6 +27,9 @@ from search.hits import Answer, Hit
 from search.options import NEIGHBOURHOOD
 from search.parts import learn_tag
 from search.query import FeedbackPart, Query
+
+# A minus and what is neither an option of this command nor a number: "-night", not "-k5" or "-0.5".
+_NEGATIVE = re.compile(r"-(?!\Z|[-.0-9]|h\Z|k[0-9]*\Z)", re.DOTALL)
 
 Teller = Callable[[str, Answer], None]
 
@@ -70,7 +74,15 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     form.add_argument("--json", action="store_true", help="a JSON object for each query, on a line of its own")
     form.add_argument("--csv", action="store_true", help="a table of all hits")
     form.add_argument("--paths", action="store_true", help="nothing but the files found")
-    return parser.parse_args(arguments)
+    return parser.parse_args(_with_minus(sys.argv[1:] if arguments is None else arguments))
+
+
+def _with_minus(arguments: Sequence[str]) -> list[str]:
+    """The arguments with a query such as ``-night`` where argparse takes it for one, behind all options."""
+    if "--" in arguments:
+        return list(arguments)
+    queries = [each for each in arguments if _NEGATIVE.match(each)]
+    return [*(each for each in arguments if each not in queries), *(["--", *queries] if queries else [])]
 
 
 def _run(options: argparse.Namespace) -> int:

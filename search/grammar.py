@@ -40,7 +40,8 @@ MAX_TEXT = 10_000  # characters; people type a few dozen
 _SPACE = r"\s\x00-\x1f\x7f-\x9f"
 _NUMBER = r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 _END = rf"(?=[{_SPACE}()\"]|\Z)"
-_WEIGHT = rf"\^{_NUMBER}{_END}"
+_NO_NUMBER = r"[+-]?(?:[nN][aA][nN]|[iI][nN][fF](?:[iI][nN][iI][tT][yY])?)"  # refused, in a sentence
+_WEIGHT = rf"\^(?:{_NUMBER}|{_NO_NUMBER}){_END}"
 _QUOTED = r"\"(?:\\.|[^\"\\])*(?:\"|\\?\Z)"
 _LETTER = rf"\\(?:.|\Z)|[^{_SPACE}\"()\\]"
 _VALUE = rf"(?:{_QUOTED}|(?!{_WEIGHT})(?:{_LETTER}))"

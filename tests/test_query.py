@@ -167,6 +167,8 @@ def test_filters_are_read(text, tree):
         (' \0 "" () ', "nothing to search for: there are no words"),
         ("boat^0 -sea^0", "nothing to search for: every part has the weight 0"),
         ("boat^1e999", "a weight must be a finite number, got 1e999"),
+        ("boat^nan", "a weight must be a finite number, got nan"),
+        ("like:3^-Infinity sea", "a weight must be a finite number, got -Infinity"),
         ("(boat^1e200)^1e200", "weight of a part must be a finite number, got inf"),
         ("label:cat^2", "a filter takes no weight"),
         ("label:cat OR boat", "OR stands between filters, or between words"),
@@ -181,6 +183,10 @@ def test_filters_are_read(text, tree):
 def test_what_cannot_be_searched_is_a_sentence(text, said):
     with pytest.raises(QueryError, match=said):
         parse(text).check()
+
+
+def test_what_only_looks_like_no_number_is_a_word():
+    assert parse(r"boat^nana boat\^nan boat^").parts == (TextPart("boat^nana boat^nan boat^"),)
 
 
 def test_as_many_brackets_as_fit_are_read():

@@ -329,6 +329,12 @@ class TestCommand:
         assert command.main(["crimson", "--in", "nothing", "--collections", str(tmp_path)]) == 2
         assert "nothing is not a collection" in capsys.readouterr().err
 
+    def test_only_negatives(self, ask, root):
+        for arguments in (["-crimson", "-k", "24"], ["--json", "-crimson"], ["-k2", "-crimson"], ["-like:0", "-k5"]):
+            code, out, err = ask(*arguments)
+            assert (code, err) == (0, "") and out and str(root / "a") not in out
+        assert "error: a weight must be a finite number, got nan" in ask("-crimson^nan")[2]
+
     def test_a_collection_by_its_folder(self, folder, capsys):
         assert command.main(["crimson", "--in", str(folder), "-k", "1"]) == 0
         assert capsys.readouterr().out.startswith("  1")
