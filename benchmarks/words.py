@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from features.concepts import Concepts, standardized, unit
 from features.encoders.sentence import SentenceEncoder, sentence_encoder
 from features.wordnet.definitions import definitions
-from search.captions import CaptionScorer
+from search.captions import MEANING, WORDS, CaptionScorer
 from search.engine import SearchEngine
 from search.fusion import standardized_over
 from search.spaces import CAPTIONS, CONCEPTS
@@ -163,13 +163,16 @@ def ways_with_captions(engine: SearchEngine, found: Mapping[str, TextScores]) ->
     """What is said of the pictures by its words, by its meaning, by both, and with what the encoder sees."""
     scorer, ids = engine.text_scorer(CAPTIONS), engine.store.ids
     assert isinstance(scorer, CaptionScorer)
+
+    def both(text: str) -> Floats:
+        voices = scorer.voices(text, "words")
+        return voices[MEANING] + voices[WORDS]
+
     return {
         "captions and tags by words": lambda text: scorer.words(text, "words")[ids],
         "by meaning": lambda text: standardized_over(scorer.meaning(text), ids)[ids],
-        "by both": lambda text: scorer.fused(text, "words")[ids],
-        "and what the encoder sees: as it is searched": lambda text: (
-            scorer.fused(text, "words")[ids] + standardized(found[text].scores)
-        ),
+        "by both": lambda text: both(text)[ids],
+        "and what the encoder sees: as it is searched": lambda text: both(text)[ids] + standardized(found[text].scores),
     }
 
 

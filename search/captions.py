@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from features.collection.fulltext import FREQUENT
+from features.collection.fulltext import FREQUENT, has_words
 from features.collection.said import Said
 from features.collection.store import FeatureStore
 from features.concepts import FEEDBACK_COUNT, unit
@@ -28,10 +29,26 @@ MEANING_WEIGHT = 0.5
 WORDS_WEIGHT = 2.0
 """Of what is said, by meaning (standardised) and by words (1 for the best), beside 1 for what the encoder sees."""
 
+MEANING, WORDS = "meaning", "words"
+"""What the two are called."""
+
+MAX_TOLD = 32
+"""Captions, and tags, of a picture that are looked at for why it was found."""
+MAX_TOLD_OF = 5
+
 MAX_READ = 1_000
 """Pictures whose words have changed since the space was made that a search itself reads; more are for the command."""
 
 _BLOCK = 16_384
+
+
+class SaidReason(NamedTuple):
+    """What is said of a picture, as a reason: a caption or a tag, whether it has words of the text, and its cosine."""
+
+    text: str
+    kind: str
+    has_words: bool
+    likeness: float
 
 
 def texts_of(said: Said) -> tuple[str, ...]:
@@ -107,20 +124,35 @@ class CaptionScorer:
         """See `search.words.TextScorer`."""
         shown = self._store.ids if ids is None else np.sort(ids)
         meaning = self.meaning(text)
-        scores, meaning = self._with_words(meaning, text, "words")[shown], meaning[shown]
+        voices = self._weighed(meaning, text, "words")
+        scores, meaning = (voices[MEANING] + voices[WORDS])[shown], meaning[shown]
         nothing = np.zeros(shown.size, np.float32)
         similarity = np.where(np.isfinite(meaning), meaning, 0).astype(np.float32)
         best = np.argsort(-scores, kind="stable")[:FEEDBACK_COUNT]
         strength = float(similarity[best].mean()) if best.size else 0.0
         return TextScores(shown, scores, similarity, nothing, nothing, strength, self.hints)
 
-    def fused(self, text: str, match: str) -> Floats:
-        """Both together, float32 (n,): a picture that they say nothing of has 0, and the usual one about as much."""
-        return self._with_words(self.meaning(text), text, match)
+    def voices(self, text: str, match: str) -> dict[str, Floats]:
+        """By `MEANING` and by `WORDS`, float32 (n,) each, to be added: of a picture that they say nothing of, 0."""
+        return self._weighed(self.meaning(text), text, match)
 
-    def _with_words(self, meaning: Floats, text: str, match: str) -> Floats:
+    def _weighed(self, meaning: Floats, text: str, match: str) -> dict[str, Floats]:
         usual = standardized_over(meaning, self._store.ids)
-        return MEANING_WEIGHT * usual + WORDS_WEIGHT * self.words(text, match)
+        return {MEANING: MEANING_WEIGHT * usual, WORDS: WORDS_WEIGHT * self.words(text, match)}
+
+    def reasons(self, text: str, match: str, id: int) -> tuple[SaidReason, ...]:
+        """Which captions and tags of a picture speak for a text, by their words or by their meaning, the best first."""
+        said = self._store.annotations.of([id]).get(id, Said())
+        texts: dict[str, str] = {caption.text: "caption" for caption in said.captions[:MAX_TOLD]}
+        texts |= {tag.tag: "tag" for tag in said.tags[:MAX_TOLD]}
+        if not texts:
+            return ()
+        (asked, *meant) = self._sentences.encode([text, *(each.replace("_", " ") for each in texts)])
+        found = [
+            SaidReason(each, kind, has_words(each, text, match), float(vector @ asked))
+            for (each, kind), vector in zip(texts.items(), meant, strict=True)
+        ]
+        return tuple(sorted(found, key=lambda each: (-each.has_words, -each.likeness))[:MAX_TOLD_OF])
 
     def _current(self) -> dict[int, Floats | None]:
         """The vectors of the pictures whose words have changed since; None where nothing is said any more."""

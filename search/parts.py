@@ -22,16 +22,11 @@ from search.options import SearchOptions
 from search.query import FeedbackPart, ImagePart, Part, Query, TagPart, TextPart
 from search.searcher import RERANK_FACTOR, SpaceSearcher
 from search.space import VISUAL, SpaceKind
-from search.spaces import CAPTIONS, default_spaces, space_kind, space_names
+from search.spaces import default_spaces, space_kind, space_names
+from search.voices import summed, voices_of
 from search.words import TextScorer
 
 CANDIDATES_MIN = 1_000
-
-# Words that no picture is of: a text of these alone asks for nothing.
-_STOP_WORDS = frozenset(
-    "a an and are as at be by for from in into is it its of on or that the their there these "  # noqa: SIM905
-    "they this to was were with".split()
-)
 
 
 class EncodedQuery(NamedTuple):
@@ -271,7 +266,8 @@ def _ask(collection: AskedCollection, parts: Sequence[Part], options: SearchOpti
             elif isinstance(part, TagPart):
                 texts[row] = searcher.space.kind.score_tag(part, collection)
             else:
-                texts[row] = _scores_of_words(part, collection, name)
+                assert isinstance(part, TextPart)
+                texts[row] = summed(voices_of(part, collection, name))
         except QueryError as error:
             answers.append(PartAnswer(part, None, str(error)))
         else:
@@ -360,28 +356,6 @@ def _hits(
             )
         )
     return tuple(hits)
-
-
-def _scores_of_words(part: Part, collection: AskedCollection, name: str) -> NDArray[np.float32]:
-    """The score of every row in a space, and, unless that was asked for by name, in what is said of the pictures."""
-    assert isinstance(part, TextPart)
-    scores = _scores_of_text(part, collection, collection.space(name))
-    if name == CAPTIONS or part.space is not None or CAPTIONS not in collection.spaces:
-        return scores
-    said = space_kind(CAPTIONS).score_text(part, collection)
-    return fusion.standardized_over(scores, collection.store.ids) + said if said.any() else scores
-
-
-def _scores_of_text(part: TextPart, collection: AskedCollection, searcher: SpaceSearcher) -> NDArray[np.float32]:
-    """The score of every row; a picture of which the space knows nothing has the least that any has."""
-    if part.match == "words" and {word.strip(".,;:!?'").lower() for word in part.text.split()} <= _STOP_WORDS:
-        raise QueryError(f"{part.text!r} says nothing that could be seen: add a word, or put it in quotes")
-    scores = np.asarray(searcher.space.kind.score_text(part, collection), dtype=np.float32)
-    usable = scores[collection.store.ids]
-    known = usable[np.isfinite(usable)]
-    if not known.size:
-        raise QueryError(f"the space {searcher.space.name} knows nothing of {part.text!r}")
-    return np.where(np.isfinite(scores), scores, known.min())
 
 
 def _candidates(

@@ -120,6 +120,10 @@ class SpaceKind(ABC):
         scores[found.ids] = found.scores
         return scores
 
+    def text_voices(self, part: TextPart, collection: OpenCollection) -> dict[str, NDArray[np.float32]]:
+        """What `score_text` is the sum of, by name: of kinds that look at a picture in several ways."""
+        return {self.name: self.score_text(part, collection)}
+
     def score_tag(self, part: TagPart, collection: OpenCollection) -> NDArray[np.float32]:
         """How sure it is that each picture bears a tag, float32 (n,), row = id: of kinds that accept a `TagPart`."""
         raise NotImplementedError(f"space {self.name} says that it accepts tags, and cannot score them")

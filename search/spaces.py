@@ -116,7 +116,10 @@ class CaptionSpace(SpaceKind):
         return np.zeros((len(store.features), sentence_encoder().dim), np.float16)
 
     def score_text(self, part: TextPart, collection: OpenCollection) -> NDArray[np.float32]:
-        return _captions_of(collection).fused(part.text, part.match)
+        return sum(self.text_voices(part, collection).values(), np.zeros((), np.float32))
+
+    def text_voices(self, part: TextPart, collection: OpenCollection) -> dict[str, NDArray[np.float32]]:
+        return _captions_of(collection).voices(part.text, part.match)
 
     def score_tag(self, part: TagPart, collection: OpenCollection) -> NDArray[np.float32]:
         return _captions_of(collection).tag(part.tag)

@@ -7,6 +7,7 @@ import pytest
 from meanings import ColourEncoder, WordSentences, paint_colours
 
 from features.collection import edits
+from features.collection.fulltext import has_words
 from features.collection.said import Maker, Words
 from features.datasets import ImageFolder
 from features.encoders import share_encoder
@@ -17,6 +18,7 @@ from search.captions import MEANING_WEIGHT, WORDS_WEIGHT, texts_of
 from search.engine import SearchEngine
 from search.errors import QueryError
 from search.query import Query, TagPart, TextPart
+from search.reasons import explain_parts
 
 
 @pytest.fixture
@@ -76,7 +78,8 @@ def test_the_score_is_that_of_a_loop(engine):
     for id, cosine in cosines.items():
         wanted[id] = MEANING_WEIGHT * (cosine - mean) / deviation
     wanted[ids] += WORDS_WEIGHT * ranks / ranks[0]
-    assert scorer.fused("boat", "words") == pytest.approx(wanted, abs=2e-2)
+    voices = scorer.voices("boat", "words")
+    assert voices["meaning"] + voices["words"] == pytest.approx(wanted, abs=2e-2)
     alone = engine.search(Query([TextPart("boat", space="captions")]), 3)
     assert alone.ids == tuple(np.argsort(-wanted, kind="stable")[:3].tolist())
 
@@ -160,3 +163,63 @@ def test_texts_of_a_picture_are_its_captions_and_its_tags_as_one(engine):
     say(engine, {1: Words({"b": None, "a": None}, {"water_lilly": 0.4, "sea": 0.9})})
     edits.add_caption(engine.store.annotations, [1], "mine")
     assert texts_of(engine.store.annotations.of([1])[1]) == ("mine", "a", "b", "sea, water lilly")
+
+
+def test_each_voice_of_a_text_is_told_and_together_they_are_the_share(engine):
+    say(engine, {5: Words({"a crimson boat": None, "nothing": None}, {"Crimson_Thing": 0.5}), 9: Words({"boat": None})})
+    answer = engine.search(Query([TextPart("crimson boat", weight=2), TextPart("viridian", weight=-1)]), 12)
+    of = {}
+    for hit in answer:
+        crimson, viridian = explain_parts(engine, answer, hit)
+        for weight, reason in ((2 / 3, crimson), (-1 / 3, viridian)):
+            assert reason.share == pytest.approx(weight * sum(voice.added for voice in reason.voices), abs=1e-4)
+        of[hit.id] = crimson
+    assert [(voice.space, voice.way) for voice in of[5].voices] == [
+        ("concepts", "concepts"),
+        ("captions", "meaning"),
+        ("captions", "words"),
+    ]
+    seen, _, words = of[5].voices
+    assert words.added > of[9].voices[2].added > 0 > of[7].voices[2].added
+    assert of[0].voices[0].added > seen.added, "the first is red, and the sixth is green"
+    nearest = WordSentences().encode(["crimson boat", "a crimson boat", "crimson thing", "nothing"])
+    likeness = (nearest[1:] @ nearest[0]).tolist()
+    assert [each[:3] for each in of[5].said] == [
+        ("a crimson boat", "caption", True),
+        ("Crimson_Thing", "tag", False),  # one word, as it is written
+        ("nothing", "caption", False),
+    ]
+    assert [each.likeness for each in of[5].said] == pytest.approx(likeness, abs=1e-5)
+    assert of[7].said == () and of[7].text is not None
+
+
+def test_a_voice_alone_is_the_whole_share(engine):
+    (hit, *_), answer = engine.search("crimson", 3), engine.search("crimson^2", 3)
+    (reason,) = explain_parts(engine, answer, answer[0])
+    assert [voice.space for voice in reason.voices] == ["concepts"] and reason.said == ()
+    assert reason.share == pytest.approx(reason.voices[0].added, abs=1e-4) and hit.id == answer[0].id
+    say(engine, {4: Words({"windmill": None})})
+    answer = engine.search(Query([TextPart("windmill", space="captions")]), 3)
+    (reason,) = explain_parts(engine, answer, answer[0])
+    assert [voice.way for voice in reason.voices] == ["meaning", "words"] and reason.text is None
+    assert reason.said[0][:3] == ("windmill", "caption", True)
+
+
+@pytest.mark.parametrize(
+    ("said", "text", "match", "has"),
+    [
+        ("Ein Müller am Fluß", "muller", "words", True),
+        ("a red boat", "RED, sea", "words", True),
+        ("a reddish boat", "red", "words", False),
+        ("a red boat", "red boat", "phrase", True),
+        ("a red old boat", "red boat", "phrase", False),
+        ("a red boat", "a red bo", "prefix", True),
+        ("a red boat", "red bo at", "prefix", False),
+        ("a red boat", "bo", "prefix", True),
+        ("a red boat", "", "prefix", False),
+        ("", "red boat sea", "phrase", False),
+        ("red", '\0 \ud800 "', "words", False),
+    ],
+)
+def test_has_words_is_what_full_text_would_find(said, text, match, has):
+    assert has_words(said, text, match) is has

@@ -10,6 +10,7 @@ import pytest
 from fakes import reds
 from meanings import ColourEncoder, WordSentences, paint_colours
 
+from features.collection import edits
 from features.datasets import ImageFolder
 from features.encoders import register_encoder, registry
 from features.extract import extract
@@ -330,6 +331,24 @@ def test_explain_says_what_each_part_gave_and_why(page, engine):
     assert "crimson -cerulean" in about and strip.count("<li") == 36
     assert "crimson thing" in detail and "not cerulean" in detail and "rank 2" in detail
     assert cells["visible"] is False and figure is None
+
+
+def test_explain_says_which_caption_or_tag_speaks_for_words(page, engine):
+    try:
+        edits.add_caption(engine.store.annotations, [20], "a <b>lighthouse</b> in fog")
+        edits.add_tag(engine.store.annotations, [20], "sea")
+        _, (_, _, detail, *_rest) = explained(page, engine, "lighthouse")
+        assert "captions and tags, by meaning" in detail and "captions, tags and names, by words" in detail
+        assert "what is seen (space concepts)" in detail
+        assert "a &lt;b&gt;lighthouse&lt;/b&gt; in fog" in detail and "caption, has the words" in detail
+        _, (_, _, detail, *_rest) = explained(page, engine, "lighthouse", 30)
+        assert "It has no caption and no tag" in detail
+    finally:
+        engine.store.annotations.close()
+        engine.store.__dict__.pop("annotations")
+        for file in engine.folder.glob("annotations.sqlite*"):
+            file.unlink()
+        engine._scorers.pop("captions")
 
 
 def test_reasons_add_up(engine):

@@ -6,6 +6,7 @@ import math
 import re
 import sqlite3
 import sys
+import unicodedata
 import weakref
 from collections.abc import Sequence
 
@@ -58,6 +59,25 @@ def expression(text: str, match: str = "words") -> str:
         return " OR ".join(f'"{term}"' for term in dict.fromkeys(terms))
     phrase = " + ".join(f'"{term}"' for term in terms)
     return f"{phrase} *" if match == "prefix" else phrase
+
+
+def has_words(said: str, text: str, match: str = "words") -> bool:
+    """Whether what is said of a picture has the words of a text, as `expression` asks for them."""
+    have, asked = (_words(_folded(each)) for each in (said, text))
+    if match == "words" or not asked:
+        return not set(have).isdisjoint(asked)
+    whole = asked[:-1] if match == "prefix" else asked
+    places = range(len(have) - len(asked) + 1)
+    return any(
+        have[place : place + len(whole)] == whole and have[place + len(asked) - 1].startswith(asked[-1])
+        for place in places
+    )
+
+
+def _folded(text: str) -> str:
+    """A text without case and diacritics, as the tokenizer reads it."""
+    parts = unicodedata.normalize("NFKD", text.casefold())
+    return "".join(part for part in parts if not unicodedata.combining(part))
 
 
 class FullText:

@@ -17,6 +17,7 @@ from gradio_app.markup import render
 from gradio_app.routes.pictures import folder_of, picture_url, read_item, to_jpeg
 from gradio_app.session import QueryPicture, Result
 from gradio_app.typed import parts_of
+from search.captions import MEANING, WORDS
 from search.engine import SearchEngine
 from search.explain import CellMap, Explanation, heat_map, top_classes
 from search.filters import Filter
@@ -83,6 +84,8 @@ def parts(engine: SearchEngine, result: Result, hit: Hit, reasons: Sequence[Part
             "text": reason.text,
             "classes": _seen(reason.text.classes) if reason.text else (),
             "below": _seen(reason.text.below) if reason.text else (),
+            "voices": _voices(reason),
+            "said": reason.said,
         }
         for place, (name, reason) in enumerate(zip(names, reasons, strict=True))
     ]
@@ -94,6 +97,24 @@ def parts(engine: SearchEngine, result: Result, hit: Hit, reasons: Sequence[Part
         rows=rows,
         similarity=hit.similarity,
     )
+
+
+_VOICES = {MEANING: "captions and tags, by meaning", WORDS: "captions, tags and names, by words"}
+
+
+def _voices(reason: PartReason) -> list[dict[str, Any]]:
+    """Who speaks for a text, each with its share of what speaks for it; none where it is one alone."""
+    if len(reason.voices) < 2:
+        return []
+    total = sum(max(voice.added, 0.0) for voice in reason.voices)
+    return [
+        {
+            "name": _VOICES.get(voice.way, f"what is seen (space {voice.space})"),
+            "added": voice.added,
+            "portion": max(voice.added, 0.0) / total if total else 0.0,
+        }
+        for voice in reason.voices
+    ]
 
 
 def _seen(classes: Iterable[ClassReason]) -> list[ClassReason]:
