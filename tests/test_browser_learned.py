@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 from test_browser import browser, found, open_page, outside, usual_context  # noqa: F401
+from test_browser_explain import open_tab
 from test_browser_words import answered
 
 from features.collection import edits
@@ -104,7 +105,7 @@ def test_a_learned_tag_is_kept_confirmed_refused_and_taken_back_by_keyboard(open
 @pytest.mark.parametrize("width", [1440, 390])
 def test_nothing_is_wider_than_the_window(open_page, width):  # noqa: F811
     page = open_page(viewport={"width": width, "height": 900})
-    page.get_by_role("tab", name="Learned tags").evaluate("tab => tab.click()")
+    open_tab(page, "Learned tags")
     page.wait_for_selector("#ris-learned .ris-hint")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert outside(page) == []
