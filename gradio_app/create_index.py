@@ -233,7 +233,7 @@ def _annotate(dataset: Dataset, folder: Path) -> None:
     store = FeatureStore.open(folder)
     maker = create_maker("file", store, MakerOptions(table))
     logger.info("%s", annotate(store, maker))
-    create_space(store, CAPTIONS)
+    create_space(store, CAPTIONS, engines=None)
 
 
 def _open_dataset(args: argparse.Namespace) -> Dataset:

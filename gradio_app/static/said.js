@@ -9,7 +9,7 @@ function said_panel(panel) {
   let content = ''; // by which the server knows whether it still is that picture
   let turn = 0; // an answer to what was asked before the last question is dropped
 
-  async function ask_server(change) {
+  async function ask_server(change, by = 'form') {
     const mine = ++turn;
     const options = change && {
       method: 'POST',
@@ -25,7 +25,7 @@ function said_panel(panel) {
       return;
     }
     if (mine !== turn) return;
-    if (reply.ok) show(text, change);
+    if (reply.ok) show(text, change, by);
     else tell(reason(text) ?? `The server answered ${reply.status}.`);
   }
 
@@ -41,13 +41,17 @@ function said_panel(panel) {
   }
 
   // After an edit the keyboard goes on where it was: at the same field, or at the panel where that is gone.
-  function show(html, change) {
+  function show(html, change, by) {
     panel.innerHTML = html;
     panel.hidden = !html;
     if (!change) return;
     document.dispatchEvent(new Event('ris-said'));
     const again = { like: 'unlike', unlike: 'like' }[change.do] ?? change.do;
-    const next = panel.querySelector(`form[data-do="${again}"]:not([hidden]) input, button[data-do="${again}"]`);
+    const places = {
+      form: `form[data-do="${again}"]:not([hidden]) input`,
+      button: `button[data-do="${again}"]`,
+    };
+    const next = panel.querySelector(places[by]) ?? panel.querySelector(`${places.form}, ${places.button}`);
     (next ?? panel).focus();
   }
 
@@ -55,7 +59,7 @@ function said_panel(panel) {
     const button = event.target.closest('button');
     if (button?.dataset.do) {
       const { do: what, text, edit } = button.dataset;
-      ask_server({ do: what, text: text ?? '', edit: Number(edit ?? 0) });
+      ask_server({ do: what, text: text ?? '', edit: Number(edit ?? 0) }, 'button');
     } else if (button?.matches('.ris-reword')) {
       const form = button.parentElement.querySelector('form');
       form.hidden = !form.hidden;
