@@ -149,7 +149,7 @@ def _run(options: argparse.Namespace) -> int:
         sys.stdout.write(f"{report}\n")
         sys.stdout.flush()
     if makers:
-        create_space(store, CAPTIONS)
+        create_space(store, CAPTIONS, engines=None)
     else:
         for each in store.annotations.makers():
             sys.stdout.write(f"{each.maker.name or each.maker.source}: words of {each.pictures:,} pictures\n")

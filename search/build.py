@@ -128,7 +128,7 @@ def _create_index(
 
 
 def create_space(
-    store: FeatureStore, name: str, *, engines: Sequence[str] = (), factory: str = FACTORY, seed: int = 0
+    store: FeatureStore, name: str, *, engines: Sequence[str] | None = (), factory: str = FACTORY, seed: int = 0
 ) -> list[EngineReport]:
     """Make a space of a collection, or make it again, and list it in the manifest.
 
@@ -136,8 +136,8 @@ def create_space(
     ----------
     name : str
         One of `spaces.space_names`.
-    engines : sequence of str
-        Backends to build an index of it; without one it is searched exactly.
+    engines : sequence of str or None
+        Backends to build an index of it; without one it is searched exactly. None for the index that it needs, if any.
 
     Raises
     ------
@@ -146,7 +146,7 @@ def create_space(
     """
     if name == VISUAL:
         raise EngineError(f"every collection has the space {VISUAL}: it is what it was made of")
-    recipes = dict.fromkeys(engines, (factory, seed))
+    recipes = None if engines is None else dict.fromkeys(engines, (factory, seed))
     entry, reports = _make_space(store, space_kind(name), recipes, candidates=_candidates_of(visual_space(store)))
     store.update_manifest(spaces={**store.manifest.get("spaces", {}), name: entry})
     return reports
@@ -206,9 +206,7 @@ def create_spaces(
     with writing(store.folder, purpose="indexed"):
         for name in wanted:
             if name not in kept:
-                factory = kinds[name].factory(store.ids.size)
-                recipes = {OWN_ENGINE: (factory, 0)} if factory else {}
-                made[name], _ = _make_space(store, kinds[name], recipes, candidates=_candidates_of(visual_space(store)))
+                made[name], _ = _make_space(store, kinds[name], candidates=_candidates_of(visual_space(store)))
         if {**kept, **made} != listed or (names is not None and "spaces" not in store.manifest):
             store.update_manifest(spaces={**kept, **made})
     return tuple(made)
@@ -273,7 +271,7 @@ def sync_collection(
     store = FeatureStore.open(folder)
     for name in made.get("spaces") or {}:
         if name in space_names() and space_kind(name).is_live and name not in store.manifest.get("spaces", {}):
-            create_space(store, name)
+            create_space(store, name, engines=None)
     return report, updates
 
 
@@ -337,13 +335,16 @@ def _remade(
 def _make_space(
     store: FeatureStore,
     kind: SpaceKind,
-    recipes: dict[str, tuple[str, int]],
+    recipes: dict[str, tuple[str, int]] | None = None,
     *,
     before: Space | None = None,
     candidates: Candidates | None = None,
 ) -> tuple[dict[str, Any], list[EngineReport]]:
-    """Vectors and indexes of a space, in new files; returns the entry for the manifest."""
+    """Vectors and indexes of a space, by default what it needs, in new files; returns the entry for the manifest."""
     space, entry = make_space(store, kind, before=before, candidates=candidates)
+    if recipes is None:
+        needed = kind.factory(space.ids.size)
+        recipes = {OWN_ENGINE: (needed, 0)} if needed else {}
     reports = []
     for engine, (factory, seed) in recipes.items():
         recipe = IndexRecipe(factory, space.metric, seed)

@@ -8,7 +8,7 @@ words it has the rank that sqlite's full text gives it. A text is answered by bo
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -19,8 +19,8 @@ from features.collection.said import Said
 from features.collection.store import FeatureStore
 from features.concepts import FEEDBACK_COUNT, unit
 from features.encoders.sentence import SentenceEncoder
-from search.fusion import standardized_over
-from search.words import TextScores
+from search.fusion import deviations, sample_of, standardized_over
+from search.words import CANDIDATES, TextScores
 
 Floats = NDArray[np.float32]
 Ids = NDArray[np.int64]
@@ -78,28 +78,48 @@ class CaptionScorer:
         Of all pictures, row = id, zero where nothing is said.
     changes : int
         How often words had changed when they were made: see `Annotations.changes`.
+    nearest : callable, optional
+        ``nearest(vector, k, ids)``: ids (at most k,) of the pictures whose vectors are nearest. With it the meaning of
+        the nearest `CANDIDATES` is compared, and that of the pictures whose words are new; without it, of all.
+    said : int64 (m,), optional
+        With `nearest`: ids of the pictures that have a vector.
     """
 
     def __init__(
-        self, store: FeatureStore, sentences: SentenceEncoder, vectors: NDArray[np.floating], changes: int
+        self,
+        store: FeatureStore,
+        sentences: SentenceEncoder,
+        vectors: NDArray[np.floating],
+        changes: int,
+        nearest: Callable[[Floats, int, Ids | None], Ids] | None = None,
+        said: Ids | None = None,
     ) -> None:
         self._store = store
         self._sentences = sentences
         self._vectors = vectors
         self._changes = changes
+        self._nearest = nearest
+        self._sample = None if said is None else np.asarray(vectors[sample_of(said)], np.float32)
         store.annotations.search(FREQUENT)  # what is read for the first search is read now
         self._lock = threading.Lock()
         self._newer: dict[int, Floats | None] = {}
         self.hints: tuple[str, ...] = ()
 
     def meaning(self, text: str) -> Floats:
-        """Cosine of the text and of what is said of each picture, float32 (n,); -inf where nothing is said."""
-        asked = self._sentences.encode([text])[0]
-        scores = np.empty(len(self._vectors), np.float32)
-        for start in range(0, len(scores), _BLOCK):
-            block = np.asarray(self._vectors[start : start + _BLOCK], np.float32)
-            near = block @ asked
-            scores[start : start + _BLOCK] = np.where(block.any(axis=1), near, -np.inf)
+        """Cosine of the text and of what is said of each picture, float32 (n,); -inf where it was not compared."""
+        return self._meaning(self._sentences.encode([text])[0])
+
+    def _meaning(self, asked: Floats) -> Floats:
+        if self._nearest is not None:
+            scores = np.full(len(self._vectors), -np.inf, np.float32)
+            ids = np.sort(self._nearest(asked, CANDIDATES, None))
+            scores[ids] = np.asarray(self._vectors[ids], np.float32) @ asked
+        else:
+            scores = np.empty(len(self._vectors), np.float32)
+            for start in range(0, len(scores), _BLOCK):
+                block = np.asarray(self._vectors[start : start + _BLOCK], np.float32)
+                near = block @ asked
+                scores[start : start + _BLOCK] = np.where(block.any(axis=1), near, -np.inf)
         for id, vector in self._current().items():
             scores[id] = -np.inf if vector is None else vector @ asked
         return scores
@@ -123,8 +143,9 @@ class CaptionScorer:
     def score(self, text: str, ids: Ids | None = None, *, k: int = 1) -> TextScores:
         """See `search.words.TextScorer`."""
         shown = self._store.ids if ids is None else np.sort(ids)
-        meaning = self.meaning(text)
-        voices = self._weighed(meaning, text, "words")
+        asked = self._sentences.encode([text])[0]
+        meaning = self._meaning(asked)
+        voices = self._weighed(meaning, asked, text, "words")
         scores, meaning = (voices[MEANING] + voices[WORDS])[shown], meaning[shown]
         nothing = np.zeros(shown.size, np.float32)
         similarity = np.where(np.isfinite(meaning), meaning, 0).astype(np.float32)
@@ -134,10 +155,16 @@ class CaptionScorer:
 
     def voices(self, text: str, match: str) -> dict[str, Floats]:
         """By `MEANING` and by `WORDS`, float32 (n,) each, to be added: of a picture that they say nothing of, 0."""
-        return self._weighed(self.meaning(text), text, match)
+        asked = self._sentences.encode([text])[0]
+        return self._weighed(self._meaning(asked), asked, text, match)
 
-    def _weighed(self, meaning: Floats, text: str, match: str) -> dict[str, Floats]:
-        usual = standardized_over(meaning, self._store.ids)
+    def _weighed(self, meaning: Floats, asked: Floats, text: str, match: str) -> dict[str, Floats]:
+        if self._sample is None:
+            usual = standardized_over(meaning, self._store.ids)
+        else:  # the nearest alone say nothing of what is usual
+            by = self._sample @ asked
+            standard = (meaning - by.mean()) / deviations(by[None])[0]
+            usual = np.where(np.isfinite(meaning), standard, 0).astype(np.float32)
         return {MEANING: MEANING_WEIGHT * usual, WORDS: WORDS_WEIGHT * self.words(text, match)}
 
     def reasons(self, text: str, match: str, id: int) -> tuple[SaidReason, ...]:

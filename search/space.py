@@ -61,6 +61,10 @@ class Made:
     beside: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
+IDS = "ids"
+"""Beside the vectors of a kind that has none for some usable pictures: the ids of the others, int64, ascending."""
+
+
 class SpaceKind(ABC):
     """How the vectors of a space are made, and what may be asked there.
 
@@ -203,8 +207,8 @@ class Space:
 
     @property
     def ids(self) -> NDArray[np.int64]:
-        """Of the usable pictures, ascending."""
-        return self.store.ids
+        """Of the pictures that have a place in it, ascending: all usable ones, or those that lie beside as `IDS`."""
+        return self.beside.get(IDS, self.store.ids)
 
     @property
     def dim(self) -> int:

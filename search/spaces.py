@@ -27,9 +27,11 @@ from search.neighbourhood import NeighbourhoodSpace
 from search.query import ImagePart, TagPart, TextPart
 from search.space import (
     ADD_BLOCK,
+    IDS,
     VISUAL,
     Candidates,
     Entry,
+    Made,
     Nearest,
     OpenCollection,
     Space,
@@ -39,6 +41,9 @@ from search.words import SCORED_AT_MOST, ConceptScorer, TextScorer
 
 CONCEPTS = "concepts"
 CAPTIONS = "captions"
+
+TEXT_FACTORY = "IVF100,PQ48"
+"""The index over sentence vectors of more than `SCORED_AT_MOST` pictures."""
 
 
 class Visual(SpaceKind):
@@ -94,7 +99,7 @@ class ConceptSpace(SpaceKind):
         return {"sentences": sentence_encoder().sha256}
 
     def factory(self, count: int) -> str | None:
-        return "IVF100,PQ48" if count > SCORED_AT_MOST else None
+        return TEXT_FACTORY if count > SCORED_AT_MOST else None
 
 
 class CaptionSpace(SpaceKind):
@@ -103,6 +108,10 @@ class CaptionSpace(SpaceKind):
     name = CAPTIONS
     accepts = (TextPart, TagPart)
     is_live = True
+
+    def make_from(self, store: FeatureStore, before: Space | None, candidates: Candidates | None) -> Made:
+        vectors = self.make(store)
+        return Made(vectors, {IDS: np.flatnonzero(vectors.any(axis=1))})
 
     def make(self, store: FeatureStore) -> NDArray[Any]:
         vectors = self.make_temporary(store)
@@ -128,12 +137,14 @@ class CaptionSpace(SpaceKind):
         return _captions_of(collection).hints
 
     def text_scorer(self, space: Space, collection: OpenCollection, nearest: Nearest) -> TextScorer:
-        maker, vectors, changes = space.maker or {}, space.vectors, 0
+        maker, vectors, changes, has_index = space.maker or {}, space.vectors, 0, bool(space.indexes)
         if maker.get("sentences") == sentence_encoder().sha256:
             changes = int(maker.get("changes", 0))
         else:  # of another model: read again, as far as a search may
-            vectors = self.make_temporary(space.store)
-        return CaptionScorer(space.store, sentence_encoder(), vectors, changes)
+            vectors, has_index = self.make_temporary(space.store), False
+        if not has_index:
+            return CaptionScorer(space.store, sentence_encoder(), vectors, changes)
+        return CaptionScorer(space.store, sentence_encoder(), vectors, changes, nearest, space.ids)
 
     def why_not(self, store: FeatureStore) -> str | None:
         return None if store.has_annotations else "nothing is said of its pictures yet: see python -m search.annotate"
@@ -143,6 +154,9 @@ class CaptionSpace(SpaceKind):
 
     def made_of(self, store: FeatureStore) -> dict[str, Any]:
         return {**self.maker(), "changes": store.annotations.changes}
+
+    def factory(self, count: int) -> str | None:
+        return TEXT_FACTORY if count > SCORED_AT_MOST else None
 
 
 def _captions_of(collection: OpenCollection) -> CaptionScorer:

@@ -205,6 +205,67 @@ def test_a_voice_alone_is_the_whole_share(engine):
     assert reason.said[0][:3] == ("windmill", "caption", True)
 
 
+@pytest.fixture
+def large(engine, monkeypatch):
+    """A collection that counts as a large one from four pictures on."""
+    monkeypatch.setattr("search.spaces.SCORED_AT_MOST", 4)
+    monkeypatch.setattr("search.spaces.TEXT_FACTORY", "Flat")
+    words = {id: Words({f"{word} boat": None}) for id, word in enumerate(["red", "old", "small", "far", "fast", "new"])}
+    say(engine, words)
+    create_space(engine.store, "captions", engines=None)
+    return SearchEngine.open(engine.folder)
+
+
+def test_of_a_large_collection_the_nearest_alone_are_compared(large, monkeypatch):
+    entry = large.store.manifest["spaces"]["captions"]
+    assert set(entry["indexes"]) == {"ivfpq"}
+    assert large.space("captions").space.ids.tolist() == list(range(6)), "of which something is said"
+    assert large.space("captions").index("ivfpq").ntotal == 6
+    whole = large.text_scorer("captions").meaning("red boat")
+    monkeypatch.setattr("search.captions.CANDIDATES", 2)
+    some = large.text_scorer("captions").meaning("red boat")
+    best = np.argsort(-whole)[:2]
+    assert np.flatnonzero(np.isfinite(some)).tolist() == sorted(best.tolist()) and best[0] == 0
+    np.testing.assert_allclose(some[best], whole[best], atol=1e-6)
+    usual = large.text_scorer("captions").voices("red boat", "phrase")["meaning"]
+    said = whole[:6]
+    np.testing.assert_allclose(usual[best], MEANING_WEIGHT * (said[best] - said.mean()) / said.std(), rtol=1e-2)
+    assert not np.delete(usual, best).any(), "neither nearer nor farther than the usual picture"
+
+
+def test_new_words_of_a_large_collection_are_compared_too(large, monkeypatch):
+    monkeypatch.setattr("search.captions.CANDIDATES", 2)
+    edits.add_caption(large.store.annotations, [9], "lighthouse")
+    edits.remove_caption(large.store.annotations, [0], "red boat")
+    found = large.text_scorer("captions").meaning("lighthouse")
+    assert np.argmax(found) == 9 and np.isneginf(found[0])
+    assert large.search("lighthouse").ids[0] == 9
+
+
+def test_the_commands_keep_the_index_of_captions(large, tmp_path, capsys):
+    assert main([str(large.folder), "--maker", "label", "--quiet"]) == 0
+    opened = SearchEngine.open(large.folder)
+    assert opened.space("captions").index("ivfpq").ntotal == 12
+    (tmp_path / "images/a/new.png").write_bytes(next((tmp_path / "images/a").glob("0*.png")).read_bytes() + b"\0")
+    sync_collection(large.folder, encoder=ColourEncoder(), progress=False)
+    opened = SearchEngine.open(large.folder)
+    assert opened.store.ids.size == 13
+    assert opened.space("captions").index("ivfpq").ids.tolist() == list(range(12)), "of the new one nothing is said"
+    opened.store.verify()
+    assert main([str(large.folder), "--maker", "label", "--forget"]) == 0
+    opened = SearchEngine.open(large.folder)
+    assert opened.space("captions").index("ivfpq").ntotal == 6
+
+
+def test_a_collection_of_which_nothing_is_said_any_more_has_no_index(large):
+    large.store.annotations.forget(Maker("file", "t"))
+    create_space(large.store, "captions", engines=None)
+    opened = SearchEngine.open(large.folder)
+    assert opened.store.manifest["spaces"]["captions"]["indexes"] == {}
+    assert np.isneginf(opened.text_scorer("captions").meaning("red boat")).all()
+    assert set(opened.search("crimson thing", 4).ids) == {0, 1, 2, 3}
+
+
 @pytest.mark.parametrize(
     ("said", "text", "match", "has"),
     [
