@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import threading
-import unicodedata
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from itertools import islice, takewhile
 
 from features.collection.conditions import Condition
 from features.collection.fields import field_names, known_field
+from features.collection.folding import folded
 from features.collection.learned_tags import example_counts
 from features.collection.store import FeatureStore
 from search.filters import Filter
@@ -156,12 +156,6 @@ class _Counted:
         first = bisect_left(self._sorted, (wanted, "", 0))
         here = takewhile(lambda each: each[0].startswith(wanted), islice(self._sorted, first, None))
         return [(text, count) for _, text, count in nsmallest(LIMIT, here, key=lambda each: (-each[2], each[0]))]
-
-
-def folded(text: str) -> str:
-    """A text without case and diacritics."""
-    parts = unicodedata.normalize("NFKD", text.casefold())
-    return "".join(part for part in parts if not unicodedata.combining(part))
 
 
 def _starts(words: re.Match[str]) -> list[int]:

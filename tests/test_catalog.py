@@ -104,7 +104,7 @@ def test_the_first_catalogs_are_read_and_migrated(folder, tmp_path):
     assert new.records() == catalog.records()
     new.close()
     with sqlite3.connect(tmp_path / "new.sqlite") as new:
-        assert new.execute("PRAGMA user_version").fetchone() == (2,)
+        assert new.execute("PRAGMA user_version").fetchone() == (3,)
         assert new.execute("SELECT id FROM images WHERE folder = 'b' AND error IS NULL").fetchall() == [(2,), (4,)]
         assert new.execute("SELECT DISTINCT generation FROM images").fetchall() == [(0,)]
 

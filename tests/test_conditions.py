@@ -1,6 +1,7 @@
 """A tree of conditions finds what a loop over the pictures finds, whatever a person wrote."""
 
 import operator
+import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from features.collection.conditions import (
     simplified,
 )
 from features.collection.fields import NumberField, field_names, register_field
+from features.collection.folding import folded
 from features.collection.records import CatalogChanges, Row
 
 PATHS = ["a.jpg", "sea/b.PNG", "sea/deep/100%.jpeg", "sea/a_c.tif", "seas/x", "Sea/ü.JPG", "o'clock/it's.png", "z/.gif"]
@@ -178,7 +180,7 @@ def holds(tree, row):
     if tree.field == "label":
         return tree.value in LABELS.get(row.id, ())
     if tree.field == "name":
-        return tree.value.lower() in row.path.name.lower()
+        return folded(tree.value) in folded(row.path.name)
     value = getattr(row, tree.field)
     return value is not None and SIGNS[tree.comparison](value, tree.value)
 
@@ -252,6 +254,52 @@ def test_names_that_are_not_valid_text_are_found(tmp_path):
     assert made.ids_matching(Condition("folder", "eq", "sea")).tolist() == [0]
     assert made.ids_matching(Condition("format", "eq", "jpeg")).tolist() == [0]
     assert made.ids_matching(Condition("name", "contains", "\udcff")).tolist() == [0]
+
+
+ACCENTS = [
+    Row(id, Path(path), 1, 1, *[None] * 4)
+    for id, path in enumerate(
+        ["Fotos/Müller.jpg", "Fotos/Mu\u0308ller 2.jpg", "Café/MULLER.jpg", "Cafe/müll", "ЁЛКА/ёж.png", "x/Straße.jpg"]
+    )
+]
+
+
+@pytest.mark.parametrize(
+    ("condition", "ids"),
+    [
+        (Condition("name", "contains", "muller"), [0, 1, 2]),
+        (Condition("name", "contains", "MÜLLER"), [0, 1, 2]),
+        (Condition("name", "prefix", "mu\u0308ll"), [0, 1, 2, 3]),
+        (Condition("name", "suffix", "ÜLLER.JPG"), [0, 2]),
+        (Condition("name", "contains", "ü"), [0, 1, 2, 3]),
+        (Condition("name", "contains", "strasse"), [5]),
+        (Condition("name", "contains", "%ller"), []),
+        (Condition("name", "contains", "\u0308"), [1]),  # a mark alone is looked for as it is
+        (Condition("folder", "contains", "café"), [2, 3]),
+        (Condition("folder", "prefix", "елк"), [4]),
+        (Condition("path", "contains", "cafe/mu"), [2, 3]),
+        (Condition("path", "suffix", "елка/еж.png"), [4]),
+        (Not(Condition("path", "contains", "l")), [4, 5]),
+        (Condition("name", "contains", "\ufdfa" * 9_000), []),  # folded, it is eighteen times as long
+        (Condition("folder", "eq", "Cafe"), [3]),
+    ],
+)
+@pytest.mark.parametrize("version", [2, 3])
+def test_names_are_found_without_regard_to_diacritics(tmp_path, condition, ids, version):
+    made = Catalog.create(tmp_path / "catalog.sqlite")
+    made.fill(ACCENTS, [])
+    made.apply(CatalogChanges(moved=[(0, Path("Fotos/a.jpg"), 1, 1)]), 1)
+    made.apply(CatalogChanges(moved=[(0, Path("Fotos/Müller.jpg"), 1, 1)]), 2)
+    made.close()
+    if version < 3:  # without the columns that were not there yet
+        with sqlite3.connect(tmp_path / "catalog.sqlite") as old:
+            for column in ("folder_folded", "name_folded"):
+                old.execute(f"ALTER TABLE images DROP COLUMN {column}")
+            old.execute("PRAGMA user_version = 2")
+    opened = Catalog.open(tmp_path / "catalog.sqlite")
+    assert opened.ids_matching(condition).tolist() == ids
+    migrated = opened.copy(tmp_path / "new.sqlite")
+    assert migrated.ids_matching(condition).tolist() == ids
 
 
 def test_a_made_up_field_is_used_like_the_others(catalog, monkeypatch):

@@ -27,11 +27,13 @@ from features.collection.file_facts import parts_of, path_from, path_to
 from features.collection.matching import Matcher
 from features.collection.records import CatalogChanges, Record, Row
 
+_SET_PARTS = ", ".join(f"{part} = ?" for part in PATH_PARTS)
+
 
 class Catalog:
     """An open catalog. Safe to use from many threads, one at a time. What sqlite cannot read is a StoreError."""
 
-    VERSION = 2
+    VERSION = 3
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
@@ -144,13 +146,13 @@ class Catalog:
                 connection.execute(REMOVED)
                 if not has_generations:
                     connection.execute(f"ALTER TABLE images ADD COLUMN {GENERATION}")
-            if version < 2:
+            if version < 3:
                 there = {column[1] for column in connection.execute("PRAGMA table_info(images)")}
                 for column in [each for each in PATH_PARTS if each not in there]:
                     connection.execute(f"ALTER TABLE images ADD COLUMN {column} TEXT")
                 paths = connection.execute("SELECT id, path FROM images").fetchall()
                 connection.executemany(
-                    "UPDATE images SET folder = ?, name = ?, ending = ? WHERE id = ?",
+                    f"UPDATE images SET {_SET_PARTS} WHERE id = ?",
                     ((*parts_of(path), id) for id, path in paths),
                 )
             connection.execute(f"PRAGMA user_version = {self.VERSION}")
@@ -350,12 +352,12 @@ class Catalog:
                 connection.execute("DELETE FROM labels WHERE image_id = ?", (id,))
                 connection.execute("DELETE FROM images WHERE id = ?", (id,))
             connection.executemany(
-                "UPDATE images SET path = ?, folder = ?, name = ?, ending = ?, size = ?, mtime = ?, sha256 = ?, "
+                f"UPDATE images SET path = ?, {_SET_PARTS}, size = ?, mtime = ?, sha256 = ?, "
                 "width = ?, height = ?, error = ?, generation = ? WHERE id = ?",
                 ((*_path_columns(row.path), *row[2:], generation, row.id) for row in changes.encoded),
             )
             connection.executemany(
-                "UPDATE images SET path = ?, folder = ?, name = ?, ending = ?, size = ?, mtime = ? WHERE id = ?",
+                f"UPDATE images SET path = ?, {_SET_PARTS}, size = ?, mtime = ? WHERE id = ?",
                 ((*_path_columns(path), size, mtime, id) for id, path, size, mtime in changes.moved),
             )
             _insert(connection, changes.added, generation)
@@ -366,13 +368,13 @@ class Catalog:
 
 def _insert(connection: sqlite3.Connection, rows: Iterable[Row], generation: int) -> None:
     connection.executemany(
-        "INSERT INTO images (id, path, folder, name, ending, size, mtime, sha256, width, height, error, generation) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        f"INSERT INTO images (id, path, {', '.join(PATH_PARTS)}, size, mtime, sha256, width, height, error, "
+        f"generation) VALUES ({', '.join('?' * (9 + len(PATH_PARTS)))})",
         ((row.id, *_path_columns(row.path), *row[2:], generation) for row in rows),
     )
 
 
-def _path_columns(path: Path) -> tuple[str | bytes, str, str, str]:
+def _path_columns(path: Path) -> tuple[str | bytes | None, ...]:
     stored = path_to(path)
     return stored, *parts_of(stored)
 

@@ -32,7 +32,7 @@ CREATE TABLE IF NOT EXISTS removed (
 )
 """
 
-PATH_PARTS = ("folder", "name", "ending")
+PATH_PARTS = ("folder", "name", "ending", "folder_folded", "name_folded")
 """Columns of `images` that say again what the path says, for filters: see `file_facts.parts_of`."""
 
 COLUMNS = {

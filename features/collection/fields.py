@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import ClassVar, NamedTuple
 
 from features.collection.conditions import Condition, FilterError, Scalar
+from features.collection.folding import folded
 
 
 class Sql(NamedTuple):
@@ -23,6 +24,8 @@ class Sql(NamedTuple):
     text: str
     parameters: tuple[Scalar, ...] = ()
 
+
+MAX_PATTERN = 10_000  # characters
 
 MAX_JOINED = 500  # an expression of sqlite is nested at most 1,000 levels deep, and each OR is a level
 
@@ -124,9 +127,27 @@ class TableField(Field):
 
 
 class PathField(TextField):
-    """The name of a file, or its path below the collection's root."""
+    """The name of a file, or its path below the collection's root.
+
+    Parameters
+    ----------
+    as_folded : str, optional
+        The same in SQL without case and diacritics: what contains, prefix and suffix look at.
+    """
 
     of_path = True
+
+    def __init__(self, name: str, expression: str, *, as_folded: str = "") -> None:
+        super().__init__(name, expression)
+        self._as_folded = as_folded
+
+    def sql(self, condition: Condition) -> Sql:
+        wanted = folded(str(condition.value)) if condition.comparison in _PATTERNS else ""
+        if not wanted or not self._as_folded:
+            return super().sql(condition)
+        if len(wanted) > MAX_PATTERN:  # of no file, and more than sqlite compares with
+            return Sql("0")
+        return compare_text(self._as_folded, Condition(self.name, condition.comparison, wanted))
 
 
 class FolderField(PathField):
@@ -330,6 +351,8 @@ def _nanoseconds(moment: datetime) -> int:
 
 _BYTES = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
+_FOLDER, _NAME = (f"ifnull({part}_folded, {part})" for part in ("folder", "name"))
+
 _FIELDS: dict[str, Field] = {}
 
 
@@ -344,9 +367,9 @@ for _field in (
     NumberField("width", "width"),
     NumberField("height", "height"),
     FormatField("format", "ending"),
-    FolderField("folder", "folder"),
-    PathField("name", "name"),
-    PathField("path", "ltrim(folder || '/' || name, '/')"),
+    FolderField("folder", "folder", as_folded=_FOLDER),
+    PathField("name", "name", as_folded=_NAME),
+    PathField("path", "ltrim(folder || '/' || name, '/')", as_folded=f"ltrim({_FOLDER} || '/' || {_NAME}, '/')"),
     DateField("date", "mtime", aliases=["year"]),
     NumberField("id", "id"),
     TableField("sha256", "images", "id", "sha256"),

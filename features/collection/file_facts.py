@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from features.collection.folding import folded
+
 UNKNOWN_TIME = 2**63 - 1
 """Stands for times that sqlite cannot hold, as of the year 2300, with either sign; no two of them are the same."""
 
@@ -24,12 +26,16 @@ def path_from(stored: str | bytes) -> Path:
     return Path(os.fsdecode(stored))
 
 
-def parts_of(stored: str | bytes) -> tuple[str, str, str]:
-    """Folder, name and, in lower case, ending of a path as the catalog holds it."""
+def parts_of(stored: str | bytes) -> tuple[str, str, str, str | None, str | None]:
+    """Folder, name and, in lower case, ending of a path as the catalog holds it; folder and name once more, `folded`.
+
+    What is plain ASCII is not folded, but None: sqlite compares that without regard to case by itself.
+    """
     text = stored if isinstance(stored, str) else stored.decode("utf-8", "replace")
     folder, _, name = text.rpartition("/")
     stem, _, ending = name.rpartition(".")
-    return folder, name, ending.lower() if stem else ""
+    folder_folded, name_folded = (None if part.isascii() else folded(part) for part in (folder, name))
+    return folder, name, ending.lower() if stem else "", folder_folded, name_folded
 
 
 def stat_of(path: Path) -> tuple[int, int]:

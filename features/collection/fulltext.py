@@ -6,7 +6,6 @@ import math
 import re
 import sqlite3
 import sys
-import unicodedata
 import weakref
 from collections.abc import Sequence
 
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.collection.columns import image_of_key, numbers_of
+from features.collection.folding import folded
 from features.collection.lru_cache import LruCache
 
 TOKENIZER = "unicode61 remove_diacritics 2"
@@ -63,7 +63,7 @@ def expression(text: str, match: str = "words") -> str:
 
 def has_words(said: str, text: str, match: str = "words") -> bool:
     """Whether what is said of a picture has the words of a text, as `expression` asks for them."""
-    have, asked = (_words(_folded(each)) for each in (said, text))
+    have, asked = (_words(folded(each)) for each in (said, text))
     if match == "words" or not asked:
         return not set(have).isdisjoint(asked)
     whole = asked[:-1] if match == "prefix" else asked
@@ -72,12 +72,6 @@ def has_words(said: str, text: str, match: str = "words") -> bool:
         have[place : place + len(whole)] == whole and have[place + len(asked) - 1].startswith(asked[-1])
         for place in places
     )
-
-
-def _folded(text: str) -> str:
-    """A text without case and diacritics, as the tokenizer reads it."""
-    parts = unicodedata.normalize("NFKD", text.casefold())
-    return "".join(part for part in parts if not unicodedata.combining(part))
 
 
 class FullText:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from features.collection.catalog_schema import PATH_PARTS
 from features.collection.columns import image_of_key, numbers_of
 from features.collection.conditions import AllOf, Condition, Not, Tree, conditions_of
 from features.collection.fields import Elsewhere, Field, Sql, field_of, joined
@@ -26,7 +27,12 @@ Mask = NDArray[np.bool_]
 Own = Mapping[str, Field]
 
 # Catalogs of earlier versions do not hold the parts of paths, and those open for reading cannot be changed.
-_PATH_PARTS = "CREATE TEMP TABLE path_parts (id INTEGER PRIMARY KEY, folder TEXT, name TEXT, ending TEXT)"
+_TEMP_PARTS = f"CREATE TEMP TABLE path_parts (id INTEGER PRIMARY KEY, {', '.join(PATH_PARTS)})"
+_WITH_PARTS = (
+    "(SELECT images.id AS id, size, mtime, width, height, sha256, error, "
+    + ", ".join(f"path_parts.{part} AS {part}" for part in PATH_PARTS)
+    + " FROM images JOIN temp.path_parts ON path_parts.id = images.id)"
+)
 
 
 class Matcher:
@@ -148,17 +154,17 @@ class Matcher:
 
     def _with_path_parts(self) -> str:
         """What to ask for parts of paths."""
-        if "folder" in [column[1] for column in self._connection.execute("PRAGMA table_info(images)")]:
+        if set(PATH_PARTS) <= {column[1] for column in self._connection.execute("PRAGMA table_info(images)")}:
             return "images"
         self._connection.execute("PRAGMA temp_store = MEMORY")
         paths = self._connection.execute("SELECT id, path FROM images WHERE error IS NULL").fetchall()
         self._connection.execute("BEGIN")
-        self._connection.execute(_PATH_PARTS)
+        self._connection.execute(_TEMP_PARTS)
         self._connection.executemany(
-            "INSERT INTO path_parts VALUES (?, ?, ?, ?)", ((id, *parts_of(path)) for id, path in paths)
+            f"INSERT INTO path_parts VALUES (?{', ?' * len(PATH_PARTS)})", ((id, *parts_of(path)) for id, path in paths)
         )
         self._connection.execute("COMMIT")
-        return "images JOIN temp.path_parts USING (id)"
+        return _WITH_PARTS
 
 
 def _is_of_images(tree: Tree, own: Own) -> bool:
