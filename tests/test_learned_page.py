@@ -147,6 +147,11 @@ def test_what_cannot_be_decided_is_a_sentence_and_changes_nothing(engine, grass,
         ("all", "grass", 422),
     ]:
         assert decide(client, "confirm", tag=tag, pictures=pictures).status_code == status
+    assert client.post("/learned/c", content=rb'{"do": "confirm", "tag": "\ud800"}').status_code in (409, 422)
+    for odd in ("tag=%ff", "tag=" + "x" * 1_900, f"shown={10**30}", "shown=-1", "tag=%00"):
+        assert client.get(f"/learned/c?{odd}").status_code == 200
+    assert decide(client, "confirm", pictures=[], shown=10**30).status_code == 200
+    assert decide(client, "undo", edit=10**30).status_code == 409
     for body in ({}, {"do": "learn"}, [], {"do": "confirm", "tag": 7}):
         assert client.post("/learned/c", json=body).status_code == 422
     keep_learned(annotations, LearnedTag("Grass", grass.vector, 0.5, 10.0, "another", (12,)))
