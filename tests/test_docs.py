@@ -214,6 +214,7 @@ WAYS = (
     (r"python -m benchmarks\.results", parses),  # half an hour; test_results runs each part on little
     (r"python -m pytest", collects),
     (r"python -m benchmarks\.feedback", parses),  # minutes; test_benchmark_feedback runs its parts
+    (r"python -m benchmarks\.text_index", parses),  # minutes; test_benchmark_text_index runs its parts
     (r"python -m ruff", lints),
     (r"python -m mypy", is_run_by_ci),
 )
