@@ -37,6 +37,12 @@ SLOW = frozenset(Path(__file__).with_name("slow.txt").read_text(encoding="utf-8"
 """Tests measured to take long, by `tests/processor_times.py`."""
 
 
+def pytest_collection(session):
+    """Import Gradio quickly in processes that share the tests out: each of them reads all tests."""
+    if hasattr(session.config, "workerinput"):
+        import gradio_app.quick_start  # noqa: F401
+
+
 @pytest.hookimpl(tryfirst=True)  # before the tests are chosen by their marks
 def pytest_collection_modifyitems(config, items):
     """Mark as slow whatever takes long, or waits for the making of the real collection, or for a training."""

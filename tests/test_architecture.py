@@ -4,6 +4,7 @@ import ast
 import functools
 import json
 import os
+import re
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
@@ -146,5 +147,5 @@ def test_importing_a_room_loads_nothing_heavy():
 def test_every_test_that_is_called_slow_is_there():
     for name in (ROOT / "tests" / "slow.txt").read_text(encoding="utf-8").splitlines():
         file, *names = name.split("::")
-        nodes = ast.walk(parsed(ROOT / file))
-        assert {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)} >= {*names}, name
+        text = (ROOT / file).read_text(encoding="utf-8")
+        assert all(re.search(rf"^ *(def|class) {part}\b", text, re.MULTILINE) for part in names), name
