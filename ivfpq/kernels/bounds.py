@@ -37,6 +37,10 @@ g_l = c_l - centre (the centre is the mean of the centroids for l2, the origin f
     whole codewords add up, so that Y is the sum over m of the longest |w_m|, and D that of the largest |w_m - w'_m|.
     dsub is d. The M - 1 roundings of y = w_1 + ... + w_M take the place of those of the sum over m in the defined
     distance.
+
+    *One list at the origin*, which `IndexPQ` has: any v may take the place of both centre and centroid, with y - v in
+    that of y, since c_l = 0 adds no rounding to the defined distance. So R is as large as the vectors lie apart, and
+    not as they lie far out.
 2.  *Terms.* low_l + step_l u_i <= t_i < low_l + step_l (u_i + 1), or u_i + v_i / 256 and 1 / 256: see `quantizers`.
 3.  *8-bit tables.* step * sum of t8 + sum of low_m <= sum of T + step: see `avx512`, and `avx2`, whose t8 come of the
     smallest entries of groups. So a code may be left out if

@@ -50,8 +50,14 @@ class CompiledQuantizers:
             centre = np.zeros(pq.d, np.float32)
         self.paired = pq.paired
         self.bytes_fit = pq.ksub <= 256 and pq.M <= M_MAX
-        centroids_ = Panels.of(with_even_parts(y - centre, pq.dsub)[None], REACH)
-        codebooks_ = Panels.of(with_even_parts(codebooks, pq.dsub), REACH)
+        in_parts = isinstance(pq, ProductQuantizer)  # of lengths, those of parts are at right angles, others add up
+        around, words = y - centre, codebooks
+        if in_parts and quantizers.space == "l2" and len(y) == 1 and not y.any():
+            # Of one list at the origin, |x - y| = |(x - v) - (y - v)|: the bounds are tight wherever the vectors lie.
+            means = codebooks.mean(axis=1, dtype=np.float64).astype(np.float32)
+            centre, around, words = means.reshape(-1), np.zeros_like(y), codebooks - means[:, None]
+        centroids_ = Panels.of(with_even_parts(around, pq.dsub)[None], REACH)
+        codebooks_ = Panels.of(with_even_parts(words, pq.dsub), REACH)
         self.table = codebooks_.squares.shape
         low, step = quantizers.terms()
         self._arrays: dict[str, Any] = {
@@ -65,7 +71,6 @@ class CompiledQuantizers:
         }
         squares = {"centroid_squares": centroids_.squares, "codebook_squares": codebooks_.squares}
         longest, losses = np.sqrt(codebooks_.squares.max(axis=1)), codebooks_.losses
-        in_parts = isinstance(pq, ProductQuantizer)  # of lengths, those of parts are at right angles, others add up
         if not in_parts:
             # What takes their place is in the terms: see `Quantizers`.
             squares["codebook_squares"] = np.zeros(self.table)
