@@ -30,15 +30,12 @@ class StoredIndex(Index):
     layer : int
         An index can be put inside one of a higher layer: 0 holds vectors or codes by itself, 1 transforms what goes
         into it, 2 ranks again what it finds.
-    settings : tuple of Setting
-        What `tune` has found, by k and recall.
     components_are_integers : bool
         Whether each component is stored as a whole number. Then a transform in front may be one in integers, too, where
         only candidates are wanted: see `integer_transform`.
     """
 
-    __slots__ = ("settings",)
-    settings: tuple[Setting, ...]
+    __slots__ = ("_settings_part",)
     kinds: ClassVar[dict[str, type[StoredIndex]]] = {}
     layer: ClassVar[int] = 0
     components_are_integers: ClassVar[bool] = False
@@ -51,6 +48,19 @@ class StoredIndex(Index):
     @abstractmethod
     def lists(self) -> InvertedLists:
         """What is stored."""
+
+    @property
+    def settings(self) -> tuple[Setting, ...]:
+        """What `tune` has found, by k and recall."""
+        settings: tuple[Setting, ...] = self.lists.published.parts[self._settings_part]
+        return settings
+
+    @settings.setter
+    def settings(self, value: tuple[Setting, ...]) -> None:
+        self.lists.published.replace((self._settings_part, value))
+
+    def _begin_settings(self) -> None:
+        self._settings_part = self.lists.published.append(())
 
     @abstractmethod
     def encode(self, x: Floats) -> tuple[Ids, Any]:
@@ -239,8 +249,7 @@ class StoredIndex(Index):
         changes = self.learned(x)
         with self._lock:
             self._check_empty()
-            self.lists.published.replace(*changes)
-            self.settings = ()
+            self.lists.published.replace(*changes, (self._settings_part, ()))
 
     @abstractmethod
     def learned(self, x: Floats) -> list[Change]:

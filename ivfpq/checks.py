@@ -16,6 +16,7 @@ Ids = npt.NDArray[np.int64]
 Metric = Literal["l2", "ip", "cosine"]
 METRICS: tuple[str, ...] = get_args(Metric)
 _FLOAT = np.dtype(np.float32)
+LARGEST = int(np.iinfo(np.int64).max)
 
 
 class NotTrainedError(RuntimeError):
@@ -53,7 +54,7 @@ def as_vectors(x: Any, d: int, name: str = "x") -> Floats:
     ValueError
         If the shape is not (n, d), or a number is NaN, infinite or beyond float32.
     """
-    array = _as_array(x, name)
+    array = as_array(x, name)
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{name} must hold real numbers, got dtype {_described(array, x)}")
     if array.ndim != 2 or array.shape[1] != d:
@@ -109,7 +110,7 @@ def read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return array
 
 
-def _as_array(values: Any, name: str) -> npt.NDArray[Any]:
+def as_array(values: Any, name: str) -> npt.NDArray[Any]:
     """An array of what is given, or a sentence that says why there is none."""
     if type(values) is np.ndarray and values.dtype != object:
         return values
@@ -148,14 +149,14 @@ def as_ids(ids: Any, name: str = "ids", *, n: int | None = None) -> Ids:
         if n is not None:
             raise TypeError(f"{name} must be in an order, which a {type(ids).__name__} has not: give a list")
         ids = list(ids)
-    array = _as_array(ids, name)
+    array = as_array(ids, name)
     if array.size == 0 and array.ndim == 1:
         array = array.astype(np.int64)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name} must hold whole numbers, got dtype {_described(array, ids)}")
     if array.ndim != 1 or (n is not None and len(array) != n):
         raise ValueError(f"{name} must have shape ({'n' if n is None else n},), got {array.shape}")
-    if array.size and (array.min() < 0 or array.max() > np.iinfo(np.int64).max):
+    if array.size and (array.min() < 0 or array.max() > LARGEST):
         raise ValueError(f"{name} must be from 0 to 2**63 - 1, got {array.min()} to {array.max()}")
     array = np.ascontiguousarray(array, dtype=np.int64)
     if n is not None and not (array[1:] > array[:-1]).all():
@@ -165,7 +166,7 @@ def as_ids(ids: Any, name: str = "ids", *, n: int | None = None) -> Ids:
     return array
 
 
-def positive_int(value: Any, name: str, *, largest: int | None = None) -> int:
+def positive_int(value: Any, name: str, *, largest: int = LARGEST) -> int:
     """`value` as an int from 1 to `largest`.
 
     Raises
@@ -181,8 +182,8 @@ def positive_int(value: Any, name: str, *, largest: int | None = None) -> int:
         number = operator.index(value)
     except TypeError:
         raise TypeError(f"{name} must be a whole number, got {value!r}") from None
-    if number < 1 or (largest is not None and number > largest):
-        wanted = "at least 1" if largest is None else f"from 1 to {largest}"
+    if not 1 <= number <= largest:
+        wanted = "at least 1" if number < 1 and largest == LARGEST else f"from 1 to {largest}"
         raise ValueError(f"{name} must be {wanted}, got {number}")
     return number
 

@@ -48,7 +48,7 @@ class IndexFlat(StoredIndex):
         self._lists = InvertedLists(1, self._d, np.float32, lanes=1, marks_removed=True)
         self._known: Known | None = None
         self.metadata: dict[str, Any] = {}
-        self.settings = ()
+        self._begin_settings()
 
     def __repr__(self) -> str:
         return f"IndexFlat(d={self.d}, metric={self.metric!r}; {self.ntotal} vectors)"

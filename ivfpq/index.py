@@ -94,7 +94,7 @@ class IndexIVFPQ(StoredIndex):
         self.nprobe = nprobe
         self.seed = int(seed)
         self.metadata: dict[str, Any] = {}
-        self.settings = ()
+        self._begin_settings()
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._parameters if name != "seed")
@@ -178,9 +178,10 @@ class IndexIVFPQ(StoredIndex):
         coarse = coarse_rows(read_only(centroids), self.metric)
         with np.errstate(over="ignore"):
             residuals = x - centroids[choose(x, coarse, 1, "ip" if self.metric == "ip" else "l2")[:, 0]]
-        if not np.isfinite(residuals).all():
+        if np.isfinite(residuals).all():
+            pq.train(residuals, rng)
+        if pq.codebooks is None or not np.isfinite(pq.codebooks).all():
             raise ValueError(f"x lies too far apart for float32: its largest number is {np.abs(x).max():g}")
-        pq.train(residuals, rng)
         return [(self._quantizers_part, Quantizers(coarse, pq, self.metric))]
 
     def encode(self, x: Floats) -> tuple[Ids, Codes]:
@@ -399,8 +400,7 @@ class IndexIVFPQ(StoredIndex):
         with self._lock:
             if self.ntotal:
                 raise RuntimeError(f"the index holds {self.ntotal} vectors: reset it before changing its quantizers")
-            self.lists.published.replace((self._quantizers_part, quantizers))
-            self.settings = ()
+            self.lists.published.replace((self._quantizers_part, quantizers), (self._settings_part, ()))
 
     def _cells(self, x: Floats, rng: np.random.Generator) -> Floats:
         """The coarse quantizer of training vectors (n, d): float32 (nlist, d)."""

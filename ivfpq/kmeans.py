@@ -55,9 +55,7 @@ def kmeans(
         raise ValueError(f"k-means needs at least as many points as centroids, got n={len(x)}, k={k}")
     if len(x) > k * MAX_POINTS_PER_CENTROID:
         x = x[np.sort(rng.choice(len(x), k * MAX_POINTS_PER_CENTROID, replace=False))]
-    shrunk = max(0, int(np.frexp(np.abs(x).max())[1]) - LARGEST_EXPONENT)
-    if shrunk:
-        x = np.ldexp(x, -shrunk)
+    x, shrunk = with_finite_squares(x)
     # Far from the origin the expanded square |x|^2 - 2xc + |c|^2 would cancel its digits away. Directions have no mean.
     mean = np.zeros(x.shape[1], np.float32) if spherical else x.mean(axis=0, dtype=np.float64).astype(np.float32)
     x = x - mean
@@ -75,6 +73,12 @@ def kmeans(
             break
         previous = objective
     return np.ldexp(centroids + mean, shrunk) if shrunk else centroids + mean
+
+
+def with_finite_squares(x: Floats) -> tuple[Floats, int]:
+    """x / 2^e, which loses nothing, and e: 0 unless sums of squares of the numbers would leave float32."""
+    shrunk = max(0, int(np.frexp(np.abs(x).max(initial=0))[1]) - LARGEST_EXPONENT)
+    return (np.ldexp(x, -shrunk) if shrunk else x), shrunk
 
 
 def _seeds(x: Floats, k: int, rng: np.random.Generator) -> Floats:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -71,7 +72,7 @@ class IndexPreTransform(StoredIndex):
         self._metric: Metric = metric
         self.seed = int(seed)
         self.metadata: dict[str, Any] = {}
-        self.settings = ()
+        self._begin_settings()
 
     def __repr__(self) -> str:
         inside = ", ".join(map(repr, self.transforms))
@@ -136,7 +137,7 @@ class IndexPreTransform(StoredIndex):
             if type(before) is not LinearTransform:  # which is always made elsewhere
                 transform = type(before)(**before.parameters())
                 transform.train(x, np.random.default_rng([self.seed, number]), centred=self.metric != "ip")
-            x = transform.apply(x)
+            x = _through([transform], x)
             transforms.append(transform)
         learned: list[Change] = self.index.learned(x)
         return [(self._transforms_part, tuple(transforms)), *learned]
@@ -247,6 +248,11 @@ class IndexPreTransform(StoredIndex):
 
 def _through(transforms: Sequence[Transform], x: Floats, kernel: str | None = None) -> Floats:
     """What the transforms, one after the other, make of vectors (n, d)."""
+    y = x
     for transform in transforms:
-        x = transform.apply(x, kernel)
-    return x
+        y = transform.apply(y, kernel)
+    if not (math.isfinite(np.vdot(y, y)) or np.isfinite(y).all()):
+        raise ValueError(
+            f"vectors lie too far out for float32 to transform them: the largest number is {np.abs(x).max():g}"
+        )
+    return y

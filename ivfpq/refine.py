@@ -73,7 +73,7 @@ class IndexRefine(StoredIndex):
         self.k_factor = k_factor
         self.store = InvertedLists(1, base.d, self._dtype, lanes=1, published=base.lists.published, marks_removed=True)
         self.metadata: dict[str, Any] = {}
-        self.settings = ()
+        self._begin_settings()
         self._compiled: Any = None  # what compiled code knows of the store, made by the first search
 
     def __repr__(self) -> str:

@@ -24,7 +24,7 @@ from ivfpq import kernels
 from ivfpq.checks import Doubles, Floats, Ids
 from ivfpq.index import IndexIVFPQ
 from ivfpq.index_pq import IndexPQ
-from ivfpq.kmeans import assign
+from ivfpq.kmeans import assign, with_finite_squares
 from ivfpq.pq import Codes, Quantizer
 
 logger = logging.getLogger(__name__)
@@ -86,6 +86,7 @@ class ResidualQuantizer(Quantizer):
         if len(x) > MAX_POINTS * self.ksub:
             x = x[np.sort(rng.choice(len(x), MAX_POINTS * self.ksub, replace=False))]
         started = time.monotonic()
+        x, shrunk = with_finite_squares(x)
         basis = np.linalg.eigh(x.T.astype(np.float64) @ x)[1].astype(np.float32)
         x = x @ basis
         codebooks, left = np.zeros((self.M, self.ksub, self.d), np.float32), x
@@ -102,7 +103,7 @@ class ResidualQuantizer(Quantizer):
             codes = _beam_search(x, _Tables(codebooks), BEAM)[:, 0].astype(self.dtype)
             codebooks = _refitted(x, codes, codebooks)
             logger.debug("RQ refit: error %.6g", np.square(x - _sum(codes, codebooks)).sum(axis=1).mean())
-        self.codebooks = codebooks @ basis.T
+        self.codebooks = np.ldexp(codebooks @ basis.T, shrunk)
 
     def encoder(self) -> Callable[[Floats], Codes]:
         """See `Quantizer.encoder`."""
@@ -143,10 +144,11 @@ class _Tables:
     |x - sum of c_m|^2 - |x|^2 = sum over m of (|c_m|^2 - 2 <x, c_m>) + sum over p < m of 2 <c_p, c_m>
     """
 
-    __slots__ = ("M", "cross", "ksub", "norms", "words")
+    __slots__ = ("M", "cross", "ksub", "norms", "shrunk", "words")
 
     def __init__(self, codebooks: Floats) -> None:
         self.M, self.ksub, d = codebooks.shape
+        codebooks, self.shrunk = with_finite_squares(codebooks)  # which codes are best stays
         self.words: Doubles = codebooks.reshape(-1, d).astype(np.float64).T  # (d, M * ksub)
         self.norms: Doubles = np.einsum("ij,ij->j", self.words, self.words)
         # cross[(m (m - 1) / 2 + p) * ksub + i, j] = 2 <c_p[i], c_m[j]>, for p < m
@@ -168,8 +170,9 @@ def _beam_search(x: Floats, tables: _Tables, beam: int) -> Codes:
     parts = [np.empty((0, width, M), np.int64)]
     step = max(1, CELLS // ksub // (M if compiled else beam))
     for start in range(0, len(x), step):
-        block = x[start : start + step].astype(np.float64)
-        own = (tables.norms - 2 * (block @ tables.words)).astype(np.float32)  # (n, M * ksub)
+        block = np.ldexp(x[start : start + step].astype(np.float64), -tables.shrunk)
+        with np.errstate(over="ignore"):  # of vectors far beyond all codewords
+            own = (tables.norms - 2 * (block @ tables.words)).astype(np.float32)  # (n, M * ksub)
         if compiled:
             search = kernels.compiled_module("beam").beam_search
             parts.append(search(own, tables.cross, M, width))

@@ -18,6 +18,7 @@ _Terms = tuple[Ids, Ids, Doubles, Doubles, npt.NDArray[Any]]
 
 LISTS = 32  # whose tables are made together: at 8 x 256 codewords they take 256 KiB
 BLOCKS = 64  # of codes looked at together
+SMALLEST = 2.0**-149  # float32 above 0: what terms below it are rounded to, or 0
 TRUSTED = 1e36  # squares of lengths up to which kernels trust terms
 
 
@@ -36,8 +37,9 @@ def check_terms(quantizers: Quantizers, lists: Lists) -> None:
     if quantizers.term_rows == TERM_BYTES:
         for rows, term, reach, told in _whole_terms(quantizers, lists):
             with np.errstate(invalid="ignore"):
+                slack = 4 * 2.0**-24 * reach + SMALLEST
                 # Not "> slack": what is stored may be no number.
-                wrong = ~(np.abs(told - term) <= 4 * 2.0**-24 * reach) & (reach < TRUSTED)
+                wrong = ~(np.abs(told - term) <= slack) & (reach < TRUSTED)
             if wrong.any():
                 raise ValueError(f"the term of the vector in row {rows[wrong][0]} is not that of its code")
         return

@@ -20,6 +20,7 @@ from ivfpq import kernels
 from ivfpq.checks import Doubles, Floats, NotTrainedError, as_vectors, positive_int, read_only
 from ivfpq.distances import SMALL_BLOCK, normalised, ordered_sum
 from ivfpq.integer_transform import IntegerTransform
+from ivfpq.kmeans import with_finite_squares
 from ivfpq.pq import ProductQuantizer
 
 logger = logging.getLogger(__name__)
@@ -187,13 +188,13 @@ class PCA(LinearTransform):
 
     def train(self, x: Floats, rng: np.random.Generator, *, centred: bool = True) -> None:
         """See `LinearTransform.train`. At least `train_size_min` vectors."""
-        x = _sample(x, max(MAX_POINTS, 4 * self.d_in), rng)
+        x, shrunk = with_finite_squares(_sample(x, max(MAX_POINTS, 4 * self.d_in), rng))
         mean = x.mean(axis=0, dtype=np.float64) if centred else np.zeros(self.d_in)
         A = _directions(x, mean, self.d_out)[0]
         if self.rotated:
             q, r = np.linalg.qr(rng.standard_normal((self.d_out, self.d_out)))
             A = (q * np.sign(np.diag(r))) @ A  # all rotations are as likely as each other (Mezzadri 2007)
-        self.install(A, -(A.astype(np.float32) @ mean))
+        self.install(A, -(A.astype(np.float32) @ np.ldexp(mean, shrunk)))
 
 
 class OPQ(LinearTransform):
@@ -233,7 +234,7 @@ class OPQ(LinearTransform):
 
     def train(self, x: Floats, rng: np.random.Generator, *, centred: bool = True) -> None:
         """See `LinearTransform.train`. At least `train_size_min` vectors."""
-        x = _sample(x, min(MAX_POINTS, 256 << self.nbits), rng)
+        x, _ = with_finite_squares(_sample(x, min(MAX_POINTS, 256 << self.nbits), rng))
         mean = x.mean(axis=0, dtype=np.float64) if centred else np.zeros(self.d_in)
         A, variances = _directions(x, mean, self.d_out)
         A = A[_allocated(variances, self.M)]

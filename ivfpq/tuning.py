@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ivfpq.checks import Ids, NotTunedError, positive_int
+from ivfpq.checks import Ids, NotTunedError, as_array, positive_int
 from ivfpq.metrics import knn_recall_at_k
 
 K_FACTORS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
@@ -166,7 +166,7 @@ def from_json(text: str) -> tuple[Setting, ...]:
 
 def neighbours_in(truth: Any, nq: int, k: int) -> Ids:
     """`truth` as true neighbours of nq queries, best first: int64 (nq, k). Raises ValueError if they are not."""
-    ids = np.asarray(truth)
+    ids = as_array(truth, "truth")
     if ids.dtype.kind not in "iu" or ids.ndim != 2 or len(ids) != nq or ids.shape[1] < k:
         raise ValueError(f"truth must be ids ({nq}, {k}), got {ids.dtype} {ids.shape}")
     return ids[:, :k].astype(np.int64)

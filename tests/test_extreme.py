@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from oracles import same
 
 from ivfpq import IndexFlat, IndexIVFPQ, IndexIVFRQ, IndexPQ, IndexRefine, index_factory, kernels
+from ivfpq.io import from_bytes, to_bytes
 
 F = np.float32
 
@@ -86,3 +87,55 @@ def test_a_plain_code_is_trained_with_it_too():
     with np.errstate(all="ignore"):
         index.train(x)
     assert np.isfinite(index.pq.codebooks).all()
+
+
+SPREAD_OUT = {
+    "both ends": lambda x: x.put([3 * 8 + 3, 9 * 8 + 3], [F(3.3e38), F(-3.3e38)]),
+    "all far": lambda x: np.multiply(x, F(1e20), out=x),
+    "all at the end": lambda x: np.multiply(x, F(6e37), out=x),
+    "rows": lambda x: (np.copyto(x[:5], F(3e38)), np.copyto(x[5:10], F(-3e38))),
+    "one component": lambda x: np.copyto(x[:, 2], F(1e30)),
+    "tiny": lambda x: np.multiply(x, F(1e-30), out=x),
+    "below the normal": lambda x: np.multiply(x, F(1e-42), out=x),
+    "copies": lambda x: np.copyto(x, x[0].copy()),
+}
+
+
+@pytest.mark.parametrize("metric", ["l2", "ip", "cosine"])
+@pytest.mark.parametrize("made_of", SPREAD_OUT)
+@pytest.mark.parametrize(
+    "spec",
+    [
+        *("PQ2x3", "RQ2x3", "SQ8", "RaBitQ3", "IVF3,PQ2x3", "IVF3,RQ2x3", "IVF3,SQ8", "IVF3,RaBitQ"),
+        *("PCA4,Flat", "PCAR8,IVF3,RaBitQ2", "OPQ2_4,IVF3,PQ2x3", "PCA8,PCA4,IVF3,SQ8,Refine", "RQ2x3,Refine"),
+    ],
+)
+def test_what_is_taken_can_be_searched_and_comes_back_from_a_file(spec, made_of, metric, monkeypatch):
+    """Whatever the numbers are: vectors that the transforms or the codec cannot hold are refused by a sentence."""
+    x = np.random.default_rng(0).normal(size=(300, 8)).astype(F)
+    with np.errstate(all="ignore"):
+        SPREAD_OUT[made_of](x)
+    index = index_factory(8, spec, metric=metric)
+    try:
+        index.train(x)
+        index.add(x)
+    except ValueError as error:
+        assert "lie too far out for float32" in str(error) or "lies too far apart for float32" in str(error)
+        assert metric != "cosine" and made_of in ("both ends", "rows", "all at the end")
+        return
+    first, *others = answers(index, x[:8], 5, monkeypatch)
+    assert all(same(a, b) for other in others for a, b in zip(first, other, strict=True))
+    assert not any(np.isnan(array).any() for found in first for array in found)
+    again = from_bytes(to_bytes(index))
+    assert same(again.search(x[:8], 5, nprobe=3), index.search(x[:8], 5, nprobe=3))
+
+
+def test_residual_codes_of_far_vectors_are_those_of_near_ones():
+    """Which codewords are best does not depend on the unit that is measured in."""
+    x = np.random.default_rng(0).normal(size=(300, 8)).astype(F)
+    near, far = index_factory(8, "RQ2x3"), index_factory(8, "RQ2x3")
+    for index, unit in ((near, 0), (far, 100)):
+        index.train(np.ldexp(x, unit))
+        index.add(np.ldexp(x, unit))
+    assert np.array_equal(near.codes_of(range(300))[1], far.codes_of(range(300))[1])
+    assert np.array_equal(np.ldexp(near.pq.codebooks, 100), far.pq.codebooks)

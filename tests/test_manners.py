@@ -20,7 +20,10 @@ from ivfpq.transforms import PCA
 
 F = np.float32
 D = 8
-SPECS = ["Flat", "PQ2x3", "IVF3,PQ2x3", "IVF3,RQ2x3", "PCA4,IVF3,PQ2x3", "OPQ2_4,IVF3,PQ2x3,Refine"]
+SPECS = [
+    *("Flat", "PQ2x3", "IVF3,PQ2x3", "IVF3,RQ2x3", "PCA4,IVF3,PQ2x3", "OPQ2_4,IVF3,PQ2x3,Refine"),
+    *("IVF3,SQ8", "PCA4,SQ8,Refine"),
+]
 
 
 def vectors(n, seed=0):
@@ -211,6 +214,16 @@ def test_odd_inputs_work_or_get_a_sentence():
     ]:
         with pytest.raises((TypeError, ValueError), match=message):
             index.add(wrong)
+    for wrong, message in [
+        (np.ma.masked_less(np.ones((4, 3), int), 2), "truth must not have masked values"),
+        ([[1, 2, 3], [1]] * 2, "truth must be an array, but what was given makes none"),
+        ({1, 2}, r"truth must be ids \(4, 3\), got object \(\)"),
+    ]:
+        with pytest.raises((TypeError, ValueError), match=message):
+            index.tune(x, 3, 0.5, truth=wrong)
+    for verb in (lambda n: index.search(x, n), lambda n: index.search(x, 3, nprobe=n), lambda n: index.tune(x, n, 0.5)):
+        with pytest.raises(ValueError, match=r"must be from 1 to 9223372036854775807, got 1180591620717411303424"):
+            verb(2**70)
     with pytest.raises(TypeError, match="ids must be in an order, which a set has not"):
         index.add_with_ids(x, {1000, 1001, 1002, 1003})
 
@@ -302,6 +315,24 @@ def test_far_from_the_origin_little_is_computed_twice(place, monkeypatch):
         order = np.lexsort((ids, d[i]))[:5]
         assert found.ids[i].tolist() == ids[order].tolist()
         assert found.distances[i].tolist() == d[i][order].tolist()
+
+
+def test_codes_of_whole_vectors_are_bounded_as_tightly_far_from_the_origin():
+    """CASES, the index, 6: what tables may be off by goes with how far apart the vectors lie, so few are looked at."""
+    from ivfpq.kernels.compiled import CompiledQuantizers
+
+    lengths = []
+    for offset in (0, 1000):
+        x = vectors(600, 1) + F(offset)
+        index = index_factory(D, "PQ2x3")
+        index.train(x)
+        index.add(x)
+        lengths.append(CompiledQuantizers(index._trained()).record["longest_code"][0])
+        d = np.square(x[:50, None] - np.stack([index.reconstruct(id) for id in range(600)])).sum(axis=2)
+        found = index.search(x[:50], 600)
+        assert np.allclose(found.distances, np.take_along_axis(d, found.ids, axis=1), rtol=1e-5)
+        assert (np.diff(found.distances, axis=1) >= 0).all()
+    assert 0 < lengths[1] < 1.5 * lengths[0]
 
 
 def test_bytes_that_are_no_index_are_refused():
