@@ -15,6 +15,7 @@ from benchmarks.data import features_of, prepare
 from benchmarks.engines import ENGINES, EngineError, parse_subjects
 from benchmarks.report import environment, write
 from benchmarks.studies import STUDIES
+from features.paths import expanded
 from ivfpq.threads import cores
 
 
@@ -62,7 +63,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--repeats", type=_positive, default=5, help="rounds (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--study", choices=STUDIES, help="a set of measurements instead: see studies.py")
-    parser.add_argument("--out", type=Path, default=Path("build/benchmark"), metavar="DIR", help="(%(default)s)")
+    parser.add_argument("--out", type=expanded, default=Path("build/benchmark"), metavar="DIR", help="(%(default)s)")
     return parser.parse_args(arguments)
 
 

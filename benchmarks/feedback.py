@@ -12,11 +12,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from benchmarks.words import NAMELESS
+from features.paths import expanded
 from search.engine import SearchEngine
 from search.errors import QueryError
 from search.hits import Answer
@@ -93,7 +93,7 @@ def table(gains: Gains, kinds: Sequence[str]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.feedback", description=__doc__.split("\n\n")[0])
-    parser.add_argument("collection", type=Path, help="a folder of collections/")
+    parser.add_argument("collection", type=expanded, help="a folder of collections/")
     parser.add_argument("--queries", type=int, default=600, metavar="N", help="pictures searched (%(default)s)")
     parser.add_argument("--engine", default="exact", help="the index (%(default)s)")
     parser.add_argument(

@@ -13,13 +13,13 @@ import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from features.images import ImageError, decode_image
+from features.paths import expanded
 from ivfpq.distances import normalised
 from search.engine import SearchEngine
 from search.neighbour_order import CANDIDATES, NeighbourOrder, Ranked
@@ -122,7 +122,7 @@ def table(figures: NDArray[np.float64], copies: NDArray[np.float64] | None) -> s
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pictures", description=__doc__.split("\n\n")[0])
-    parser.add_argument("source", type=Path, help="a folder of collections/, or a file of features and labels")
+    parser.add_argument("source", type=expanded, help="a folder of collections/, or a file of features and labels")
     parser.add_argument("--queries", type=int, default=HELD_OUT, metavar="N", help="(%(default)s)")
     parser.add_argument("--copies", type=int, default=COPIES, metavar="N", help="(%(default)s); 0: none are made")
     parser.add_argument("--cut", type=int, default=CUT, metavar="N", help="of copies, 1/N on each side (%(default)s)")

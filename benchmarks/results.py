@@ -27,6 +27,7 @@ from benchmarks.comparison import Spread
 from benchmarks.engines import Subject
 from benchmarks.report import describe, environment, markdown, missing, short, spread
 from features.datasets import spec_of
+from features.paths import expanded
 from gradio_app.create_index import format_table
 from search.backends.base import EngineReport
 
@@ -578,7 +579,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--only", nargs="+", choices=names, default=names, metavar="PART", help=f"of {', '.join(names)}"
     )
-    parser.add_argument("--collection", type=Path, default=COLLECTION, metavar="DIR", help="(%(default)s)")
+    parser.add_argument("--collection", type=expanded, default=COLLECTION, metavar="DIR", help="(%(default)s)")
     parser.add_argument("--render", action="store_true", help="only write the documents")
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)

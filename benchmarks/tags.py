@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from features.collection.store import FeatureStore
 from features.encoders import shared_encoder
 from features.makers.model import CERTAIN_ENOUGH, ClassTags
+from features.paths import expanded
 from features.wordnet.hypernyms import hypernyms
 
 WANTED_PRECISION = 0.9
@@ -42,7 +42,7 @@ def measure(certain: NDArray[np.float32], right: NDArray[np.bool_], bound: float
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tags", description=__doc__.split("\n\n")[0])
-    parser.add_argument("collection", type=Path, help="a folder of collections/")
+    parser.add_argument("collection", type=expanded, help="a folder of collections/")
     store = FeatureStore.open(parser.parse_args(arguments).collection)
     encoder = shared_encoder(store.manifest["encoder"])
     tags = ClassTags(encoder)

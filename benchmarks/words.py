@@ -11,13 +11,13 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from features.concepts import Concepts, standardized, unit
 from features.encoders.sentence import SentenceEncoder, sentence_encoder
+from features.paths import expanded
 from features.wordnet.definitions import definitions
 from search.captions import MEANING, WORDS, CaptionScorer
 from search.engine import SearchEngine
@@ -199,8 +199,8 @@ def table(engine: SearchEngine, queries: Mapping[str, Relevance]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.words", description=__doc__.split("\n\n")[0])
-    parser.add_argument("collection", type=Path, help="a folder of collections/")
-    parser.add_argument("--words", type=Path, metavar="FILE", help='JSON: {"animal": ["dog", "cat"], ...}')
+    parser.add_argument("collection", type=expanded, help="a folder of collections/")
+    parser.add_argument("--words", type=expanded, metavar="FILE", help='JSON: {"animal": ["dog", "cat"], ...}')
     options = parser.parse_args(arguments)
     engine = SearchEngine.open(options.collection)
     labels = [engine.store.items[id].labels for id in engine.store.ids.tolist()]

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
+import sqlite3
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -16,6 +18,8 @@ from typing import Any
 import numpy as np
 
 from features.collection.store import FeatureStore, StoreError
+from features.command_line import set_up_streams
+from features.paths import expanded
 
 _BLOCK = 512
 """Queries ranked at a time: the similarities of a block against all images are in memory at once."""
@@ -137,12 +141,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Search with each image of a collection among all its others, by cosine; a hit is right if it "
         "shares a label with the query.",
     )
-    parser.add_argument("collections", nargs="+", type=Path, metavar="COLLECTION", help="a folder with a manifest.json")
+    parser.add_argument(
+        "collections", nargs="+", type=expanded, metavar="COLLECTION", help="a folder with a manifest.json"
+    )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     options = parser.parse_args(arguments)
+    set_up_streams(logging.WARNING)
     try:
         rows = [evaluate_store(folder) for folder in options.collections]
-    except (StoreError, OSError) as error:
+    except (StoreError, OSError, sqlite3.Error) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
     if options.json:

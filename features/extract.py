@@ -16,8 +16,10 @@ from features.collection.manifest import MANIFEST, absolute, read_manifest
 from features.collection.names import collection_name
 from features.collection.store import FeatureStore, StoreError
 from features.collection.sync import sync
+from features.command_line import set_up_streams
 from features.datasets import DatasetError, add_folder_options, as_recorded, folder_options, open_dataset
 from features.encoding import extract
+from features.paths import expanded
 
 __all__ = ["extract", "main", "positive"]
 
@@ -31,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--collections", type=absolute, default=Path("collections"), metavar="DIR", help="(%(default)s)"
     )
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: <collections>/<name of the dataset>")
+    parser.add_argument("--out", type=expanded, metavar="FOLDER", help="default: <collections>/<name of the dataset>")
     parser.add_argument("--dtype", choices=("float16", "float32"), help="default: float16; with --sync, as it is")
     parser.add_argument("--batch-size", type=positive, default=32, metavar="N")
     parser.add_argument("--limit", type=positive, metavar="N", help="only the first N images")
@@ -49,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.data is None and not options.benchmark:
         parser.error("the following arguments are required: --data")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    set_up_streams(logging.INFO)
 
     from features.encoders import EncoderError, create_encoder, encoder_for
 

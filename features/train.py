@@ -13,12 +13,13 @@ import logging
 import math
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from features.checksum import sha256_of
+from features.command_line import set_up_streams
 from features.datasets import open_dataset
 from features.encoders import EncoderError
 from features.encoders.weights import Training
+from features.paths import expanded
 from features.training.recipe import ENCODERS, Recipe
 from features.training.train import train
 
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     usual = Recipe()
     parser = argparse.ArgumentParser(prog="python -m features.train", description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", required=True, help="caltech, voc, demo, or a folder with a subfolder for each class")
-    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="the .safetensors file to write")
+    parser.add_argument("--out", required=True, type=expanded, metavar="FILE", help="the .safetensors file to write")
     parser.add_argument("--encoder", choices=ENCODERS, default=usual.encoder)
     parser.add_argument(
         "--init", choices=("imagenet", "scratch"), default=usual.init, help="begin with weights, or with random ones"
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--device", help="a torch device (default: the GPU if there is one)")
     options = vars(parser.parse_args(arguments))
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    set_up_streams(logging.INFO)
 
     data, out, device = options.pop("data"), options.pop("out"), options.pop("device")
     checkpoint_seconds = options.pop("checkpoint_seconds")

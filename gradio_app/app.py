@@ -20,6 +20,8 @@ if __name__ == "__main__" and not __package__:  # run by its path, so the rooms 
     command = [sys.executable, *sys.orig_argv[1 : -len(sys.argv)], "-m", "gradio_app.app", *sys.argv[1:]]
     os.execve(sys.executable, command, os.environ | {"PYTHONPATH": paths})
 
+from features.command_line import set_up_streams
+from features.paths import expanded
 from gradio_app import quick_start  # noqa: F401  (imports Gradio, and so comes first)
 
 # isort: split
@@ -89,7 +91,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="app.py", description="Search collections of pictures in the browser.")
     parser.add_argument("--data", nargs="+", metavar="NAME", help="collections to offer (default: all)")
     parser.add_argument(
-        "--collections", type=Path, default=COLLECTIONS, metavar="FOLDER", help="where they are (default: %(default)s)"
+        "--collections",
+        type=expanded,
+        default=COLLECTIONS,
+        metavar="FOLDER",
+        help="where they are (default: %(default)s)",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=_port, default=7860, help="port to listen on (default: %(default)s)")
@@ -99,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--allow-host", nargs="+", default=[], metavar="NAME", help="host names that a reverse proxy hands on"
     )
     args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    set_up_streams(logging.INFO)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -108,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "GRADIO_TEMP_DIR" not in os.environ:
         os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="reverse-image-search-")
         atexit.register(shutil.rmtree, os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
-    collections = Path(os.path.expandvars(args.collections)).expanduser()
+    collections = expanded(os.path.expandvars(args.collections))
     try:
         check_port(args.host, args.port)
         engines = open_collections(args.data, collections)

@@ -27,6 +27,7 @@ from features.collection.errors import os_reason
 from features.collection.manifest import MANIFEST, read_manifest
 from features.collection.names import collection_name
 from features.collection.store import FeatureStore, StoreError
+from features.command_line import set_up_streams
 from features.datasets import (
     Dataset,
     DatasetError,
@@ -40,6 +41,7 @@ from features.encoders import Encoder, EncoderError, create_encoder, encoder_for
 from features.encoding import extract
 from features.extract import positive
 from features.makers import MakerOptions, create_maker
+from features.paths import expanded
 from ivfpq import index_factory
 from search.annotate import annotate
 from search.backends import backend_names
@@ -56,7 +58,6 @@ from search.build import (
     sync_collection,
 )
 from search.clip_space import CLIP
-from search.command_line import set_up_streams
 from search.space import VISUAL
 from search.spaces import CAPTIONS, default_spaces, space_names
 
@@ -130,7 +131,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add_folder_options(parser)
     parser.add_argument("--limit", type=positive, metavar="N", help="take only N images")
     parser.add_argument(
-        "--collections", type=own_path, default=DEFAULT_COLLECTIONS, metavar="DIR", help="(%(default)s)"
+        "--collections", type=expanded, default=DEFAULT_COLLECTIONS, metavar="DIR", help="(%(default)s)"
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     args = parser.parse_args(arguments)
@@ -153,16 +154,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     print(report)  # noqa: T201
     return 0
-
-
-def own_path(text: str) -> Path:
-    """A path of the command line. ``~`` is spelled out where the shell did not (``--collections=~/x``); a file or
-    folder whose name begins with it is taken as it is."""
-    path = Path(text)
-    try:
-        return path if path.exists() else path.expanduser()
-    except (RuntimeError, OSError):  # there is no such user, or no such name
-        return path
 
 
 def spaces(text: str) -> tuple[str, ...]:
@@ -241,7 +232,7 @@ def _open_dataset(args: argparse.Namespace) -> Dataset:
     data: str = args.data
     options = folder_options(args)
     if data not in dataset_names():
-        path = own_path(data)
+        path = expanded(data)
         if data.startswith("~") and not path.exists():
             raise DatasetError(f"unknown dataset {data!r}: no such folder exists")
         spec = str(path.absolute()) if path.exists() else data
@@ -261,7 +252,7 @@ def _encoder(args: argparse.Namespace, folder: Path) -> Encoder:
     name = args.encoder
     if name == "auto" and (folder / MANIFEST).is_file():
         name = read_manifest(folder)["encoder"]["name"]
-    return create_encoder(name, weights=None if args.weights is None else own_path(args.weights))
+    return create_encoder(name, weights=None if args.weights is None else expanded(args.weights))
 
 
 def _run_sync(args: argparse.Namespace, dataset: Dataset, folder: Path) -> str:

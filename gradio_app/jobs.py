@@ -24,6 +24,7 @@ from typing import Any
 from features.collection.lock import writing
 from features.collection.names import collection_name
 from features.collection.store import StoreError
+from features.paths import expanded
 from gradio_app.library import Library
 from search.engine import SearchEngine
 
@@ -104,7 +105,7 @@ class CollectionJobs:
             The name is taken or none, the folder is not there, or something else is being made.
         """
         name = self._new_name(name)
-        source = Path(pictures).expanduser()
+        source = expanded(pictures)
         if not packed and not source.is_dir():
             raise JobError(f"There is no folder {pictures} on the server.")
         source = source.resolve()

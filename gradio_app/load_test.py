@@ -31,6 +31,7 @@ from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from features.images import decode_image
+from features.paths import expanded
 from search.engine import SearchEngine
 from search.hits import Hit
 
@@ -301,7 +302,9 @@ def _memory_of(pid: int) -> list[float]:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m gradio_app.load_test", description=__doc__.split("\n")[0])
     parser.add_argument("--data", nargs="+", metavar="NAME", help="collections to search (default: all)")
-    parser.add_argument("--collections", type=Path, default=Path("collections"), metavar="FOLDER", help="(%(default)s)")
+    parser.add_argument(
+        "--collections", type=expanded, default=Path("collections"), metavar="FOLDER", help="(%(default)s)"
+    )
     parser.add_argument("--sessions", type=int, default=50, metavar="N", help="visitors at once (%(default)s)")
     parser.add_argument("--searches", type=int, default=2000, metavar="N", help="of all together (%(default)s)")
     parser.add_argument("--crops", type=float, default=0.2, metavar="SHARE", help="of parts of pictures (%(default)s)")
@@ -311,7 +314,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from gradio_app.app import UsageError, open_collections
 
     try:
-        engines = open_collections(args.data, args.collections.expanduser())
+        engines = open_collections(args.data, args.collections)
     except UsageError as error:
         parser.exit(1, f"{error}\n")
     with socket.create_server(("127.0.0.1", 0)) as probe:

@@ -18,9 +18,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from features.collection.store import StoreError
+from features.command_line import set_up_streams
 from features.encoders import EncoderError
 from features.images import ImageError
-from search.command_line import collection_folder, refused, set_up_streams
+from features.paths import expanded
+from search.command_line import collection_folder, refused
 from search.engine import SearchEngine
 from search.errors import EngineError
 from search.hits import Answer, Hit
@@ -68,7 +70,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="of a picture: from 0, this very picture, to 1, this kind of thing (%(default)s)",
     )
     parser.add_argument(
-        "--collections", type=Path, default=Path("collections"), metavar="DIR", help="where it lies (%(default)s)"
+        "--collections", type=expanded, default=Path("collections"), metavar="DIR", help="where it lies (%(default)s)"
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="a JSON object for each query, on a line of its own")

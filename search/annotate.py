@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sqlite3
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,10 +17,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from features.collection.store import FeatureStore, StoreError
+from features.command_line import set_up_streams
 from features.encoders import EncoderError
 from features.makers import MakerError, MakerOptions, WordMaker, create_maker, maker_names
+from features.paths import expanded
 from search.build import create_space
-from search.command_line import collection_folder, refused, set_up_streams
+from search.command_line import collection_folder, refused
 from search.errors import EngineError
 from search.spaces import CAPTIONS
 
@@ -95,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("stopped; the same command goes on from here\n")
         return 130
-    except (EngineError, EncoderError, MakerError, StoreError, MemoryError) as error:
+    except (EngineError, EncoderError, MakerError, StoreError, OSError, sqlite3.Error, MemoryError) as error:
         return refused(error)
 
 
@@ -119,7 +122,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--forget", action="store_true", help="take back what these makers have said")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.add_argument(
-        "--collections", type=Path, default=Path("collections"), metavar="DIR", help="where it lies (%(default)s)"
+        "--collections", type=expanded, default=Path("collections"), metavar="DIR", help="where it lies (%(default)s)"
     )
     options = parser.parse_args(arguments)
     if options.file is not None and "file" not in options.maker:

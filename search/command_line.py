@@ -1,20 +1,12 @@
-"""What the command lines that work on a collection share: streams, the folder of a collection, refusals."""
+"""What the command lines that work on a collection share: the folder of a collection, refusals."""
 
 from __future__ import annotations
 
-import logging
 import sys
 from pathlib import Path
 
 from features.collection.manifest import MANIFEST
-
-
-def set_up_streams(level: int) -> None:
-    """Send log messages from `level` on to standard error, and write what a terminal's encoding does not have."""
-    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
-    for stream in (sys.stdout, sys.stderr):  # names of files may hold anything
-        if reconfigure := getattr(stream, "reconfigure", None):
-            reconfigure(errors="backslashreplace")
+from features.paths import expanded
 
 
 def collection_folder(collections: Path, name: str) -> Path:
@@ -23,7 +15,7 @@ def collection_folder(collections: Path, name: str) -> Path:
     Where there is neither, the first: it is what the message will name.
     """
     named = collections / name
-    own = Path(name)
+    own = expanded(name)
     return own if (own / MANIFEST).is_file() and not (named / MANIFEST).is_file() else named
 
 

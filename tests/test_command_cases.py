@@ -145,6 +145,44 @@ def test_a_home_that_the_shell_did_not_spell_out(root, tmp_path, monkeypatch, ca
     assert "~nobody-here/x" in error_of(capsys, "--data", "~nobody-here/x")
 
 
+def test_every_command_finds_a_home_that_the_shell_did_not_spell_out(root, tmp_path, monkeypatch, capsys):
+    from features import evaluate
+    from gradio_app import app
+    from search import __main__ as searching
+    from search import annotate
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert extract_command.main(["--data", "~/images", "--out=~/cols/images", "--encoder", "fake"]) == 0
+    assert main(["--data", str(root), "--collections=~/cols", *FAST]) == 0
+    capsys.readouterr()
+    for folder in (["--collections=~/cols", "images"], ["~/cols/images"]):
+        assert annotate.main([*folder, "--maker", "label", "--quiet"]) == 0
+    picture = str(root / "label 0" / "000.png")
+    assert searching.main([picture, "--collections=~/cols", "--in", "images"]) == 0
+    assert searching.main([picture, "--in=~/cols/images"]) == 0
+    assert evaluate.main(["~/cols/images"]) == 0
+    assert "images: fake" in capsys.readouterr().out
+    monkeypatch.setattr(app, "check_port", lambda *_: None)
+    monkeypatch.setattr(app, "share_arenas", lambda: None)
+    with pytest.raises(SystemExit):
+        app.main(["--collections=~old pictures"])  # which is nobody's home
+    assert "no collection in ~old pictures/" in capsys.readouterr().err
+    assert not Path("~").exists()
+
+
+def test_every_command_writes_what_a_terminal_does_not_have(tmp_path, monkeypatch):
+    """The work is done by then: an error would tell otherwise."""
+    from features import evaluate
+
+    make_images(tmp_path / "图", 12)
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    assert extract_command.main(["--data", "图", "--out", "cols/图", "--encoder", "fake"]) == 0
+    assert evaluate.main(["cols/图"]) == 0
+    stdout.flush()
+    assert stdout.buffer.getvalue().count(b"\\u56fe") == 2
+
+
 def test_the_advice_works_from_where_one_is(root, monkeypatch, capsys):
     assert main(["--data", str(root), *FAST]) == 0
     advice = capsys.readouterr().out.splitlines()[-1]

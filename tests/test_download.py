@@ -50,6 +50,8 @@ QUICK = DownloadOptions(
     processes=1,
 )
 
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
+
 
 @pytest.fixture(scope="module")
 def web():
@@ -637,13 +639,46 @@ def test_the_command_tells_what_became_of_a_list(web, tmp_path, capsys):
         (["--concurrency", "0"], "concurrency must be more than 0"),
         (["--column", "where"], "it has url"),
         (["--rate", "nan"], "rate must be"),
+        (["--max-size", "nan"], "must be a size in megabytes, got nan"),
+        (["--max-size", "inf"], "must be a size in megabytes, got inf"),
+        (["--max-size", "-1"], "must be a size in megabytes, got -1"),
     ],
 )
 def test_the_command_says_what_is_wrong(tmp_path, capsys, arguments, says):
     (tmp_path / "a.csv").write_text("url\nhttp://127.0.0.1/\n")
-    assert main([str(tmp_path / "a.csv"), "--out", str(tmp_path / "out"), *arguments]) == 2
+    try:
+        assert main([str(tmp_path / "a.csv"), "--out", str(tmp_path / "out"), *arguments]) == 2
+    except SystemExit as left:  # by the parser
+        assert left.code == 2
     assert says in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_list_may_be_called_anything_and_lie_at_home(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = Path(os.fsdecode(os.fsencode(tmp_path / "photos") + b"-\xe9.csv"))
+    path.write_text("url\nhttp://127.0.0.1/\n")
+    for _ in range(2):
+        assert main([f"~/{path.name}", "--out=~/out"]) == 0
+        assert capsys.readouterr().out.startswith("0 of 1 pictures are here\n")
+    with opened_state(tmp_path / "out") as state:
+        assert state.lists() == [str(tmp_path / "photos-\\xe9.csv")] and state.has_list(path, "url")
+
+
+def test_what_is_no_file_is_no_list(tmp_path, capsys):
+    os.mkfifo(tmp_path / "a.csv")
+    for place in (tmp_path / "a.csv", tmp_path, Path("/dev/zero")):
+        assert main([str(place), "--out", str(tmp_path / "out")]) == 2
+        assert capsys.readouterr().err == f"error: {place} is no file\n"
+
+
+def test_the_cause_is_the_systems_own_where_sqlite_keeps_it_to_itself(tmp_path):
+    """As CASES, files, 12: too large a file is no damaged one."""
+    (tmp_path / "a.csv").write_text("url\nhttp://127.0.0.1/\n")
+    command = f"ulimit -f 8; exec {sys.executable} -m features.download a.csv --out out"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1] == f"error: out/{STATE} cannot be used: File too large"
 
 
 def test_a_state_of_another_version_is_refused(tmp_path):

@@ -12,13 +12,13 @@ import re
 import secrets
 import stat
 from collections.abc import Callable
-from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
 from features.collection.errors import StoreError
 from features.collection.schema import MANIFEST, fault_of
+from features.paths import expanded
 
 FORMAT = 1
 CATALOG, FEATURES = "catalog.sqlite", "features.npy"
@@ -32,10 +32,7 @@ T = TypeVar("T")
 
 def absolute(folder: str | os.PathLike[str]) -> Path:
     """An absolute path that keeps the name that a link to a folder has; "~" is the home where there is one."""
-    path = Path(folder)
-    with suppress(RuntimeError):  # "~old pictures" is nobody's home
-        path = path.expanduser()
-    return Path(os.path.abspath(path))  # noqa: PTH100  # Path.absolute keeps ".."
+    return Path(os.path.abspath(expanded(folder)))  # noqa: PTH100  # Path.absolute keeps ".."
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from features.download.lists import TABLES, url_column
 from features.download.options import DownloadOptions
 from features.download.report import ProgressBar, summary, write_pictures
 from features.download.run import add_list, download, opened_state
-from features.download.state import STATE, DownloadState
+from features.download.state import STATE, DownloadState, list_name
 from features.makers.tables import split_tags, table_kind
 
 logger = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ def _downloaded(path: Path, folder: Path, options: DownloadOptions) -> Path:
     if not (folder / STATE).is_file() and folder.is_dir() and any(folder.iterdir()):
         raise DatasetError(f"{folder} holds something else, and no pictures go between that: rename the list")
     with opened_state(folder) as state:
-        others = [name for name in state.lists() if name != str(path)]
+        others = [name for name in state.lists() if name != list_name(path)]
         if others:
             raise DatasetError(f"{folder} has the pictures of another list, {others[0]}: move it away, or rename yours")
         for note in add_list(state, path, column):

@@ -9,10 +9,10 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from tqdm import tqdm
 
+from features.command_line import set_up_streams
 from features.download.errors import DownloadError
 from features.download.lists import url_column
 from features.download.options import MEGABYTE, DownloadOptions
@@ -27,10 +27,7 @@ _DEFAULT = DownloadOptions()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     given = _parse(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for stream in (sys.stdout, sys.stderr):  # addresses may hold anything
-        if reconfigure := getattr(stream, "reconfigure", None):
-            reconfigure(errors="backslashreplace")
+    set_up_streams(logging.INFO)
     try:
         return _run(given)
     except (DownloadError, ValueError, OSError, MemoryError) as error:
@@ -46,9 +43,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m features.download",
         description=f"{__doc__} X-Robots-Tag is honoured; robots.txt is with --robots.",
     )
-    parser.add_argument("list", type=Path, metavar="LIST", help=".csv, .tsv, .jsonl, .parquet, or an address a line")
+    parser.add_argument(
+        "list", type=expanded, metavar="LIST", help=".csv, .tsv, .jsonl, .parquet, or an address a line"
+    )
     parser.add_argument("--column", metavar="NAME", help="of the addresses (default: url, image_url, ...)")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where pictures and state are kept")
+    parser.add_argument("--out", type=expanded, required=True, metavar="DIR", help="where pictures and state are kept")
     parser.add_argument(
         "--concurrency", type=int, default=_DEFAULT.concurrency, metavar="N", help="requests at a time (%(default)s)"
     )
@@ -60,10 +59,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--max-size",
-        type=float,
-        default=_DEFAULT.max_bytes / MEGABYTE,
+        type=_megabytes,
+        default=_DEFAULT.max_bytes,
         metavar="MB",
-        help="the largest file that is taken, in megabytes (%(default)g)",
+        help=f"the largest file that is taken, in megabytes ({_DEFAULT.max_bytes / MEGABYTE:g})",
     )
     parser.add_argument(
         "--resize", type=int, metavar="PIXELS", help="reduce larger pictures to this longer side, as JPEG"
@@ -82,19 +81,27 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def _megabytes(text: str) -> int:
+    """A command line's megabytes, in bytes."""
+    number = float(text) * MEGABYTE
+    if not 1 <= number < 2**63:
+        raise argparse.ArgumentTypeError(f"must be a size in megabytes, got {text}")
+    return int(number)
+
+
 def _run(given: argparse.Namespace) -> int:
     options = DownloadOptions(
         concurrency=given.concurrency,
         per_host=given.per_host,
         rate=given.rate,
-        max_bytes=int(given.max_size * MEGABYTE),
+        max_bytes=given.max_size,
         resize=given.resize,
         allow_private=given.allow_private,
         robots=given.robots,
     )
-    path, folder = expanded(given.list), expanded(given.out)
+    path, folder = given.list, given.out
     if not path.is_file():
-        raise DownloadError(f"there is no list {path}")
+        raise DownloadError(f"{path} is no file" if path.exists() else f"there is no list {path}")
     column = url_column(path, given.column)
     with opened_state(folder) as state:
         if given.retry_failed is None:

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from features.collection.errors import StoreError
+from features.collection.errors import StoreError, os_reason
 from features.collection.lock import writing
 from features.download.errors import DownloadError, FetchError, RefusedError
 from features.download.fetch import Fetcher
@@ -354,6 +354,6 @@ def _disk_sentence(folder: Path, error: Exception) -> str:
     text = str(error)
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "disk is full" in text:
         return f"the disk of {folder} is full: make room, and the same command goes on from here"
-    if isinstance(error, sqlite3.Error):
-        return f"{folder / STATE} cannot be used: {text}"
-    return f"{folder} cannot be written: {text}"
+    if isinstance(error, sqlite3.Error):  # it keeps the reason to itself
+        return f"{folder / STATE} cannot be used: {os_reason(folder / STATE) or text}"
+    return f"{folder} cannot be written: {getattr(error, 'strerror', None) or text}"

@@ -7,6 +7,7 @@ what it was fetching, and nothing else. One process at a time has the state, and
 from __future__ import annotations
 
 import hashlib
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -293,7 +294,12 @@ class _Transaction:
 
 def _of(path: Path, column: str | None) -> tuple[str, str | None, int, int]:
     found = path.stat()
-    return str(path.resolve()), column, found.st_size, found.st_mtime_ns
+    return list_name(path), column, found.st_size, found.st_mtime_ns
+
+
+def list_name(path: Path) -> str:
+    """What a list is called in the state: its path, escapes in it where that is not UTF-8, which SQLite refuses."""
+    return os.fsencode(path.resolve()).decode("utf-8", "backslashreplace")
 
 
 def _row(entry: Entry) -> tuple[bytes, str, str, str, int | None, str | None, str | None, str]:
