@@ -1,6 +1,7 @@
 """Makers of words: what each says of a picture, and a sentence for whatever it cannot read."""
 
 import json
+import os
 from datetime import UTC, date, datetime
 from io import BytesIO
 from pathlib import Path
@@ -14,7 +15,7 @@ from features.collection.said import Maker, Words
 from features.datasets import ImageFolder
 from features.encoders import EncoderError
 from features.encoding import extract
-from features.makers import MakerError, MakerOptions, base, create_maker, maker_names, register_maker
+from features.makers import MakerError, MakerOptions, base, create_maker, maker_names, register_maker, vocabulary
 from features.makers.labels import LabelMaker, composed, readable
 from features.makers.model import CERTAIN_ENOUGH, ClassTags
 from features.makers.sidecars import embedded_words, xmp_words
@@ -370,3 +371,15 @@ def test_a_new_maker_is_a_line(store, monkeypatch):
         register_maker("mine", "nothing")
     with pytest.raises(MakerError, match="unknown maker 'blimp'; there are label, file, model"):
         create_maker("blimp", store)
+
+
+def test_what_may_have_no_end_is_no_table_and_no_vocabulary(store, tmp_path):
+    """CASES, files, 8."""
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "endless.csv").symlink_to("/dev/zero")
+    for name in ("pipe.csv", "endless.csv"):
+        path = tmp_path / name
+        with pytest.raises(MakerError, match=f"{name} is no file"):
+            create_maker("file", store, MakerOptions(path))
+        with pytest.raises(MakerError, match=f"{name} is no file"):
+            vocabulary._read(MakerOptions(vocabulary=path))

@@ -153,5 +153,31 @@ def test_without_annotations_nothing_is_said_and_no_file_is_made(tmp_path):
     assert parse("tag:sea").filter.ids(store).tolist() == [2], "the same open store"
 
 
+FAR = {0: date(9999, 12, 31), 1: date(1, 1, 1), 2: date(2300, 5, 6), 3: date(1500, 1, 1), 4: date(2011, 1, 1)}
+
+
+@pytest.mark.parametrize(
+    ("typed", "ids"),
+    [
+        ("until:9999", [0]),
+        ("until:>=9999-01", [0]),
+        ("until:>2299", [0, 2]),
+        ("until:2300-05-06", [2]),
+        ("until:<1600", [1, 3]),
+        ("until:0001-01-01", [1]),
+        ("until:1500", [3]),
+        ("until:2011", [4]),
+    ],
+)
+def test_a_date_beyond_what_nanoseconds_hold_is_kept_and_found(tmp_path, typed, ids):
+    """CASES, files, 10: a table names 9999-12-31 for what has no end."""
+    made = write(paint(tmp_path / "images", a="A", b="B", c="C", d="D", e="E"), tmp_path / "c")
+    put(made.annotations, made, FILE, {id: Words({}, {}, {"until": day, "n": 10**300}) for id, day in FAR.items()})
+    said = made.annotations.of(range(5))
+    assert {id: str(said[id].fields[1].value)[:10] for id in FAR} == {id: str(day) for id, day in FAR.items()}
+    assert said[0].fields[0].value == 1e300
+    assert parse(typed).filter.ids(FeatureStore.open(made.folder)).tolist() == ids
+
+
 def test_a_sentence_for_people():
     assert str(parse("tag:sea -tag:night").filter) == "pictures tagged sea and not tagged night"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
@@ -234,7 +235,7 @@ class DateField(Field):
     def _during(self, first: object, last: object) -> Sql:
         return Sql(f"({self._expression} >= ? AND {self._expression} < ?)", (self._span(first)[0], self._span(last)[1]))
 
-    def _span(self, value: object) -> tuple[int, int]:
+    def _span(self, value: object) -> tuple[float, float]:
         """The first nanosecond of a year, month, day, hour, minute or second, and the first one after it."""
         text = str(value).strip().replace(" ", "T")
         match = re.fullmatch(r"(\d{4})(?:-(\d\d?)(?:-(\d\d?)(?:T(\d\d?)(?::(\d\d)(?::(\d\d))?)?)?)?)?", text, re.ASCII)
@@ -243,7 +244,10 @@ class DateField(Field):
                 raise ValueError
             known = [int(each) for each in match.groups() if each is not None]
             begin = datetime(*(known + [1] * (3 - len(known))), tzinfo=UTC)  # type: ignore[misc,arg-type]
-            year, month = begin.year, begin.month
+        except ValueError:
+            raise FilterError(f"{self.name} is a date as 2010, 2010-05 or 2010-05-17; got {value!r}") from None
+        year, month = begin.year, begin.month
+        try:
             end = {
                 1: lambda: datetime(year + 1, 1, 1, tzinfo=UTC),
                 2: lambda: datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC),
@@ -252,8 +256,8 @@ class DateField(Field):
                 5: lambda: begin + timedelta(minutes=1),
                 6: lambda: begin + timedelta(seconds=1),
             }[len(known)]()
-        except (ValueError, OverflowError):
-            raise FilterError(f"{self.name} is a date as 2010, 2010-05 or 2010-05-17; got {value!r}") from None
+        except (ValueError, OverflowError):  # no date comes after the year 9999
+            return _nanoseconds(begin), math.inf
         return _nanoseconds(begin), _nanoseconds(end)
 
 
@@ -344,9 +348,10 @@ def joined(word: str, parts: Iterable[Sql], *, nothing: str) -> Sql:
     return Sql(f"({text})", tuple(parameter for part in parts for parameter in part.parameters))
 
 
-def _nanoseconds(moment: datetime) -> int:
+def _nanoseconds(moment: datetime) -> float:
+    """Since 1970, a whole number or, where that is beyond 64 bits, a float: as `said.stored` has it."""
     seconds = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(seconds=1)
-    return max(-(2**63), min(seconds * 10**9, 2**63 - 1))
+    return seconds * 10**9 if abs(seconds) * 10**9 < 2**63 else float(seconds) * 1e9
 
 
 _BYTES = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}

@@ -17,6 +17,9 @@ MAX_TEXT = 100_000
 MAX_TAG = 200
 
 Value = int | float | str | date | datetime
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST = datetime(1, 1, 1, tzinfo=UTC) - EPOCH
+_LAST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC) - EPOCH
 """Of a field: a number, a text or a moment, in UTC where it does not say."""
 
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
@@ -114,11 +117,18 @@ def kind_of(value: Value) -> str:
 
 
 def stored(value: Value) -> int | float | str | None:
-    """A value as sqlite holds it: a moment by its nanoseconds since 1970. None where it says nothing."""
+    """A value as sqlite holds it. None where it says nothing.
+
+    A moment is its nanoseconds since 1970, and by the second, as a float, where these are beyond 64 bits.
+    """
     if isinstance(value, date):
         moment = value if isinstance(value, datetime) else datetime(value.year, value.month, value.day, tzinfo=UTC)
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000
+        since = moment - EPOCH
+        nanoseconds = since // timedelta(microseconds=1) * 1000
+        if abs(nanoseconds) < 2**63:
+            return nanoseconds
+        return float(min(max(since, _FIRST), _LAST) // timedelta(seconds=1)) * 1e9
     if isinstance(value, str):
         return clean_text(value) or None
     if not math.isfinite(value):
@@ -129,7 +139,9 @@ def stored(value: Value) -> int | float | str | None:
 def shown(value: int | float | str, kind: str) -> Value:
     """What `stored` was given."""
     if kind == "date" and isinstance(value, int):
-        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=value // 1000)
+        return EPOCH + timedelta(microseconds=value // 1000)
+    if kind == "date" and isinstance(value, float):
+        return EPOCH + timedelta(seconds=round(value / 1e9))
     return value
 
 

@@ -38,6 +38,7 @@ def read_table(path: Path, notes: list[str]) -> Iterator[Row]:
     MakerError
         The file cannot be read, or is of no known kind.
     """
+    check_file(path)
     readers = {".csv": _read_csv, ".tsv": _read_csv, ".jsonl": _read_jsonl, ".ndjson": _read_jsonl}
     kind = table_kind(path)
     if kind == ".parquet":
@@ -45,6 +46,12 @@ def read_table(path: Path, notes: list[str]) -> Iterator[Row]:
     if kind not in readers:
         raise MakerError(f"{path.name} is none of .csv, .tsv, .jsonl and .parquet")
     return readers[kind](path, opened_text(path, notes), notes)
+
+
+def check_file(path: Path) -> None:
+    """That a path is not one of what may have no end, a pipe or a device. Raises MakerError."""
+    if path.exists() and not path.is_file():
+        raise MakerError(f"{path} is no file")
 
 
 def table_kind(path: Path) -> str:

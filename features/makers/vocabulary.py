@@ -20,6 +20,7 @@ from features.collection.said import Maker, Words, clean_tag
 from features.collection.store import FeatureStore
 from features.encoders import EncoderError, create_encoder, shared_encoder
 from features.makers.base import MakerError, MakerOptions, WordMaker
+from features.makers.tables import check_file
 from features.paths import expanded
 
 CERTAIN_ENOUGH = 0.5
@@ -108,6 +109,7 @@ def _read(options: MakerOptions) -> tuple[str, ...]:
     """The tags of a vocabulary file, each once, in its order. Raises MakerError if there are none, or too many."""
     assert options.vocabulary is not None
     path = expanded(options.vocabulary)
+    check_file(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

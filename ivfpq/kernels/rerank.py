@@ -190,10 +190,10 @@ def _rerank(store, x, rows, ids, order, distances, found):
     """
     t = store[0]
     width, k = rows.shape[1], found.shape[1]
-    room = allocate(RANKING_BYTES + 4 * (t.d + SKETCH) + 16 * k + 16 * width)
-    r = _ranking_at(room, 0)
+    scratch = allocate(RANKING_BYTES + 4 * (t.d + SKETCH) + 16 * k + 16 * width)
+    r = _ranking_at(scratch, 0)
     r.width, r.k = width, k
-    r.values = room + RANKING_BYTES
+    r.values = scratch + RANKING_BYTES
     r.numbers = r.values + 8 * k
     r.lower = r.numbers + 8 * k
     r.places = r.lower + 8 * width
@@ -212,7 +212,7 @@ def _rerank(store, x, rows, ids, order, distances, found):
                 distances[q, rank], found[q, rank] = sign * F32(float64_at(r.values, rank)), int64_at(r.numbers, rank)
             else:
                 distances[q, rank], found[q, rank] = sign * F32(np.inf), -1
-    free(room)
+    free(scratch)
     return there
 
 
