@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from test_browser import browser, found, open_page, outside, usual_context  # noqa: F401
+from test_browser import barriers, browser, found, open_page, outside, usual_context  # noqa: F401
 from test_browser_explain import open_tab
 from test_browser_words import answered
 
@@ -62,6 +62,7 @@ def test_a_learned_tag_is_kept_confirmed_refused_and_taken_back_by_keyboard(open
     asked = suggester.suggest("old <b>lamp").ids.tolist()
     assert tiles(page) == asked[:48] and len(asked) > 2
     assert page.inner_text("#ris-learned [data-tag][aria-pressed=true] span") == "old <b>lamp"
+    assert barriers(page) == []
 
     page.focus("#ris-learned [data-decide=confirm]")
     assert asked[0] not in after(page, lambda: page.keyboard.press("Enter"))
