@@ -3,8 +3,8 @@
 ``fast-table`` measures speed and size beside faiss, in one run.
 ``scaling`` shows how the time of a query grows with the vectors, the lists probed, the length of codes and the threads.
 Both take vectors by --features (fast-table: those of 2048 dimensions, synthetic ones if none are given), and --n and
---d for the large synthetic set that they make. ``high-recall``, ``codecs`` and ``abilities`` have modules of
-their own.
+--d for the large synthetic set that they make. ``high-recall``, ``target-recall``, ``codecs`` and
+``abilities`` have modules of their own.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ from benchmarks.report import (
     spread,
     write_json,
 )
+from benchmarks.targets import target_recall
 from ivfpq.checks import Floats
 from ivfpq.threads import cores
 
@@ -606,6 +607,7 @@ STUDIES: dict[str, Callable[[argparse.Namespace, Sequence[str], Path, float], st
     "fast-table": fast_table,
     "scaling": scaling,
     "high-recall": high_recall,
+    "target-recall": target_recall,
     "codecs": codecs,
     "abilities": abilities,
 }

@@ -673,6 +673,23 @@ class TestStudies:
         exact = next(row for row in rows if row["subject"] == factories[0] and row["wanted"] == 0.999)
         assert exact["of_ours"] == [1, 1, 1]
 
+    def test_a_wanted_recall_is_measured_beside_the_best_that_could_have_been_chosen(self, tmp_path):
+        np.save(tmp_path / "x.npy", synthetic(900, 24, 0))
+        arguments = ["--study", "target-recall", "--features", str(tmp_path / "x.npy"), "--queries", "60"]
+        assert main([*arguments, "--repeats", "2", "--k", "5", "--out", str(tmp_path)]) == 0
+        content = json.loads((tmp_path / "target-recall.json").read_text())
+        assert content["data"]["queries"] == 60
+        rows, text = content["rows"], (tmp_path / "target-recall.md").read_text()
+        assert [(row["target"], row["way"]) for row in rows] == [
+            (target, way) for target in (0.9, 0.95, 0.99) for way in ("batch", "single")
+        ]
+        for row in rows:
+            assert row["recall"] > row["target"] - 0.1
+            assert row["best_recall"] >= min(row["recall"], row["target"])
+            assert row["setting"] in text and row["best"] in text
+            low, high = row["times_best"][1:]
+            assert low <= row["us"][2] / row["best_us"][1] and row["us"][1] / row["best_us"][2] <= high
+
     def test_scaling_varies_one_thing_at_a_time(self, quick, tmp_path):
         arguments = ["--study", "scaling", "--n", "400", "--d", "16", "--repeats", "1", "--out", str(tmp_path)]
         assert main(arguments) == 0
