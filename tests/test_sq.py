@@ -196,7 +196,7 @@ def test_all_kernels_give_one_answer(data, metric, grid):
 def test_long_lists_and_many_queries(metric):
     rng = np.random.default_rng(0)
     index = made(rng, metric, 3, 16, 12_000)
-    x = rng.standard_normal((37, 16)).astype(F)
+    x = rng.standard_normal((75, 16)).astype(F)
     for k in (1, 40, 5000):
         check(index, x, k, 2)
 

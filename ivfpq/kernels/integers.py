@@ -31,15 +31,12 @@ from ivfpq.kernels.bounds import errors
 from ivfpq.kernels.coarse import choose, products, to_int16
 from ivfpq.kernels.heaps import push, push_pair, sort_pairs
 from ivfpq.kernels.intrinsics import (
-    ROWS,
-    STEP,
     TOGETHER,
-    byte_products,
-    byte_products_of_one,
     decode_bytes,
     sum_of_products,
     sum_of_residual_squares,
     sum_of_squares,
+    trailing_zeros,
 )
 from ivfpq.kernels.jit import jit_entry, jit_inner, sources
 from ivfpq.kernels.layout import (
@@ -68,6 +65,7 @@ from ivfpq.kernels.memory import (
     put_word,
     record_reader,
 )
+from ivfpq.kernels.products import ROWS, STEP, byte_products, byte_products_of_one, near_rows
 from ivfpq.kernels.scan import furnish
 
 F32 = np.float32
@@ -83,15 +81,15 @@ followed by its term; Y of the proof above."""
 
 WORK = np.dtype(
     [(name, np.int64) for name in ("w", "y", "sums", "heap", "found", "capacity", "n", "held", "kept")]
-    + [(name, np.float64) for name in ("unit", "shift", "error", "limit")]
+    + [(name, np.float64) for name in ("unit", "shift", "error", "limit", "base")]
 )
 """What a query works with. Addresses: its int16 (d + STEP,) w, float32 (d,) for a decoded vector, int32 (ROWS,), a heap
 of its `held` smallest estimates, float64 (kept,), and its `n` candidates, CANDIDATE (capacity,). `unit` is what a sum
-of w u counts; `shift` is all of an estimate that does not depend on the list or the code. With kept = 0, limit is
-fixed."""
+of w u counts; `shift` is all of an estimate that does not depend on the list or the code, and base, where several
+queries look into a list in turns, all that does not depend on the code. With kept = 0, limit is fixed."""
 
-_work_at = record_reader(WORK)
-_WORK_BYTES, _CANDIDATE_BYTES = WORK.itemsize, CANDIDATE.itemsize
+work_at = record_reader(WORK)
+WORK_BYTES, CANDIDATE_BYTES = WORK.itemsize, CANDIDATE.itemsize
 
 
 # distances, ids = reference.search(x, probes, centroids, pq, lists, k, metric)
@@ -112,24 +110,32 @@ def search(quantizers, codec, lists, x, nprobe, scratch, distances, ids):
     nq, k = ids.shape
     most = k if k < lists_.ntotal else lists_.ntotal
     work = _furnished(quantizers_, scratch_, nq, nprobe, most + 1 if distances is None else most)
-    sign = F32(1.0) if quantizers_.metric == L2 else F32(-1.0)
     for q in range(nq):
         at = address(x) + 4 * q * quantizers_.d
         _scan(quantizers_, codec_, lists_, scratch_, work, at, (q, nq), np.inf)
-        if distances is None:
-            to = address(ids) + 8 * q * k
-            for i in range(_members(quantizers_, codec_, lists_, scratch_, work, at, most, to), k):
-                put_int64(to, i, -1)
-        else:
-            n = _best(quantizers_, codec_, lists_, scratch_, work, at, most, -np.inf)
-            for rank in range(k):
-                if rank < n:
-                    distances[q, rank] = sign * F32(float64_at(scratch_.values, rank))
-                    ids[q, rank] = int64_at(scratch_.numbers, rank)
-                else:
-                    distances[q, rank], ids[q, rank] = sign * F32(np.inf), -1
+        put_answer(quantizers_, codec_, lists_, scratch_, work, (q, at, most), distances, ids)
     free(work.found)
     free(scratch_.queries)
+
+
+# distances[q], ids[q] = best of the candidates
+@jit_inner
+def put_answer(quantizers, codec, lists, scratch, work, query, distances, ids):
+    """Write the answer of a query, of its number, its address and how many neighbours it has: see `search`."""
+    q, x, most = query
+    k, sign = ids.shape[1], F32(1.0) if quantizers.metric == L2 else F32(-1.0)
+    if distances is None:
+        to = address(ids) + 8 * q * k
+        for i in range(_members(quantizers, codec, lists, scratch, work, x, most, to), k):
+            put_int64(to, i, -1)
+    else:
+        n = _best(quantizers, codec, lists, scratch, work, x, most, -np.inf)
+        for rank in range(k):
+            if rank < n:
+                distances[q, rank] = sign * F32(float64_at(scratch.values, rank))
+                ids[q, rank] = int64_at(scratch.numbers, rank)
+            else:
+                distances[q, rank], ids[q, rank] = sign * F32(np.inf), -1
 
 
 # near = defined_distances <= theta
@@ -164,16 +170,16 @@ def _furnished(quantizers, scratch, nq, nprobe, kept):
     scratch.nq, scratch.nprobe, scratch.kept = TOGETHER if nq > TOGETHER else nq, nprobe, kept
     furnish(quantizers, scratch, np.int64(0))
     own = (scratch.end + 63) & ~63
-    end = own + _WORK_BYTES + 8 * ((kept + 1) + ROWS) + 6 * (d + STEP) + 64
+    end = own + WORK_BYTES + 8 * ((kept + 1) + ROWS) + 6 * (d + STEP) + 64
     start = allocate(end)
     furnish(quantizers, scratch, start)
-    work = _work_at(start + own, 0)
-    work.heap = start + own + _WORK_BYTES
+    work = work_at(start + own, 0)
+    work.heap = start + own + WORK_BYTES
     work.sums = work.heap + 8 * (kept + 1)
     work.y = work.sums + 8 * ROWS
     work.w = work.y + 4 * (d + STEP)
     work.kept, work.n, work.capacity = kept, 0, CANDIDATES
-    work.found = allocate(_CANDIDATE_BYTES * work.capacity)
+    work.found = allocate(CANDIDATE_BYTES * work.capacity)
     return work
 
 
@@ -186,7 +192,7 @@ def _scan(quantizers, codec, lists, scratch, work, x, numbers, theta):
     The nearest list comes first, which gives a good limit. With theta finite (a radius) earlier queries' stay.
     """
     square, first = choose_lists(quantizers, scratch, x, numbers)
-    _cut(quantizers, codec, work, x, square)
+    cut(quantizers, codec, work, x, square)
     work.held = 0
     if work.kept:
         work.n, work.limit = 0, np.inf
@@ -195,7 +201,8 @@ def _scan(quantizers, codec, lists, scratch, work, x, numbers, theta):
     for p in range(scratch.nprobe):
         cell = int64_at(scratch.probes, first + p)
         base = distance_to_list(quantizers, x, cell)
-        _scan_list(quantizers, codec, lists, work, numbers[0], cell, base + work.shift)
+        rows = (list_start(lists, cell), list_size(lists, cell))
+        scan_list(quantizers, codec, lists, work, rows, (numbers[0], cell), base + work.shift)
 
 
 # probes[first : first + nprobe] = nearest(x[q], centroids, nprobe)
@@ -251,7 +258,7 @@ def _score_lists(quantizers, scratch, x, left):
 # unit = max(np.abs(v).max() / TOP, np.abs(v).sum() * 255 / 2**31)
 # w = np.rint(v / unit)
 @jit_inner
-def _cut(quantizers, codec, work, x, square):
+def cut(quantizers, codec, work, x, square):
     """Cut the query at address x, |a|^2 of which is `square`, to integers, and say what estimates can be off by."""
     d = quantizers.d
     largest, total, shift = 0.0, 0.0, 0.0
@@ -287,24 +294,37 @@ def _cut(quantizers, codec, work, x, square):
 # estimates = base + term - unit * (codes @ w)
 # near = np.flatnonzero(~(estimates > limit))
 @jit_inner
-def _scan_list(quantizers, codec, lists, work, q, number, base):
-    """Find candidates of query number q in a list."""
-    d, width, row = quantizers.d, lists.width, list_start(lists, number)
-    end, at = row + list_size(lists, number), lists.blocks + lists.width * row
+def scan_list(quantizers, codec, lists, work, rows, numbers, base):
+    """Find candidates of query numbers[0] in `rows`, (start, size), of list numbers[1]."""
+    (row, size), d, width = rows, quantizers.d, lists.width
+    end, at = row + size, lists.blocks + width * row
+    while row + ROWS <= end:
+        byte_products(at, width, (work.w,), d, work.sums)
+        mask = near_rows(work.sums, (at + d if codec.terms else 0, width), (base, work.unit), work.limit)
+        while mask != 0:
+            r = np.int64(trailing_zeros(mask))
+            mask &= mask - np.uint64(1)
+            look_at(codec, work, (at + width * r, d, base), int32_at(work.sums, r), row + r, numbers)
+        row += ROWS
+        at += width * ROWS
     while row < end:
-        count = ROWS if row + ROWS <= end else 1
-        if count == ROWS:
-            byte_products(at, width, work.w, d, work.sums)
-        else:
-            byte_products_of_one(at, width, work.w, d, work.sums)
-        for r in range(count):
-            estimate = base - work.unit * np.float64(int32_at(work.sums, r))
-            if codec.terms:
-                estimate += np.float64(float32_at(at + width * r + d, 0))
-            if not estimate > work.limit:
-                _keep(work, estimate, row + r, number, q)
-        row += count
-        at += width * count
+        byte_products_of_one(at, width, (work.w,), d, work.sums)
+        look_at(codec, work, (at, d, base), int32_at(work.sums, 0), row, numbers)
+        row += 1
+        at += width
+
+
+# estimate = base + term - unit * sum_
+# if not estimate > limit: keep it
+@jit_inner
+def look_at(codec, work, code, sum_, row, numbers):
+    """Keep one code, `code` being its address, d and the base of its list, if it may be near."""
+    at, d, base = code
+    estimate = base - work.unit * np.float64(sum_)
+    if codec.terms:
+        estimate += np.float64(float32_at(at + d, 0))
+    if not estimate > work.limit:
+        _keep(work, estimate, row, numbers[1], numbers[0])
 
 
 # found.append((estimate, row, list, q))
@@ -331,12 +351,12 @@ def make_room(work):
         n = 0
         for c in range(work.n):
             if not candidate_at(work.found, c).lower > work.limit:
-                copy_bytes(work.found + _CANDIDATE_BYTES * n, work.found + _CANDIDATE_BYTES * c, _CANDIDATE_BYTES)
+                copy_bytes(work.found + CANDIDATE_BYTES * n, work.found + CANDIDATE_BYTES * c, CANDIDATE_BYTES)
                 n += 1
         work.n = n
     if 2 * work.n > work.capacity:
-        more = allocate(2 * _CANDIDATE_BYTES * work.capacity)
-        copy_bytes(more, work.found, _CANDIDATE_BYTES * work.n)
+        more = allocate(2 * CANDIDATE_BYTES * work.capacity)
+        copy_bytes(more, work.found, CANDIDATE_BYTES * work.n)
         free(work.found)
         work.found, work.capacity = more, 2 * work.capacity
 

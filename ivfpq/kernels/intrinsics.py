@@ -277,14 +277,15 @@ def in_pairs(typingctx: Any, x: Any, n: Any, factor: Any, out: Any, stride: Any)
 
 
 def products_of_pairs(b: Any, u: Any, v: Any) -> Any:
-    """u[2 i] v[2 i] + u[2 i + 1] v[2 i + 1] of vectors of 32 small integers, as 16 of 32 bits.
+    """u[2 i] v[2 i] + u[2 i + 1] v[2 i + 1] of vectors of small integers, as half as many of 32 bits.
 
     Written so that LLVM finds the instruction for it, which most processors have for integers of 16 bits.
     """
-    wide = ir.VectorType(I32, 2 * LANES)
+    count = u.type.count
+    wide, half = ir.VectorType(I32, count), ir.VectorType(I32, count // 2)
     products = b.mul(b.sext(u, wide), b.sext(v, wide))
     even, odd = (
-        b.shuffle_vector(products, products, ir.Constant(INTS, list(range(side, 2 * LANES, 2)))) for side in (0, 1)
+        b.shuffle_vector(products, products, ir.Constant(half, list(range(side, count, 2)))) for side in (0, 1)
     )
     return b.add(even, odd)
 
@@ -347,50 +348,6 @@ def _products_with(count: int) -> Any:
 STRETCH = 128  # pairs whose products are added as integers
 TOGETHER = 4  # queries multiplied by a panel at a time: 16 sums stay in registers, enough to keep two adders busy
 panel_products, panel_products_together = _products_with(1), _products_with(TOGETHER)
-
-
-ROWS = 4  # codes multiplied by a query at a time: what is loaded of the query serves all
-STEP = 2 * LANES  # components of a code in one step
-
-
-def _byte_products(rows: int) -> Any:
-    @intrinsic
-    def byte_products(typingctx: Any, codes: Any, stride: Any, w: Any, d: Any, out: Any) -> Any:
-        """out[r] = the sum over j of codes[r, j] * w[j] for so many rows of uint8, `stride` bytes apart, int16 w and
-        int32 out, by address. 32 bits must hold each sum, and w[d:] up to a multiple of STEP must be there.
-        """
-
-        def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-            codes, stride, w, d, out = args
-            starts = [b.add(codes, b.mul(stride, i64(r))) for r in range(rows)]
-            sums = [cgutils.alloca_once_value(b, ir.Constant(INTS, [0] * LANES)) for _ in starts]
-            words, whole = ir.VectorType(I16, STEP), b.and_(d, i64(-STEP))
-            for sum_ in sums:
-                b.store(ir.Constant(INTS, [0] * LANES), sum_)
-            with cgutils.for_range_slice(b, i64(0), whole, i64(STEP), I64, inc=True) as (j, _):
-                query = load_vector(b, b.add(w, b.shl(j, i64(1))), words)
-                for start, sum_ in zip(starts, sums, strict=True):
-                    code = b.zext(load_vector(b, b.add(start, j), ir.VectorType(I8, STEP)), words)
-                    b.store(b.add(b.load(sum_), products_of_pairs(b, code, query)), sum_)
-            add_up = cgutils.get_or_insert_function(
-                b.module, ir.FunctionType(I32, [INTS]), "llvm.vector.reduce.add.v16i32"
-            )
-            for r, sum_ in enumerate(sums):
-                total = cgutils.alloca_once_value(b, ir.Constant(I32, 0))
-                b.store(b.call(add_up, [b.load(sum_)]), total)
-                with cgutils.for_range_slice(b, whole, d, i64(1), I64, inc=True) as (j, _):
-                    number = b.sext(load_vector(b, b.add(w, b.shl(j, i64(1))), I16), I32)
-                    code = b.zext(load_vector(b, b.add(starts[r], j), I8), I32)
-                    b.store(b.add(b.load(total), b.mul(number, code)), total)
-                b.store(b.load(total), b.inttoptr(b.add(out, i64(4 * r)), I32.as_pointer()), align=4)
-            return context.get_dummy_value()
-
-        return types.void(*[types.int64] * 5), codegen
-
-    return byte_products
-
-
-byte_products, byte_products_of_one = _byte_products(ROWS), _byte_products(1)
 
 
 @intrinsic

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ivfpq import kernels
 from ivfpq.checks import Floats, Ids, Metric
 from ivfpq.kernels import integers
 from ivfpq.kernels.compiled import limit_within, of_thread, writeable
@@ -79,7 +80,9 @@ def search(
     x: Floats, nprobe: int, quantizers: Quantizers, lists: Lists, k: int, *, kernel: str, ordered: bool = True
 ) -> SearchResult:
     """See `dispatch.search`; if not `ordered`, `dispatch.candidates`: no distances. The same for all kernels."""
-    return search_by(integers.search, quantizers.compiled_by(CompiledScalar), x, nprobe, lists, k, ordered=ordered)
+    # One at a time, what several share would cost more than it saves, and take longer to compile.
+    entry = integers.search if len(x) == 1 else kernels.compiled_module("integers_together").search
+    return search_by(entry, quantizers.compiled_by(CompiledScalar), x, nprobe, lists, k, ordered=ordered)
 
 
 def range_search(

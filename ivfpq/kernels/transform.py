@@ -17,10 +17,6 @@ from ivfpq.kernels.intrinsics import (
     FLOAT,
     FLOATS,
     I64,
-    ROWS,
-    STEP,
-    byte_products,
-    byte_products_of_one,
     centred,
     extent,
     fold,
@@ -40,6 +36,7 @@ from ivfpq.kernels.memory import (
     put_byte,
     put_float32,
 )
+from ivfpq.kernels.products import ROWS, STEP, byte_products, byte_products_of_one
 from ivfpq.threads import spread
 
 F32 = np.float32
@@ -164,9 +161,9 @@ def _in_integers(task, x, z, odd):
         in_pairs(room, wide, F32(1.0 / unit), room, 4)
         whole = (d_out + 1) // ROWS * ROWS
         for j in range(0, whole, ROWS):
-            byte_products(t.matrix + t.d * j, t.d, room, t.d, sums + 4 * j)
+            byte_products(t.matrix + t.d * j, t.d, (room,), t.d, sums + 4 * j)
         for j in range(whole, d_out + 1):
-            byte_products_of_one(t.matrix + t.d * j, t.d, room, t.d, sums + 4 * j)
+            byte_products_of_one(t.matrix + t.d * j, t.d, (room,), t.d, sums + 4 * j)
         shift, out = 128 * int32_at(sums, d_out), address(z) + 4 * d_out * i
         for j in range(d_out):
             put_float32(out, j, F32(np.float64(int32_at(sums, j) - shift) * unit * float64_at(t.scales, j)))
