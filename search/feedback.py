@@ -4,13 +4,17 @@ From the first judgement on the query is moved towards what is meant and away fr
 feedback in information retrieval"): q + MORE mean(more) - LESS mean(less). From `RIDGE_FROM` judgements on the vector
 is that of a ridge regression to 1 for the query and what is meant and to -1 for what is not, each side with the same
 weight, and besides to -1 for some pictures at random, most of which are not meant either. All on vectors of length 1.
+
+Where neighbours count in the order of hits (`search.neighbour_order`), a second vector is learnt in the same way from
+the neighbourhoods of query and judged pictures, as long as these are few: a picture fits by (1 - w) of the one cosine
+and w of the other.
 What was measured: docs/WORDS.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +23,7 @@ from features.collection.store import FeatureStore
 from ivfpq.distances import normalised
 from search.errors import QueryError
 from search.fusion import sample_of
+from search.neighbour_order import Neighbourhoods
 from search.neighbourhood import NEIGHBOURS, POWER
 from search.options import SearchOptions
 from search.query import FeedbackPart
@@ -39,6 +44,31 @@ BACKGROUND = 60
 
 SHARE = 2.0
 """Weight of what was learnt beside the sum of the weights of the other parts of the query."""
+SHARE_WITH_NEIGHBOURS = 4.0
+"""The same where neighbours count: the other parts do not know these."""
+
+
+@dataclass(frozen=True, eq=False)
+class LearntNeighbourhood:
+    """What was learnt from neighbourhoods.
+
+    Attributes
+    ----------
+    space : Neighbourhoods
+    vector : float32 (p,)
+        See `learnt_vector`.
+    weight : float
+        From 0 to 1, beside what was learnt from the stored vectors.
+    """
+
+    space: Neighbourhoods
+    vector: Floats
+    weight: float
+
+    def mixed(self, scores: Floats, ids: NDArray[np.int64]) -> Floats:
+        """How well pictures fit what was judged, (n,); `scores` is how well they do by their stored vectors."""
+        near: Floats = np.einsum("ij,j->i", self.space.rows(ids), self.vector)
+        return ((1 - self.weight) * scores + self.weight * near).astype(np.float32)
 
 
 def learnt_vector(asked: Floats, more: Floats, less: Floats, background: Floats) -> Floats:
@@ -88,23 +118,52 @@ def check_judged(part: FeedbackPart, store: FeatureStore) -> None:
             raise QueryError(f"{store.folder.name} has no picture {id}")
 
 
-def learnt_from(part: FeedbackPart, asked: Floats, searcher: SpaceSearcher, options: SearchOptions) -> Floats:
+def learnt_from(
+    part: FeedbackPart, asked: Floats, searcher: SpaceSearcher, options: SearchOptions, *, widen: bool = True
+) -> Floats:
     """What is learnt from judged pictures of a collection, float32 (dim,): see `learnt_vector`.
 
     Parameters
     ----------
     asked : float32 (q, dim)
         Pictures of what the query itself is like, as they are stored; may be empty.
+    widen : bool
+        Let few judged pictures take in their nearest; not where neighbourhoods are learnt from besides.
     """
-    space = searcher.space
     more, less = _rows(searcher, part.more), _rows(searcher, part.less)
-    if len(more) + len(less) < RIDGE_FROM:
+    if widen and len(more) + len(less) < RIDGE_FROM:
         asked, more, less = (widened(rows, searcher, options) for rows in (asked, more, less))
     else:
         asked, more, less = (normalised(rows) for rows in (asked, more, less))
-    sample = sample_of(space.ids)
+    sample = sample_of(searcher.space.ids)
     chosen = np.random.default_rng(0).choice(sample, min(BACKGROUND, sample.size), replace=False)
-    return learnt_vector(asked, more, less, normalised(space.rows(np.setdiff1d(chosen, [*part.more, *part.less]))))
+    others = np.setdiff1d(chosen, [*part.more, *part.less])
+    return learnt_vector(asked, more, less, normalised(searcher.space.rows(others)))
+
+
+def learnt_neighbourhood(
+    part: FeedbackPart,
+    asked: Floats,
+    own_ids: Sequence[int | None],
+    searcher: SpaceSearcher,
+    options: SearchOptions,
+) -> LearntNeighbourhood | None:
+    """What is learnt from the neighbourhoods of few judged pictures; None where neighbours do not count.
+
+    Parameters
+    ----------
+    asked, own_ids
+        As `learnt_from`, and which of them are pictures of the collection.
+    """
+    if searcher.order is None or not searcher.orders(options) or len(part.more) + len(part.less) >= RIDGE_FROM:
+        return None
+    space = searcher.order.space
+    more, less = (space.rows(np.array(ids, np.int64)) for ids in (part.more, part.less))
+    found = searcher.first(asked, 1, options, None, own_ids) if len(asked) else []
+    expanded = [each.expansion.vector for each in found if each.expansion is not None]
+    nothing = np.empty((0, more.shape[1]), np.float32)
+    wanted = np.stack(expanded) if expanded else nothing
+    return LearntNeighbourhood(space, learnt_vector(wanted, more, less, nothing), options.neighbourhood)
 
 
 def widened(vectors: Floats, searcher: SpaceSearcher, options: SearchOptions) -> Floats:

@@ -5,6 +5,10 @@ in plain order. The neighbourhood similarity is the cosine of a picture's vector
 which takes in its own ten nearest among these: f = unit(a + sum_j s_j^3 e_j), a being the query on the same components
 (query expansion: Chum et al. 2007, "Total recall"; weights: Radenovic, Tolias and Chum 2018). The ten are those of the
 whole collection, whatever a filter lets through, so a filter changes no score.
+
+Where one picture stands out, the query is most likely of that very picture, and what others are like says little: the
+first by plain similarity is given (1 - w) `LEAD_WEIGHT` times its lead, by which it is farther ahead of the second than
+the next four are from each other on average.
 """
 
 from __future__ import annotations
@@ -21,6 +25,11 @@ from search.neighbourhood import NEIGHBOURS, POWER
 CANDIDATES = 1_000
 BEHIND = 3.0
 """What is taken from the plain similarity, at most 1, of those behind the first, whose score is -1 or more."""
+RIVALS = 6
+"""Pictures, the first by plain similarity, whose similarities say how far the first of them is ahead."""
+RIVALS_AT_MOST = 100
+"""Among which these six are, where similarities become better known after an index has guessed them."""
+LEAD_WEIGHT = 4.0
 
 Floats = NDArray[np.float32]
 Ids = NDArray[np.int64]
@@ -46,6 +55,31 @@ class Ranked(NamedTuple):
         """The k best."""
         return Ranked(self.ids[:k], self.similarities[:k], self.scores[:k])
 
+    def without(self, id: int) -> Ranked:
+        """All but one."""
+        others = self.ids != id
+        return Ranked(self.ids[others], self.similarities[others], self.scores[others])
+
+    def among(self, ids: Ids) -> Ranked:
+        """Those that are among some."""
+        there = np.isin(self.ids, ids)
+        return Ranked(self.ids[there], self.similarities[there], self.scores[there])
+
+
+class Lead(NamedTuple):
+    """How far the first by plain similarity stands out.
+
+    Attributes
+    ----------
+    id : int
+        The first; -1 for none.
+    by : float
+        How much farther it is ahead of the second than the next four are from each other on average, at least 0.
+    """
+
+    id: int
+    by: float
+
 
 class Expansion(NamedTuple):
     """A query that has taken in its neighbours.
@@ -58,11 +92,17 @@ class Expansion(NamedTuple):
         What it has taken in, nearest first.
     weights : float32 (at most 10,)
         How much of each, beside 1 of the query itself.
+    rivals : int64 (at most 100,)
+        The first by plain similarity, the query itself left out, whatever a filter lets through.
+    lead : Lead
+        Of the first of them.
     """
 
     vector: Floats
     ids: Ids
     weights: Floats
+    rivals: Ids
+    lead: Lead
 
 
 class Neighbourhoods(Protocol):
@@ -82,7 +122,7 @@ class NeighbourOrder:
         self._components = np.array(space.beside["components"])
 
     def first(
-        self, query: Floats, found: Ranked, weight: float, *, around: Ids | None = None, own_id: int | None = None
+        self, query: Floats, found: Ranked, weight: float, *, around: Ranked | None = None, own_id: int | None = None
     ) -> tuple[Ranked, Expansion]:
         """What was found in plain order, reordered, and how the query took in its neighbours for that.
 
@@ -92,44 +132,57 @@ class NeighbourOrder:
         found : Ranked
         weight : float
             Of the neighbourhood similarity, from 0 to 1.
-        around : int64 array, optional
+        around : Ranked, optional
             Among which pictures the neighbours of the query are; by default the first of those that were found.
         own_id : int, optional
             Of the picture of the collection that the query is: no neighbour of its own.
         """
         vectors = self.space.rows(found.ids[:CANDIDATES])
         if around is None:
-            expansion = self._expanded(query, found.ids[:CANDIDATES], vectors, own_id)
+            expansion = self._expanded(query, found.first(CANDIDATES), vectors, own_id)
         else:
-            expansion = self._expanded(query, around, self.space.rows(around), own_id)
-        return _ordered(found, _products(vectors, expansion.vector), weight), expansion
+            expansion = self._expanded(query, around, self.space.rows(around.ids), own_id)
+        return _ordered(found, _products(vectors, expansion.vector), weight, expansion.lead), expansion
 
-    def again(self, expansion: Expansion, found: Ranked, weight: float) -> Ranked:
-        """Pictures, with similarities that are better known by now, reordered."""
-        return _ordered(found, self.similarities(expansion, found.ids[:CANDIDATES]), weight)
+    def again(self, expansion: Expansion, found: Ranked, weight: float, rivals: Ranked) -> Ranked:
+        """Pictures, with similarities that are better known by now, reordered; `rivals` are those of the expansion."""
+        near = self.similarities(expansion, found.ids[:CANDIDATES])
+        return _ordered(found, near, weight, lead_of(rivals))
 
     def similarities(self, expansion: Expansion, ids: Ids) -> Floats:
         """Neighbourhood similarity of pictures to a query, (n,)."""
         return _products(self.space.rows(ids), expansion.vector)
 
-    def _expanded(self, query: Floats, around: Ids, vectors: Floats, own_id: int | None) -> Expansion:
+    def _expanded(self, query: Floats, around: Ranked, vectors: Floats, own_id: int | None) -> Expansion:
         mean, axes = self._components[0], self._components[1:]
         own = normalised(_products(axes, normalised(query[None])[0] - mean)[None])[0]
         near = _products(vectors, own)
         if own_id is not None:
-            near[around == own_id] = -np.inf
+            near[around.ids == own_id] = -np.inf
         first = np.argpartition(-near, NEIGHBOURS)[:NEIGHBOURS] if near.size > NEIGHBOURS else np.arange(near.size)
         first = first[np.isfinite(near[first])]
-        first = first[np.lexsort((around[first], -near[first]))]
+        first = first[np.lexsort((around.ids[first], -near[first]))]
         weights = np.maximum(near[first], 0) ** POWER
         taken_in = own + np.einsum("i,ij->j", weights, vectors[first])
-        return Expansion(normalised(taken_in[None])[0], around[first], weights)
+        others = around if own_id is None else around.without(own_id)
+        rivals = others.first(RIVALS_AT_MOST)
+        return Expansion(normalised(taken_in[None])[0], around.ids[first], weights, rivals.ids, lead_of(rivals))
 
 
-def _ordered(found: Ranked, near: Floats, weight: float) -> Ranked:
+def lead_of(rivals: Ranked) -> Lead:
+    """How far the first of some pictures, by plain similarity, stands out among them."""
+    if len(rivals.ids) < 2:
+        return Lead(-1, 0.0)
+    first, second, *others = rivals.similarities[:RIVALS].tolist()
+    apart = (second - others[-1]) / len(others) if others else 0.0
+    return Lead(int(rivals.ids[0]), max(0.0, first - second - apart))
+
+
+def _ordered(found: Ranked, near: Floats, weight: float, lead: Lead) -> Ranked:
     """The first of what was found by the sum of both similarities, of equal ones the smaller id, and the rest."""
     ids, plain = found.ids[:CANDIDATES], found.similarities[:CANDIDATES]
     scores = ((1 - weight) * plain + weight * near).astype(np.float32)
+    scores[ids == lead.id] += np.float32((1 - weight) * LEAD_WEIGHT * lead.by)
     order = np.lexsort((ids, -scores))
     behind = found.similarities[CANDIDATES:]
     return Ranked(

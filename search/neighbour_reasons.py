@@ -33,6 +33,8 @@ class NeighbourReason:
         Ids of the neighbours of the picture that add most to it, and what they add; largest first.
     query_neighbours : tuple of int
         Ids of the nearest of what the query has taken in.
+    stands_out : bool
+        Whether its lead over the next in similarity counted for it: see `search.neighbour_order`.
     """
 
     rank: int | None
@@ -41,16 +43,18 @@ class NeighbourReason:
     own_share: float
     shares: tuple[tuple[int, float], ...]
     query_neighbours: tuple[int, ...]
+    stands_out: bool = False
 
     @property
     def verdict(self) -> str:
-        """In a sentence."""
+        """In a sentence, or two."""
         if self.rank is None or self.plain_rank is None:
             return f"Neighbours reorder the first {CANDIDATES:,} only, and it is not among them."
-        if self.rank == self.plain_rank:
-            return f"Neighbours left it at rank {self.rank}."
         moved = "up" if self.rank < self.plain_rank else "down"
-        return f"Neighbours moved it {moved}, from rank {self.plain_rank} to rank {self.rank}."
+        said = f"Neighbours moved it {moved}, from rank {self.plain_rank} to rank {self.rank}."
+        if self.rank == self.plain_rank:
+            said = f"Neighbours left it at rank {self.rank}."
+        return f"{said} That it is well ahead of the next in similarity counted for it." if self.stands_out else said
 
 
 def explain_neighbours(
@@ -93,4 +97,5 @@ def explain_neighbours(
         own_share=float(shares[0]),
         shares=tuple((int(neighbours[place]), float(shares[1 + place])) for place in most.tolist()),
         query_neighbours=tuple(expansion.ids[:TOLD].tolist()),
+        stands_out=expansion.lead.id == id and expansion.lead.by > 0 and options.neighbourhood < 1,
     )

@@ -86,6 +86,8 @@ class _Asked:
         Pictures that are judged not to be meant.
     learnt : float32 (dim,) or None
         What was learnt from judgements.
+    neighbourhood : LearntNeighbourhood or None
+        What was learnt from neighbourhoods besides.
     """
 
     answers: tuple[PartAnswer, ...]
@@ -96,6 +98,7 @@ class _Asked:
     own_ids: tuple[int, ...]
     crossed: tuple[int, ...]
     learnt: NDArray[np.float32] | None
+    neighbourhood: feedback.LearntNeighbourhood | None
 
     @property
     def weights(self) -> NDArray[np.float64]:
@@ -104,7 +107,8 @@ class _Asked:
         weights = np.array([part.weight for part in parts])
         learnt = np.array([isinstance(part, FeedbackPart) for part in parts])
         others = np.abs(weights[~learnt]).sum()
-        return np.where(learnt, weights * feedback.SHARE * others, weights) if others else weights
+        share = feedback.SHARE if self.neighbourhood is None else feedback.SHARE_WITH_NEIGHBOURS
+        return np.where(learnt, weights * share * others, weights) if others else weights
 
     @property
     def left_out(self) -> tuple[int, ...]:
@@ -119,6 +123,11 @@ class _Asked:
         """`scores` for the pictures of `sample_of`, which are these."""
         return self._filled(ids, SpaceSearcher.sample_scores)
 
+    @property
+    def _learnt_row(self) -> int:
+        parts = [self.answers[place].part for place in self.places.tolist()]
+        return next(row for row, part in enumerate(parts) if isinstance(part, FeedbackPart))
+
     def _filled(
         self,
         ids: NDArray[np.int64],
@@ -129,6 +138,8 @@ class _Asked:
             scores[rows] = of_pictures(self.searchers[name], vectors)
         for row, of_all in self.texts.items():
             scores[row] = of_all[ids]
+        if self.neighbourhood is not None:
+            scores[self._learnt_row] = self.neighbourhood.mixed(scores[self._learnt_row], ids)
         return scores
 
     def likeness(self, scores: NDArray[np.float32]) -> NDArray[np.float32] | None:
@@ -231,7 +242,8 @@ def learn_tag(collection: AskedCollection, tag: str, query: Query, options: Sear
     judged = query.feedback
     if judged is None:
         raise QueryError("there is nothing to learn from: no picture is judged")
-    learnt = _ask(collection, query.parts, options or SearchOptions("exact")).learnt
+    plain = replace(options or SearchOptions("exact"), neighbourhood=0)  # a tag is one vector, of the stored ones
+    learnt = _ask(collection, query.parts, plain).learnt
     if learnt is None:
         feedback.check_judged(judged, collection.store)
         raise QueryError(f"nothing can be learnt from pictures in {collection.name}")
@@ -278,13 +290,17 @@ def _ask(collection: AskedCollection, parts: Sequence[Part], options: SearchOpti
     if not any(answers[place].part.weight for place in places):
         raise QueryError("; ".join(dict.fromkeys(answer.unanswered for answer in answers if answer.unanswered)))
     own_ids = {query.own_id for queries in pictures.values() for _, query in queries if query.own_id is not None}
-    learnt = None
+    learnt: NDArray[np.float32] | None = None
+    neighbourhood: feedback.LearntNeighbourhood | None = None
     if judged is not None:
         row, name, part = judged
         weights = [answers[place].part.weight for place in places]
         searcher = collection.space(name)
         asked = _asked_for(searcher, pictures.get(name, []), texts, weights)
-        learnt = feedback.learnt_from(part, asked, searcher, options)
+        if name == VISUAL and set(pictures) <= {VISUAL} and not texts:
+            own = [query.own_id for other, query in pictures.get(name, []) if weights[other] > 0]
+            neighbourhood = feedback.learnt_neighbourhood(part, asked, own, searcher, options)
+        learnt = feedback.learnt_from(part, asked, searcher, options, widen=neighbourhood is None)
         if searcher.space.metric == "l2":  # no point is as near to pictures as their cosine to a vector says
             texts[row] = feedback.cosines(learnt, searcher)
         else:
@@ -301,6 +317,7 @@ def _ask(collection: AskedCollection, parts: Sequence[Part], options: SearchOpti
         own_ids=tuple(sorted(own_ids)),
         crossed=() if judged is None else judged[2].less,
         learnt=learnt,
+        neighbourhood=neighbourhood,
     )
 
 

@@ -125,12 +125,10 @@ class SpaceSearcher:
             found = self.candidates(vectors, k, options, ids)
             return [Found(Ranked(*row), None) for row in zip(found.ids, found.distances, found.distances, strict=True)]
         found = self.candidates(vectors, max(k, CANDIDATES), options, ids)
-        around = None if ids is None else self.candidates(vectors, CANDIDATES, options).ids
+        around = None if ids is None else self.candidates(vectors, CANDIDATES, options)
         firsts = []
         for row, (vector, own_id) in enumerate(zip(vectors, own_ids or [None] * len(vectors), strict=True)):
-            there = found.ids[row] >= 0
-            plain = Ranked(found.ids[row][there], found.distances[row][there], found.distances[row][there])
-            others = None if around is None else around[row][around[row] >= 0]
+            plain, others = _plain(found, row), None if around is None else _plain(around, row)
             ranked, expansion = self.order.first(vector, plain, options.neighbourhood, around=others, own_id=own_id)
             firsts.append(Found(ranked.first(k), expansion))
         return firsts
@@ -140,9 +138,11 @@ class SpaceSearcher:
         if self.order is None or found.expansion is None:
             exact = self.reranked(vector, found.ranked.ids, k)
             return Ranked(exact.ids[0], exact.distances[0], exact.distances[0])
-        exact = self.reranked(vector, found.ranked.ids, max(1, len(found.ranked.ids)))
-        plain = Ranked(exact.ids[0], exact.distances[0], exact.distances[0])
-        return self.order.again(found.expansion, plain, options.neighbourhood).first(k)
+        rivals = found.expansion.rivals
+        both = np.union1d(found.ranked.ids, rivals)
+        exact = _plain(self.reranked(vector, both, max(1, both.size)), 0)
+        ranked = exact.among(found.ranked.ids)
+        return self.order.again(found.expansion, ranked, options.neighbourhood, exact.among(rivals)).first(k)
 
     def candidates(
         self,
@@ -219,3 +219,10 @@ class SpaceSearcher:
             count = min(len(each.ids), shape[1])
             result.distances[row, :count], result.ids[row, :count] = each.scores[:count], each.ids[:count]
         return result
+
+
+def _plain(found: SearchResult, row: int) -> Ranked:
+    """What was found for one vector, ordered by nothing but similarity."""
+    there = found.ids[row] >= 0
+    ids, similarities = found.ids[row][there], found.distances[row][there]
+    return Ranked(ids, similarities, similarities)

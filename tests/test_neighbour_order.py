@@ -1,6 +1,9 @@
 """Neighbours count in the order of hits; what is shown and cut off stays the similarity of the stored vectors."""
 
 import json
+from dataclasses import replace
+from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +24,7 @@ from search.explain import explain
 from search.neighbour_reasons import explain_neighbours
 from search.neighbourhood import project
 from search.options import SearchOptions
+from search.parts import learn_tag
 from search.query import FeedbackPart, ImagePart, Query
 from search.query_json import from_json, to_json
 
@@ -61,7 +65,7 @@ def unit(rows):
 
 
 def by_the_formula(engine, vector, own_id=None):
-    """Plain and neighbourhood similarity of all pictures, by a loop over the docstring."""
+    """Plain and neighbourhood similarity of all pictures, and four times the lead of the first, by the docstring."""
     space = engine.neighbour_order.space
     e = space.rows(space.ids)
     a = project(vector[None], np.array(space.beside["components"]))[0]
@@ -69,13 +73,18 @@ def by_the_formula(engine, vector, own_id=None):
     if own_id is not None:
         near[own_id] = -9
     f = a + sum(max(near[j], 0) ** 3 * e[j] for j in np.argsort(-near, kind="stable")[:10])
-    return unit(np.asarray(engine.store.features, np.float32)) @ unit(vector), e @ unit(f)
+    plain = unit(np.asarray(engine.store.features, np.float32)) @ unit(vector)
+    order = [id for id in np.argsort(-plain).tolist() if id != own_id]
+    gaps = [plain[one] - plain[other] for one, other in pairwise(order[:6])]
+    lead = np.zeros(len(plain))
+    lead[order[0]] = 4 * max(0, gaps[0] - np.mean(gaps[1:]))
+    return plain, e @ unit(f), lead
 
 
 @pytest.mark.parametrize("weight", [0.25, 0.5, 1])
 def test_scores_are_those_of_the_formula(engine, outsider, weight):
-    plain, near = by_the_formula(engine, FakeEncoder().encode([decode_image(outsider)])[0])
-    scores = (1 - weight) * plain + weight * near
+    plain, near, lead = by_the_formula(engine, FakeEncoder().encode([decode_image(outsider)])[0])
+    scores = (1 - weight) * (plain + lead) + weight * near
     answer = ask(engine, outsider, 60, weight)
     assert sorted(answer.ids) == list(range(60))
     np.testing.assert_allclose([hit.score for hit in answer], scores[list(answer.ids)], atol=1e-5)
@@ -86,10 +95,10 @@ def test_scores_are_those_of_the_formula(engine, outsider, weight):
 
 def test_a_picture_of_the_collection_is_no_neighbour_of_its_own(engine):
     answer = ask(engine, engine.store.items[7].path, 59)
-    plain, near = by_the_formula(engine, np.asarray(engine.store.features[7], np.float32), own_id=7)
+    plain, near, lead = by_the_formula(engine, np.asarray(engine.store.features[7], np.float32), own_id=7)
     assert 7 not in answer.ids and len(answer) == 59
     assert 7 not in answer.expansion.ids and len(answer.expansion.ids) == 10
-    np.testing.assert_allclose([hit.score for hit in answer], (plain + near)[list(answer.ids)] / 2, atol=1e-5)
+    np.testing.assert_allclose([hit.score for hit in answer], (plain + lead + near)[list(answer.ids)] / 2, atol=1e-5)
 
 
 @pytest.mark.parametrize("options", [{}, {"rerank": True}, {"engine": "faiss"}, {"engine": "exact"}, {"cutoff": 0.9}])
@@ -113,6 +122,35 @@ def test_all_engines_and_ranking_again_agree_where_the_index_is_exact(engine, ou
         assert answer.ids == exact.ids
         np.testing.assert_allclose([hit.score for hit in answer], [hit.score for hit in exact], atol=1e-5)
     assert answer.reranked == 60
+
+
+def test_the_first_is_ahead_by_more_than_the_next_four_are_apart():
+    def ranked(*similarities):
+        values = np.array(similarities, np.float32)
+        return neighbour_order.Ranked(np.arange(5, 5 + len(values)), values, values)
+
+    stands_out = neighbour_order.lead_of(ranked(0.9, 0.5, 0.48, 0.46, 0.44, 0.4, 0.1))
+    assert stands_out == (5, pytest.approx(0.4 - 0.1 / 4))
+    assert neighbour_order.lead_of(ranked(0.9, 0.8, 0.5, 0.4, 0.3, 0.2)) == (5, 0), "the others are farther apart"
+    assert neighbour_order.lead_of(ranked(0.9, 0.9, 0.1)) == (5, 0), "two copies are there"
+    assert neighbour_order.lead_of(ranked(0.9, 0.7)) == (5, pytest.approx(0.2))
+    assert neighbour_order.lead_of(ranked(0.9)) == neighbour_order.lead_of(ranked()) == (-1, 0)
+
+
+def test_what_stands_out_comes_first_though_the_neighbourhoods_of_others_are_nearer():
+    e = unit(np.array([[0.6, 0.8, 0], *([0.95, 0.3, 0.01 * place] for place in range(6))], np.float32))
+
+    components = np.vstack([np.zeros(3), np.eye(3)]).astype(np.float32)
+    order = neighbour_order.NeighbourOrder(SimpleNamespace(beside={"components": components}, rows=e.__getitem__))
+    query = np.array([1, 0, 0], np.float32)
+    for first, expected in ((0.9, 0), (0.76, 1)):
+        plain = np.array([first, 0.75, 0.74, 0.73, 0.72, 0.71, 0.7], np.float32)
+        ranked, expansion = order.first(query, neighbour_order.Ranked(np.arange(7), plain, plain), 0.5)
+        near = order.similarities(expansion, np.arange(7))
+        assert np.argmax(plain + near) == 1, "the sum alone prefers what has many alike"
+        assert ranked.ids[0] == expected
+    alone = neighbour_order.Ranked(np.arange(7), plain, plain)
+    assert order.first(query, alone, 1)[0].ids[0] != 0, "neighbourhoods alone are asked for"
 
 
 def test_a_filter_changes_no_score_and_hides_nothing(engine, outsider):
@@ -168,8 +206,36 @@ def test_pieces_of_pictures_and_queries_as_json(engine):
 
 
 def test_a_query_of_several_pictures_is_answered_by_how_alike_they_look(engine):
-    for query in (Query((ImagePart(3), ImagePart(4))), Query((ImagePart(3), FeedbackPart((4,), (9,))))):
+    ten_judged = Query((ImagePart(3), FeedbackPart((4, 5, 6, 7, 8), (9, 10, 11, 12, 13))))
+    for query in (Query((ImagePart(3), ImagePart(4))), ten_judged):
         assert ask(engine, query, weight=1) == ask(engine, query, weight=0)
+
+
+@pytest.mark.parametrize("weight", [0.5, 1])
+def test_few_judgements_are_learnt_from_in_neighbourhoods_too(engine, outsider, weight):
+    """The formula of the docstring: both moved queries, each of length 1, and the query itself besides."""
+    encoded = FakeEncoder().encode([decode_image(outsider)])[0]
+    features = unit(np.asarray(engine.store.features, np.float32))
+    e = engine.neighbour_order.space.rows(np.arange(60))
+    f = ask(engine, outsider).expansion.vector
+    moved = unit(unit(encoded) + 2 * features[[4, 8]].mean(0) - 2 * features[9])
+    moved_near = unit(f + 2 * e[[4, 8]].mean(0) - 2 * e[9])
+    fits = (1 - weight) * features @ moved + weight * e @ moved_near
+    itself = features @ unit(encoded)
+    shares = np.stack([(itself - itself.mean()) / itself.std() / 5, 4 * (fits - fits.mean()) / fits.std() / 5])
+    answer = ask(engine, Query((ImagePart(outsider), FeedbackPart((4, 8), (9,)))), 60, weight)
+    assert 9 not in answer.ids and len(answer) == 59
+    np.testing.assert_allclose([hit.shares for hit in answer], shares.T[list(answer.ids)], atol=2e-3)
+    assert [hit.score for hit in answer] == sorted((hit.score for hit in answer), reverse=True)
+    alone = ask(engine, Query((FeedbackPart((4,), (9,)),)), 59, weight)
+    alone_fits = (1 - weight) * features @ unit(features[4] - features[9]) + weight * e @ unit(e[4] - e[9])
+    assert list(alone.ids)[:5] == [id for id in np.argsort(-alone_fits).tolist() if id != 9][:5]
+
+
+def test_a_learned_tag_is_learnt_from_stored_vectors_alone(engine):
+    query = Query((ImagePart(3), FeedbackPart((4,), (9,))))
+    kept = [learn_tag(engine, name, query, SearchOptions("exact", neighbourhood=w)) for name, w in (("a", 0), ("b", 1))]
+    np.testing.assert_array_equal(kept[0].vector, kept[1].vector)
 
 
 def test_it_is_not_made_for_who_asks_where_a_collection_has_none(folder):
@@ -198,7 +264,7 @@ def test_what_neighbours_changed_is_told(engine, outsider, rerank):
     options = SearchOptions("ivfpq", 5, rerank=rerank)
     plain, near = ask(engine, outsider, 60, 0).ids, ask(engine, outsider, 60).ids
     e, features = engine.neighbour_order.space, np.asarray(engine.store.features, np.float32)
-    _, likeness = by_the_formula(engine, vector)
+    _, likeness, _ = by_the_formula(engine, vector)
     for id in (near[0], plain[-1], 17):
         told = explain(engine, vector, own_id, id, options)
         reason = told.neighbours
@@ -219,6 +285,11 @@ def test_what_neighbours_changed_is_told(engine, outsider, rerank):
     said = explain_neighbours(engine, vector, own_id, moved, options).verdict
     assert said == f"Neighbours moved it up, from rank {plain.index(moved) + 1} to rank {near.index(moved) + 1}."
     assert explain(engine, vector, own_id, moved, SearchOptions("ivfpq", 5, neighbourhood=0)).neighbours is None
+    lead = ask(engine, outsider).expansion.lead
+    first = explain_neighbours(engine, vector, own_id, lead.id, options)
+    assert first.plain_rank == 1 and ("well ahead of the next" in first.verdict) == (lead.by > 0)
+    beyond = explain_neighbours(engine, vector, own_id, lead.id, replace(options, neighbourhood=1))
+    assert not beyond.stands_out
 
 
 def test_the_command(folder, outsider, capsys, engine):
