@@ -140,9 +140,9 @@ class SpaceSearcher:
             return Ranked(exact.ids[0], exact.distances[0], exact.distances[0])
         rivals = found.expansion.rivals
         both = np.union1d(found.ranked.ids, rivals)
-        exact = _plain(self.reranked(vector, both, max(1, both.size)), 0)
-        ranked = exact.among(found.ranked.ids)
-        return self.order.again(found.expansion, ranked, options.neighbourhood, exact.among(rivals)).first(k)
+        known = _plain(self.reranked(vector, both, max(1, both.size)), 0)
+        ranked = known.among(found.ranked.ids)
+        return self.order.again(found.expansion, ranked, options.neighbourhood, known.among(rivals)).first(k)
 
     def candidates(
         self,
