@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
@@ -244,10 +243,7 @@ class DateField(Field):
                 raise ValueError
             known = [int(each) for each in match.groups() if each is not None]
             begin = datetime(*(known + [1] * (3 - len(known))), tzinfo=UTC)  # type: ignore[misc,arg-type]
-        except ValueError:
-            raise FilterError(f"{self.name} is a date as 2010, 2010-05 or 2010-05-17; got {value!r}") from None
-        year, month = begin.year, begin.month
-        try:
+            year, month = begin.year, begin.month
             end = {
                 1: lambda: datetime(year + 1, 1, 1, tzinfo=UTC),
                 2: lambda: datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC),
@@ -256,8 +252,8 @@ class DateField(Field):
                 5: lambda: begin + timedelta(minutes=1),
                 6: lambda: begin + timedelta(seconds=1),
             }[len(known)]()
-        except (ValueError, OverflowError):  # no date comes after the year 9999
-            return _nanoseconds(begin), math.inf
+        except (ValueError, OverflowError):
+            raise FilterError(f"{self.name} is a date as 2010, 2010-05 or 2010-05-17; got {value!r}") from None
         return _nanoseconds(begin), _nanoseconds(end)
 
 
