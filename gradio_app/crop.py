@@ -67,6 +67,7 @@ def render(
         The part to search; the whole picture by default.
     then : str
         "go" has it searched as soon as it is on the page, "wait" not even as you go: the box is to be moved first.
+        "found" is a picture that comes back with what was found: there is nothing left to do.
     weight : float
         How much it counts beside words.
     """
@@ -112,7 +113,12 @@ def parse_box(text: str, token: str, width: int, height: int) -> Box | None:
         x0, y0, x1, y1 = (int(number) for number in numbers.split(","))
     except ValueError:
         return None
-    x0, y0, x1, y1 = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
-    if drawn_on != token or x0 >= x1 or y0 >= y1 or (x0, y0, x1, y1) == (0, 0, width, height):
+    return clipped((x0, y0, x1, y1), width, height) if drawn_on == token else None
+
+
+def clipped(box: Box, width: int, height: int) -> Box | None:
+    """The piece of a box that lies on a picture; None where that is nothing, or the whole picture."""
+    x0, y0, x1, y1 = max(box[0], 0), max(box[1], 0), min(box[2], width), min(box[3], height)
+    if x0 >= x1 or y0 >= y1 or (x0, y0, x1, y1) == (0, 0, width, height):
         return None
     return x0, y0, x1, y1

@@ -13,7 +13,7 @@ from PIL import Image
 
 from features.images import STRANGERS_PICTURES, ImageError, decode_image
 from features.picture_files import read_picture
-from gradio_app.crop import Box, parse_box
+from gradio_app.crop import Box, clipped, parse_box
 from gradio_app.gradio_seam import sorry
 from gradio_app.markup import printable
 from gradio_app.routes.pictures import PictureFolder, folder_of, to_jpeg
@@ -24,6 +24,8 @@ from search.options import NEIGHBOURHOOD
 PREVIEW_SIDE = 800  # pixels; what the browser shows of the query, while the search reads the picture itself
 THUMB_SIDE = 128
 RECENT = 8
+MAX_WEIGHT = 100.0  # of a picture beside words
+RESULTS = 20  # of a page, where nobody says otherwise
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class QueryPicture:
         The part to search; the whole by default.
     folder : PictureFolder, optional
         The folder that it is in: of a picture of a collection.
+    source : str
+        Of a picture of a collection which it is: ``COLLECTION/ID/SHA256``.
     """
 
     token: str
@@ -52,6 +56,7 @@ class QueryPicture:
     height: int
     box: Box | None = None
     folder: PictureFolder | None = None
+    source: str = ""
 
     @classmethod
     def open(cls, path: Path, name: str) -> QueryPicture:
@@ -62,7 +67,8 @@ class QueryPicture:
     def of(cls, engine: SearchEngine, image_id: int) -> QueryPicture:
         """A picture of a collection."""
         path = engine.store.items[image_id].path
-        return cls._measured(path, printable(path.name), folder_of(engine))
+        picture = cls._measured(path, printable(path.name), folder_of(engine))
+        return replace(picture, source=f"{engine.name}/{image_id}/{engine.store.hash_of(image_id) or ''}")
 
     @classmethod
     def _measured(cls, path: Path, name: str, folder: PictureFolder | None) -> QueryPicture:
@@ -86,6 +92,10 @@ class QueryPicture:
     def again(self) -> QueryPicture:
         """The same picture and box, chosen anew."""
         return replace(self, token=secrets.token_hex(8))
+
+    def with_box(self, box: Box | None) -> QueryPicture:
+        """With another part to search."""
+        return replace(self, box=None if box is None else clipped(box, self.width, self.height))
 
     def inside(self) -> QueryPicture:
         """With a box in the middle, ready to be moved to the part that matters."""
@@ -146,7 +156,7 @@ class Request:
     k: int
     page: int
     nprobe: int | None = None
-    rerank: bool = False
+    rerank: bool = True
     labels: tuple[str, ...] = ()
     cutoff: float | None = None
     neighbourhood: float = NEIGHBOURHOOD

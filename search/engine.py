@@ -234,7 +234,7 @@ class SearchEngine:
         *,
         nprobe: int | None = None,
         engine: str = "ivfpq",
-        rerank: bool = False,
+        rerank: bool = True,
         filter: Filter | FilterLike | None = None,
         cutoff: float | None = None,
         neighbourhood: float = NEIGHBOURHOOD,

@@ -47,7 +47,7 @@ class SearchOptions:
     engine: str = "ivfpq"
     k: int = 10
     nprobe: int | None = None
-    rerank: bool = False
+    rerank: bool = True
     cutoff: float | None = None
     neighbourhood: float = NEIGHBOURHOOD
     fusion: Literal["scores", "ranks"] = "scores"

@@ -9,7 +9,7 @@ from search.compare import compare
 from search.engine import SearchEngine
 from search.options import SearchOptions
 
-plain = partial(SearchOptions, neighbourhood=0)  # what indexes find is compared
+plain = partial(SearchOptions, rerank=False, neighbourhood=0)  # what indexes find is compared
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ from search.explain import (
 from search.options import SearchOptions
 
 QUERIES = (0, 57, 150, 333)
-plain = partial(SearchOptions, neighbourhood=0)  # it is the index that is explained
+plain = partial(SearchOptions, rerank=False, neighbourhood=0)  # it is the index that is explained
 
 
 @pytest.fixture(scope="module")

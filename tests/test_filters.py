@@ -175,7 +175,7 @@ def test_compare_and_explain_speak_of_the_allowed_alone(engine):
         assert one.recall == 1
     exact = compared["exact"].answer
     for name in ("ivfpq", "faiss"):
-        options = SearchOptions(name, 5, 1)
+        options = SearchOptions(name, 5, 1, rerank=False)
         answer = engine.search_vector(vector, options, own_id=0, filter=LABEL)
         for hit in exact:
             explanation = explain(engine, vector, 0, hit.id, options, filter=LABEL)

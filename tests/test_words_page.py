@@ -24,6 +24,7 @@ from gradio_app.tabs.explain.state import ExplainState
 from gradio_app.tabs.explain.views import strip
 from gradio_app.tabs.search import handlers as module
 from gradio_app.tabs.search.handlers import SearchHandlers
+from gradio_app.tabs.search.opening import OpeningHandlers
 from search import spaces
 from search.build import create_index, create_spaces
 from search.engine import SearchEngine
@@ -281,13 +282,12 @@ def test_words_come_back_with_their_picture(page, engine):
 
 
 def test_the_address_of_the_page_names_a_collection(page):
-    chosen, order = page.open_collection(event(collection="colours", kind=0.75))
-    assert (chosen["value"], order["value"]) == ("colours", 0.75)
-    for kind in ({}, {"kind": None}, {"kind": 7}, {"kind": "x"}, {"kind": True}):
-        chosen, order = page.open_collection(event(**kind))
-        assert "value" not in chosen and order["value"] == 0.5
+    opening = OpeningHandlers(page)
+    assert opening.choose_collection(event(collection="colours"))["value"] == "colours"
+    for none in ({}, {"collection": ""}, {"collection": 7}):
+        assert "value" not in opening.choose_collection(event(**none))
     with pytest.raises(gr.Error, match="no longer there"):
-        page.open_collection(event(collection="<b>"))
+        opening.choose_collection(event(collection="<b>"))
 
 
 # Where there are no words, and getting ready

@@ -159,7 +159,7 @@ const typed = () => ({
 const as_you_go = () => document.querySelector('#ris-auto input')?.checked;
 // A moment later: a number that was just typed is handed over when its field is left, which the same click may do.
 const go = () => setTimeout(() => ask('go', typed()), 20);
-const changed = () => { if (crop() && as_you_go()) go(); };
+const changed = () => { if (crop() && as_you_go() && !document.ris_opening) go(); };
 let leaving = false; // the picture is taken out of a search that goes on with its words
 document.addEventListener('ris-go', go);
 document.addEventListener('ris-changed', changed);
@@ -174,6 +174,7 @@ new MutationObserver(() => {
   token = c?.dataset.token;
   if (!c && leaving && typed().words.trim()) go();
   leaving = false;
+  if (c?.dataset.then === 'found') return;
   // "Search with this" is a new search, not one for the words that are there.
   if (c?.dataset.then) document.dispatchEvent(new CustomEvent('ris-words', { detail: '' }));
   if (c?.dataset.then === 'go') go();

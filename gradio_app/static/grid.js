@@ -16,10 +16,16 @@ function viewer() {
     '<button type="button" data-step="-1" aria-label="Previous picture">‹</button>' +
     '<button type="button" data-step="1" aria-label="Next picture">›</button>' +
     '<a download>Download original</a><button type="button" data-act="inside">Search inside this</button>' +
-    '<button type="button" class="ris-viewer-use" data-act="pick">Search with this</button>' +
-    '<button type="button" class="ris-viewer-close" aria-label="Close">✕</button></span></div>';
+    '<button type="button" class="ris-viewer-use" data-act="pick">Search with this</button></span></div>' +
+    '<button type="button" class="ris-viewer-close" aria-label="Close">✕</button>';
   const show_said = said_panel(dialog.querySelector('.ris-said-of'));
-  dialog.show_tile = (tile, act) => {
+  // The viewer has an address of its own, so that Back closes it; `kept` is one that the address asked for.
+  dialog.show_tile = (tile, act, kept = false) => {
+    const address = new URL(location.href);
+    address.searchParams.set('view', tile.dataset.id);
+    address.searchParams.set('in', tile.dataset.collection);
+    if (dialog.open) history.replaceState(history.state, '', address);
+    else if (!kept) history.pushState({ ris_viewer: true }, '', address);
     dialog.tile = tile;
     dialog.act = act;
     const img = dialog.querySelector('.ris-viewer-stage img');
@@ -35,13 +41,27 @@ function viewer() {
     const other = step < 0 ? dialog.tile.previousElementSibling : dialog.tile.nextElementSibling;
     return other && other.matches('.ris-tile') ? other : null;
   };
+  // Leave the viewer by the step in the history that it was, and then do something.
+  dialog.leave = (then = () => {}) => {
+    dialog.close();
+    if (history.state?.ris_viewer) {
+      addEventListener('popstate', then, { once: true });
+      history.back();
+    } else {
+      const address = new URL(location.href);
+      address.searchParams.delete('view');
+      history.replaceState(null, '', address);
+      then();
+    }
+  };
+  dialog.addEventListener('cancel', (event) => { event.preventDefault(); dialog.leave(); }); // Escape
   const step = (by) => { const other = dialog.neighbour(by); if (other) dialog.show_tile(other, dialog.act); };
   dialog.addEventListener('click', (event) => {
     const button = event.target.closest('button');
     if (button && button.dataset.step) step(Number(button.dataset.step));
-    else if (button && button.dataset.act) { dialog.close(); dialog.act(button.dataset.act, dialog.tile); }
-    else if (event.target === dialog || (button && button.matches('.ris-viewer-close'))) dialog.close();
-    else if (event.target.matches('.ris-viewer-stage')) dialog.close();
+    else if (button && button.dataset.act) dialog.leave(() => dialog.act(button.dataset.act, dialog.tile));
+    else if (event.target === dialog || (button && button.matches('.ris-viewer-close'))) dialog.leave();
+    else if (event.target.matches('.ris-viewer-stage')) dialog.leave();
   });
   dialog.addEventListener('keydown', (event) => {
     if (event.key === 'ArrowLeft') step(-1);
@@ -50,6 +70,16 @@ function viewer() {
   document.body.append(dialog);
   return dialog;
 }
+
+// An address asks for a picture to be enlarged, or for none.
+document.addEventListener('ris-view', ({ detail: id }) => {
+  const open = document.querySelector('dialog.ris-viewer[open]');
+  if (!id) open?.close();
+  else if (!open || open.tile.dataset.id !== id) {
+    const tile = element.querySelector(`.ris-tile[data-id="${CSS.escape(id)}"][data-view]`);
+    if (tile) viewer().show_tile(tile, act, true);
+  }
+});
 
 // A hit is judged: reading.js writes it into the words. Who uses the keyboard goes on where they were.
 let judging = null;

@@ -24,36 +24,70 @@ field.addEventListener('focus', () => {
   trigger('warm');
 });
 
-// The address: `q` is what was typed, `in` the collection, `kind` how much neighbours count, where that is not as usual.
-// Who opens it finds the same.
-function keep(...entries) {
-  const address = new URL(location.href);
-  for (const [name, value] of entries) {
-    if (value) address.searchParams.set(name, value);
-    else address.searchParams.delete(name);
-  }
-  if (address.href !== location.href) history.pushState(null, '', address);
+// The address: the server writes all that a search was with what it found, in <data>. Who opens it finds the same. What
+// others keep in an address is left alone; `view` is the picture that is enlarged, and its own step in the history.
+const names = form.dataset.names.split(' ');
+const found = () => document.querySelector('#ris-results data')?.value ?? '';
+function own({ view }) {
+  const said = new URLSearchParams(location.search);
+  for (const name of [...said.keys()]) if (!names.includes(name) || (name === 'view' && !view)) said.delete(name);
+  return `${said}`;
 }
-document.addEventListener('ris-searched', ({ detail: kind }) => {
-  const words = field.value.trim();
-  keep(['q', words], ['in', words && collection()], ['kind', kind]);
+function write(said, how) {
+  const address = new URL(location.href);
+  for (const name of names) address.searchParams.delete(name);
+  for (const [name, value] of new URLSearchParams(said)) address.searchParams.append(name, value);
+  if (address.href !== location.href) history[how](null, '', address);
+  shown = own({ view: false });
+}
+let shown = own({ view: false }); // what the page shows
+let wanted = null; // the address that waits for its collection
+function stop_waiting() { wanted = null; document.ris_opening = false; }
+document.addEventListener('ris-searched', () => { stop_waiting(); write(found(), 'pushState'); });
+document.addEventListener('ris-adjusted', () => { if (found()) write(found(), 'pushState'); });
+document.addEventListener('ris-restored', () => {
+  stop_waiting();
+  const view = new URLSearchParams(location.search).get('view');
+  if (found()) write(found() + (view ? `&view=${view}` : ''), 'replaceState');
+  if (view) document.dispatchEvent(new CustomEvent('ris-view', { detail: view }));
 });
-document.addEventListener('ris-reordered', ({ detail: kind }) => keep(['kind', kind]));
-let wanted = null; // the collection that is waited for
 function open_address() {
-  const asked = new URLSearchParams(location.search);
-  fill(asked.get('q') ?? '');
-  wanted = field.value ? asked.get('in') ?? '' : null;
-  const kind = asked.get('kind') ? Number(asked.get('kind')) : null;
-  if (wanted !== null || kind !== null) trigger('opened', { collection: wanted ?? '', kind });
+  const said = new URLSearchParams(location.search);
+  if (own({ view: false }) === shown) { // only the viewer is another
+    document.dispatchEvent(new CustomEvent('ris-view', { detail: said.get('view') }));
+    return;
+  }
+  document.dispatchEvent(new CustomEvent('ris-view', { detail: null }));
+  fill(said.get('q') ?? '');
+  shown = own({ view: false });
+  wanted = own({ view: true });
+  document.ris_opening = true; // the collection that comes now is no reason to search
+  trigger('opened', { collection: said.get('in') ?? '' });
 }
 function opened() {
-  if (wanted === null || (wanted && wanted !== collection())) return;
+  if (wanted === null) return;
+  const name = new URLSearchParams(wanted).get('in');
+  if (name && name !== collection()) return;
+  const address = wanted;
   wanted = null;
-  go();
+  trigger('restore', { address });
 }
 document.addEventListener('ris-opened', opened);
-document.addEventListener('ris-changed', opened); // among other things when another collection is there
+document.addEventListener('ris-changed', () => { // among other things when another collection is there
+  if (wanted === null && !document.ris_opening && !found() && collection() && own({ view: true })) {
+    write(`in=${encodeURIComponent(collection())}`, 'pushState');
+  }
+  opened();
+});
+document.addEventListener('ris-open-address', ({ detail: said }) => { // once more, also what is shown
+  write(said, 'pushState');
+  shown = null;
+  open_address();
+});
 addEventListener('popstate', open_address);
-if (document.ris_ready) open_address();
-else document.addEventListener('ris-ready', open_address, { once: true });
+function begin() {
+  shown = '';
+  open_address();
+}
+if (document.ris_ready) begin();
+else document.addEventListener('ris-ready', begin, { once: true });

@@ -103,7 +103,7 @@ def build(parts: PageParts, tab: gr.Tab) -> None:
         subject = gr.HTML(about(None), apply_default_css=False, elem_id="ris-compare-about")
         k = gr.Slider(1, MAX_K, 10, step=1, label="Results (k)", elem_id="ris-compare-k", min_width=180)
         nprobe = gr.Slider(**nprobe_slider(parts.library.first()), elem_id="ris-compare-nprobe", min_width=180)
-        rerank = gr.Checkbox(False, label="Re-rank", info=RERANK, elem_id="ris-compare-rerank", min_width=180)
+        rerank = gr.Checkbox(True, label="Re-rank", info=RERANK, elem_id="ris-compare-rerank", min_width=180)
     shown = clickable(elem_id="ris-compare")
 
     # In two steps: the first comparison takes a second, and meanwhile the tab should say what of.

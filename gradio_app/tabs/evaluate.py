@@ -119,7 +119,7 @@ def build(parts: PageParts, tab: gr.Tab) -> None:
         k = gr.Slider(1, MAX_K, 10, step=1, label="k of precision@k", elem_id="ris-evaluate-k", min_width=160)
         nprobe = gr.Slider(**nprobe_slider(first), elem_id="ris-evaluate-nprobe", min_width=160)
         rerank = gr.Checkbox(
-            False,
+            True,
             label="Re-rank",
             info=f"{RERANK}; takes longer",
             elem_id="ris-evaluate-rerank",

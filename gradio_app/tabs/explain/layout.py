@@ -34,7 +34,7 @@ def build(parts: PageParts, tab: gr.Tab) -> Connect:
         engine_choice = gr.Radio(**engine_radio(first), label="Index", elem_id="ris-explain-engine", min_width=220)
         k = gr.Slider(1, MAX_K, 10, step=1, label="Results (k)", elem_id="ris-explain-k", min_width=160)
         nprobe = gr.Slider(**nprobe_slider(first), elem_id="ris-explain-nprobe", min_width=160)
-        rerank = gr.Checkbox(False, label="Re-rank", info=RERANK, elem_id="ris-explain-rerank", min_width=160)
+        rerank = gr.Checkbox(True, label="Re-rank", info=RERANK, elem_id="ris-explain-rerank", min_width=160)
     strip = clickable(elem_id="ris-strip")
     detail = gr.HTML("", apply_default_css=False, elem_id="ris-explain")
     with gr.Column(visible=False, elem_id="ris-map") as map_column:

@@ -21,7 +21,7 @@ from gradio_app.gradio_seam import login_is_needed, sorry
 from gradio_app.library import Library
 from gradio_app.remote_image import RemoteImageError, fetch_image
 from gradio_app.routes.access import REFUSED, StartToken, may_manage
-from gradio_app.session import Asked, QueryPicture, Request, Result, Session, gone
+from gradio_app.session import MAX_WEIGHT, Asked, QueryPicture, Request, Result, Session, gone
 from gradio_app.tabs.controls import engine_of, engine_radio, is_image, whole
 from gradio_app.tabs.search import views
 from gradio_app.tabs.search.views import MAX_RESULTS, MAX_SHOWN
@@ -31,8 +31,6 @@ from search.hits import Answer
 from search.options import NEIGHBOURHOOD
 from search.parts import learn_tag
 from search.query import ImagePart, Query
-
-MAX_WEIGHT = 100.0
 
 
 class SearchHandlers:
@@ -127,10 +125,10 @@ class SearchHandlers:
         asked = _asked(session, drawn, event)
         if asked.picture is None and not asked.words:
             raise sorry("Type some words or choose a picture first.")
-        session.may_keep = self._may_keep(sent_by)
+        session.may_keep = self.may_keep(sent_by)
         engine = engine_of(self.library, name)
-        request = _request(engine, k, engine_key, lists, again, wanted, worst, neighbourhood)
-        return self._respond(session, asked, request, order)
+        request = request_of(engine, k, engine_key, lists, again, wanted, worst, neighbourhood)
+        return self.respond(session, asked, request, order)
 
     def adjust(
         self,
@@ -150,10 +148,10 @@ class SearchHandlers:
         if before is None or before.engine.name != name:
             return [gr.skip()] * 5
         engine = engine_of(self.library, name)
-        request = _request(engine, k, engine_key, lists, again, wanted, worst, neighbourhood)
+        request = request_of(engine, k, engine_key, lists, again, wanted, worst, neighbourhood)
         if request == replace(before.request, k=before.request.page):
             return [gr.skip()] * 5
-        return self._respond(session, before.asked, request, order)
+        return self.respond(session, before.asked, request, order)
 
     def refine(self, session: Session, wanted: list[str] | None, order: str) -> Any:
         before = session.result
@@ -161,27 +159,27 @@ class SearchHandlers:
             return [gr.skip()] * 5
         labels = views.labels_chosen(before.engine, wanted)
         request = replace(before.request, k=before.request.page, labels=labels)
-        return self._respond(session, before.asked, request, order)
+        return self.respond(session, before.asked, request, order)
 
     def reorder(self, session: Session, neighbourhood: float | None, order: str) -> Any:
         """What is shown, with as much from the neighbours as is wanted now."""
         before = session.result
         if before is None:
             return [gr.skip()] * 5
-        request = replace(before.request, neighbourhood=_weight(neighbourhood))
-        return self._respond(session, before.asked, request, order)
+        request = replace(before.request, neighbourhood=weight_of(neighbourhood))
+        return self.respond(session, before.asked, request, order)
 
     def show_more(self, session: Session, order: str) -> Any:
         before = session.result
         if before is None:
             raise sorry("Nothing has been searched yet.")
         request = replace(before.request, k=min(before.request.k + before.request.page, MAX_SHOWN))
-        return self._respond(session, before.asked, request, order)
+        return self.respond(session, before.asked, request, order)
 
     def sort(self, session: Session, order: str) -> Any:
         return gr.skip() if session.result is None else views.results(session.result, order)
 
-    def _respond(self, session: Session, asked: Asked, request: Request, order: str) -> Any:
+    def respond(self, session: Session, asked: Asked, request: Request, order: str) -> Any:
         turn = session.next_turn()
         engine = engine_of(self.library, request.collection)
         try:
@@ -209,7 +207,7 @@ class SearchHandlers:
 
     def keep_tag(self, session: Session, event: gr.EventData, sent_by: gr.Request | None = None) -> str:
         """Keep what was learnt from the judged hits of the search that is shown, under the name that was typed."""
-        if not self._may_keep(sent_by):
+        if not self.may_keep(sent_by):
             raise sorry(REFUSED)
         result, name = session.result, getattr(event, "name", None)
         if result is None or self.library.get(result.engine.name) is not result.engine:
@@ -231,7 +229,7 @@ class SearchHandlers:
     def show_learned(self) -> Any:
         return gr.update(selected="learned")
 
-    def _may_keep(self, sent_by: gr.Request | None) -> bool:
+    def may_keep(self, sent_by: gr.Request | None) -> bool:
         if self.token is None or sent_by is None:
             return False
         return may_manage(sent_by.headers, self.token, logged_in=login_is_needed(sent_by.app))
@@ -291,14 +289,6 @@ class SearchHandlers:
         return views.picture(picture, weight=asked.weight), reading
 
     # The collection
-
-    def open_collection(self, event: gr.EventData) -> Any:
-        """The collection that the address of the page names, or else the one that is chosen, and the order."""
-        name, order = getattr(event, "collection", None), gr.update(value=_weight(getattr(event, "kind", None)))
-        if not isinstance(name, str) or not name:
-            return gr.skip(), order
-        engine_of(self.library, name)
-        return gr.update(value=name), order
 
     def choose_collection(self, session: Session, name: str | None) -> Any:
         session.next_turn()  # a search still under way belongs to the collection that was left
@@ -377,7 +367,7 @@ def _sentence(error: Exception) -> str:
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")
 
 
-def _weight(sent: object) -> float:
+def weight_of(sent: object) -> float:
     """How much neighbours count; as usual where what was sent is no number from 0 to 1."""
     is_weight = isinstance(sent, int | float) and not isinstance(sent, bool) and 0 <= sent <= 1
     return float(sent) if is_weight else NEIGHBOURHOOD  # type: ignore[arg-type]
@@ -393,7 +383,7 @@ def _number(text: str) -> float | None:
     return None if math.isnan(number) else number
 
 
-def _request(
+def request_of(
     engine: SearchEngine,
     k: float | None,
     engine_key: str,
@@ -415,5 +405,5 @@ def _request(
         rerank=bool(again) and approximate,
         labels=views.labels_chosen(engine, wanted),
         cutoff=_number(worst or ""),
-        neighbourhood=_weight(neighbourhood),
+        neighbourhood=weight_of(neighbourhood),
     )

@@ -8,23 +8,24 @@ import gradio as gr
 
 from gradio_app.crop import CHANGED, GO, KEEP, MISREAD, OPEN, OPENED, READ_BOX, SWAP, crop_overlay
 from gradio_app.grid import picture_grid
-from gradio_app.markup import script
+from gradio_app.markup import render, script
+from gradio_app.session import RESULTS
 from gradio_app.tabs import Connect, Tab
 from gradio_app.tabs.controls import AFTER_ERROR, UNQUEUED, PageParts, engine_radio
 from gradio_app.tabs.search import views
 from gradio_app.tabs.search.handlers import SearchHandlers
-from gradio_app.tabs.search.views import MAX_RESULTS, RESULTS, SORTS
+from gradio_app.tabs.search.opening import OpeningHandlers
+from gradio_app.tabs.search.views import MAX_RESULTS, SORTS
 from search.options import NEIGHBOURHOOD
 
-# What of the order belongs into the address of the page: how much neighbours count, where that is not as usual.
-KIND = f"{{ detail: kind === {NEIGHBOURHOOD} ? '' : `${{kind}}` }}"
-REORDERED = f"(kind) => document.dispatchEvent(new CustomEvent('ris-reordered', {KIND}))"
 # On a small screen the results lie below the controls, and after "Search with this" they may lie above.
-SHOW_RESULTS = """(kind) => {
-  document.dispatchEvent(new CustomEvent('ris-searched', KIND));
+SHOW_RESULTS = """() => {
+  document.dispatchEvent(new Event('ris-searched'));
   const found = document.querySelector('#ris-found'), top = found.getBoundingClientRect().top;
   if (top < 0 || top > 0.6 * innerHeight) found.scrollIntoView({ behavior: 'smooth', block: 'start' });
-}""".replace("KIND", KIND)
+}"""
+ADJUSTED = "() => document.dispatchEvent(new Event('ris-adjusted'))"
+RESTORED = "() => document.dispatchEvent(new Event('ris-restored'))"
 ADDRESS_OPENED = "() => document.dispatchEvent(new Event('ris-opened'))"
 SHOW_PICTURE = "() => document.querySelector('#ris-query').scrollIntoView({ behavior: 'smooth', block: 'start' })"
 
@@ -77,6 +78,12 @@ def build(parts: PageParts, tab: gr.Tab) -> Connect:
                 fetch = gr.Button("Open", scale=0, min_width=72, elem_id="ris-fetch")
             gr.HTML("<h3>Or try one of these</h3>", apply_default_css=False)
             examples = picture_grid(value=views.examples(first), elem_id="ris-examples")
+            gr.HTML(
+                render("search/history.html"),
+                js_on_load=script("history.js"),
+                apply_default_css=False,
+                elem_id="ris-history",
+            )
             with gr.Accordion("How to search", open=False, elem_id="ris-settings"):
                 kind = gr.Slider(
                     0,
@@ -93,7 +100,7 @@ def build(parts: PageParts, tab: gr.Tab) -> Connect:
                 engine_choice = gr.Radio(**engine_radio(first), label="Index", elem_id="ris-engine")
                 nprobe = gr.Slider(**views.nprobe_options(first), step=1, elem_id="ris-nprobe")
                 rerank = gr.Checkbox(
-                    False,
+                    True,
                     **views.rerank_options(first),
                     label="Re-rank",
                     info="Order the best again by their stored vectors",
@@ -129,7 +136,8 @@ def build(parts: PageParts, tab: gr.Tab) -> Connect:
                     min_width=120,
                 )
             results = picture_grid(value="", elem_id="ris-results")
-    parts.grids.append(results)
+            enlarged = picture_grid(value="", elem_id="ris-enlarged")  # which the viewer opens with, out of sight
+    parts.grids.extend([results, enlarged])
     handlers = SearchHandlers(parts.library, upload, parts.token if parts.jobs is not None else None)
 
     # UNQUEUED leaves the file as it is, same bytes and same content hash. Preprocessed, gr.Image would re-encode it.
@@ -146,7 +154,6 @@ def build(parts: PageParts, tab: gr.Tab) -> Connect:
     picked = examples.pick(handlers.take_example, session, picture, **UNQUEUED)
     recalled = recent.recall(handlers.recall, [session, collection], [picture, reading], **UNQUEUED)
     words.warm(handlers.warm_up, collection, about_words, **UNQUEUED)
-    words.opened(handlers.open_collection, None, [collection, kind], **UNQUEUED).success(None, js=ADDRESS_OPENED)
     picture.remove(handlers.remove, session, picture, **UNQUEUED)
 
     # One listener for every way to ask for a search; static/crop.js knows them.
@@ -161,7 +168,7 @@ def build(parts: PageParts, tab: gr.Tab) -> Connect:
         js=read_box,
         **searching,
     )
-    going.success(None, kind, js=SHOW_RESULTS)
+    going.success(None, js=SHOW_RESULTS)
     picture.misread(handlers.show_reading, [session, box, collection], reading, js=read_box, **UNQUEUED)
     going.failure(None, js=MISREAD)  # what could not be searched is shown as it was understood
     reading.keep(handlers.keep_tag, session, reading, **UNQUEUED)
@@ -170,17 +177,26 @@ def build(parts: PageParts, tab: gr.Tab) -> Connect:
         asked.failure(None, js=AFTER_ERROR)
     start.click(None, js=GO)
     auto.input(None, js=CHANGED)
-    gr.on(
+    adjusting = gr.on(
         [count.release, nprobe.release, engine_choice.input, rerank.input, cutoff.submit, cutoff.blur],
         handlers.adjust,
         [session, *controls],
         found,
         **searching,
     )
-    kind.release(handlers.reorder, [session, kind, sort], found, **searching).success(None, kind, js=REORDERED)
-    labels.input(handlers.refine, [session, labels, sort], found, **searching)
-    results.more(handlers.show_more, [session, sort], found, **searching)
-    sort.input(handlers.sort, [session, sort], results, **UNQUEUED)
+    reordering = kind.release(handlers.reorder, [session, kind, sort], found, **searching)
+    refining = labels.input(handlers.refine, [session, labels, sort], found, **searching)
+    going_on = results.more(handlers.show_more, [session, sort], found, **searching)
+    sorting = sort.input(handlers.sort, [session, sort], results, **UNQUEUED)
+    for changed in (adjusting, reordering, refining, going_on, sorting):
+        changed.success(None, js=ADJUSTED)
+
+    opened = OpeningHandlers(handlers)
+    words.opened(opened.choose_collection, None, collection, **UNQUEUED).success(None, js=ADDRESS_OPENED)
+    shown = [picture, reading, results, status, last_view, recent, enlarged]
+    settings = [count, engine_choice, nprobe, rerank, labels, cutoff, sort, kind]
+    restoring = words.restore(opened.restore, [session, collection], [*shown, *settings], **searching)
+    restoring.success(None, js=RESTORED)
 
     again.click(handlers.copy_to_search, [session, collection], [picture, reading], **UNQUEUED)
     keep.click(None, js=KEEP)

@@ -16,6 +16,7 @@ from gradio_app.crop import render as render_crop
 from gradio_app.gradio_seam import MAX_TEXT
 from gradio_app.grid import HUES, Tile, render_tiles, result_tiles
 from gradio_app.markup import printable, render
+from gradio_app.page_address import NAMES, PageAddress
 from gradio_app.session import Asked, QueryPicture, Result, Session
 from gradio_app.tabs.controls import engine_name
 from gradio_app.typed import Term, judgements_of, learned_tag_term, notes_of, parse, parts_of, terms_of
@@ -25,10 +26,9 @@ from search.query import Query
 
 MAX_RESULTS = 50  # a page
 MAX_SHOWN = 500  # all pages together
-RESULTS = 20
 EXAMPLES = 12
 MAX_WEIGHT = 2  # that a slider gives by itself
-SORTS = [("Best first", "score"), ("By file name", "name")]
+SORTS = [("Best first", "score"), ("By file name", "name")]  # the first is the usual one
 
 
 def picture(query: QueryPicture | None, *, then: str = "", weight: float = 1.0) -> str:
@@ -40,7 +40,7 @@ def picture(query: QueryPicture | None, *, then: str = "", weight: float = 1.0) 
 
 
 def words_field() -> str:
-    return render("search/words.html", longest=MAX_TEXT)
+    return render("search/words.html", longest=MAX_TEXT, names=" ".join(NAMES))
 
 
 def last_searched(asked: Asked | None) -> str:
@@ -147,13 +147,32 @@ def hint() -> str:
     return render("search/hint.html")
 
 
+def not_found(sentence: str) -> str:
+    """Why what an address asks for cannot be shown, where the results would be counted."""
+    return render("search/not_found.html", sentence=sentence)
+
+
+def enlarged(engine: SearchEngine, image_id: int) -> str:
+    """The picture that an address has enlarged, for the viewer to begin with."""
+    return render_tiles(engine, [Tile(image_id)], kind="gallery")
+
+
 def results(result: Result, order: str) -> str:
     hits = sorted(result.hits, key=lambda hit: (hit.path.name, hit.rank)) if order == "name" else result.hits
     judged = parse(result.asked.words).feedback if result.asked.words else None
     checked = judged.more if judged is not None else ()
     tiles = render_tiles(result.engine, result_tiles(hits, parts_of(result), checked), kind="results")
     more = min(result.request.page, MAX_SHOWN - result.request.k) if result.more else 0
-    return render("search/results.html", tiles=Markup(tiles), more=more)
+    address, said = PageAddress.of(result, order).written(), title_of(result)
+    return render("search/results.html", tiles=Markup(tiles), more=more, address=address, said=said)
+
+
+def title_of(result: Result) -> str:
+    """What was searched, in a line."""
+    asked, labels = result.asked, result.request.labels
+    picture = "" if asked.picture is None else asked.picture.name + (" (a part)" if asked.picture.box else "")
+    only = f"only {', '.join(labels)}" if labels else ""
+    return f"{' · '.join(filter(None, (asked.words, picture, only)))} in {result.engine.name}"
 
 
 def status(result: Result) -> str:
