@@ -36,7 +36,7 @@ def crop_overlay(**kwargs: object) -> gr.HTML:
     """
     # "${value}" inserts the value as data. With "{{value}}" Gradio fills in the value first and evaluates the text as
     # a JavaScript template afterwards: a file called "${...}.jpg" would run as a program. `render` escapes its part.
-    code = script("ask.js", "crop.js")
+    code = script("ask.js", "crop.js", "dropping.js")
     return gr.HTML(html_template="${value}", js_on_load=code, apply_default_css=False, **kwargs)  # type: ignore[arg-type]
 
 

@@ -287,7 +287,8 @@ def test_upload_search_and_reuse_a_result(page, server, tmp_path):
     status = page.locator(".ris-status").inner_text()
     assert re.fullmatch(
         r"20 nearest of 340 pictures in demo\n"
-        r"IVFPQ \(ours\), 8 of 100 lists visited, ordered with neighbours · encode [\d.]+ ms · search [\d.e-]+ ms",
+        r"IVFPQ \(ours\), 8 of 100 lists visited, ordered with neighbours · encode [\d.]+ ms · search [\d.e-]+ ms · "
+        r"re-rank [\d.e-]+ ms",
         status,
     )
     assert "query.jpg" in page.locator("#ris-last").inner_text()
@@ -509,6 +510,7 @@ def test_last_searched_is_copied_both_ways(page, coordinates):
     page.click("#ris-swap")
     page.wait_for_function("name => document.querySelector('.ris-name').textContent === name", arg=path.name)
     assert example in page.locator("#ris-last").inner_text()
+    assert "Set aside, not searched" in page.locator("#ris-last").inner_text()
     assert box(page) == drawn
     page.click("#ris-keep")
     page.wait_for_function("name => document.querySelector('#ris-last').textContent.includes(name)", arg=path.name)
@@ -989,6 +991,57 @@ def test_paste_and_drop(page, coordinates):
     page.wait_for_function("document.querySelector('.ris-name')?.textContent === 'paste.jpg'")
     page.evaluate(as_file, ["drop", ".ris-stage", url])
     page.wait_for_function("document.querySelector('.ris-name')?.textContent === 'drop.jpg'")
+
+
+@pytest.mark.parametrize("mode", ["Upload file", "Paste from clipboard"])
+def test_whatever_is_dropped_or_pasted_anywhere_is_searched_with(open_page, mode, monkeypatch, server):
+    page = open_page(permissions=["clipboard-read"])  # which Gradio asks for as its mode is chosen
+    fetched = []
+
+    def fetch(url):
+        fetched.append(url)
+        return server[1].store.items[3].path.read_bytes()
+
+    monkeypatch.setattr("gradio_app.tabs.search.handlers.fetch_image", fetch)
+    page.get_by_label(mode).click()
+    page.get_by_role("tab", name="Browse the collection").click()
+    give = """async ([kind, target, url, said]) => {
+        const data = new DataTransfer();
+        for (const [type, text] of Object.entries(said)) data.setData(type, text);
+        if (url) data.items.add(new File([await (await fetch(url)).blob()], kind + '.jpg', { type: 'image/jpeg' }));
+        const event = kind === 'paste'
+            ? new ClipboardEvent('paste', { clipboardData: data, bubbles: true, cancelable: true })
+            : new DragEvent('drop', { dataTransfer: data, bubbles: true, cancelable: true });
+        return document.querySelector(target).dispatchEvent(event);
+    }"""
+    named = "name => document.querySelector('.ris-name')?.textContent === name"
+    url = page.get_attribute("#ris-examples img", "src")
+    for kind, target in (("drop", "#ris-gallery"), ("paste", "body"), ("drop", "#ris-upload")):
+        assert page.evaluate(give, [kind, target, url, {}]) is False  # the browser itself would open it
+        page.wait_for_function(named, arg=f"{kind}.jpg")
+        page.wait_for_selector("#ris-query", state="visible")
+    said = {
+        "text/html": '<a href="https://a.org/"><img src="https://a.org/b.jpg"></a>',
+        "text/uri-list": "https://a.org/",
+    }
+    assert page.evaluate(give, ["drop", "body", None, said]) is False
+    page.wait_for_function(named, arg="b.jpg")
+    assert page.evaluate(give, ["paste", "body", None, {"text/plain": " https://a.org/c.png\n"}]) is False
+    page.wait_for_function(named, arg="c.png")
+    assert fetched == ["https://a.org/b.jpg", "https://a.org/c.png"]
+    assert page.evaluate(give, ["paste", "body", None, {"text/plain": "just words"}]) is True
+    assert page.evaluate(give, ["paste", ".ris-words input", None, {"text/plain": "https://a.org/d.png"}]) is True
+    assert len(fetched) == 2
+
+
+def test_a_tile_dropped_on_the_page_is_searched_with(page):
+    page.get_by_role("tab", name="Browse the collection").click()
+    tile = page.locator("#ris-gallery .ris-tile").nth(4)
+    tile.wait_for()
+    id = int(tile.get_attribute("data-id"))
+    tile.drag_to(page.locator("#ris-head"))
+    page.wait_for_selector("#ris-results .ris-tile")
+    assert f"%2F{id}%2F" in page.url
 
 
 def test_webcam(page):

@@ -66,7 +66,9 @@ def upload(uploads, name="photo.png", folder="ab" * 32):
 
 def search(page, session, *, drawn="", sort="score", kind=NEIGHBOURHOOD, **changed):
     usual = {"k": RESULTS, "key": "ivfpq", "nprobe": None, "again": True, "labels": [], "worst": ""}
-    return page.search(session, drawn, "shades", *{**usual, **changed}.values(), sort, kind, event(words="", weight=1.0))
+    return page.search(
+        session, drawn, "shades", *{**usual, **changed}.values(), sort, kind, event(words="", weight=1.0)
+    )
 
 
 def address_of(results):
@@ -244,3 +246,14 @@ def test_the_enlarged_picture_is_there_for_the_viewer(page):
     assert ids(opened(page, "in=shades&view=41")["enlarged"]) == [41]
     for none in ("in=shades", "in=shades&view=60", "in=shades&view=-1"):
         assert opened(page, none)["enlarged"] == ""
+
+
+def test_what_is_shown_as_searched_was_searched(page):
+    session = Session()
+    page.take_example(session, event(collection="shades", id=7))
+    assert "Set aside, not searched" in page.copy_from_search(session, "", event(words=""))
+    assert "Last searched" in search(page, session)[2]
+    assert "Last searched" in page.copy_from_search(session, "", event(words=""))
+    assert "Set aside, not searched" in page.copy_from_search(session, "", event(words="a boat"))
+    assert "Last searched" in page.swap(session, "", "shades", event(words=""))[1]
+    assert "Set aside, not searched" in page.swap(session, "", "shades", event(words="a boat"))[1]

@@ -180,20 +180,3 @@ new MutationObserver(() => {
   if (c?.dataset.then === 'go') go();
   else if (c?.dataset.then !== 'wait') changed();
 }).observe(element, { childList: true, subtree: true, attributeFilter: ['data-token'] }); // Gradio morphs what is there
-
-// A picture dropped on the one that is there, or pasted anywhere on the page, goes the way of an upload.
-function upload_file(files) {
-  const file = [...files].find((f) => f.type.startsWith('image/'));
-  const input = document.querySelector('#ris-upload input[type=file]');
-  if (!file || !input) return false;
-  const list = new DataTransfer();
-  list.items.add(file);
-  input.files = list.files;
-  input.dispatchEvent(new Event('change', { bubbles: true }));
-  return true;
-}
-element.addEventListener('dragover', (event) => { if (event.dataTransfer.types.includes('Files')) event.preventDefault(); });
-element.addEventListener('drop', (event) => { if (upload_file(event.dataTransfer.files)) event.preventDefault(); });
-document.addEventListener('paste', (event) => { if (upload_file(event.clipboardData.files)) event.preventDefault(); });
-document.ris_ready = true;
-document.dispatchEvent(new Event('ris-ready'));

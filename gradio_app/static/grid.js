@@ -71,6 +71,9 @@ function viewer() {
   return dialog;
 }
 
+// A picture of a grid is dropped on the page (dropping.js): one grid, that is always there, answers.
+document.addEventListener('ris-pick', ({ detail }) => { if (element.closest('#ris-results')) ask('pick', detail); });
+
 // An address asks for a picture to be enlarged, or for none.
 document.addEventListener('ris-view', ({ detail: id }) => {
   const open = document.querySelector('dialog.ris-viewer[open]');

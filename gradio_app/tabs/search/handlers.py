@@ -273,13 +273,13 @@ class SearchHandlers:
         if asked.picture is None and not asked.words:
             raise sorry("There is nothing to search yet.")
         session.last = asked
-        return views.last_searched(asked)
+        return views.last_searched(asked, was_searched=_was_searched(session, asked))
 
     def swap(self, session: Session, drawn: str | None, name: str | None, event: gr.EventData) -> Any:
         last, before = _asked(session, drawn, event), session.last
         picture, reading = self._again(session, name, before or Asked())
         session.last = last if last.picture is not None or last.words else None
-        return picture, views.last_searched(session.last), reading
+        return picture, views.last_searched(session.last, was_searched=_was_searched(session, session.last)), reading
 
     def _again(self, session: Session, name: str | None, asked: Asked) -> Any:
         """What was searched comes back to where it is typed and chosen."""
@@ -319,6 +319,11 @@ class SearchHandlers:
         approximate = engine_key != "exact"
         has_lists = (engine_of(self.library, name).nlist or 1) > 1
         return gr.update(visible=has_lists and approximate), gr.update(visible=approximate)
+
+
+def _was_searched(session: Session, asked: Asked | None) -> bool:
+    """Whether something is, or was since the page was opened, what was searched."""
+    return asked is None or any(asked.identity == other.identity for other in session.recent)
 
 
 def _asked(session: Session, drawn: str | None, event: gr.EventData) -> Asked:

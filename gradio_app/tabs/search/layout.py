@@ -64,6 +64,8 @@ def build(parts: PageParts, tab: gr.Tab) -> Connect:
                 elem_id="ris-upload",
                 placeholder="Drop a picture here, paste one, or click to choose",
             )
+            # What is dropped or pasted anywhere comes through it: the field above has one for files in one mode only.
+            dropped = gr.Image(type="filepath", sources=["upload"], show_label=False, elem_id="ris-dropped")
             with gr.Row(elem_id="ris-address"):
                 address = gr.Textbox(
                     placeholder="or paste a web address: https://…",
@@ -143,6 +145,8 @@ def build(parts: PageParts, tab: gr.Tab) -> Connect:
     # UNQUEUED leaves the file as it is, same bytes and same content hash. Preprocessed, gr.Image would re-encode it.
     taking = upload.input(handlers.take_upload, [session, upload], [picture, upload], **UNQUEUED)
     taking.failure(None, None, upload, js="() => null")  # or what is no picture would lie there, broken
+    dropping = dropped.input(handlers.take_upload, [session, dropped], [picture, dropped], **UNQUEUED)
+    dropping.failure(None, None, dropped, js="() => null")
     gr.on([address.submit, fetch.click], None, address, js=OPEN)
     opening = picture.open(
         handlers.open_address,
@@ -151,6 +155,8 @@ def build(parts: PageParts, tab: gr.Tab) -> Connect:
         **{**UNQUEUED, "queue": True, "show_progress": "minimal", "show_progress_on": picture},
     )
     opening.success(None, address, address, js=OPENED)
+    for shown in (dropping, opening):  # they may come while another tab is open
+        shown.success(lambda: gr.update(selected="search"), None, parts.tabs, **UNQUEUED)
     picked = examples.pick(handlers.take_example, session, picture, **UNQUEUED)
     recalled = recent.recall(handlers.recall, [session, collection], [picture, reading], **UNQUEUED)
     words.warm(handlers.warm_up, collection, about_words, **UNQUEUED)

@@ -76,7 +76,7 @@ class OpeningHandlers:
             f"{status if results else ''}{views.not_found(fault)}" if fault else status,
             last,
             recent,
-            views.enlarged(engine, address.view) if is_image(engine, address.view) else "",
+            views.enlarged(engine, view) if (view := address.view) is not None and is_image(engine, view) else "",
             *_controls(address, engine, order),
         )
 

@@ -43,8 +43,10 @@ def words_field() -> str:
     return render("search/words.html", longest=MAX_TEXT, names=" ".join(NAMES))
 
 
-def last_searched(asked: Asked | None) -> str:
-    return render("search/last.html", asked=asked, part=part_of(asked))
+def last_searched(asked: Asked | None, *, was_searched: bool = True) -> str:
+    """What was searched last, or what was put in its place and was not searched."""
+    title = "Last searched" if was_searched else "Set aside, not searched"
+    return render("search/last.html", asked=asked, part=part_of(asked), title=title)
 
 
 def part_of(asked: Asked | None) -> str:
