@@ -437,5 +437,6 @@ def _written_tree(tree: Tree) -> str:
 def _written_value(value: Scalar) -> str:
     if not isinstance(value, str):
         return repr(value)
-    is_plain = re.fullmatch(r"[^\W_][\w./-]*", value) and ".." not in value and isinstance(_scalar(value), str)
+    # A dot at the end would be the first of the two between the ends of a range.
+    is_plain = re.fullmatch(r"[^\W_]([\w./-]*[\w/-])?", value) and ".." not in value and isinstance(_scalar(value), str)
     return value if is_plain else _quoted(value)

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from test_conditions import TREES, trees
 
@@ -48,6 +48,8 @@ QUERIES = st.builds(Query, st.lists(PARTS, max_size=4).map(tuple), FILTERS | st.
 
 
 @given(QUERIES)
+@example(Query(filter=Condition("year", "between", ("0.", ""))))
+@example(Query(filter=Condition("year", "between", ("a.", "b"))))
 def test_what_is_written_for_the_search_box_is_read_as_the_same(query):
     assert parse(write(query)) == query
 
