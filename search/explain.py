@@ -207,7 +207,7 @@ def explain(
     asked, reason = options, explain_neighbours(engine, vector, own_id, id, options, filter=filter)
     options = replace(options, neighbourhood=0)  # of what follows the index knows nothing of neighbours
     answer = engine.search_vector(vector, options, own_id=own_id, filter=filter)
-    allowed = None if filter is None else engine.matching_ids(filter)
+    allowed = Filter.of(filter).ids(engine.store)
     exact = engine.index("exact")
     exact_score = float(exact.search(vector[None], 1, ids=np.array([id])).distances[0, 0])
     exact_rank = _rank(exact, vector[None], id, exact_score, own_id, ids=allowed)
@@ -232,7 +232,7 @@ def search_path(
 ) -> SearchPath:
     """What a search with these options, which gave this answer, looked at."""
     file = inverted_file(engine, options)
-    allowed = None if filter is None else engine.matching_ids(filter)
+    allowed = Filter.of(filter).ids(engine.store)
     if file is None:
         return SearchPath(int(engine.store.ids.size if allowed is None else allowed.size), (), 0, answer.reranked)
     probed = _probed(engine, file, vector, options, answer.own_id, allowed)
@@ -266,7 +266,7 @@ def cell_map(
     points, projection = _plane(file.cells, method)
     x = file.seen(vector)
     query = projection.transform(normalised(x) if file.cells.metric == "cosine" else x)[0]
-    allowed = None if filter is None else engine.matching_ids(filter)
+    allowed = Filter.of(filter).ids(engine.store)
     probed = _probed(engine, file, vector, options, own_id, allowed)
     return CellMap(points, query, file.cells.lists.view.sizes, probed)
 

@@ -30,7 +30,7 @@ def check_distances(index, queries, nprobe):
     found = index.search(queries, index.ntotal, nprobe=nprobe)
     for x, distances, ids in zip(asked, *found, strict=True):
         rows = index.lists.find(view, ids)
-        codes = view.codes(rows)[:, : index.M]
+        codes = index.pq.from_rows(view.codes(rows))
         for distance, number, y in zip(distances, view.list_numbers(rows), index.pq.decode(codes), strict=True):
             c = index.centroids[number]
             if index.metric == "ip":

@@ -79,7 +79,7 @@ def test_the_caption_is_that_of_transformers(models, store):
 
 
 def test_the_command_writes_them_once(models, store, capsys, monkeypatch):
-    monkeypatch.setattr("search.annotate.create_space", lambda *_: None)
+    monkeypatch.setattr("search.annotate.create_space", lambda *_, **__: None)
     command = [str(store.folder), "--maker", "caption", "--model", str(models["blip"]), "--quiet"]
     assert main(command) == 0
     assert capsys.readouterr().out == "blip: words of 6 of 6 pictures: 6 captions, 0 tags, 0 fields\n"
@@ -252,7 +252,7 @@ def test_what_was_said_is_taken_back_without_the_model(store, tmp_path, monkeypa
     told = [str(store.folder), "--quiet", "--forget", "--maker"]
     for module in ("captioner.find_model", "vocabulary.create_encoder"):
         monkeypatch.setattr(f"features.makers.{module}", lambda *_, **__: 1 / 0)
-    monkeypatch.setattr("search.annotate.create_space", lambda *_: None)
+    monkeypatch.setattr("search.annotate.create_space", lambda *_, **__: None)
     first, second = store.records([0, 1])
     store.annotations.put(Maker("model", BLIP), "1", [(first, Words({"a boat": None}))])
     store.annotations.put(Maker("model", "clip: words.txt"), "1", [(second, Words(tags={"boat": 0.9}))])

@@ -25,6 +25,7 @@ from search.explain import (
     search_path,
     top_classes,
 )
+from search.filters import Filter
 from search.options import SearchOptions
 
 QUERIES = (0, 57, 150, 333)
@@ -95,6 +96,15 @@ def test_ranks_and_scores_are_those_of_the_searches(engine, name, nprobe):
             # faiss adds in another order, so that equally good ones may change places
             assert abs(found.place.rank - hit.rank) <= (0 if name == "ivfpq" else 1)
             assert found.place.list_number in path.probed
+
+
+def test_a_filter_that_lets_all_through_changes_nothing(engine):
+    for options in (plain("ivfpq", 10, 3), SearchOptions("ivfpq", 10, 3)):
+        vector = vector_of(engine, 7)
+        told, want = (explain(engine, vector, 7, 8, options, **how) for how in ({"filter": Filter()}, {}))
+        assert (told.verdict, told.path, told.rank) == (want.verdict, want.path, want.rank)
+        cells = cell_map(engine, vector, options, filter=Filter())
+        assert cells.probed.tolist() == cell_map(engine, vector, options).probed.tolist()
 
 
 @pytest.mark.parametrize("name", ["ivfpq", "faiss"])

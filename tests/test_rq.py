@@ -178,10 +178,11 @@ def test_update_is_remove_and_add(index):
 
 def test_codes_without_terms_as_in_files_of_version_2_get_theirs(index):
     parameters, arrays = index.state()
-    bare = {**arrays, "codes": np.ascontiguousarray(arrays["codes"][:, : index.M])}
+    bare = {name: array for name, array in arrays.items() if name != "pairs"}
+    bare["codes"] = index.pq.from_rows(arrays["pairs"])
     for name, array in IndexIVFRQ.from_state(parameters, bare).state()[1].items():
         np.testing.assert_array_equal(array, arrays[name])
-    assert index.lists.width == index.M + 2 * (index.metric != "ip")
+    assert index.lists.width == index.pq.code_rows + 2 * (index.metric != "ip")
 
 
 def test_merging_needs_the_same_kind_and_training(trained):
