@@ -2,11 +2,10 @@
 // picture of a grid. Files go the way of an upload, through a field that is there whichever source is chosen. Other fields
 // for files (Manage) keep what is dropped on them, and fields for text what is pasted into them.
 const MINE = 'application/x-ris-picture';
-const dropped = document.querySelector('#ris-dropped');
 
 function upload_file(files) {
   const file = [...files].find((f) => f.type.startsWith('image/')) ?? files[0];
-  const input = dropped.querySelector('input[type=file]');
+  const input = document.querySelector('#ris-dropped input[type=file]');
   if (!file || !input) return false;
   const list = new DataTransfer();
   list.items.add(file);
