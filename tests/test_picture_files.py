@@ -121,11 +121,15 @@ def test_a_file_longer_than_announced(tmp_path):
 
 
 def test_no_descriptor_is_left_open(root):
+    def held():
+        return threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
+
     os.mkfifo(root / "pipe")
-    before = threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
+    before = held()
     for path in ("pipe", "sub", "sub/a.jpg") * 20:
         try:
             read_picture(root, path)
         except ImageError:
             continue
-    assert (threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))) == before
+    # What other tests left behind may be closed meanwhile: 60 readings that leaked would add 60.
+    assert all(after <= once for after, once in zip(held(), before, strict=True))
