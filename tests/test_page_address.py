@@ -191,9 +191,11 @@ def test_a_picture_that_was_brought_along_comes_back(page, engine, uploads):
     shown = opened(page, address_of(results))
     assert ids(shown["results"]) == ids(results)
     path.unlink()
-    shown = opened(page, address_of(results) + "&q=like:3")
+    back = Session()
+    shown = opened(page, address_of(results) + "&q=like:3", back)
     assert "no longer on the server" in shown["status"]
     assert ids(shown["results"]) == [hit.id for hit in engine.search("like:3", RESULTS)]  # the words are searched
+    assert len(ids(page.show_more(back, "score")[0])) > RESULTS  # and go on
 
 
 @pytest.mark.parametrize(
@@ -257,3 +259,9 @@ def test_what_is_shown_as_searched_was_searched(page):
     assert "Set aside, not searched" in page.copy_from_search(session, "", event(words="a boat"))
     assert "Last searched" in page.swap(session, "", "shades", event(words=""))[1]
     assert "Set aside, not searched" in page.swap(session, "", "shades", event(words="a boat"))[1]
+
+
+def test_what_was_judged_can_be_kept_after_a_reload_by_who_may(page, monkeypatch):
+    for may in (True, False):
+        monkeypatch.setattr(page, "may_keep", lambda sent_by, may=may: may)
+        assert ("ris-keep" in opened(page, "in=shades&q=more:3 less:41")["reading"]) is may

@@ -10,12 +10,13 @@ from typing import Any
 import gradio as gr
 
 from gradio_app.page_address import SORT, PageAddress
-from gradio_app.session import RESULTS, Asked, Session
+from gradio_app.session import RESULTS, Asked, Request, Session
 from gradio_app.tabs.controls import engine_of, is_image, whole
 from gradio_app.tabs.search import views
 from gradio_app.tabs.search.handlers import SearchHandlers, request_of, weight_of
-from gradio_app.tabs.search.views import MAX_RESULTS, MAX_SHOWN
+from gradio_app.tabs.search.views import MAX_SHOWN
 from search.engine import SearchEngine
+from search.hits import PartAnswer
 
 
 class OpeningHandlers:
@@ -48,7 +49,7 @@ class OpeningHandlers:
         """
         address, engine = PageAddress.read(getattr(event, "address", None)), engine_of(self.library, name)
         order = address.sort if address.sort in [sort for _, sort in views.SORTS] else SORT
-        picture, fault = None, ""
+        request, picture, fault = _request(address, engine), None, ""
         try:
             picture = address.open_picture(self.library, Path(self.search.upload.GRADIO_CACHE))
         except gr.Error as error:
@@ -56,32 +57,30 @@ class OpeningHandlers:
         session.query = picture
         session.may_keep = self.search.may_keep(sent_by)
         asked = Asked(picture, address.words, address.weight)
+        answers: tuple[PartAnswer, ...] = ()
         results, status, last, recent = "", views.hint(), gr.skip(), gr.skip()
-        reading = views.reading(asked, engine, fill=True)
         if asked.picture is not None or asked.words:
             try:
-                results, status, last, recent, _ = self.search.respond(session, asked, _request(address, engine), order)
-                reading = (
-                    views.reading(asked, engine, session.result.hits.parts, fill=True) if session.result else reading
-                )
+                results, status, last, recent, _ = self.search.respond(session, asked, request, order)
+                answers = session.result.hits.parts if session.result is not None else ()
             except gr.Error as error:
                 fault = unescape(error.message)
-        if fault or not results:
+        if not results:  # what was shown before is no longer
             session.next_turn()
             session.result = None
         return (
             views.picture(picture, then="found", weight=address.weight),
-            reading,
+            views.reading(asked, engine, answers, fill=True, may_keep=session.may_keep),
             results,
             f"{status if results else ''}{views.not_found(fault)}" if fault else status,
             last,
             recent,
             views.enlarged(engine, view) if (view := address.view) is not None and is_image(engine, view) else "",
-            *_controls(address, engine, order),
+            *_controls(request, address, engine, order),
         )
 
 
-def _request(address: PageAddress, engine: SearchEngine) -> Any:
+def _request(address: PageAddress, engine: SearchEngine) -> Request:
     key = address.engine if address.engine in engine.engines else engine.engines[0]
     request = request_of(
         engine,
@@ -96,13 +95,12 @@ def _request(address: PageAddress, engine: SearchEngine) -> Any:
     return replace(request, k=whole(address.shown or 0, request.page, MAX_SHOWN))
 
 
-def _controls(address: PageAddress, engine: SearchEngine, order: str) -> tuple[dict[str, Any], ...]:
+def _controls(request: Request, address: PageAddress, engine: SearchEngine, order: str) -> tuple[dict[str, Any], ...]:
     """Number of results, engine, lists, re-ranking, labels, limit, order and neighbours, as the address has them."""
-    request = _request(address, engine)
     approximate = request.engine != "exact"
     known = {value for _, value in views.label_options(engine)["choices"]}
     return (
-        gr.update(value=min(request.page, MAX_RESULTS)),
+        gr.update(value=request.page),
         gr.update(value=request.engine),
         gr.update(
             value=request.nprobe or views.nprobe_options(engine)["value"],
