@@ -100,7 +100,7 @@ class CaptionScorer:
         self._changes = changes
         self._nearest = nearest
         self._sample = None if said is None else np.asarray(vectors[sample_of(said)], np.float32)
-        store.annotations.search(FREQUENT)  # what is read for the first search is read now
+        store.annotations.word_scores(FREQUENT)  # what is read for the first search is read now
         self._lock = threading.Lock()
         self._newer: dict[int, Floats | None] = {}
         self.hints: tuple[str, ...] = ()
@@ -126,10 +126,10 @@ class CaptionScorer:
 
     def words(self, text: str, match: str) -> Floats:
         """How well the words of each picture fit those of the text, float32 (n,): 1 for the best, 0 for no word."""
-        ids, scores = self._store.annotations.search(text, match=match)
+        ids, scores = self._store.annotations.word_scores(text, match=match)
         found = np.zeros(len(self._vectors), np.float32)
         is_here = ids < len(found)  # others came with a later sync than this open collection knows of
-        found[ids[is_here]] = scores[is_here] / scores[:1]
+        found[ids[is_here]] = scores[is_here] / scores.max(initial=0)
         return found
 
     def tag(self, tag: str) -> Floats:

@@ -10,7 +10,7 @@ from test_annotations import paint
 from test_edits import FILE, put
 from test_store import write
 
-from features.collection import edits
+from features.collection import edits, fulltext
 from features.collection.fulltext import expression
 from features.collection.said import Words
 
@@ -60,6 +60,38 @@ def test_the_ranking_is_that_of_fts5(store, annotations, said, asked):
     put(annotations, store, FILE, words)
     for text, match in asked:
         check(annotations, text, match)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20, deadline=None)
+@given(
+    st.dictionaries(st.integers(0, 4), st.tuples(TEXTS, st.lists(st.sampled_from(WORDS), max_size=3)), min_size=1),
+    st.lists(TEXTS, min_size=1, max_size=3),
+)
+def test_where_a_word_of_most_pictures_stands_is_not_read(store, annotations, said, asked):
+    words = {id: Words({caption: None}, dict.fromkeys(tags)) for id, (caption, tags) in said.items()}
+    put(annotations, store, FILE, words)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fulltext, "MANY", 1)
+        for text in asked:
+            ids, scores = annotations.search(text)
+            wanted = as_ranked_by_fts5(annotations, text, "words")
+            assert sorted(ids.tolist()) == sorted(wanted)
+            np.testing.assert_allclose(scores, [wanted[id] for id in ids.tolist()], atol=1e-5)
+            assert (scores > 0).all()
+    edits.add_tag(annotations, [0], "elsewhere")  # what is kept was read in this way
+
+
+def test_a_word_of_most_pictures_counts_as_if_each_had_it_once_in_its_captions(tmp_path, monkeypatch):
+    store = write(paint(tmp_path / "images", **{name: name for name in "vwxyz"}), tmp_path / "c")
+    put(store.annotations, store, FILE, {0: Words({"ship tree": None}), 1: Words({"ship ship": None}), 2: Words({})})
+
+    def ranks():
+        annotations = type(store).open(store.folder).annotations
+        return dict(zip(*(each.tolist() for each in annotations.word_scores("ship")), strict=True))
+
+    assert ranks()[0] < ranks()[1]
+    monkeypatch.setattr(fulltext, "MANY", 2)
+    assert ranks()[0] == ranks()[1] > 0
 
 
 def test_what_is_kept_follows_edits_of_other_processes(store):

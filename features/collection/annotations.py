@@ -275,6 +275,11 @@ class Annotations:
         with self._snapshot() as connection:
             return self._full_text.search(connection, text, match=match, limit=limit)
 
+    def word_scores(self, text: str, *, match: str = "words") -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """The images whose words hold those of a text, in any order, and how well they fit: see `FullText.scores`."""
+        with self._snapshot() as connection:
+            return self._full_text.scores(connection, text, match=match)
+
     # Keys and their pictures
 
     @contextmanager

@@ -8,6 +8,7 @@ import sqlite3
 import sys
 import weakref
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,13 +28,17 @@ _WEIGHTS = np.array([1.0, 2.0, 2.0, 0.5])
 # The constants of BM25 as FTS5 has them, and what stands for the rarity of a word that most pictures have.
 _K1, _B, _LEAST_IDF = 1.2, 0.75, 1e-6
 
+MANY = 20_000
+"""Of a word that so many pictures have, and half of all, the places are not read: its rarity weighs next to nothing."""
+
 INSTANCES = "CREATE VIRTUAL TABLE temp.instances USING fts5vocab(main, words, instance)"
 """What a connection needs before `FullText` can ask it."""
 
 _OF_TERM = """
-SELECT group_concat(4 * doc + CASE col WHEN 'name' THEN 0 WHEN 'captions' THEN 1 WHEN 'tags' THEN 2 ELSE 3 END)
+SELECT group_concat(4 * doc + CASE col WHEN 'captions' THEN 1 WHEN 'tags' THEN 2 WHEN 'name' THEN 0 ELSE 3 END)
 FROM temp.instances WHERE term = ?
 """
+_HAVING = "SELECT {} FROM words WHERE words MATCH ?"
 _RANKED = f"SELECT rowid, -rank FROM words WHERE words MATCH ? AND rank MATCH 'bm25({', '.join(map(str, _WEIGHTS))})'"
 
 FREQUENT = "a an and at by for from in is it of on the to with"
@@ -112,7 +117,21 @@ class FullText:
         ids : int64 (n,)
             Best first.
         scores : float32 (n,)
+            See `scores`.
+        """
+        ids, scores = self.scores(connection, text, match=match)
+        best = np.lexsort((ids, -scores))[: None if limit < 0 else limit]
+        return ids[best], scores[best].astype(np.float32)
+
+    def scores(self, connection: sqlite3.Connection, text: str, *, match: str = "words") -> tuple[Keys, Floats]:
+        """The images whose words hold those of a text, in any order, and how well they fit: as `search` takes them.
+
+        Returns
+        -------
+        ids : int64 (n,)
+        scores : float64 (n,)
             BM25 (Robertson et al. 1994) with columns weighted, as FTS5 computes it, with the sign changed; positive.
+            A word that half of all pictures have, and `MANY`, counts as if each had it once, in its captions.
         """
         self._follow(connection)
         asked = expression(text, match)
@@ -123,9 +142,8 @@ class FullText:
             found = np.array(connection.execute(_RANKED, (asked,)).fetchall() if asked else [], np.float64)
             keys, scores = found.reshape(-1, 2)[:, 0].astype(np.int64), found.reshape(-1, 2)[:, 1]
         ids = self._image_of_key[keys]
-        ids, scores = ids[ids >= 0], scores[ids >= 0]
-        best = np.lexsort((ids, -scores))[: None if limit < 0 else limit]
-        return ids[best], scores[best].astype(np.float32)
+        is_here = ids >= 0
+        return (ids, scores) if is_here.all() else (ids[is_here], scores[is_here])
 
     def _follow(self, connection: sqlite3.Connection) -> None:
         """Bring up to date what is kept."""
@@ -176,13 +194,24 @@ class FullText:
         known = self._terms.get(token)
         if known is not None:
             return known
-        ((found,),) = connection.execute(_OF_TERM, (token,))
-        places = numbers_of(found)
-        keys, starts = np.unique(places >> 2, return_index=True)
-        weights = _WEIGHTS[places & 3]
-        frequencies = np.add.reduceat(weights, starts) if starts.size else weights
+        half = np.count_nonzero(~np.isnan(self._lengths)) / 2
+        if self._having(connection, "count(*)", token) >= max(MANY, half):
+            keys = numbers_of(self._having(connection, "group_concat(rowid)", token))
+            frequencies = np.full(keys.size, _WEIGHTS[1])
+        else:
+            ((found,),) = connection.execute(_OF_TERM, (token,))
+            places = numbers_of(found)  # those of a picture lie together, the pictures ascending
+            documents = places >> 2
+            starts = np.flatnonzero(np.diff(documents, prepend=-1))
+            keys, weights = documents[starts], _WEIGHTS[places & 3]
+            frequencies = np.add.reduceat(weights, starts) if starts.size else weights
         self._terms.keep(token, (keys, frequencies), keys.nbytes + frequencies.nbytes + sys.getsizeof(token))
         return keys, frequencies
+
+    @staticmethod
+    def _having(connection: sqlite3.Connection, what: str, token: str) -> Any:
+        """Something of the keys of the pictures that have a word."""
+        return connection.execute(_HAVING.format(what), (f'"{token}"',)).fetchone()[0]
 
 
 def _words(text: str) -> list[str]:
