@@ -13,9 +13,11 @@ from features.collection.conditions import conditions_of
 from features.collection.fields import known_field
 from gradio_app.markup import printable
 from gradio_app.session import Result, Session
+from search.captions import MEANING, WORDS
 from search.engine import SearchEngine
 from search.errors import QueryError
 from search.filters import Filter
+from search.hits import PartAnswer
 from search.query import FeedbackPart, ImagePart, Part, Query, TagPart, TextPart, is_address
 
 MAX_ADDRESSES = 3  # of a query: each may take seconds
@@ -162,6 +164,20 @@ def notes_of(result: Result) -> list[str]:
         (name, note) for name, part in zip(names, parts, strict=True) for note in (part.unanswered, *part.hints) if note
     ]
     return [f"“{name}”: {note}" if len(parts) > 1 else note for name, note in notes]
+
+
+_WAYS = {MEANING: "captions and tags, by meaning", WORDS: "captions, tags and names, by words"}
+
+
+def way_called(space: str, way: str) -> str:
+    """What a way of asking words is called."""
+    return _WAYS.get(way, f"what is seen (space {space})")
+
+
+def asked_in(answer: PartAnswer) -> str:
+    """Where words were asked, with the weight of each; "" of what is not asked in several ways."""
+    ways = [f"{way_called(voice.space, voice.way)} × {voice.weight:g}" for voice in answer.voices]
+    return "; ".join(ways) if len(ways) > 1 else ""
 
 
 def judgements_of(query: Query) -> str:

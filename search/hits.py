@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import overload
+from typing import NamedTuple, overload
 
 from search.neighbour_order import Expansion
 from search.query import Part
@@ -46,6 +46,23 @@ class Hit:
     shares: tuple[float, ...] = ()
 
 
+class AskedVoice(NamedTuple):
+    """One way in which a part of a query was asked, where the answers of several are added.
+
+    Attributes
+    ----------
+    space : str
+    way : str
+        The name of the space, or where that answers in several ways, of one of them.
+    weight : float
+        How much it counts in the part.
+    """
+
+    space: str
+    way: str
+    weight: float
+
+
 @dataclass(frozen=True)
 class PartAnswer:
     """Where a part of a query was asked.
@@ -54,17 +71,26 @@ class PartAnswer:
     ----------
     part : Part
     space : str or None
-        None if the collection cannot answer it.
+        The first that answered, by whose kind the part was given to it; None if the collection cannot answer it.
     unanswered : str
         Why not, in a sentence.
     hints : tuple of str
         Sentences: what of it was not understood, or why the answer may be wrong.
+    voices : tuple of AskedVoice
+        Of words: all that answered, that of `space` first.
     """
 
     part: Part
     space: str | None
     unanswered: str = ""
     hints: tuple[str, ...] = ()
+    voices: tuple[AskedVoice, ...] = ()
+
+    @property
+    def spaces(self) -> tuple[str, ...]:
+        """All spaces that answered, `space` first."""
+        own = () if self.space is None else (self.space,)
+        return tuple(dict.fromkeys((*own, *(voice.space for voice in self.voices))))
 
 
 @dataclass(frozen=True)

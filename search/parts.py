@@ -16,14 +16,14 @@ from features.concepts import FEEDBACK_COUNT
 from features.encoders import Encoder
 from search import feedback, fusion
 from search.errors import EngineError, QueryError
-from search.hits import Answer, Hit, PartAnswer
+from search.hits import Answer, AskedVoice, Hit, PartAnswer
 from search.learned import keep_as_tag, usable_tag
 from search.options import SearchOptions
 from search.query import FeedbackPart, ImagePart, Part, Query, TagPart, TextPart
 from search.searcher import RERANK_FACTOR, SpaceSearcher
 from search.space import VISUAL, SpaceKind
 from search.spaces import default_spaces, space_kind, space_names
-from search.voices import summed, voices_of
+from search.voices import Voice, summed, voices_of
 from search.words import TextScorer
 
 CANDIDATES_MIN = 1_000
@@ -256,8 +256,9 @@ def _ask(collection: AskedCollection, parts: Sequence[Part], options: SearchOpti
     pictures: dict[str, list[tuple[int, EncodedQuery]]] = {}
     texts: dict[int, NDArray[np.float32]] = {}
     judged: tuple[int, str, FeedbackPart] | None = None
+    voices: list[Voice]
     for part in parts:
-        row = len(places)
+        row, voices = len(places), []
         try:
             name = space_of(part, collection)
             searcher = collection.space(name)
@@ -279,14 +280,16 @@ def _ask(collection: AskedCollection, parts: Sequence[Part], options: SearchOpti
                 texts[row] = searcher.space.kind.score_tag(part, collection)
             else:
                 assert isinstance(part, TextPart)
-                texts[row] = summed(voices_of(part, collection, name))
+                voices = voices_of(part, collection, name)
+                texts[row] = summed(voices)
         except QueryError as error:
             answers.append(PartAnswer(part, None, str(error)))
         else:
             places.append(len(answers))
             kind = searcher.space.kind
             hints = kind.text_hints(part, collection) if isinstance(part, TextPart) else ()
-            answers.append(PartAnswer(part, name, hints=hints))
+            told = tuple(AskedVoice(voice.space, voice.way, voice.weight) for voice in voices)
+            answers.append(PartAnswer(part, name, hints=hints, voices=told))
     if not any(answers[place].part.weight for place in places):
         raise QueryError("; ".join(dict.fromkeys(answer.unanswered for answer in answers if answer.unanswered)))
     own_ids = {query.own_id for queries in pictures.values() for _, query in queries if query.own_id is not None}

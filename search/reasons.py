@@ -22,7 +22,7 @@ class VoiceReason(NamedTuple):
 
     Attributes
     ----------
-    space, way : str
+    space, way, weight
         As of a `search.voices.Voice`.
     added : float
         By how much it lifts the hit above what it gives on average, in standard deviations of the text's scores.
@@ -30,6 +30,7 @@ class VoiceReason(NamedTuple):
 
     space: str
     way: str
+    weight: float
     added: float
 
 
@@ -84,7 +85,7 @@ def _of_text(engine: SearchEngine, answer: PartAnswer, part: TextPart, space: st
         answer,
         share,
         _text_reason(engine, part, space, id),
-        tuple(VoiceReason(voice.space, voice.way, each) for voice, each in zip(voices, added, strict=True)),
+        tuple(VoiceReason(*voice[:3], each) for voice, each in zip(voices, added, strict=True)),
         _said_reasons(engine, part, id) if any(voice.space == CAPTIONS for voice in voices) else (),
     )
 

@@ -81,6 +81,8 @@ class SpaceKind(ABC):
     is_live : bool
         Whether it changes while the collection stays as it is: then a collection that can have it has it, whether or
         not its manifest lists vectors, and a sync leaves it to be made again afterwards.
+    voice_weights : mapping of str to float
+        By which each of `text_voices` was multiplied, where that is not 1.
     """
 
     name: ClassVar[str]
@@ -88,6 +90,7 @@ class SpaceKind(ABC):
     metric: ClassVar[Metric] = "cosine"
     is_default: ClassVar[bool] = False
     is_live: ClassVar[bool] = False
+    voice_weights: ClassVar[Mapping[str, float]] = {}
 
     @abstractmethod
     def make(self, store: FeatureStore) -> NDArray[Any]:

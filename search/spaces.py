@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from features.concepts import Concepts, no_words
 from features.encoders import Encoder, EncoderError, shared_encoder
 from features.encoders.sentence import sentence_encoder
 from ivfpq.checks import Metric
-from search.captions import CaptionScorer, caption_vectors
+from search.captions import MEANING, MEANING_WEIGHT, WORDS, WORDS_WEIGHT, CaptionScorer, caption_vectors
 from search.clip_space import ClipSpace
 from search.errors import EngineError, QueryError
 from search.neighbourhood import NeighbourhoodSpace
@@ -108,6 +108,7 @@ class CaptionSpace(SpaceKind):
     name = CAPTIONS
     accepts = (TextPart, TagPart)
     is_live = True
+    voice_weights: ClassVar[Mapping[str, float]] = {MEANING: MEANING_WEIGHT, WORDS: WORDS_WEIGHT}
 
     def make_from(self, store: FeatureStore, before: Space | None, candidates: Candidates | None) -> Made:
         vectors = self.make(store)

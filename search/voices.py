@@ -12,7 +12,7 @@ from search import fusion
 from search.errors import QueryError
 from search.query import TextPart
 from search.searcher import SpaceSearcher
-from search.space import OpenCollection
+from search.space import OpenCollection, SpaceKind
 from search.spaces import CAPTIONS, space_kind
 
 # Words that no picture is of: a text of these alone asks for nothing.
@@ -42,12 +42,15 @@ class Voice(NamedTuple):
     space : str
     way : str
         The name of the space, or `captions.MEANING` or `captions.WORDS`.
+    weight : float
+        By which its scores were multiplied.
     scores : float32 (n,)
         Of every picture of the collection, finite. Those of all voices are added.
     """
 
     space: str
     way: str
+    weight: float
     scores: NDArray[np.float32]
 
 
@@ -63,10 +66,10 @@ def voices_of(part: TextPart, collection: TextCollection, name: str) -> list[Voi
     """
     if part.match == "words" and {word.strip(".,;:!?'").lower() for word in part.text.split()} <= _STOP_WORDS:
         raise QueryError(f"{part.text!r} says nothing that could be seen: add a word, or put it in quotes")
-    own = _finite(space_kind(name).text_voices(part, collection), part, collection, name)
+    own = [_finite(voice, part, collection) for voice in _voices(space_kind(name), part, collection)]
     if name == CAPTIONS or part.space is not None or CAPTIONS not in collection.spaces:
         return own
-    said = [Voice(CAPTIONS, *each) for each in space_kind(CAPTIONS).text_voices(part, collection).items()]
+    said = _voices(space_kind(CAPTIONS), part, collection)
     if not any(voice.scores.any() for voice in said):
         return own
     return [
@@ -81,15 +84,16 @@ def summed(voices: list[Voice]) -> NDArray[np.float32]:
     return first.scores + sum(voice.scores for voice in others) if others else first.scores
 
 
-def _finite(
-    scores: dict[str, NDArray[np.float32]], part: TextPart, collection: TextCollection, name: str
-) -> list[Voice]:
-    """Voices of a space; a picture of which it knows nothing has the least that any has."""
-    voices = []
-    for way, found in scores.items():
-        usable = np.asarray(found, np.float32)[collection.store.ids]
-        known = usable[np.isfinite(usable)]
-        if not known.size:
-            raise QueryError(f"the space {name} knows nothing of {part.text!r}")
-        voices.append(Voice(name, way, np.where(np.isfinite(found), found, known.min()).astype(np.float32)))
-    return voices
+def _voices(kind: SpaceKind, part: TextPart, collection: TextCollection) -> list[Voice]:
+    found = kind.text_voices(part, collection)
+    return [Voice(kind.name, way, kind.voice_weights.get(way, 1.0), scores) for way, scores in found.items()]
+
+
+def _finite(voice: Voice, part: TextPart, collection: TextCollection) -> Voice:
+    """A voice of which a picture that it knows nothing of has the least that any has."""
+    found = voice.scores
+    usable = np.asarray(found, np.float32)[collection.store.ids]
+    known = usable[np.isfinite(usable)]
+    if not known.size:
+        raise QueryError(f"the space {voice.space} knows nothing of {part.text!r}")
+    return voice._replace(scores=np.where(np.isfinite(found), found, known.min()).astype(np.float32))

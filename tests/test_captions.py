@@ -179,6 +179,10 @@ def test_each_voice_of_a_text_is_told_and_together_they_are_the_share(engine):
         ("captions", "meaning"),
         ("captions", "words"),
     ]
+    asked = answer.parts[0]
+    assert (asked.space, asked.spaces) == ("concepts", ("concepts", "captions"))
+    assert [each.weight for each in asked.voices] == [1, MEANING_WEIGHT, WORDS_WEIGHT]
+    assert [each[:3] for each in asked.voices] == [each[:3] for each in of[5].voices]
     seen, _, words = of[5].voices
     assert words.added > of[9].voices[2].added > 0 > of[7].voices[2].added
     assert of[0].voices[0].added > seen.added, "the first is red, and the sixth is green"
@@ -197,11 +201,13 @@ def test_a_voice_alone_is_the_whole_share(engine):
     (hit, *_), answer = engine.search("crimson", 3), engine.search("crimson^2", 3)
     (reason,) = explain_parts(engine, answer, answer[0])
     assert [voice.space for voice in reason.voices] == ["concepts"] and reason.said == ()
+    assert answer.parts[0].spaces == ("concepts",) and answer.parts[0].voices == (("concepts", "concepts", 1),)
     assert reason.share == pytest.approx(reason.voices[0].added, abs=1e-4) and hit.id == answer[0].id
     say(engine, {4: Words({"windmill": None})})
     answer = engine.search(Query([TextPart("windmill", space="captions")]), 3)
     (reason,) = explain_parts(engine, answer, answer[0])
     assert [voice.way for voice in reason.voices] == ["meaning", "words"] and reason.text is None
+    assert answer.parts[0].spaces == ("captions",)
     assert reason.said[0][:3] == ("windmill", "caption", True)
 
 

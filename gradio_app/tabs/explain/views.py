@@ -16,8 +16,7 @@ from gradio_app.grid import HUES
 from gradio_app.markup import render
 from gradio_app.routes.pictures import folder_of, picture_url, read_item, to_jpeg
 from gradio_app.session import QueryPicture, Result
-from gradio_app.typed import parts_of
-from search.captions import MEANING, WORDS
+from gradio_app.typed import parts_of, way_called
 from search.engine import SearchEngine
 from search.explain import CellMap, Explanation, heat_map, top_classes
 from search.filters import Filter
@@ -99,9 +98,6 @@ def parts(engine: SearchEngine, result: Result, hit: Hit, reasons: Sequence[Part
     )
 
 
-_VOICES = {MEANING: "captions and tags, by meaning", WORDS: "captions, tags and names, by words"}
-
-
 def _voices(reason: PartReason) -> list[dict[str, Any]]:
     """Who speaks for a text, each with its share of what speaks for it; none where it is one alone."""
     if len(reason.voices) < 2:
@@ -109,7 +105,8 @@ def _voices(reason: PartReason) -> list[dict[str, Any]]:
     total = sum(max(voice.added, 0.0) for voice in reason.voices)
     return [
         {
-            "name": _VOICES.get(voice.way, f"what is seen (space {voice.space})"),
+            "name": way_called(voice.space, voice.way),
+            "weight": voice.weight,
             "added": voice.added,
             "portion": max(voice.added, 0.0) / total if total else 0.0,
         }

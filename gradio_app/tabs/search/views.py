@@ -19,7 +19,7 @@ from gradio_app.markup import printable, render
 from gradio_app.page_address import NAMES, PageAddress
 from gradio_app.session import Asked, QueryPicture, Result, Session
 from gradio_app.tabs.controls import engine_name
-from gradio_app.typed import Term, judgements_of, learned_tag_term, notes_of, parse, parts_of, terms_of
+from gradio_app.typed import Term, asked_in, judgements_of, learned_tag_term, notes_of, parse, parts_of, terms_of
 from search.engine import SearchEngine
 from search.hits import PartAnswer
 from search.query import Query
@@ -118,6 +118,7 @@ def reading(
             "unanswered": answers[term.place].unanswered
             if term.place is not None and term.place < len(answers)
             else "",
+            "asked_in": asked_in(answers[term.place]) if term.place is not None and term.place < len(answers) else "",
             "hue": (term.place or 0) % HUES,
         }
         for term in terms
