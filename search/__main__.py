@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import sys
+import webbrowser
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +29,8 @@ from search.errors import EngineError
 from search.hits import Answer, Hit
 from search.options import NEIGHBOURHOOD
 from search.parts import learn_tag
-from search.query import FeedbackPart, Query
+from search.query import FeedbackPart, ImagePart, Query
+from search.query_json import part_to_json
 
 # A minus and what is neither an option of this command nor a number: "-night", not "-k5" or "-0.5".
 _NEGATIVE = re.compile(r"-(?!\Z|[-.0-9]|h\Z|k[0-9]*\Z)", re.DOTALL)
@@ -52,7 +54,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m search", description=__doc__.split("\n\n")[0].partition(":")[0])
     parser.add_argument(
-        "query", help="the file of a picture; words, as in the search box; or - for queries from stdin, one a line"
+        "query",
+        nargs="?",
+        help="the file of a picture; words, as in the search box; or - for queries from stdin, one a line",
+    )
+    parser.add_argument(
+        "--image",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a picture that is asked for as well; may be repeated",
     )
     parser.add_argument("--in", dest="collection", required=True, metavar="NAME", help="a collection, or its folder")
     parser.add_argument("-k", type=int, default=10, metavar="N", help="most hits wanted (%(default)s)")
@@ -72,11 +83,17 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--collections", type=expanded, default=Path("collections"), metavar="DIR", help="where it lies (%(default)s)"
     )
+    parser.add_argument("--open", action="store_true", help="show the best hit, as this system shows such files")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="a JSON object for each query, on a line of its own")
     form.add_argument("--csv", action="store_true", help="a table of all hits")
     form.add_argument("--paths", action="store_true", help="nothing but the files found")
-    return parser.parse_args(_with_minus(sys.argv[1:] if arguments is None else arguments))
+    options = parser.parse_args(_with_minus(sys.argv[1:] if arguments is None else arguments))
+    if options.query is None:
+        if not (options.image or options.more):
+            parser.error("say what to search for: words, the file of a picture, or --image FILE")
+        options.query = ""
+    return options
 
 
 def _with_minus(arguments: Sequence[str]) -> list[str]:
@@ -99,7 +116,7 @@ def _run(options: argparse.Namespace) -> int:
     found, wrong = False, 0
     for query in queries:
         try:
-            asked = _with_judgements(query, options)
+            asked = _whole(query, options)
             if options.keep is not None and isinstance(asked, Query):
                 learn_tag(engine, options.keep, asked)
             answer = engine.search(asked, options.k, cutoff=options.cutoff, neighbourhood=options.neighbourhood)
@@ -109,6 +126,8 @@ def _run(options: argparse.Namespace) -> int:
         for hint in (*answer.unanswered, *answer.hints):
             sys.stderr.write(f"{hint}\n")
         tell(query, answer)
+        if options.open and answer and not webbrowser.open(answer[0].path.as_uri()):
+            sys.stderr.write(f"there is nothing on this system that would show {answer[0].path}\n")
         sys.stdout.flush()  # a program that asks one query after another waits for each answer
         found = found or bool(answer)
     return wrong or (0 if found else 1)
@@ -121,14 +140,16 @@ def _ids(text: str) -> list[int]:
         raise argparse.ArgumentTypeError(f"ids are numbers with commas between, got {text!r}") from None
 
 
-def _with_judgements(query: str, options: argparse.Namespace) -> str | Query:
-    if not options.more and not options.less and options.keep is None:
+def _whole(query: str, options: argparse.Namespace) -> str | Query:
+    """A query with what options add to it."""
+    if not (options.image or options.more or options.less or options.keep is not None):
         return query
     from search.grammar import parse  # its parser takes a while to load
 
     asked = Query.of(query) if os.path.isfile(query) else parse(query)  # noqa: PTH113 (a NUL is no file)
+    pictures = tuple(ImagePart(Path(file)) for file in options.image)
     judged = (FeedbackPart(options.more, options.less),) if options.more or options.less else ()
-    return replace(asked, parts=(*asked.parts, *judged))
+    return replace(asked, parts=(*asked.parts, *pictures, *judged))
 
 
 def _teller(options: argparse.Namespace) -> Teller:
@@ -166,10 +187,20 @@ def _tell_json(query: str, answer: Answer) -> None:
             "similarity": hit.similarity,
             "labels": hit.labels,
             "path": str(hit.path),
+            "shares": hit.shares,
         }
         for hit in answer
     ]
-    json.dump({"query": query, "hits": hits, "hints": answer.hints}, sys.stdout)
+    parts = [
+        {
+            "part": part_to_json(asked.part),
+            "spaces": asked.spaces,
+            "voices": [voice._asdict() for voice in asked.voices],
+            "unanswered": asked.unanswered,
+        }
+        for asked in answer.parts
+    ]
+    json.dump({"query": query, "parts": parts, "hits": hits, "hints": answer.hints}, sys.stdout)
     sys.stdout.write("\n")
 
 

@@ -36,7 +36,7 @@ def to_json(query: Query) -> dict[str, Any]:
     options = SearchOptions() if query.options is None else query.options
     written: dict[str, Any] = {
         "collection": query.collection,
-        "parts": [_written(part) for part in query.parts],
+        "parts": [part_to_json(part) for part in query.parts],
         "filter": query.filter.to_json() or None,
         "k": query.k,
         "options": None
@@ -73,7 +73,8 @@ def from_json(query: Any) -> Query:
     )
 
 
-def _written(part: Part) -> dict[str, Any]:
+def part_to_json(part: Part) -> dict[str, Any]:
+    """A part of a query as it stands among the `parts`. Raises QueryError for decoded pixels."""
     written: dict[str, Any]
     if isinstance(part, ImagePart):
         written = {"image": _written_picture(part.picture)}

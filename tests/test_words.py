@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -310,9 +311,38 @@ class TestCommand:
         found = json.loads(ask("crimson", "-k", "2", "--json")[1])
         assert (found["query"], [hit["rank"] for hit in found["hits"]], found["hints"]) == ("crimson", [1, 2], [])
         assert found["hits"][0]["labels"] == ["a"]
+        assert found["hits"][0]["shares"] == [found["hits"][0]["score"]]
+        voice = {"space": "concepts", "way": "concepts", "weight": 1}
+        assert found["parts"] == [
+            {"part": {"text": "crimson", "weight": 1}, "spaces": ["concepts"], "voices": [voice], "unanswered": ""}
+        ]
         table = ask("crimson", "-k", "2", "--csv")[1].splitlines()
         assert table[0] == "query,rank,score,similarity,labels,path" and table[1].startswith("crimson,1,")
         assert ask("crimson", "-k", "2", "--paths")[1].splitlines() == [hit["path"] for hit in found["hits"]]
+
+    def test_a_picture_beside_words(self, ask, root):
+        crimson, cerulean = (str(root / name / "00.png") for name in ("a", "b"))
+        code, out, err = ask("cerulean", "--image", crimson, "-k", "24", "--json")
+        found = json.loads(out)
+        assert (code, err) == (0, "")
+        assert [each["part"] for each in found["parts"]] == [
+            {"text": "cerulean", "weight": 1},
+            {"image": {"file": crimson}, "weight": 1},
+        ]
+        assert all(len(hit["shares"]) == 2 for hit in found["hits"])
+        alone = ask("--image", cerulean, "-k", "2", "--paths")
+        assert alone == ask(cerulean, "-k", "2", "--paths") and alone[0] == 0
+        with pytest.raises(SystemExit, match="2"):
+            ask("-k", "2")
+
+    def test_the_best_hit_is_opened(self, ask, monkeypatch):
+        opened = []
+        monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or len(opened) == 1)
+        best = ask("crimson", "-k", "2", "--paths", "--open")
+        assert best[2] == "" and opened == [Path(best[1].splitlines()[0]).as_uri()]
+        assert ask("crimson", "--open")[2].startswith("there is nothing on this system that would show")
+        ask("crimson name:zzz*", "--open")
+        assert len(opened) == 2
 
     def test_queries_from_stdin(self, ask, monkeypatch):
         monkeypatch.setattr("sys.stdin", io.StringIO("crimson\n\n!!!\ncerulean\n"))
