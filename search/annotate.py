@@ -26,7 +26,7 @@ from search.command_line import collection_folder, refused
 from search.errors import EngineError
 from search.spaces import CAPTIONS
 
-MODEL_MAKERS = {"blip", "caption", "clip"}
+MODEL_MAKERS = {"blip", "caption", "clip", "moondream"}
 """Makers that can be told which model to use."""
 
 MAX_NOTES = 20

@@ -145,6 +145,24 @@ def test_what_would_run_its_own_code_is_told_of_the_table(store, tmp_path):
         maker.words_of(store.records())
 
 
+@pytest.mark.parametrize("told", [["moondream"], ["caption", "--model", "vikhyatk/moondream2@2025-06-21"]])
+def test_moondream_is_refused_before_anything_is_downloaded(store, monkeypatch, capsys, told):
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    assert not any("moondream" in kind for kind in CONFIG_MAPPING), "transformers has it now: let it caption"
+    monkeypatch.setattr(captioner_module, "find_model", lambda *asked: pytest.fail("looked for"))
+    assert main([str(store.folder), "--quiet", "--maker", *told]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "code of its own" in said and "--file TABLE" in said and "Florence-2" in said
+    assert captions(store) == {}
+
+
+def test_a_folder_of_moondream_is_read_as_any_other(models, store):
+    maker = create_maker("moondream", store, MakerOptions(model=str(models["blip"])))
+    (words,) = maker.words_of(store.records([0]))
+    assert words.captions
+
+
 def test_a_model_that_does_not_caption_is_refused(store, clips):
     maker = create_maker("caption", store, MakerOptions(model=clips["clip"].spec["weights"]["argument"]))
     with pytest.raises(MakerError, match="cannot be read by transformers as AutoModelForImageTextToText"):
@@ -239,7 +257,7 @@ def test_a_vocabulary_that_cannot_be_is_a_sentence(store, tmp_path, content, sai
 def test_a_model_is_named_for_one_maker(store, capsys, makers):
     with pytest.raises(SystemExit):
         main([str(store.folder), "--maker", makers, "--model", "x/y"])
-    assert "--model is for one of blip, caption, clip, and --maker names" in capsys.readouterr().err
+    assert "--model is for one of blip, caption, clip, moondream, and --maker names" in capsys.readouterr().err
 
 
 def test_a_vocabulary_is_for_the_maker_that_chooses_from_it(store, tmp_path, capsys):

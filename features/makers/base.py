@@ -107,6 +107,7 @@ _CLASSES: dict[str, str | Callable[[FeatureStore, MakerOptions], WordMaker]] = {
     "ocr": "features.makers.ocr:TextMaker",
     "blip": "features.makers.captioner:Blip",
     "caption": "features.makers.captioner:Captioner",
+    "moondream": "features.makers.captioner:Moondream",
     "clip": "features.makers.vocabulary:VocabularyMaker",
 }
 

@@ -24,6 +24,8 @@ from features.paths import expanded
 BLIP = "Salesforce/blip-image-captioning-base"
 """1 GB, BSD-3-Clause."""
 
+MOONDREAM = "vikhyatk/moondream2"
+
 MAX_TOKENS = 50
 """Of a caption: a sentence is shorter."""
 
@@ -36,6 +38,12 @@ _REFUSALS = (ValueError, RuntimeError, IndexError, ZeroDivisionError)
 """What models and what prepares their input raise for a picture of a shape that they cannot take."""
 
 _WAY_OUT = "name it with --model FOLDER; captions that another program wrote are read with --file TABLE"
+
+_NO_MOONDREAM = (
+    "transformers has no class for Moondream, so it would run code of its own, and none from the hub is ever run here: "
+    "let another program write its captions into a table, and read that with --file TABLE; or take --maker blip, or "
+    "--maker caption with a Florence-2 that transformers reads"
+)
 
 
 class _Loaded(NamedTuple):
@@ -61,6 +69,8 @@ class Captioner(WordMaker):
         if named is None:
             raise MakerError(f"which model is to write captions? Name it: --model {BLIP}, or --model FOLDER")
         folder = expanded(named)
+        if "moondream" in named.lower() and not folder.is_dir():
+            raise MakerError(_NO_MOONDREAM)  # before gigabytes are downloaded in vain
         self._model = named
         self.maker = Maker("model", folder.resolve().name if folder.is_dir() else named.partition("@")[0])
 
@@ -145,3 +155,9 @@ class Blip(Captioner):
     """Captions by BLIP, or by another model if one is named."""
 
     default_model = BLIP
+
+
+class Moondream(Captioner):
+    """Captions by a folder that calls itself Moondream; by its name it is refused, with what to do instead."""
+
+    default_model = MOONDREAM
