@@ -25,6 +25,7 @@ MAY_IMPORT = {
 }
 DOOR = "ivfpq/benchmark.py"  # hands `python -m ivfpq.benchmark` on to the benchmarks of a checkout
 GRADIO_FREE = {f"gradio_app/{name}.py" for name in ("engine", "create_index")}
+KERNELS = sorted((ROOT / "ivfpq" / "kernels").glob("*.py"))
 SOURCES = sorted(path for room in (*ROOMS, *BESIDE) for path in (ROOT / room).rglob("*.py"))
 
 LINES = 450
@@ -66,56 +67,94 @@ def outside(path, *names):
     return {name for name in imported(path) if name.split(".")[0] in names}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def found_in(paths, wrong):
+    """What is wrong in which files: {path from the root: what `wrong` says of it}, where it says something."""
+    return {path.relative_to(ROOT).as_posix(): said for path in paths if (said := wrong(path))}
+
+
 class TestEverySource:
-    def test_imports_only_the_rooms_before_it(self, path):
-        room = path.relative_to(ROOT).parts[0]
-        may = MAY_IMPORT[room] | ({"benchmarks"} if path == ROOT / DOOR else set())
-        assert not outside(path, *ROOMS, *BESIDE) - outside(path, *may)
+    """One test reads all sources: a test for each would take more time than its reading."""
 
-    def test_is_short_enough_to_be_read_at_once(self, path):
-        lines = len(path.read_text(encoding="utf-8").splitlines())
-        assert lines <= LINES or path.relative_to(ROOT).parts[0] == "benchmarks", f"{lines} lines"
+    def test_imports_only_the_rooms_before_it(self):
+        def wrong(path):
+            room = path.relative_to(ROOT).parts[0]
+            may = MAY_IMPORT[room] | ({"benchmarks"} if path == ROOT / DOOR else set())
+            return outside(path, *ROOMS, *BESIDE) - outside(path, *may)
 
-    def test_changes_no_search_path(self, path):
-        named = {ast.unparse(node) for node in ast.walk(parsed(path)) if isinstance(node, ast.Attribute)}
-        assert not named & {"sys.path", "site.addsitedir"}
+        assert found_in(SOURCES, wrong) == {}
 
-    def test_reads_and_writes_no_pickle(self, path):
-        assert not outside(path, "pickle", "cPickle", "joblib", "shelve", "dill", "cloudpickle", "marshal")
+    def test_is_short_enough_to_be_read_at_once(self):
+        def lines_too_many(path):
+            lines = len(path.read_text(encoding="utf-8").splitlines())
+            return lines > LINES and path.relative_to(ROOT).parts[0] != "benchmarks" and lines
 
-    def test_loads_arrays_and_tensors_without_pickle(self, path):
-        for node in ast.walk(parsed(path)):
-            if isinstance(node, ast.Call):
-                options = set(map(ast.unparse, node.keywords))
-                assert "allow_pickle=True" not in options
-                assert ast.unparse(node.func) != "torch.load" or "weights_only=True" in options
+        assert found_in(SOURCES, lines_too_many) == {}
 
-    def test_only_the_app_imports_gradio(self, path):
-        if path.relative_to(ROOT).parts[0] != "gradio_app" or path.relative_to(ROOT).as_posix() in GRADIO_FREE:
-            assert not outside(path, "gradio")
+    def test_changes_no_search_path(self):
+        def wrong(path):
+            named = {ast.unparse(node) for node in ast.walk(parsed(path)) if isinstance(node, ast.Attribute)}
+            return named & {"sys.path", "site.addsitedir"}
 
-    def test_faiss_is_a_peer_and_not_a_part(self, path):
-        name = path.relative_to(ROOT).as_posix()
-        if not name.startswith("ivfpq/faiss_") and path.relative_to(ROOT).parts[0] not in BESIDE:
-            assert not outside(path, "faiss")
+        assert found_in(SOURCES, wrong) == {}
+
+    def test_reads_and_writes_no_pickle(self):
+        pickles = ("pickle", "cPickle", "joblib", "shelve", "dill", "cloudpickle", "marshal")
+        assert found_in(SOURCES, lambda path: outside(path, *pickles)) == {}
+
+    def test_loads_arrays_and_tensors_without_pickle(self):
+        def wrong(path):
+            said = []
+            for node in ast.walk(parsed(path)):
+                if isinstance(node, ast.Call):
+                    options = set(map(ast.unparse, node.keywords))
+                    if "allow_pickle=True" in options:
+                        said.append((node.lineno, "allow_pickle=True"))
+                    if ast.unparse(node.func) == "torch.load" and "weights_only=True" not in options:
+                        said.append((node.lineno, "torch.load without weights_only=True"))
+            return said
+
+        assert found_in(SOURCES, wrong) == {}
+
+    def test_only_the_app_imports_gradio(self):
+        def wrong(path):
+            name = path.relative_to(ROOT)
+            return (name.parts[0] != "gradio_app" or name.as_posix() in GRADIO_FREE) and outside(path, "gradio")
+
+        assert found_in(SOURCES, wrong) == {}
+
+    def test_faiss_is_a_peer_and_not_a_part(self):
+        def wrong(path):
+            name = path.relative_to(ROOT)
+            may = name.as_posix().startswith("ivfpq/faiss_") or name.parts[0] in BESIDE
+            return not may and outside(path, "faiss")
+
+        assert found_in(SOURCES, wrong) == {}
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "ivfpq" / "kernels").glob("*.py")), ids=lambda path: path.name)
 class TestEveryKernel:
-    def test_has_no_function_of_more_than_eight_arguments(self, path):
-        for node in ast.walk(parsed(path)):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-                count = len(node.args.posonlyargs) + len(node.args.args)
-                assert count <= 8, f"{getattr(node, 'name', 'lambda')} has {count}"
+    def test_has_no_function_of_more_than_eight_arguments(self):
+        def too_many(path):
+            said = {}
+            for node in ast.walk(parsed(path)):
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+                    count = len(node.args.posonlyargs) + len(node.args.args)
+                    if count > 8:
+                        said[getattr(node, "name", "lambda")] = count
+            return said
 
-    def test_leaves_the_inside_of_numba_to_one_module(self, path):
-        inside = {name for name in imported(path) if name.startswith(("numba.", "llvmlite.")) and name != "llvmlite.ir"}
-        assert not inside - {"numba.types"} or path.name == "jit.py"
+        assert found_in(KERNELS, too_many) == {}
+
+    def test_leaves_the_inside_of_numba_to_one_module(self):
+        def wrong(path):
+            inside = {name for name in imported(path) if name.startswith(("numba.", "llvmlite."))}
+            return path.name != "jit.py" and inside - {"llvmlite.ir", "numba.types"}
+
+        assert found_in(KERNELS, wrong) == {}
 
 
 def test_the_sources_were_found():
     assert {path.relative_to(ROOT).parts[0] for path in SOURCES} == {*ROOMS, *BESIDE}
+    assert set(KERNELS) < set(SOURCES)
 
 
 def test_no_package_has_a_circle_inside():
