@@ -46,6 +46,7 @@ from benchmarks.report import (
     write_json,
 )
 from benchmarks.targets import target_recall
+from ivfpq import kernels
 from ivfpq.checks import Floats
 from ivfpq.threads import cores
 
@@ -237,8 +238,10 @@ def _times(case: Case, way: Way) -> list[float]:
 
 
 def scan_rows(data: Data, args: argparse.Namespace) -> list[Row]:
-    """All codes of 8 x 8 bits in one list, one query at a time."""
-    ours = [Subject("ivfpq", "PQ8"), Subject("ivfpq", "PQ8", "portable")]
+    """All codes of 8 x 8 bits in one list, one query at a time, with the kernel in use and with plain numba."""
+    ours = [Subject("ivfpq", "PQ8")]
+    if kernels.active() != "portable":
+        ours.append(Subject("ivfpq", "PQ8", "portable"))
     theirs = Subject("faiss", "PQ8")
     plan: list[tuple[Subject, list[Arguments]]] = [(subject, [{}]) for subject in (*ours, theirs)]
     done = compare(data, plan, threads=[1], repeats=args.repeats, seed=args.seed)

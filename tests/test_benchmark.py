@@ -1,5 +1,6 @@
 """The benchmark: what it counts, who takes a turn when, and that nothing is left out silently."""
 
+import argparse
 import csv
 import gc
 import json
@@ -626,6 +627,21 @@ class TestStudies:
         assert all("a query scans, in the mean" in row["note"] for row in rows if ": IVF10,PQ16" in row["what"])
         text = (tmp_path / "out" / "fast-table.md").read_text()
         assert text.count("\n| ") == len(rows) + 2  # the header and the line below it
+
+    @pytest.mark.parametrize("kernel", ["portable", "reference"])
+    def test_no_kernel_is_measured_twice(self, monkeypatch, kernel):
+        asked = []
+
+        def remember(data, plan, **_):
+            asked.extend(subject.label for subject, _ in plan)
+            raise EngineError("enough")
+
+        monkeypatch.setenv("IVFPQ_KERNEL", kernel)
+        monkeypatch.setattr(studies, "compare", remember)
+        with pytest.raises(EngineError, match="enough"):
+            studies.scan_rows(None, argparse.Namespace(repeats=1, seed=0))
+        others = [] if kernel == "portable" else ["ivfpq:portable PQ8"]
+        assert asked == ["ivfpq PQ8", *others, "faiss PQ8"]
 
     def test_a_group_that_fails_leaves_a_row(self, quick, tmp_path, monkeypatch):
         def broken(*_):
