@@ -226,7 +226,9 @@ def open_spaces(store: FeatureStore) -> dict[str, Space]:
     """
     visual = visual_space(store)
     listed: Mapping[str, Entry] = store.manifest.get("spaces", {})
-    others = {name: _open(store, name, entry) for name, entry in listed.items() if name in _KINDS and name != VISUAL}
+    others = {
+        name: open_space(store, name, entry) for name, entry in listed.items() if name in _KINDS and name != VISUAL
+    }
     return {VISUAL: visual, **others}
 
 
@@ -290,7 +292,7 @@ def make_space(
         "indexes": {},
         **({"beside": beside} if beside else {}),
     }
-    return _open(store, name, entry), entry
+    return open_space(store, name, entry), entry
 
 
 def _written(store: FeatureStore, stem: str, array: NDArray[Any]) -> dict[str, str]:
@@ -315,7 +317,8 @@ def _checked(kind: SpaceKind, store: FeatureStore, made: NDArray[Any]) -> NDArra
     return made
 
 
-def _open(store: FeatureStore, name: str, entry: Entry) -> Space:
+def open_space(store: FeatureStore, name: str, entry: Entry) -> Space:
+    """A space by its entry in the manifest. Raises EngineError if a file is missing, does not fit or is out of date."""
     if any(ids.size for ids in store.changes_since(entry.get("generation") or 0)):
         path = store.folder / entry["file"]
         raise EngineError(f"{path} is older than the vectors of its collection: run create_index.py --sync for it")

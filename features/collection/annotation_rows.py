@@ -13,18 +13,21 @@ from features.collection.said import Maker, Words, as_text, clean_tag, clean_tex
 
 TABLES = ("captions", "tags", "field_values")
 
-_DOCUMENTS = """
-INSERT INTO words (rowid, name, captions, tags, fields)
-SELECT picture, CAST(path AS TEXT),
-    (SELECT group_concat(text, char(10)) FROM captions WHERE captions.picture = pictures.picture),
-    (SELECT group_concat(DISTINCT tag) FROM tags WHERE tags.picture = pictures.picture),
+DOCUMENTS = """
+SELECT picture, CAST(path AS TEXT) AS name,
+    (SELECT group_concat(text, char(10)) FROM captions WHERE captions.picture = pictures.picture) AS captions,
+    (SELECT group_concat(DISTINCT tag) FROM tags WHERE tags.picture = pictures.picture) AS tags,
     (SELECT group_concat(value, char(10)) FROM field_values
-     WHERE field_values.picture = pictures.picture AND typeof(value) = 'text')
-FROM pictures WHERE picture IN (SELECT value FROM json_each(?))
+     WHERE field_values.picture = pictures.picture AND typeof(value) = 'text') AS fields
+FROM pictures
 """
+"""What the full-text index holds of each picture."""
 
-_VOICES = "INSERT INTO voices " + " UNION ".join(
-    f"SELECT source, maker, picture FROM {table} WHERE picture IN (SELECT value FROM json_each(?1))" for table in TABLES
+_AMONG = "WHERE picture IN (SELECT value FROM json_each(?1))"
+_INDEX = f"INSERT INTO words (rowid, name, captions, tags, fields) {DOCUMENTS} {_AMONG}"
+VOICES = " UNION ".join(f"SELECT source, maker, picture FROM {table}" for table in TABLES)
+_HEAR = "INSERT INTO voices " + " UNION ".join(
+    f"SELECT source, maker, picture FROM {table} {_AMONG}" for table in TABLES
 )
 
 
@@ -139,9 +142,9 @@ def refresh(connection: sqlite3.Connection, keys: Sequence[int]) -> None:
         return
     asked = (json.dumps(list(keys)),)
     connection.execute("DELETE FROM words WHERE rowid IN (SELECT value FROM json_each(?))", asked)
-    connection.execute(_DOCUMENTS, asked)
+    connection.execute(_INDEX, asked)
     connection.execute("DELETE FROM voices WHERE picture IN (SELECT value FROM json_each(?))", asked)
-    connection.execute(_VOICES, asked)
+    connection.execute(_HEAR, asked)
     connection.execute(
         "UPDATE pictures SET said = (SELECT max(said) + 1 FROM pictures) "
         "WHERE picture IN (SELECT value FROM json_each(?))",

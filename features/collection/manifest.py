@@ -165,22 +165,28 @@ def announce(folder: Path, *names: str) -> None:
             os.fsync(file.fileno())
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete what a writer who was stopped has left: announced files that the manifest does not speak of.
+def leftovers(folder: Path) -> set[str]:
+    """Names of files that a writer who was stopped has left: announced ones that the manifest does not speak of, and
+    temporary ones. For who holds the lock.
 
-    Everything else in the folder is someone else's and stays, whatever it is called.
+    Everything else in the folder is someone else's, whatever it is called.
     """
     try:
         announced = (folder / _ANNOUNCED).read_bytes().decode("utf-8", "replace").split("\n")[:-1]
     except FileNotFoundError:
         announced = []
     names = {name for name in announced if _is_plain(name)} - files_of(read_manifest(folder)) - {MANIFEST}
+    names |= {f"{name}-journal" for name in names}
     parts = "|".join(map(re.escape, {MANIFEST, *announced}))
     temporary = re.compile(rf"\.({parts})\.[0-9a-f]{{12}}\.tmp")  # as `write_json` and the indexes name theirs
     with os.scandir(folder) as entries:
-        temporaries = {entry.name for entry in entries if temporary.fullmatch(entry.name)}
+        return {entry.name for entry in entries if entry.name in names or temporary.fullmatch(entry.name)}
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what a writer who was stopped has left: see `leftovers`."""
     all_gone = True
-    for name in (*names, *(f"{name}-journal" for name in names), *temporaries):
+    for name in leftovers(folder):
         try:
             (folder / name).unlink(missing_ok=True)
         except OSError:  # where open files cannot be deleted: the next time
