@@ -1,7 +1,8 @@
 """What every request passes before it reaches a route, and what every answer carries.
 
-`Guard` lies around the whole application. In this order it refuses foreign hosts, slows wrong passwords down, asks who
-is calling before a body is read, bounds the body, and has events that the page cannot have sent answered in a sentence.
+`Guard` lies around the whole application, the REST API included. In this order it refuses foreign hosts, slows wrong
+passwords down, asks who is calling before a body is read, bounds the body, and has events that the page cannot have
+sent answered in a sentence. Who may send the API what is for the API to say.
 `ContentPolicy` lies around the routes alone, where answers are not compressed yet, and says which scripts may run.
 """
 
@@ -24,6 +25,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gradio_app.gradio_seam import Visitors, login_is_needed, too_large_an_upload, user_of, with_own_card
 from gradio_app.routes.access import LOOPBACK, host_name, is_loopback
+from gradio_app.routes.api.beside import is_for_api
+from gradio_app.routes.api.problems import ProblemResponse
 
 logger = logging.getLogger(__name__)
 
@@ -159,10 +162,12 @@ class Guard:
     async def _look_at(self, scope: Scope, path: str, receive: Receive) -> tuple[JSONResponse | None, Receive]:
         """An answer to what goes no further, and where the body of what does comes from."""
         headers = Headers(scope=scope)
+        is_api = is_for_api(path)
         if not self._is_for_us(scope, headers.get("host", "")):
-            return _refuse(
-                403, "This server goes by another name; who runs it can add names with --allow-host."
-            ), receive
+            other_name = "This server goes by another name; who runs it can add names with --allow-host."
+            return (ProblemResponse if is_api else _refuse)(403, other_name), receive
+        if is_api:  # it knows who may send what, and counts for itself
+            return None, receive
         length = headers.get("content-length")
         if not (headers.get("transfer-encoding") or (length or "0") != "0"):
             if scope["method"] == "POST" and _EVENT.search(path):

@@ -15,6 +15,7 @@ from gradio_app.jobs import CollectionJobs
 from gradio_app.library import Library
 from gradio_app.markup import render, script
 from gradio_app.routes.access import StartToken
+from gradio_app.routes.api.beside import Beside
 from gradio_app.routes.learned import learned_routes
 from gradio_app.routes.pictures import icon_route, picture_routes
 from gradio_app.routes.suggestions import suggestion_routes
@@ -61,6 +62,7 @@ class SearchPage(gr.Blocks):
         self.start_token = StartToken()
         self.allowed_hosts = {name.lower() for name in allowed_hosts}
         self.state_session_capacity = SESSIONS
+        self._beside = Beside(lambda: _make_api(library))
         routes = [icon_route(), *picture_routes(library), *library_routes(library, jobs, self.start_token)]
         routes += word_routes(library, self.start_token, is_managed=jobs is not None)
         routes += learned_routes(library, self.start_token, is_managed=jobs is not None)
@@ -107,7 +109,7 @@ class SearchPage(gr.Blocks):
             return super().launch(*args, _app=gradio_seam.GuardedApp(self._guarded, **both), **options)
 
     def _guarded(self, app: ASGIApp) -> ASGIApp:
-        return Guard(app, hosts=self._hosts, events=lambda: self.fns)
+        return Guard(self._beside.around(app), hosts=self._hosts, events=lambda: self.fns)
 
     def _hosts(self) -> set[str]:
         shared = gradio_seam.share_host(self)
@@ -128,6 +130,12 @@ class SearchPage(gr.Blocks):
         outputs = await super().postprocess_data(block_fn, predictions, state)
         gradio_seam.keep_ids_of_updated(block_fn.outputs, state)
         return outputs
+
+
+def _make_api(library: Library) -> ASGIApp:
+    from gradio_app.routes.api.service import create_api  # what it is made of loads with the first request for it
+
+    return create_api(library)
 
 
 def _lay_out(library: Library, jobs: CollectionJobs | None, token: StartToken) -> gr.HTML:

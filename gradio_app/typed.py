@@ -129,7 +129,7 @@ def terms_of(query: Query, engine: SearchEngine) -> list[Term]:
             for (id, verdict), piece in zip(judged, write_judgements(part), strict=True):
                 terms.append(Term(_called(id, engine), piece, place=place, verdict=verdict))
         else:
-            terms.append(Term(_said(part, engine), text, write_weighable(part), part.weight, place=place))
+            terms.append(Term(said_of_part(part, engine), text, write_weighable(part), part.weight, place=place))
     conditions = query.filter.conditions
     own = engine.store.annotations.fields() if conditions and engine.store.has_annotations else {}
     return terms + [
@@ -190,7 +190,7 @@ def judgements_of(query: Query) -> str:
 def _named(part: Part, engine: SearchEngine) -> str:
     if isinstance(part, FeedbackPart):
         return f"your {judgements_of(Query((part,)))}"
-    return f"not {_said(part, engine)}" if part.weight < 0 else _said(part, engine)
+    return f"not {said_of_part(part, engine)}" if part.weight < 0 else said_of_part(part, engine)
 
 
 def _called(id: int, engine: SearchEngine) -> str:
@@ -198,7 +198,8 @@ def _called(id: int, engine: SearchEngine) -> str:
     return printable(items[id].path.name) if 0 <= id < len(items) else str(id)
 
 
-def _said(part: Part, engine: SearchEngine) -> str:
+def said_of_part(part: Part, engine: SearchEngine) -> str:
+    """A part of a query in words."""
     if isinstance(part, TextPart):
         form = {"words": "{}", "phrase": "“{}”", "prefix": "{}…"}[part.match]
         return form.format(part.text)

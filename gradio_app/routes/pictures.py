@@ -49,7 +49,7 @@ def picture_url(engine: SearchEngine, image_id: int, size: str) -> str:
     size : str
         "thumb" (JPEG, at most 256 px), "view" (JPEG, at most 1600 px) or "original" (the file itself, as a download).
     """
-    return f"pictures/{quote(engine.name, safe='')}/{int(image_id)}/{size}?v={_version(engine)}"
+    return f"pictures/{quote(engine.name, safe='')}/{int(image_id)}/{size}?v={version_of(engine)}"
 
 
 class PictureFolder(NamedTuple):
@@ -111,39 +111,51 @@ def picture_routes(engines: Mapping[str, SearchEngine]) -> list[BaseRoute]:
     # Plain functions, not coroutines: decoding runs in the server's thread pool and leaves the event loop free.
     @router.get("/thumb")
     def thumb(collection: str, image_id: int) -> Response:
-        engine = find(collection, image_id)
-        try:
-            with _open_item(engine, image_id) as file:
-                status = os.fstat(file.fileno())
-            path = engine.store.items[image_id].path
-            jpeg = _thumbnail(path, folder_of(engine), status.st_mtime_ns, status.st_size)
-        except ImageError as error:
-            raise HTTPException(404, _UNREADABLE) from error
-        return Response(jpeg, media_type="image/jpeg", headers=KEEP)
+        return thumbnail(find(collection, image_id), image_id)
 
     @router.get("/view")
     def view(collection: str, image_id: int) -> Response:
-        engine = find(collection, image_id)
-        try:
-            jpeg = shrink(read_item(engine, image_id), VIEW_SIDE, folder_of(engine).max_pixels)
-        except ImageError as error:
-            raise HTTPException(404, _UNREADABLE) from error
-        return Response(jpeg, media_type="image/jpeg", headers=KEEP)
+        return view_of(find(collection, image_id), image_id)
 
     @router.get("/original")
     def original(collection: str, image_id: int) -> Response:
-        engine = find(collection, image_id)
-        try:
-            file = _open_item(engine, image_id)
-        except ImageError as error:
-            raise HTTPException(404, _UNREADABLE) from error
-        name = printable(engine.store.items[image_id].path.name)
-        size = os.fstat(file.fileno()).st_size
-        headers = {**KEEP, "Content-Length": str(size), "Content-Disposition": _as_download(name)}
-        kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
-        return StreamingResponse(_pieces(file, size), media_type=kind, headers=headers)
+        return original_file(find(collection, image_id), image_id)
 
     return list(router.routes)
+
+
+def thumbnail(engine: SearchEngine, image_id: int) -> Response:
+    """A small view of a picture, kept in memory. Raises HTTPException 404 where it cannot be read."""
+    try:
+        with _open_item(engine, image_id) as file:
+            status = os.fstat(file.fileno())
+        path = engine.store.items[image_id].path
+        jpeg = _thumbnail(path, folder_of(engine), status.st_mtime_ns, status.st_size)
+    except ImageError as error:
+        raise HTTPException(404, _UNREADABLE) from error
+    return Response(jpeg, media_type="image/jpeg", headers=KEEP)
+
+
+def view_of(engine: SearchEngine, image_id: int) -> Response:
+    """A large view of a picture. Raises HTTPException 404 where it cannot be read."""
+    try:
+        jpeg = shrink(read_item(engine, image_id), VIEW_SIDE, folder_of(engine).max_pixels)
+    except ImageError as error:
+        raise HTTPException(404, _UNREADABLE) from error
+    return Response(jpeg, media_type="image/jpeg", headers=KEEP)
+
+
+def original_file(engine: SearchEngine, image_id: int) -> Response:
+    """The file of a picture as a download. Raises HTTPException 404 where it cannot be read."""
+    try:
+        file = _open_item(engine, image_id)
+    except ImageError as error:
+        raise HTTPException(404, _UNREADABLE) from error
+    name = printable(engine.store.items[image_id].path.name)
+    size = os.fstat(file.fileno()).st_size
+    headers = {**KEEP, "Content-Length": str(size), "Content-Disposition": _as_download(name)}
+    kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+    return StreamingResponse(_pieces(file, size), media_type=kind, headers=headers)
 
 
 def _undamaged(engine: SearchEngine, image_id: int) -> Item:
@@ -193,7 +205,7 @@ def _thumbnail(path: Path, folder: PictureFolder, mtime_ns: int, size: int) -> b
     return shrink(content, THUMB_SIDE, folder.max_pixels)
 
 
-def _version(engine: SearchEngine) -> str:
+def version_of(engine: SearchEngine) -> str:
     """Eight hex digits that change when the collection is built anew: the same id may then be another picture."""
     manifest = engine.store.manifest
     known, version = _versions.get(engine.name, (None, ""))
