@@ -41,7 +41,9 @@ COLLECTIONS = Path("collections")
 Engines = Mapping[str, SearchEngine] | Iterable[SearchEngine]
 
 
-def build_app(engines: Engines, *, manage: Path | None = None, allowed_hosts: Iterable[str] = ()) -> SearchPage:
+def build_app(
+    engines: Engines, *, manage: Path | None = None, allowed_hosts: Iterable[str] = (), folder: Path | None = None
+) -> SearchPage:
     """The search page over one or more open collections.
 
     Parameters
@@ -53,6 +55,8 @@ def build_app(engines: Engines, *, manage: Path | None = None, allowed_hosts: It
         `start_link` or, where visitors log in, by all of these. Without it the page only searches.
     allowed_hosts : iterable of str
         Host names, besides those of this computer, that a reverse proxy may hand on.
+    folder : Path, optional
+        Of the collections, in which lies who may use the API beside what visitors may (see `api_keys`).
 
     Returns
     -------
@@ -63,7 +67,7 @@ def build_app(engines: Engines, *, manage: Path | None = None, allowed_hosts: It
     if not library:
         raise ValueError("build_app needs at least one collection, got none")
     jobs = None if manage is None else CollectionJobs(manage, library)
-    return SearchPage(library, jobs, allowed_hosts=tuple(allowed_hosts))
+    return SearchPage(library, jobs, allowed_hosts=tuple(allowed_hosts), folder=folder)
 
 
 def open_collections(names: Sequence[str] | None, folder: Path = COLLECTIONS) -> dict[str, SearchEngine]:
@@ -121,7 +125,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever can reach the page sees the folders of the collections: it must be this computer only, or ask who
         # is there. That does not let anyone change them yet: see `routes.access`.
         managed = args.auth is not None or (args.host in LOOPBACK and not args.share)
-        page = build_app(engines, manage=collections if managed else None, allowed_hosts=args.allow_host)
+        page = build_app(
+            engines,
+            manage=collections if managed else None,
+            allowed_hosts=args.allow_host,
+            folder=collections,
+        )
     except UsageError as error:
         parser.exit(1, f"app.py: {error}\n")
     upkeep = Upkeep(list(engines.values()), Path(os.environ["GRADIO_TEMP_DIR"]))

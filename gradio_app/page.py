@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -40,6 +41,11 @@ class SearchPage(gr.Blocks):
 
     gr.mount_gradio_app(fastapi_app, page, path="/", **page.server_options)
 
+    Parameters
+    ----------
+    folder : Path, optional
+        Of the collections, with the keys of who may use the API beside what visitors may.
+
     Attributes
     ----------
     start_token : StartToken
@@ -50,7 +56,12 @@ class SearchPage(gr.Blocks):
     """
 
     def __init__(
-        self, library: Library, jobs: CollectionJobs | None = None, *, allowed_hosts: Collection[str] = ()
+        self,
+        library: Library,
+        jobs: CollectionJobs | None = None,
+        *,
+        allowed_hosts: Collection[str] = (),
+        folder: Path | None = None,
     ) -> None:
         super().__init__(
             title=TITLE,
@@ -62,7 +73,7 @@ class SearchPage(gr.Blocks):
         self.start_token = StartToken()
         self.allowed_hosts = {name.lower() for name in allowed_hosts}
         self.state_session_capacity = SESSIONS
-        self._beside = Beside(lambda: _make_api(library))
+        self._beside = Beside(lambda: _make_api(library, folder))
         routes = [icon_route(), *picture_routes(library), *library_routes(library, jobs, self.start_token)]
         routes += word_routes(library, self.start_token, is_managed=jobs is not None)
         routes += learned_routes(library, self.start_token, is_managed=jobs is not None)
@@ -132,10 +143,10 @@ class SearchPage(gr.Blocks):
         return outputs
 
 
-def _make_api(library: Library) -> ASGIApp:
+def _make_api(library: Library, folder: Path | None) -> ASGIApp:
     from gradio_app.routes.api.service import create_api  # what it is made of loads with the first request for it
 
-    return create_api(library)
+    return create_api(library, folder=folder)
 
 
 def _lay_out(library: Library, jobs: CollectionJobs | None, token: StartToken) -> gr.HTML:

@@ -40,10 +40,12 @@ class Caller:
         Of the key, or the address.
     scopes : frozenset of str
         "read", "write".
+    is_key : bool
     """
 
     name: str
     scopes: frozenset[str]
+    is_key: bool = False
 
 
 class RateLimit:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, Response
+from fastapi import Depends, FastAPI, Response
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 from starlette.types import ASGIApp
@@ -13,9 +14,10 @@ from starlette.types import ASGIApp
 from gradio_app.library import Library
 from gradio_app.remote_image import fetch_image
 from gradio_app.routes.api import models
-from gradio_app.routes.api.callers import caller_of
+from gradio_app.routes.api.callers import Callers, may_read
 from gradio_app.routes.api.collections import collection_routes
 from gradio_app.routes.api.context import PREFIX, Context
+from gradio_app.routes.api.keys import KeyStore
 from gradio_app.routes.api.metrics import CONTENT_TYPE
 from gradio_app.routes.api.problems import ProblemResponse, Responses, answer_with_problems, documented
 from gradio_app.routes.api.requests import RateLimit, Requests
@@ -25,18 +27,25 @@ VERSION = "1.0.0"
 
 
 def create_api(
-    library: Library, *, fetch: Callable[[str], bytes] = fetch_image, limit: RateLimit | None = None
+    library: Library,
+    *,
+    folder: Path | None = None,
+    fetch: Callable[[str], bytes] = fetch_image,
+    limit: RateLimit | None = None,
 ) -> ASGIApp:
     """The API over open collections.
 
     Parameters
     ----------
+    folder : Path, optional
+        Of the collections, where the keys lie as well. Without it there are no keys.
     fetch : callable
         Gives the picture at an address of the web, or raises a ValueError that says why not.
     limit : RateLimit, optional
         How often one may ask.
     """
     context = Context(library, fetch)
+    keys = None if folder is None else KeyStore(folder)
     app = FastAPI(
         title="Reverse image search",
         version=VERSION,
@@ -48,10 +57,10 @@ def create_api(
     )
     answer_with_problems(app)
     for router in (search_routes(context), collection_routes(context)):
-        app.include_router(router, prefix=PREFIX)
+        app.include_router(router, prefix=PREFIX, dependencies=[Depends(may_read)])
     _add_health(app, context)
     app.openapi = lambda: _described(app)  # type: ignore[method-assign]
-    return Requests(app, metrics=context.metrics, caller_of=caller_of, limit=limit or RateLimit())
+    return Requests(app, metrics=context.metrics, caller_of=Callers(keys), limit=limit or RateLimit())
 
 
 def _add_health(app: FastAPI, context: Context) -> None:
@@ -73,7 +82,13 @@ def _add_health(app: FastAPI, context: Context) -> None:
         200: {"description": "What Prometheus reads", "content": {"text/plain": {"schema": {"type": "string"}}}}
     }
 
-    @app.get("/metrics", tags=["health"], response_class=Response, responses={**documented(), **written})
+    @app.get(
+        "/metrics",
+        tags=["health"],
+        dependencies=[Depends(may_read)],
+        response_class=Response,
+        responses={**documented(), **written},
+    )
     def metrics() -> Response:
         """Requests, and how long each stage of a search takes."""
         return Response(context.metrics.written(), media_type=CONTENT_TYPE)
@@ -89,6 +104,10 @@ def _described(app: FastAPI) -> dict[str, Any]:
         schemas = said.setdefault("components", {}).setdefault("schemas", {})
         for name, schema in found["$defs"].items():
             schemas.setdefault(name, schema)
+        said["components"]["securitySchemes"] = {
+            "key": {"type": "http", "scheme": "bearer", "description": "Made by python -m gradio_app.api_keys"}
+        }
+        said["security"] = [{}, {"key": []}]  # whoever sees the page reads without one
         for unused in ("HTTPValidationError", "ValidationError"):  # errors are problems here
             schemas.pop(unused, None)
         app.openapi_schema = said
