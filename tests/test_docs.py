@@ -204,7 +204,7 @@ WAYS = (
     (r"python -m features\.(extract|evaluate|train)", parses),  # other encoders, weights, minutes of training
     (r"python -m features\.download", parses),  # test_download runs it
     (r"python -m gradio_app\.load_test", parses),
-    (r"python -m gradio_app\.api_keys ", parses),  # test_rest_keys runs it
+    (r"python -m gradio_app\.api_keys\b", parses),  # test_rest_keys runs it
     (r"python -m ivfpq\.benchmark", parses),  # minutes; test_benchmark runs each study on little
     (r"python -m search ", parses),  # test_words runs it
     (r"python -m search\.annotate ", parses),  # test_annotate runs it

@@ -10,6 +10,7 @@ from PIL import Image
 from rest_collection import colours
 
 from gradio_app.library import Library
+from gradio_app.routes.api.keys import KeyStore
 from gradio_app.routes.api.service import create_api
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "REST.md"
@@ -49,9 +50,10 @@ def sent(client, line):
 
 
 def test_every_example_is_answered(tmp_path, monkeypatch):
-    client = TestClient(create_api(Library([colours(tmp_path, monkeypatch, name="demo")])))
+    app = create_api(Library([colours(tmp_path, monkeypatch, name="demo")]), folder=tmp_path)
+    client, key = TestClient(app), KeyStore(tmp_path).make("docs", ("read", "write"))
     lines = list(examples())
     assert len(lines) >= 4
     for line in lines:
-        reply = sent(client, line)
+        reply = sent(client, line.replace("$KEY", key))
         assert reply.is_success, (line, reply.text)

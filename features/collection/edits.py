@@ -10,6 +10,7 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from features.collection.annotation_rows import refresh, set_fields
@@ -55,21 +56,14 @@ def add_tag(annotations: Annotations, ids: Iterable[int], tag: str) -> None:
     """
     tag = _not_empty(clean_tag(tag), "a tag")
     with _editing(annotations, ids, f"tagged {tag}") as (connection, keys):
-        connection.executemany(
-            "INSERT OR IGNORE INTO tags (picture, tag, source, maker) VALUES (?, ?, ?, ?)",
-            ((key, tag, *A_PERSON) for key in keys),
-        )
-        _allow(connection, keys, "tag", tag)
+        _add_tag(connection, keys, tag)
 
 
 def remove_tag(annotations: Annotations, ids: Iterable[int], tag: str) -> None:
     """Take a tag from images, whoever gave it."""
     tag = clean_tag(tag)
     with _editing(annotations, ids, f"tag {tag} removed") as (connection, keys):
-        _refuse(connection, keys, "tag", tag)
-        connection.executemany(
-            "DELETE FROM tags WHERE picture = ? AND tag = ? COLLATE NOCASE", ((key, tag) for key in keys)
-        )
+        _remove_tag(connection, keys, tag)
 
 
 def add_caption(annotations: Annotations, ids: Iterable[int], text: str) -> None:
@@ -96,25 +90,68 @@ def change_caption(annotations: Annotations, ids: Iterable[int], old: str, new: 
 def set_field(annotations: Annotations, ids: Iterable[int], name: str, value: Value | None) -> None:
     """Give images a value of a field, or none."""
     known = _not_empty(field_name(name), "the name of a field")
-    held = None if value is None else stored(value)
-    what = f"{known} emptied" if value is None or held is None else f"{known} set to {as_text(held, kind_of(value))}"
-    with _editing(annotations, ids, what) as (connection, keys):
-        if value is None or held is None:
-            connection.executemany(
-                "DELETE FROM field_values WHERE picture = ? AND name = ?", ((key, known) for key in keys)
-            )
-        else:
-            set_fields(connection, A_PERSON, keys, {known: value})
+    with _editing(annotations, ids, _field_set(known, value)) as (connection, keys):
+        _set_field(connection, keys, known, value)
 
 
 def set_favourite(annotations: Annotations, ids: Iterable[int], is_favourite: bool) -> None:
     """Count images among the favourites, or no longer."""
     what = "made a favourite" if is_favourite else "no longer a favourite"
     with _editing(annotations, ids, what) as (connection, keys):
-        statement = "INSERT OR IGNORE INTO favourites VALUES (?)"
-        if not is_favourite:
-            statement = "DELETE FROM favourites WHERE picture = ?"
-        connection.executemany(statement, ((key,) for key in keys))
+        _set_favourite(connection, keys, is_favourite)
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Several edits at once. Of a field, None means no value.
+
+    Attributes
+    ----------
+    add_tags, remove_tags, add_captions, remove_captions : tuple of str
+    fields : mapping of str to Value or None
+    is_favourite : bool or None
+        None: as it is.
+    """
+
+    add_tags: tuple[str, ...] = ()
+    remove_tags: tuple[str, ...] = ()
+    add_captions: tuple[str, ...] = ()
+    remove_captions: tuple[str, ...] = ()
+    fields: Mapping[str, Value | None] = field(default_factory=dict)
+    is_favourite: bool | None = None
+
+
+def change(annotations: Annotations, ids: Iterable[int], changes: Changes) -> int | None:
+    """Make several edits of images as one, that is done and taken back as a whole.
+
+    Returns
+    -------
+    int or None
+        The number of the edit; None where nothing changed.
+    """
+    to_add = [_not_empty(clean_tag(tag), "a tag") for tag in changes.add_tags]
+    to_say = [_not_empty(clean_text(text), "a caption") for text in changes.add_captions]
+    fields = {_not_empty(field_name(name), "the name of a field"): value for name, value in changes.fields.items()}
+    what = [f"tagged {tag}" for tag in to_add] + [f"tag {clean_tag(tag)} removed" for tag in changes.remove_tags]
+    what += ["caption added"] * len(to_say) + ["caption removed"] * len(changes.remove_captions)
+    what += [_field_set(name, value) for name, value in fields.items()]
+    if changes.is_favourite is not None:
+        what.append("made a favourite" if changes.is_favourite else "no longer a favourite")
+    numbers: list[int] = []
+    with _editing(annotations, ids, ", ".join(what), numbers) as (connection, keys):
+        for tag in changes.remove_tags:
+            _remove_tag(connection, keys, clean_tag(tag))
+        for text in changes.remove_captions:
+            _remove_caption(connection, keys, clean_text(text))
+        for tag in to_add:
+            _add_tag(connection, keys, tag)
+        for text in to_say:
+            _add_caption(connection, keys, text)
+        for name, value in fields.items():
+            _set_field(connection, keys, name, value)
+        if changes.is_favourite is not None:
+            _set_favourite(connection, keys, changes.is_favourite)
+    return numbers[0] if numbers else None
 
 
 def edits(annotations: Annotations, limit: int = 20) -> list[Edit]:
@@ -161,19 +198,27 @@ def undo(annotations: Annotations, number: int | None = None) -> str | None:
     return str(what)
 
 
-def keep_edit(connection: sqlite3.Connection, what: str, changes: Mapping[str, Any]) -> None:
-    """Keep in a transaction what takes it back: of each table the rows that were taken away, and those put in."""
-    connection.execute(
+def keep_edit(connection: sqlite3.Connection, what: str, changes: Mapping[str, Any]) -> int:
+    """Keep in a transaction what takes it back: of each table the rows that were taken away, and those put in.
+
+    Returns the number of the edit.
+    """
+    kept = connection.execute(
         "INSERT INTO edits (at, what, changes) VALUES (?, ?, ?)", (time.time_ns(), what, json.dumps(changes))
     )
     connection.execute("DELETE FROM edits WHERE edit <= (SELECT max(edit) FROM edits) - ?", (MAX_EDITS,))
+    assert kept.lastrowid is not None
+    return kept.lastrowid
 
 
 @contextmanager
 def _editing(
-    annotations: Annotations, ids: Iterable[int], what: str
+    annotations: Annotations, ids: Iterable[int], what: str, numbers: list[int] | None = None
 ) -> Iterator[tuple[sqlite3.Connection, Sequence[int]]]:
-    """A transaction over the keys of some images that ends with what takes it back. Nothing changed is no edit."""
+    """A transaction over the keys of some images that ends with what takes it back. Nothing changed is no edit.
+
+    The number of the edit is put into `numbers`.
+    """
     with annotations.changing() as connection:
         keys = annotations.keys_of(connection, ids)
         before = _rows_of(connection, keys)
@@ -187,7 +232,9 @@ def _editing(
         if not changes:
             return
         many = "" if len(keys) == 1 else f" ({len(keys):,} pictures)"
-        keep_edit(connection, what + many, changes)
+        number = keep_edit(connection, what + many, changes)
+        if numbers is not None:
+            numbers.append(number)
         refresh(connection, keys)
 
 
@@ -201,6 +248,42 @@ def _rows_of(connection: sqlite3.Connection, keys: Sequence[int]) -> _Rows:
         )
         for table, columns in _TABLES.items()
     }
+
+
+def _add_tag(connection: sqlite3.Connection, keys: Sequence[int], tag: str) -> None:
+    connection.executemany(
+        "INSERT OR IGNORE INTO tags (picture, tag, source, maker) VALUES (?, ?, ?, ?)",
+        ((key, tag, *A_PERSON) for key in keys),
+    )
+    _allow(connection, keys, "tag", tag)
+
+
+def _remove_tag(connection: sqlite3.Connection, keys: Sequence[int], tag: str) -> None:
+    _refuse(connection, keys, "tag", tag)
+    connection.executemany(
+        "DELETE FROM tags WHERE picture = ? AND tag = ? COLLATE NOCASE", ((key, tag) for key in keys)
+    )
+
+
+def _field_set(name: str, value: Value | None) -> str:
+    held = None if value is None else stored(value)
+    if value is None or held is None:
+        return f"{name} emptied"
+    return f"{name} set to {as_text(held, kind_of(value))}"
+
+
+def _set_field(connection: sqlite3.Connection, keys: Sequence[int], name: str, value: Value | None) -> None:
+    if value is None or stored(value) is None:
+        connection.executemany("DELETE FROM field_values WHERE picture = ? AND name = ?", ((key, name) for key in keys))
+    else:
+        set_fields(connection, A_PERSON, keys, {name: value})
+
+
+def _set_favourite(connection: sqlite3.Connection, keys: Sequence[int], is_favourite: bool) -> None:
+    statement = "INSERT OR IGNORE INTO favourites VALUES (?)"
+    if not is_favourite:
+        statement = "DELETE FROM favourites WHERE picture = ?"
+    connection.executemany(statement, ((key,) for key in keys))
 
 
 def _add_caption(connection: sqlite3.Connection, keys: Sequence[int], text: str) -> None:

@@ -289,3 +289,48 @@ class ImagePage(BaseModel):
 
 class State(BaseModel):
     status: str
+
+
+Words = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
+Many = Annotated[list[Words], Field(max_length=100)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Amount = Annotated[int, Field(gt=-(2**63), lt=2**63)]
+
+
+class ImageChange(Asked):
+    """What is to be said of a picture, or no longer; done as a whole, in the name of a person."""
+
+    content: str | None = Field(
+        None,
+        max_length=64,
+        description="Of the picture that is meant, as it was given: where another has its id by now, the answer is 409",
+    )
+    add_tags: Many = []
+    remove_tags: Many = []
+    add_captions: Many = []
+    remove_captions: Many = []
+    fields: Annotated[dict[str, Amount | Number | Words | None], Field(max_length=100)] = Field(
+        {}, description="Numbers, texts, and dates as texts; null takes the value away"
+    )
+    favourite: bool | None = None
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"content": "b7665a5266b576be", "add_tags": ["sea"], "fields": {"rating": 4}}],
+        }
+    )
+
+
+class ImageChanged(BaseModel):
+    image: Image
+    undo: int | None = Field(
+        description="Takes the change back, as long as nothing else is edited; null: none was made"
+    )
+
+
+class UndoRequest(Asked):
+    undo: Id = Field(description="As the change gave it")
+
+
+class Undone(BaseModel):
+    undone: str = Field(description="What was taken back")

@@ -22,6 +22,7 @@ from gradio_app.routes.api.metrics import CONTENT_TYPE
 from gradio_app.routes.api.problems import ProblemResponse, Responses, answer_with_problems, documented
 from gradio_app.routes.api.requests import RateLimit, Requests
 from gradio_app.routes.api.search import search_routes
+from gradio_app.routes.api.words import word_routes
 
 VERSION = "1.0.0"
 
@@ -59,6 +60,7 @@ def create_api(
     for router in (search_routes(context), collection_routes(context)):
         app.include_router(router, prefix=PREFIX, dependencies=[Depends(may_read)])
     _add_health(app, context)
+    app.include_router(word_routes(context), prefix=PREFIX)
     app.openapi = lambda: _described(app)  # type: ignore[method-assign]
     return Requests(app, metrics=context.metrics, caller_of=Callers(keys), limit=limit or RateLimit())
 
