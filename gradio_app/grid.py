@@ -36,8 +36,8 @@ class Tile:
 def picture_grid(*scripts: str, **kwargs: object) -> gr.HTML:
     """The component, with further scripts of its own.
 
-    It triggers `pick` and `inside` (``{collection, id}``), where there is a pager `turn` (``{page}``), and where there
-    are recent queries `recall` (``{token}``).
+    It triggers `pick` and `inside` (``{collection, id}``), and where there are recent queries `recall`
+    (``{token}``).
     """
     # "${value}": see crop.crop_overlay. All that comes from outside is escaped in `render_tiles`.
     code = script("ask.js", "said.js", "grid.js", *scripts)
@@ -111,8 +111,3 @@ def _values(engine: SearchEngine, tile: Tile) -> dict[str, Any]:
         "title": " · ".join(filter(None, (*told, *portions))),
         **{size: picture_url(engine, tile.id, size) for size in ("thumb", "view", "original")},
     }
-
-
-def render_pager(page: int, pages: int) -> str:
-    """HTML of the links to the pages before and after, and a field to go to any."""
-    return "" if pages < 2 else render("pager.html", page=page, pages=pages)

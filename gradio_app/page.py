@@ -17,6 +17,7 @@ from gradio_app.library import Library
 from gradio_app.markup import render, script
 from gradio_app.routes.access import StartToken
 from gradio_app.routes.api.beside import Beside
+from gradio_app.routes.browse import browse_routes
 from gradio_app.routes.learned import learned_routes
 from gradio_app.routes.pictures import icon_route, picture_routes
 from gradio_app.routes.suggestions import suggestion_routes
@@ -77,7 +78,7 @@ class SearchPage(gr.Blocks):
         routes = [icon_route(), *picture_routes(library), *library_routes(library, jobs, self.start_token)]
         routes += word_routes(library, self.start_token, is_managed=jobs is not None)
         routes += learned_routes(library, self.start_token, is_managed=jobs is not None)
-        routes += suggestion_routes(library)
+        routes += [*suggestion_routes(library), *browse_routes(library)]
         if jobs is not None:
             routes += self.start_token.routes()
         self.server_options: dict[str, Any] = {
@@ -87,7 +88,7 @@ class SearchPage(gr.Blocks):
                 "middleware": [Middleware(self._guarded), Middleware(ContentPolicy, card=CARD)],
                 "openapi_url": None,
             },
-            "css": script("page.css", "words.css", "said.css", "explain.css"),
+            "css": script("page.css", "words.css", "said.css", "explain.css", "browse.css"),
             "theme": _theme(),
             "max_file_size": UPLOAD_LIMIT,
             "footer_links": [],

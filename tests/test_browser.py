@@ -799,16 +799,17 @@ def test_gallery_pages_and_gives_a_query(page, server):
     _, engine = server
     page.get_by_role("tab", name="Browse the collection").click()
     tiles = page.locator("#ris-gallery .ris-tile")
+    page.wait_for_selector("#ris-gallery .ris-tile")
     assert tiles.count() == 60
-    assert page.get_by_label("Previous page").is_disabled()
-    page.get_by_label("Next page").click()
+    assert page.get_by_label("Previous page").first.is_disabled()
+    page.get_by_label("Next page").first.click()
     page.wait_for_function("document.querySelector('#ris-gallery .ris-tile').dataset.id === '60'")
-    field = page.locator(".ris-page")
+    field = page.locator(".ris-leaf-number").first
     field.fill("6")
     field.press("Enter")
     page.wait_for_function("document.querySelector('#ris-gallery .ris-tile').dataset.id === '300'")
     assert tiles.count() == 40
-    assert page.get_by_label("Next page").is_disabled()
+    assert page.get_by_label("Next page").first.is_disabled()
     page.wait_for_function(
         "[...document.querySelectorAll('#ris-gallery img')].slice(0, 8).every(i => i.naturalWidth > 0)"
     )
@@ -864,6 +865,7 @@ def test_collections_are_made_brought_up_to_date_and_deleted(open_page, picture_
         assert outside(page) == []
     other.wait_for_function("document.querySelector('#ris-collection input').value.includes('14 pictures')")
     other.get_by_role("tab", name="Browse the collection").click()
+    other.wait_for_selector("#ris-gallery .ris-tile")
     names = other.locator("#ris-gallery .ris-file").all_inner_texts()
     assert {"green0.png", "green1.png", "green2.png"} <= set(names)
     assert len(names) == 14

@@ -147,11 +147,11 @@ class Annotations:
 
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """What a statement finds in what has been committed. For the modules of this package."""
-        with self._snapshot() as connection:
+        with self.reading() as connection:
             return connection.execute(query, values).fetchall()
 
     @contextmanager
-    def _snapshot(self) -> Iterator[sqlite3.Connection]:
+    def reading(self) -> Iterator[sqlite3.Connection]:
         """A connection that sees what has been committed when the block begins; for one thread at a time."""
         try:
             with self._reading:
@@ -220,9 +220,18 @@ class Annotations:
         ):
             fields.setdefault(id, []).append(FieldValue(name, shown(value, kind), Maker(*maker)))
         favourites = {id for (id,) in self.rows(f"SELECT image_id FROM favourites {among}", asked)}
+        albums: dict[int, list[str]] = {}
+        for id, album in self.rows(f"SELECT image_id, album FROM albums {among} ORDER BY album", asked):
+            albums.setdefault(id, []).append(album)
         return {
-            id: Said(tuple(captions.get(id, ())), tuple(tags.get(id, ())), tuple(fields.get(id, ())), id in favourites)
-            for id in sorted({*captions, *tags, *fields, *favourites})
+            id: Said(
+                tuple(captions.get(id, ())),
+                tuple(tags.get(id, ())),
+                tuple(fields.get(id, ())),
+                id in favourites,
+                tuple(albums.get(id, ())),
+            )
+            for id in sorted({*captions, *tags, *fields, *albums, *favourites})
         }
 
     def fields(self) -> dict[str, str]:
@@ -272,12 +281,12 @@ class Annotations:
 
     def search(self, text: str, *, match: str = "words", limit: int = -1) -> tuple[NDArray[np.int64], NDArray[Any]]:
         """The images whose words hold those of a text, best first: see `FullText.search`."""
-        with self._snapshot() as connection:
+        with self.reading() as connection:
             return self._full_text.search(connection, text, match=match, limit=limit)
 
     def word_scores(self, text: str, *, match: str = "words") -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """The images whose words hold those of a text, in any order, and how well they fit: see `FullText.scores`."""
-        with self._snapshot() as connection:
+        with self.reading() as connection:
             return self._full_text.scores(connection, text, match=match)
 
     # Keys and their pictures

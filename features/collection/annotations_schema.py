@@ -100,4 +100,12 @@ MIGRATIONS = (
         UNIQUE (tag, picture)
     );
     """,
+    """
+    CREATE TABLE albums (         -- an album is there as long as a picture is in it
+        picture INTEGER NOT NULL REFERENCES pictures (picture),
+        album TEXT NOT NULL COLLATE NOCASE,
+        PRIMARY KEY (album, picture)
+    ) WITHOUT ROWID;
+    CREATE INDEX albums_picture ON albums (picture);
+    """,
 )

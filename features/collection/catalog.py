@@ -63,15 +63,15 @@ class Catalog:
 
     def _fault_of_schema(self) -> str | None:
         # A view, a virtual table or a computed column would be run by every query, for as long as its maker likes.
-        found = {name: (kind, sql or "") for kind, name, sql in self._rows("SELECT type, name, sql FROM sqlite_master")}
+        found = {name: (kind, sql or "") for kind, name, sql in self.rows("SELECT type, name, sql FROM sqlite_master")}
         for table, wanted in COLUMNS.items():
             kind, sql = found.get(table, ("table" if table == "removed" else None, ""))
             if kind != "table" or sql.lstrip().upper().startswith("CREATE VIRTUAL"):
                 return f"{table} is not a table"
-            columns = self._rows(f"PRAGMA table_xinfo({table})")
+            columns = self.rows(f"PRAGMA table_xinfo({table})")
             if columns and not wanted <= {name for _, name, *_, hidden in columns if not hidden}:
                 return f"the table {table} has other columns"
-        triggers = self._rows("SELECT name FROM sqlite_master WHERE type = 'trigger'")
+        triggers = self.rows("SELECT name FROM sqlite_master WHERE type = 'trigger'")
         return f"it has a trigger ({triggers[0][0]})" if triggers else None
 
     def _fault_of_rows(self, count: int) -> str | None:
@@ -85,17 +85,17 @@ class Catalog:
         unlabelled = "typeof(label) <> 'text' OR image_id NOT IN (SELECT id FROM images)"
         bad_label = f"SELECT image_id FROM labels WHERE {unlabelled} LIMIT 1"
         bad_removed = "SELECT id FROM removed WHERE id NOT BETWEEN 0 AND ? OR id IN (SELECT id FROM images) LIMIT 1"
-        if rows := self._rows(bad_row, (count - 1,)):
+        if rows := self.rows(bad_row, (count - 1,)):
             return f"the row of image {rows[0][0]} makes no sense"
-        if rows := self._rows(bad_label):
+        if rows := self.rows(bad_label):
             return f"a label of image {rows[0][0]} makes no sense"
-        if self._has_removed() and (rows := self._rows(bad_removed, (count - 1,))):
+        if self._has_removed() and (rows := self.rows(bad_removed, (count - 1,))):
             return f"image {rows[0][0]} cannot be removed"
         return None
 
     def check_structure(self) -> None:
         """Raise StoreError unless sqlite finds every page and every entry of an index in its place."""
-        rows = self._rows("PRAGMA integrity_check(1)")
+        rows = self.rows("PRAGMA integrity_check(1)")
         if rows != [("ok",)]:
             raise StoreError(f"{self.path} is damaged: {rows[0][0]}")
 
@@ -162,11 +162,12 @@ class Catalog:
         # The first catalogs had neither generations nor removed images; those after them did not count versions yet.
         if not (self._has_generations() and self._has_removed()):
             return 0
-        return max(1, int(self._rows("PRAGMA user_version")[0][0]))
+        return max(1, int(self.rows("PRAGMA user_version")[0][0]))
 
     # Reading
 
-    def _rows(self, query: str, values: Any = ()) -> list[tuple[Any, ...]]:
+    def rows(self, query: str, values: Any = ()) -> list[tuple[Any, ...]]:
+        """What a statement finds. For the modules of this package."""
         try:
             with self._lock:
                 return self._connection.execute(query, values).fetchall()
@@ -174,26 +175,26 @@ class Catalog:
             raise StoreError(f"{self.path} cannot be read: {error}") from error
 
     def _ids(self, query: str, values: Any = ()) -> NDArray[np.int64]:
-        return np.array([id for (id,) in self._rows(query, values)], np.int64)
+        return np.array([id for (id,) in self.rows(query, values)], np.int64)
 
     def _has_generations(self) -> bool:
-        return "generation" in [column[1] for column in self._rows("PRAGMA table_info(images)")]
+        return "generation" in [column[1] for column in self.rows("PRAGMA table_info(images)")]
 
     def _has_removed(self) -> bool:
-        return bool(self._rows("SELECT 1 FROM sqlite_master WHERE name = 'removed'"))
+        return bool(self.rows("SELECT 1 FROM sqlite_master WHERE name = 'removed'"))
 
     def counts(self) -> tuple[int, int]:
         """How many images it lists, and how many of them are damaged."""
-        ((count, damaged),) = self._rows("SELECT count(*), count(error) FROM images")
+        ((count, damaged),) = self.rows("SELECT count(*), count(error) FROM images")
         return int(count), int(damaged)
 
     def removed_count(self) -> int:
         """How many images have left the collection."""
-        return int(self._rows("SELECT count(*) FROM removed")[0][0]) if self._has_removed() else 0
+        return int(self.rows("SELECT count(*) FROM removed")[0][0]) if self._has_removed() else 0
 
     def about(self, key: str) -> Any:
         """What it says of the store as a whole; None where it says nothing."""
-        rows = self._rows("SELECT value FROM about WHERE key = ?", (key,))
+        rows = self.rows("SELECT value FROM about WHERE key = ?", (key,))
         try:
             return json.loads(rows[0][0]) if rows else None
         except (ValueError, TypeError, RecursionError) as error:
@@ -203,17 +204,17 @@ class Catalog:
         """What is on record of each image file, or of these, in the order of the ids."""
         among = "" if ids is None else "WHERE id IN (SELECT value FROM json_each(?))"
         asked = () if ids is None else (json.dumps([int(id) for id in ids]),)
-        rows = self._rows(f"SELECT id, path, size, mtime, sha256 FROM images {among} ORDER BY id", asked)
+        rows = self.rows(f"SELECT id, path, size, mtime, sha256 FROM images {among} ORDER BY id", asked)
         return [Record(id, path_from(path), *rest) for id, path, *rest in rows]
 
     def images(self) -> list[tuple[int, Path, str | None]]:
         """Id, path and error of each image, in the order of the ids."""
-        rows = self._rows("SELECT id, path, error FROM images ORDER BY id")
+        rows = self.rows("SELECT id, path, error FROM images ORDER BY id")
         return [(id, path_from(path), error) for id, path, error in rows]
 
     def removed(self) -> list[tuple[int, Path]]:
         """Id and former path of each image that has left the collection, in the order of the ids."""
-        rows = self._rows("SELECT id, path FROM removed ORDER BY id") if self._has_removed() else []
+        rows = self.rows("SELECT id, path FROM removed ORDER BY id") if self._has_removed() else []
         return [(id, path_from(path)) for id, path in rows]
 
     def usable_ids(self) -> NDArray[np.int64]:
@@ -222,20 +223,20 @@ class Catalog:
 
     def damaged(self) -> list[tuple[Path, str]]:
         """Path of each image that cannot be used, and why."""
-        rows = self._rows("SELECT path, error FROM images WHERE error IS NOT NULL ORDER BY id")
+        rows = self.rows("SELECT path, error FROM images WHERE error IS NOT NULL ORDER BY id")
         return [(path_from(path), error) for path, error in rows]
 
     def labels_by_image(self) -> dict[int, tuple[str, ...]]:
         """The labels of each image that has any, sorted."""
         labels: dict[int, tuple[str, ...]] = {}
-        for id, label in self._rows("SELECT image_id, label FROM labels ORDER BY image_id, label"):
+        for id, label in self.rows("SELECT image_id, label FROM labels ORDER BY image_id, label"):
             labels[id] = (*labels.get(id, ()), label)
         return labels
 
     def label_counts(self) -> dict[str, int]:
         """Number of usable images of each label, in the order of the labels."""
         return dict(
-            self._rows(
+            self.rows(
                 "SELECT label, count(*) FROM labels JOIN images ON id = image_id WHERE error IS NULL "
                 "GROUP BY label ORDER BY label"
             )
@@ -243,16 +244,16 @@ class Catalog:
 
     def path_counts(self, part: str) -> dict[str, int]:
         """How many usable images have each of one of `catalog_schema.PATH_PARTS`; none in an earlier version."""
-        if part not in PATH_PARTS or part not in [column[1] for column in self._rows("PRAGMA table_info(images)")]:
+        if part not in PATH_PARTS or part not in [column[1] for column in self.rows("PRAGMA table_info(images)")]:
             return {}
         has_part = f"error IS NULL AND {part} <> ''"
-        return dict(self._rows(f"SELECT {part}, count(*) FROM images WHERE {has_part} GROUP BY {part}"))
+        return dict(self.rows(f"SELECT {part}, count(*) FROM images WHERE {has_part} GROUP BY {part}"))
 
     def borne(self, labels: Collection[str]) -> set[str]:
         """Those of some labels that a usable image bears."""
         bearer = "SELECT 1 FROM labels JOIN images ON id = image_id WHERE label = asked.value AND error IS NULL"
         query = f"SELECT value FROM json_each(?) AS asked WHERE EXISTS ({bearer})"
-        return {label for (label,) in self._rows(query, (json.dumps(list(labels)),))} if labels else set()
+        return {label for (label,) in self.rows(query, (json.dumps(list(labels)),))} if labels else set()
 
     def ids_with(
         self, filter: Mapping[str, str | Collection[str]], usable: NDArray[np.int64] | None = None
@@ -314,7 +315,7 @@ class Catalog:
 
     def hash_of(self, id: int) -> str | None:
         """SHA-256 of an image file; None if it could not be read. Raises KeyError for an id that it does not have."""
-        rows = self._rows("SELECT sha256 FROM images WHERE id = ?", (int(id),))
+        rows = self.rows("SELECT sha256 FROM images WHERE id = ?", (int(id),))
         if not rows:
             raise KeyError(id)
         return None if rows[0][0] is None else str(rows[0][0])
@@ -325,7 +326,7 @@ class Catalog:
 
     def has_content(self, sha256: str) -> bool:
         """Whether an image, usable or not, has this content."""
-        return bool(self._rows("SELECT 1 FROM images WHERE sha256 = ? LIMIT 1", (sha256,)))
+        return bool(self.rows("SELECT 1 FROM images WHERE sha256 = ? LIMIT 1", (sha256,)))
 
     # Writing
 

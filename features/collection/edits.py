@@ -27,6 +27,7 @@ _TABLES = {
     "field_values": ("picture", "name", "value", "source", "maker"),
     "refused": ("picture", "kind", "text"),
     "favourites": ("picture",),
+    "albums": ("picture", "album"),
 }
 
 LEARNED = {
@@ -152,6 +153,24 @@ def change(annotations: Annotations, ids: Iterable[int], changes: Changes) -> in
         if changes.is_favourite is not None:
             _set_favourite(connection, keys, changes.is_favourite)
     return numbers[0] if numbers else None
+
+
+def put_in_album(annotations: Annotations, ids: Iterable[int], album: str) -> None:
+    """Put images into an album; it is made where there is none of this name."""
+    album = _not_empty(clean_tag(album), "the name of an album")
+    with _editing(annotations, ids, f"put in the album {album}") as (connection, keys):
+        named = connection.execute("SELECT album FROM albums WHERE album = ? LIMIT 1", (album,)).fetchone()
+        known = album if named is None else named[0]
+        connection.executemany(
+            "INSERT OR IGNORE INTO albums (picture, album) VALUES (?, ?)", ((key, known) for key in keys)
+        )
+
+
+def take_out_of_album(annotations: Annotations, ids: Iterable[int], album: str) -> None:
+    """Take images out of an album; it is gone with the last of them."""
+    album = clean_tag(album)
+    with _editing(annotations, ids, f"taken out of the album {album}") as (connection, keys):
+        connection.executemany("DELETE FROM albums WHERE picture = ? AND album = ?", ((key, album) for key in keys))
 
 
 def edits(annotations: Annotations, limit: int = 20) -> list[Edit]:

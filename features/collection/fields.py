@@ -379,6 +379,7 @@ for _field in (
     SaidField(TextField("source", "source"), "said.voices"),
     SaidField(TextField("maker", "maker"), "said.voices"),
     FavouriteField("favourite", aliases=["favorite"]),
+    SaidField(TextField("album", "album COLLATE NOCASE"), "said.albums", aliases=["albums"], participle="in the album"),
 ):
     register_field(_field)
 

@@ -77,6 +77,7 @@ class Said:
     tags: tuple[Tag, ...] = ()
     fields: tuple[FieldValue, ...] = ()
     is_favourite: bool = False
+    albums: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-// A grid of pictures (results, gallery, examples): enlarge, do something with one, turn the page. Listeners sit on
+// A grid of pictures (results, gallery, examples): enlarge, do something with one. Listeners sit on
 // `element`, which stays; the tiles in it come and go. Needs the one <dialog> that the first grid of the page makes.
 // A button with data-act triggers that event for the picture: 'pick' (search with it), 'inside' (search a part of it),
 // 'explain' (why it was found). Needs said.js.
@@ -106,12 +106,7 @@ element.addEventListener('click', (event) => {
   else if (tile && event.target.closest('.ris-open')) viewer().show_tile(tile, act);
   const verdict = event.target.closest('[data-judge]');
   if (tile && verdict) judge(tile, verdict);
-  const turn = event.target.closest('[data-page]');
-  if (turn) ask('turn', { page: Number(turn.dataset.page) });
   if (event.target.closest('.ris-more')) trigger('more');
   const recent = event.target.closest('[data-recent]');
   if (recent) ask('recall', { token: recent.dataset.recent });
-});
-element.addEventListener('change', (event) => {
-  if (event.target.matches('.ris-page')) ask('turn', { page: event.target.valueAsNumber || 1 });
 });

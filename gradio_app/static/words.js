@@ -27,6 +27,7 @@ field.addEventListener('focus', () => {
 // The address: the server writes all that a search was with what it found, in <data>. Who opens it finds the same. What
 // others keep in an address is left alone; `view` is the picture that is enlarged, and its own step in the history.
 const names = form.dataset.names.split(' ');
+const others = form.dataset.others.split(' '); // of what is browsed
 const found = () => document.querySelector('#ris-results data')?.value ?? '';
 function own({ view }) {
   const said = new URLSearchParams(location.search);
@@ -34,8 +35,11 @@ function own({ view }) {
   return `${said}`;
 }
 function write(said, how) {
+  const is_new = how === 'pushState';
+  if (history.state?.ris_left) how = 'replaceState'; // the step that left what was browsed is that of this search
   const address = new URL(location.href);
-  for (const name of names) address.searchParams.delete(name);
+  // A new step leaves what was browsed behind; it is there again by Back.
+  for (const name of is_new ? [...names, ...others] : names) address.searchParams.delete(name);
   for (const [name, value] of new URLSearchParams(said)) address.searchParams.append(name, value);
   if (address.href !== location.href) history[how](null, '', address);
   shown = own({ view: false });
@@ -74,7 +78,8 @@ function opened() {
 }
 document.addEventListener('ris-opened', opened);
 document.addEventListener('ris-changed', () => { // among other things when another collection is there
-  if (wanted === null && !document.ris_opening && !found() && collection() && own({ view: true })) {
+  const is_other = new URLSearchParams(location.search).get('in') !== collection();
+  if (wanted === null && !document.ris_opening && !found() && collection() && own({ view: true }) && is_other) {
     write(`in=${encodeURIComponent(collection())}`, 'pushState');
   }
   opened();
@@ -84,10 +89,16 @@ document.addEventListener('ris-open-address', ({ detail: said }) => { // once mo
   shown = null;
   open_address();
 });
-addEventListener('popstate', open_address);
+// The tab that browses is there only once it was opened: its address is noticed here.
+function open_tab() {
+  const panel = document.querySelector('.ris-browse');
+  if (new URLSearchParams(location.search).get('tab') === 'browse' && !panel?.getClientRects().length) trigger('browse');
+}
+addEventListener('popstate', () => { open_address(); open_tab(); });
 function begin() {
   shown = '';
   open_address();
+  open_tab();
 }
 if (document.ris_ready) begin();
 else document.addEventListener('ris-ready', begin, { once: true });

@@ -203,6 +203,7 @@ def build(parts: PageParts, tab: gr.Tab) -> Connect:
     settings = [count, engine_choice, nprobe, rerank, labels, cutoff, sort, kind]
     restoring = words.restore(opened.restore, [session, collection], [*shown, *settings], **searching)
     restoring.success(None, js=RESTORED)
+    words.browse(lambda: gr.update(selected="browse"), None, parts.tabs, **UNQUEUED)
 
     again.click(handlers.copy_to_search, [session, collection], [picture, reading], **UNQUEUED)
     keep.click(None, js=KEEP)

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from features.collection.learned_tags import LearnedTag
 from features.collection.said import MAX_TAG
+from gradio_app import browse_address
 from gradio_app.crop import render as render_crop
 from gradio_app.gradio_seam import MAX_TEXT
 from gradio_app.grid import HUES, Tile, render_tiles, result_tiles
@@ -40,7 +41,7 @@ def picture(query: QueryPicture | None, *, then: str = "", weight: float = 1.0) 
 
 
 def words_field() -> str:
-    return render("search/words.html", longest=MAX_TEXT, names=" ".join(NAMES))
+    return render("search/words.html", longest=MAX_TEXT, names=" ".join(NAMES), others=" ".join(browse_address.NAMES))
 
 
 def last_searched(asked: Asked | None, *, was_searched: bool = True) -> str:
