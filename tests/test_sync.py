@@ -218,6 +218,30 @@ def test_moved_folder_and_another_folder(root, folder, tmp_path):
     assert (folder / "manifest.json").read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("exclude", "fits"),
+    [
+        (["label 1"], lambda path: path.startswith("label 1/")),
+        (["label 1/"], lambda path: path.startswith("label 1/")),
+        (["label ?/00*"], lambda path: path.partition("/")[2].startswith("00")),
+        (["*5.png", "nothing"], lambda path: path.endswith("5.png")),
+    ],
+)
+def test_what_is_excluded_from_now_on_leaves_the_collection_and_may_come_back(root, folder, exclude, fits):
+    before = {item.path.relative_to(root).as_posix(): item.id for item in FeatureStore.open(folder).items}
+    gone = {path for path in before if fits(path)}
+    assert 0 < len(gone) < len(before)
+    report = sync(ImageFolder(root, exclude=exclude), FakeEncoder(), folder, progress=False)
+    assert {path.as_posix() for path in report.removed} == gone
+    store = FeatureStore.open(folder)
+    assert store.ids.tolist() == sorted(before[path] for path in before if path not in gone)
+    assert all((root / path).exists() for path in gone)
+    assert sync(ImageFolder(root, exclude=exclude), FakeEncoder(), folder, progress=False).removed == ()
+    report, encoder = update(root, folder)
+    assert {path.as_posix() for path in report.added} == gone
+    assert encoder.encoded == len(gone)
+
+
 def test_file_that_is_there_but_not_listed_stays(root, folder, monkeypatch):
     """As when a folder cannot be listed for once, or the package that read a format is gone."""
     dataset = ImageFolder(root)

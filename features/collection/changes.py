@@ -16,6 +16,7 @@ from features.collection.file_facts import UNKNOWN_TIME, stat_of
 from features.collection.records import Record
 from features.collection.store import FeatureStore
 from features.datasets import Dataset, Item
+from features.datasets.walk import is_excluded
 from features.images import MAX_PIXELS, TOO_LARGE, ImageError
 from features.picture_files import open_picture
 
@@ -46,7 +47,7 @@ class Changes:
     renamed : list of Found
         The same content at another path, and nothing at the old one.
     removed : list of Record
-        The file is gone.
+        The file is gone, or the dataset leaves it out by its `exclude`.
     unlisted : list of Record
         The file is there but the dataset does not list it (any more): it may have had a reader that is gone.
     away : list of Record
@@ -121,6 +122,7 @@ class _Comparison:
     def __init__(self, store: FeatureStore, dataset: Dataset) -> None:
         self._store, self._dataset, self._root = store, dataset, dataset.root
         self._follow_links = bool(getattr(dataset, "follow_links", False))
+        self._exclude = tuple(getattr(dataset, "exclude", ()))
         self._listed = {item.path.relative_to(dataset.root): item for item in dataset.items}
         self._known: set[Path] = set()  # by their present path
         recorded = store.manifest.get("source", {}).get("max_megapixels")
@@ -137,6 +139,8 @@ class _Comparison:
             if record.path in self._listed:
                 self._known.add(record.path)
                 self._compare(Found(record, self._listed[record.path], *stat_of(self._listed[record.path].path)))
+            elif is_excluded(record.path, self._exclude):
+                self._changes.removed.append(record)
             elif is_gone(self._root, record.path):
                 missing.setdefault(record.size, []).append(record)
             elif stat_of(self._root / record.path)[0] < 0:

@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from features.images.formats import BEGINNING, OPTIONAL_READERS, extensions, looks_like_image
 from features.picture_files import file_kind
@@ -38,6 +38,27 @@ _DRAWINGS_AND_PAGES = frozenset({".svg", ".svgz", ".eps", ".ps", ".ai", ".pdf", 
 _SHOWN = 3  # examples that a message names
 
 
+def is_excluded(path: PurePath, exclude: Sequence[str]) -> bool:
+    """Whether patterns, as `PictureWalk` takes them, leave out a file, or a folder that it is in.
+
+    Parameters
+    ----------
+    path : PurePath
+        Relative to the root.
+    """
+    patterns = _patterns(exclude)
+    return any(_fits(part.as_posix(), patterns) for part in (path, *path.parents[:-1]))
+
+
+def _patterns(exclude: Sequence[str]) -> list[str]:
+    return [pattern.rstrip("/") for pattern in exclude]
+
+
+def _fits(path: str, patterns: Sequence[str]) -> bool:
+    name = path.rpartition("/")[2]
+    return any(fnmatchcase(name, pattern) or fnmatchcase(path, pattern) for pattern in patterns)
+
+
 class PictureWalk:
     """The picture files below a folder, each once.
 
@@ -58,7 +79,7 @@ class PictureWalk:
 
     def __init__(self, root: Path, exclude: Sequence[str] = (), *, follow_links: bool = False) -> None:
         self._root = root
-        self._exclude = [pattern.rstrip("/") for pattern in exclude]
+        self._exclude = _patterns(exclude)
         self._follow_links = follow_links
         self._wanted = extensions()
         self._visited: set[tuple[int, int]] = set()
@@ -108,7 +129,7 @@ class PictureWalk:
             path = f"{relative}{entry.name}"
             if entry.name.startswith("."):
                 continue
-            if any(fnmatchcase(entry.name, pattern) or fnmatchcase(path, pattern) for pattern in self._exclude):
+            if _fits(path, self._exclude):
                 self._pass_over("files and folders are left out, as --exclude says")
             elif self._is_folder(entry):
                 if self._may_enter(entry, path):
