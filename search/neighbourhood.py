@@ -14,7 +14,6 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
 
 from features.collection.store import FeatureStore
@@ -106,6 +105,8 @@ def fit_components(store: StoredVectors) -> Floats:
     float32 (1 + p, dim)
         The mean first; p is `COMPONENTS`, or fewer where the pictures do not differ in so many.
     """
+    from scipy.linalg import eigh  # a search does not wait for it
+
     ids, dim = store.ids, store.features.shape[1]
     if ids.size > _SAMPLE:
         ids = np.sort(np.random.default_rng(0).choice(ids, _SAMPLE, replace=False))
@@ -117,7 +118,7 @@ def fit_components(store: StoredVectors) -> Floats:
     is_wide = ids.size < dim
     products = (rows @ rows.T if is_wide else rows.T @ rows).astype(np.float64)
     count = min(COMPONENTS, len(products))
-    values, vectors = scipy.linalg.eigh(products, subset_by_index=[len(products) - count, len(products) - 1])
+    values, vectors = eigh(products, subset_by_index=[len(products) - count, len(products) - 1])
     kept = values > 1e-6 * max(values[-1], 1e-6)
     kept[-1] = True  # of equal pictures there is none, and yet a vector has at least one number
     vectors = vectors[:, kept][:, ::-1]

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 
 from features.checksum import sha256_of
 from features.collection.annotations import Annotations
@@ -56,6 +55,8 @@ class LearnedTag:
 
     def certainties(self, vectors: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
         """How sure it is that each of some pictures bears the tag, float32 (n,), by their vectors (n, dim)."""
+        from scipy.special import expit  # a search by a picture does not wait for it
+
         rows = np.asarray(vectors, np.float32)
         lengths = np.linalg.norm(rows, axis=1)
         cosines = rows @ self.vector / np.where(lengths == 0, 1, lengths)
