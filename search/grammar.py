@@ -277,7 +277,7 @@ def _shield(quoted: str | None, escaped: str | None) -> str:
         inner = escaped or ""
     else:
         body = quoted[1:-1] if re.fullmatch(r"\"(?:\\.|[^\"\\])*\"", quoted, re.DOTALL) else quoted[1:]
-        inner = re.sub(r"\\(.)", r"\1", body, flags=re.DOTALL)
+        inner = re.sub(r"\\([\"\\])", r"\1", body)  # a path of Windows keeps its backslashes
         if not inner:
             return _EMPTY
     return "".join(chr(_SHIELD + ord(letter)) if ord(letter) < 128 else letter for letter in inner)

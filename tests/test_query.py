@@ -94,6 +94,7 @@ BOAT = TextPart("boat")
         ("boat OR sea", [BOAT, TextPart("sea")]),
         ("image:photo.jpg", [ImagePart("photo.jpg")]),
         ('image:"a b.jpg"#xywh=10,20,30,40^2', [ImagePart("a b.jpg", (10, 20, 40, 60), weight=2)]),
+        (r'image:"C:\a b\"c\\d.jpg"', [ImagePart(r'C:\a b"c\d.jpg')]),
         ("image:https://example.org/b.jpg?c=1", [ImagePart("https://example.org/b.jpg?c=1")]),
         ("image:data:;base64,AAEC", [ImagePart(b"\x00\x01\x02")]),
         ("like:7 -like:8^2", [ImagePart(7), ImagePart(8, weight=-2)]),
