@@ -87,10 +87,14 @@ def test_a_change_that_fails_changes_nothing(catalog):
     assert Catalog.open(catalog.path).records() == before
 
 
+_INDEXES = "PRAGMA index_list(images)"
+
+
 def test_the_first_catalogs_are_read_and_migrated(folder, tmp_path):
     path = folder / "catalog.sqlite"
     with sqlite3.connect(path) as old:
         old.executescript("ALTER TABLE images DROP COLUMN generation; DROP TABLE removed; PRAGMA user_version = 0")
+        old.execute("DROP INDEX images_folder")
         for column in PATH_PARTS:
             old.execute(f"ALTER TABLE images DROP COLUMN {column}")
     catalog = Catalog.open(path)
@@ -107,6 +111,7 @@ def test_the_first_catalogs_are_read_and_migrated(folder, tmp_path):
         assert new.execute("PRAGMA user_version").fetchone() == (3,)
         assert new.execute("SELECT id FROM images WHERE folder = 'b' AND error IS NULL").fetchall() == [(2,), (4,)]
         assert new.execute("SELECT DISTINCT generation FROM images").fetchall() == [(0,)]
+        assert {"images_size", "images_mtime", "images_folder"} <= {name for _, name, *_ in new.execute(_INDEXES)}
 
 
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n) SELECT i AS id"

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.checksum import sha256_of
-from features.collection.catalog_schema import COLUMNS, GENERATION, PATH_PARTS, REMOVED, TABLES
+from features.collection.catalog_schema import COLUMNS, FILTER_INDEXES, GENERATION, PATH_PARTS, REMOVED, TABLES
 from features.collection.conditions import Tree
 from features.collection.errors import StoreError, cannot_write
 from features.collection.fields import Field
@@ -155,6 +155,8 @@ class Catalog:
                     f"UPDATE images SET {_SET_PARTS} WHERE id = ?",
                     ((*parts_of(path), id) for id, path in paths),
                 )
+            for index in FILTER_INDEXES:
+                connection.execute(index)
             connection.execute(f"PRAGMA user_version = {self.VERSION}")
             connection.execute("COMMIT")
 

@@ -32,6 +32,11 @@ CREATE TABLE IF NOT EXISTS removed (
 )
 """
 
+FILTER_INDEXES = tuple(
+    f"CREATE INDEX IF NOT EXISTS images_{column} ON images ({column})" for column in ("size", "mtime", "folder")
+)
+"""A filter by one of these reads no other column; catalogs of earlier versions are read whole."""
+
 PATH_PARTS = ("folder", "name", "ending", "folder_folded", "name_folded")
 """Columns of `images` that say again what the path says, for filters: see `file_facts.parts_of`."""
 

@@ -99,10 +99,10 @@ class TextField(Field):
 
     def __init__(self, name: str, expression: str, *, aliases: Iterable[str] = (), participle: str = "") -> None:
         super().__init__(name, aliases=aliases, participle=participle)
-        self._expression = expression
+        self.expression = expression
 
     def sql(self, condition: Condition) -> Sql:
-        return compare_text(self._expression, condition)
+        return compare_text(self.expression, condition)
 
 
 class TableField(Field):
@@ -267,6 +267,11 @@ class SaidField(Field):
         super().__init__(inner.name, aliases=aliases, participle=participle)
         self._inner = inner
         self._rows = rows
+
+    @property
+    def text(self) -> tuple[str, str] | None:
+        """Rows and column, as SQL names them, where it is a text."""
+        return (self._rows, self._inner.expression) if isinstance(self._inner, TextField) else None
 
     def sql(self, condition: Condition) -> Sql:
         return self._inner.sql(condition)

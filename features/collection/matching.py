@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import sqlite3
 import sys
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +20,10 @@ from numpy.typing import NDArray
 from features.collection.catalog_schema import PATH_PARTS
 from features.collection.columns import image_of_key, numbers_of
 from features.collection.conditions import AllOf, Condition, Not, Tree, conditions_of
-from features.collection.fields import Elsewhere, Field, Sql, field_of, joined
+from features.collection.fields import Elsewhere, Field, SaidField, Sql, field_of, joined
 from features.collection.file_facts import parts_of
 from features.collection.lru_cache import LruCache
+from features.collection.texts import Texts
 
 Ids = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -63,6 +66,7 @@ class Matcher:
     def _forget_said(self) -> None:
         self._said_version: int | None = None
         self._image_of_key: Ids | None = None
+        self._texts: dict[tuple[str, str], Texts | None] = {}
         self._of_said = LruCache[Elsewhere, Mask]()
 
     def ids(self, tree: Tree, annotations: Path | None, own: Own) -> Ids:
@@ -89,6 +93,7 @@ class Matcher:
         try:
             if self._has_said:
                 self._follow_said()
+                self._read_texts(tree, own)
             return np.flatnonzero(self._found(tree, own) & self._all_usable())
         finally:
             if self._connection.in_transaction:
@@ -101,30 +106,49 @@ class Matcher:
             self._forget_said()
             self._said_version = version
 
+    def _read_texts(self, tree: Tree, own: Own) -> None:
+        """Read whole columns of texts into which several conditions look."""
+        fields = [field_of(each, own) for each in conditions_of(tree) if each.comparison == "contains"]
+        columns = Counter(field.text for field in fields if isinstance(field, SaidField) and field.text is not None)
+        for column, count in columns.items():
+            if count > 1 and column not in self._texts:
+                self._texts[column] = Texts.read(self._connection, *column, "picture")
+
     def _found(self, tree: Tree, own: Own) -> Mask:
         if _is_of_images(tree, own):
             of_path = any(field_of(condition, own).of_path for condition in conditions_of(tree))
             text, parameters = _where(tree, own)
-            rows = Sql(f"{self._path_rows if of_path else 'images'} WHERE {text}", parameters)
+            # Of several conditions sqlite would look up each row that an index tells for one of them.
+            images = "images" if isinstance(tree, Condition) else "images NOT INDEXED"
+            images = self._path_rows if of_path and self._path_rows != "images" else images
+            rows = Sql(f"{images} WHERE {text}", parameters)
             return self._looked_up(Elsewhere(rows, "id"), self._of_catalog)
         if isinstance(tree, Condition):
             field = field_of(tree, own)
             place = field.elsewhere(tree)
             if field.is_said and not self._has_said:
                 return np.full(self._all_usable().size, field.holds_unsaid(tree))
-            return self._looked_up(place, self._of_said if field.is_said else self._of_catalog)
+            texts = self._texts.get(field.text) if isinstance(field, SaidField) and field.text is not None else None
+            keys = None
+            if texts is not None and tree.comparison == "contains":
+                keys = partial(texts.keys_containing, str(tree.value))
+            return self._looked_up(place, self._of_said if field.is_said else self._of_catalog, keys)
         if isinstance(tree, Not):
             return ~self._found(tree.of, own)
         kind = type(tree)
         together = tuple(each for each in tree.of if _is_of_images(each, own))
         apart = [each for each in tree.of if not _is_of_images(each, own)]
-        sets = [self._found(each, own) for each in (*([kind(together)] if together else []), *apart)]
+        at_once = [kind(together)] if len(together) > 1 else [*together]
+        sets = [self._found(each, own) for each in (*at_once, *apart)]
         return np.logical_and.reduce(sets) if kind is AllOf else np.logical_or.reduce(sets)
 
-    def _looked_up(self, place: Elsewhere, cache: LruCache[Elsewhere, Mask]) -> Mask:
+    def _looked_up(
+        self, place: Elsewhere, cache: LruCache[Elsewhere, Mask], keys: Callable[[], Ids] | None = None
+    ) -> Mask:
+        """The images of a place, of which sqlite is asked unless something else tells the keys."""
         mask = cache.get(place)
         if mask is None:
-            ids = self._numbers(place.key, place.rows)
+            ids = self._numbers(place.key, place.rows) if keys is None else keys()
             if place.key == "picture":
                 ids = self._images_of(ids)
             mask = np.full(self._all_usable().size, place.is_not)
