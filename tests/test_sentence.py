@@ -103,7 +103,7 @@ def test_without_its_package_it_says_which(monkeypatch):
 
 
 def test_a_search_by_a_picture_does_not_wait_for_it():
-    """Neither importing the rooms nor opening what is searched loads transformers, scipy or, before an encoder, torch."""
+    """Neither importing the rooms nor opening a collection loads transformers, scipy or, before an encoder, torch."""
     imports = "import features, features.concepts, search.engine, search.__main__, gradio_app.create_index, sys\n"
     code = imports + "print([name for name in ('transformers', 'timm', 'torch', 'scipy') if name in sys.modules])"
     found = subprocess.run(
