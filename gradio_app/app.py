@@ -133,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     except UsageError as error:
         parser.exit(1, f"app.py: {error}\n")
-    upkeep = Upkeep(list(engines.values()), Path(os.environ["GRADIO_TEMP_DIR"]))
+    upkeep = Upkeep(list(engines.values()), Path(os.environ["GRADIO_TEMP_DIR"]), page.resume_jobs)
     upkeep.start()
     try:
         page.launch(

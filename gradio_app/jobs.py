@@ -290,7 +290,7 @@ class CollectionJobs:
         """Of servers that were killed while they made, took in or deleted something."""
         for place in self.folder.glob(".making-*-*"):
             owner = place.name.split("-")[1]
-            if owner.isdecimal() and (int(owner) == os.getpid() or not _runs(int(owner))):
+            if owner.isdecimal() and (int(owner) == os.getpid() or not runs(int(owner))):
                 shutil.rmtree(place, ignore_errors=True)
         self._remove_uploads(own=True)
 
@@ -298,13 +298,14 @@ class CollectionJobs:
         """Zip files that came to nothing: of yesterday, and of servers that are no more; at the start also our own."""
         for path in self.folder.glob(".upload-*.zip"):
             owner = path.name.split("-")[1]
-            ended = owner.isdecimal() and (own if int(owner) == os.getpid() else not _runs(int(owner)))
+            ended = owner.isdecimal() and (own if int(owner) == os.getpid() else not runs(int(owner)))
             with suppress(OSError):
                 if ended or time.time() - path.stat().st_mtime > DAY:
                     path.unlink()
 
 
-def _runs(pid: int) -> bool:
+def runs(pid: int) -> bool:
+    """Whether there is a process of this number."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -16,7 +16,7 @@ from gradio_app.jobs import CollectionJobs
 from gradio_app.library import Library
 from gradio_app.markup import render, script
 from gradio_app.routes.access import StartToken
-from gradio_app.routes.api.beside import Beside
+from gradio_app.routes.api.beside import JOBS_FILE, Beside
 from gradio_app.routes.browse import browse_routes
 from gradio_app.routes.learned import learned_routes
 from gradio_app.routes.pictures import icon_route, picture_routes
@@ -74,7 +74,8 @@ class SearchPage(gr.Blocks):
         self.start_token = StartToken()
         self.allowed_hosts = {name.lower() for name in allowed_hosts}
         self.state_session_capacity = SESSIONS
-        self._beside = Beside(lambda: _make_api(library, folder))
+        self._folder = folder
+        self._beside = Beside(lambda: _make_api(library, folder, jobs))
         routes = [icon_route(), *picture_routes(library), *library_routes(library, jobs, self.start_token)]
         routes += word_routes(library, self.start_token, is_managed=jobs is not None)
         routes += learned_routes(library, self.start_token, is_managed=jobs is not None)
@@ -105,6 +106,11 @@ class SearchPage(gr.Blocks):
     def start_link(self) -> str:
         """Where who started the app goes first, once it is launched: the page, and with it the right to manage."""
         return f"{self.local_url}{self.start_token.path}"
+
+    def resume_jobs(self) -> None:
+        """Go on with the jobs of the API that a server before this one left, if there are any."""
+        if self._folder is not None and (self._folder / JOBS_FILE).exists():
+            self._beside.made()
 
     def launch(self, *args: Any, **kwargs: Any) -> Any:
         own = self.server_options["app_kwargs"]
@@ -144,10 +150,10 @@ class SearchPage(gr.Blocks):
         return outputs
 
 
-def _make_api(library: Library, folder: Path | None) -> ASGIApp:
+def _make_api(library: Library, folder: Path | None, jobs: CollectionJobs | None) -> ASGIApp:
     from gradio_app.routes.api.service import create_api  # what it is made of loads with the first request for it
 
-    return create_api(library, folder=folder)
+    return create_api(library, folder=folder, jobs=jobs)
 
 
 def _lay_out(library: Library, jobs: CollectionJobs | None, token: StartToken) -> gr.HTML:

@@ -104,12 +104,22 @@ def warm_up(engines: Sequence[SearchEngine]) -> None:
 
 
 class Upkeep:
-    """The threads beside the server, from `start` to `stop`."""
+    """The threads beside the server, from `start` to `stop`.
 
-    def __init__(self, engines: Sequence[SearchEngine], cache: Path) -> None:
+    Parameters
+    ----------
+    resume : callable
+        Goes on with what a server before this one left.
+    """
+
+    def __init__(self, engines: Sequence[SearchEngine], cache: Path, resume: Callable[[], None]) -> None:
         self._warm_up = threading.Timer(WARM_UP_AFTER, warm_up, args=(engines,))
         self._warm_up.daemon = True  # its several seconds are not worth waiting for at the end
-        self._others: list[tuple[Callable[..., None], tuple[Any, ...]]] = [(_sweep_on, (cache,)), (trim_memory, ())]
+        self._others: list[tuple[Callable[..., None], tuple[Any, ...]]] = [
+            (_sweep_on, (cache,)),
+            (trim_memory, ()),
+            (resume, ()),
+        ]
 
     def start(self) -> None:
         self._warm_up.start()

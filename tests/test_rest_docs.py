@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fastapi.testclient import TestClient
 from PIL import Image
-from rest_collection import colours
+from rest_collection import colours, sync_here
 
 from gradio_app.library import Library
 from gradio_app.routes.api.keys import KeyStore
@@ -50,10 +50,12 @@ def sent(client, line):
 
 
 def test_every_example_is_answered(tmp_path, monkeypatch):
-    app = create_api(Library([colours(tmp_path, monkeypatch, name="demo")]), folder=tmp_path)
-    client, key = TestClient(app), KeyStore(tmp_path).make("docs", ("read", "write"))
+    engine = colours(tmp_path, monkeypatch, name="demo")
+    library, folder = Library([engine]), engine.folder.parent
+    monkeypatch.setattr("gradio_app.routes.api.service.sync_by", lambda jobs: sync_here(library))
+    client, key = TestClient(create_api(library, folder=folder)), KeyStore(folder).make("docs", ("read", "write"))
     lines = list(examples())
-    assert len(lines) >= 4
+    assert len(lines) >= 6
     for line in lines:
         reply = sent(client, line.replace("$KEY", key))
         assert reply.is_success, (line, reply.text)

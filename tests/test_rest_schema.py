@@ -10,10 +10,11 @@ import schemathesis
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
-from rest_collection import colours
+from rest_collection import colours, sync_here
 from schemathesis.generation.modes import GenerationMode
 
 from gradio_app.library import Library
+from gradio_app.routes.api.keys import KeyStore
 from gradio_app.routes.api.requests import RateLimit
 from gradio_app.routes.api.service import create_api
 
@@ -21,20 +22,26 @@ EXAMPLES = 15
 
 
 @pytest.fixture(scope="module")
-def app(tmp_path_factory):
+def served(tmp_path_factory):
+    """The API, and a key that opens all of it."""
     with pytest.MonkeyPatch.context() as patch:
-        engine = colours(tmp_path_factory.mktemp("schema"), patch)
-        yield create_api(Library([engine]), limit=RateLimit(0))
+        engine = colours(tmp_path_factory.mktemp("schema"), patch, is_own=True)
+        library = Library([engine])
+        patch.setattr("gradio_app.routes.api.service.sync_by", lambda jobs: sync_here(library))
+        folder = engine.folder.parent
+        app = create_api(library, folder=folder, limit=RateLimit(0))
+        yield app, KeyStore(folder).make("test", ("read", "write"))
 
 
 @pytest.fixture(scope="module")
-def operations(app):
-    schema = schemathesis.openapi.from_asgi("/api/v1/openapi.json", app)
+def operations(served):
+    schema = schemathesis.openapi.from_asgi("/api/v1/openapi.json", served[0])
     return [result.ok() for result in schema.get_all_operations()]
 
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=lambda mode: mode.value)
-def test_answers_are_those_that_are_described(operations, mode):
+def test_answers_are_those_that_are_described(operations, served, mode):
+    headers = {"Authorization": f"Bearer {served[1]}"}
     # That a question is well-formed does not make it one with an answer: the grammar and the filters say more.
     excluded = schemathesis.checks.CHECKS.get_by_names(["positive_data_acceptance"])
     failed = {}
@@ -43,7 +50,7 @@ def test_answers_are_those_that_are_described(operations, mode):
         @given(case=operation.as_strategy(generation_mode=mode))
         @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
         def ask(case):
-            case.call_and_validate(excluded_checks=excluded)
+            case.call_and_validate(headers=headers, excluded_checks=excluded)
 
         try:
             ask()
@@ -52,11 +59,11 @@ def test_answers_are_those_that_are_described(operations, mode):
         except Exception as error:
             failed[operation.label] = str(error)
     assert not failed
-    assert len(operations) >= 11
+    assert len(operations) >= 18
 
 
-def test_a_client_made_of_the_document_searches(app, tmp_path, monkeypatch):
-    server = TestClient(app)
+def test_a_client_made_of_the_document_searches(served, tmp_path, monkeypatch):
+    server = TestClient(served[0])
     document = server.get("/api/v1/openapi.json").json()
     # The generator (0.29) forgets an import in a function that takes two kinds of bodies.
     del document["paths"]["/api/v1/search"]["post"]["requestBody"]["content"]["multipart/form-data"]

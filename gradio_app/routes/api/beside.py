@@ -10,6 +10,8 @@ import anyio
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 _PATHS = re.compile(r"^/(api(/|$)|(healthz|readyz|metrics)$)")
+JOBS_FILE = "api_jobs.sqlite"
+"""In the folder of the collections: the jobs of the API."""
 PAGE = "ris.page"
 """Key of a scope: the application that the API lies beside."""
 

@@ -334,3 +334,24 @@ class UndoRequest(Asked):
 
 class Undone(BaseModel):
     undone: str = Field(description="What was taken back")
+
+
+class Job(BaseModel):
+    id: str
+    kind: Literal["upload", "remove", "sync"]
+    collection: str
+    state: Literal["queued", "running", "done", "failed", "cancelled"]
+    stage: str = Field(description="What is being done just now")
+    done: int
+    total: int = Field(description="0 where it is not known how far the stage goes")
+    error: str = Field(description="Why it failed")
+    result: JsonObject | None = Field(
+        description="Once it is done: of an upload `images`, each with the `ids` that its content has in the collection"
+    )
+    created: str = Field(description="UTC")
+    changed: str = Field(description="UTC")
+    link: str
+
+
+class JobList(BaseModel):
+    jobs: list[Job] = Field(description="The latest first")

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 MAX_JSON = 4 * 2**20  # bytes; larger pictures go as a form
 MAX_FORM = 32 * 2**20
+MAX_UPLOAD = 256 * 2**20
 RATE, BURST = 20.0, 60  # requests a second of one who asks, in the long run and at once
 OPEN = frozenset({"/healthz", "/readyz"})  # they say nothing, and whoever watches over the server has no key
 CALLER, REQUEST_ID = "ris.caller", "ris.request_id"
@@ -151,6 +152,8 @@ class Requests:
 def limit_of(scope: Scope) -> int:
     """How many bytes the body of a request may have."""
     kind = Headers(scope=scope).get("content-type", "").lower()
+    if scope["method"] == "POST" and scope["path"].endswith("/images"):
+        return MAX_UPLOAD
     return MAX_FORM if kind.startswith("multipart/form-data") else MAX_JSON
 
 

@@ -11,18 +11,22 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 from starlette.types import ASGIApp
 
+from gradio_app.jobs import CollectionJobs
 from gradio_app.library import Library
 from gradio_app.remote_image import fetch_image
 from gradio_app.routes.api import models
 from gradio_app.routes.api.callers import Callers, may_read
 from gradio_app.routes.api.collections import collection_routes
 from gradio_app.routes.api.context import PREFIX, Context
+from gradio_app.routes.api.job_store import JobStore
+from gradio_app.routes.api.job_worker import JobWorker, sync_by
 from gradio_app.routes.api.keys import KeyStore
 from gradio_app.routes.api.metrics import CONTENT_TYPE
 from gradio_app.routes.api.problems import ProblemResponse, Responses, answer_with_problems, documented
 from gradio_app.routes.api.requests import RateLimit, Requests
 from gradio_app.routes.api.search import search_routes
 from gradio_app.routes.api.words import word_routes
+from gradio_app.routes.api.writes import write_routes
 
 VERSION = "1.0.0"
 
@@ -31,6 +35,7 @@ def create_api(
     library: Library,
     *,
     folder: Path | None = None,
+    jobs: CollectionJobs | None = None,
     fetch: Callable[[str], bytes] = fetch_image,
     limit: RateLimit | None = None,
 ) -> ASGIApp:
@@ -39,7 +44,9 @@ def create_api(
     Parameters
     ----------
     folder : Path, optional
-        Of the collections, where the keys lie as well. Without it there are no keys.
+        Of the collections, where keys and jobs lie as well. Without it there are neither, and nothing is written.
+    jobs : CollectionJobs, optional
+        Those of the page, if it has them.
     fetch : callable
         Gives the picture at an address of the web, or raises a ValueError that says why not.
     limit : RateLimit, optional
@@ -61,6 +68,13 @@ def create_api(
         app.include_router(router, prefix=PREFIX, dependencies=[Depends(may_read)])
     _add_health(app, context)
     app.include_router(word_routes(context), prefix=PREFIX)
+    if folder is not None:
+        jobs = jobs or CollectionJobs(folder, library)
+        store = JobStore(folder)
+        worker = JobWorker(store, library, sync_by(jobs))
+        if store.path.exists():  # what a server that was killed left behind
+            worker.start()
+        app.include_router(write_routes(context, store, worker, jobs), prefix=PREFIX)
     app.openapi = lambda: _described(app)  # type: ignore[method-assign]
     return Requests(app, metrics=context.metrics, caller_of=Callers(keys), limit=limit or RateLimit())
 
