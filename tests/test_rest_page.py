@@ -4,9 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gradio as gr
 import httpx
 import pytest
 from fakes import reds
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 
 from gradio_app.app import build_app
 from gradio_app.routes.api.beside import is_for_api
@@ -75,3 +78,13 @@ def test_the_page_loads_nothing_of_it():
     root = Path(__file__).resolve().parent.parent
     out = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True).stdout
     assert out.strip() == "['gradio_app.routes.api.beside', 'gradio_app.routes.api.problems']"
+
+
+def test_it_lies_below_the_page_where_that_is_mounted_elsewhere(tmp_path):
+    app, page = FastAPI(), build_app([reds(tmp_path)])
+    gr.mount_gradio_app(app, page, path="/pictures", **page.server_options)
+    client = TestClient(app)
+    assert client.get("/pictures/healthz").json() == {"status": "ok"}
+    assert client.get("/pictures/api/v1/openapi.json").status_code == 200
+    assert client.get("/pictures/api/v1/nothing").headers["content-type"] == MEDIA_TYPE
+    assert client.get("/healthz").status_code == 404
