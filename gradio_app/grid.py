@@ -82,7 +82,8 @@ def render_tiles(engine: SearchEngine, tiles: Iterable[Tile], *, kind: str) -> s
     Parameters
     ----------
     kind : str
-        "results", "gallery", "suggested" or "examples"; the style sheet shows examples as a strip of small pictures.
+        "results", "gallery", "leaf" (selectable), "suggested" or "examples"; the style sheet shows examples as a strip
+        of small pictures.
     """
     template = "examples.html" if kind == "examples" else "grid.html"
     return render(template, kind=kind, collection=engine.name, tiles=[_values(engine, tile) for tile in tiles])

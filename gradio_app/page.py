@@ -18,8 +18,10 @@ from gradio_app.markup import render, script
 from gradio_app.routes.access import StartToken
 from gradio_app.routes.api.beside import JOBS_FILE, Beside
 from gradio_app.routes.browse import browse_routes
+from gradio_app.routes.details import detail_routes
 from gradio_app.routes.learned import learned_routes
 from gradio_app.routes.pictures import icon_route, picture_routes
+from gradio_app.routes.selection import selection_routes
 from gradio_app.routes.suggestions import suggestion_routes
 from gradio_app.routes.uploads import library_routes
 from gradio_app.routes.words import word_routes
@@ -80,6 +82,8 @@ class SearchPage(gr.Blocks):
         routes += word_routes(library, self.start_token, is_managed=jobs is not None)
         routes += learned_routes(library, self.start_token, is_managed=jobs is not None)
         routes += [*suggestion_routes(library), *browse_routes(library)]
+        routes += selection_routes(library, self.start_token, is_managed=jobs is not None)
+        routes += detail_routes(library, self.start_token, is_managed=jobs is not None)
         if jobs is not None:
             routes += self.start_token.routes()
         self.server_options: dict[str, Any] = {

@@ -105,3 +105,59 @@ def test_a_facet_is_counted_when_it_is_opened(open_page, server):  # noqa: F811
     counts = page.locator(".ris-facet[data-facet=size] small").all_inner_texts()
     assert sum(map(int, counts)) == len(engine.store.ids)
     assert outside(page) == []
+
+
+def test_pictures_are_selected_by_keyboard_and_edited_as_one(open_page, server):  # noqa: F811
+    _, engine = server
+    said = engine.store.annotations
+    page = open_page()
+    open_browse(page)
+
+    def selected():
+        return page.eval_on_selector_all(".ris-is-selected", "all => all.map((tile) => Number(tile.dataset.id))")
+
+    def at():
+        return int(page.evaluate("document.activeElement.closest('.ris-tile').dataset.id"))
+
+    page.focus(".ris-leaf")
+    page.keyboard.press("ArrowRight")
+    assert at() == 0
+    page.keyboard.press("Space")
+    page.wait_for_selector(".ris-bulk")
+    assert page.evaluate("document.querySelector('dialog[open]') === null"), "Space selects and does not enlarge"
+    page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press("Shift+ArrowRight")
+    assert (at(), selected()) == (2, [0, 1, 2])
+    page.keyboard.press("ArrowDown")
+    columns = at() - 2
+    assert columns > 1
+    page.keyboard.press("Space")
+    after(page, page.get_by_label("Next page").first.click)
+    assert selected() == []
+    page.locator(".ris-leaf .ris-tile").first.hover()
+    page.locator(".ris-leaf .ris-select").first.click()
+    assert page.inner_text("[data-count]") == "5", "what is selected stays while pages are turned"
+    assert barriers(page) == []
+    page.fill(".ris-bulk [name=text]", "moon")
+    after(page, lambda: page.press(".ris-bulk [name=text]", "Enter"))
+    assert sorted(said.tagged("moon")) == [0, 1, 2, 2 + columns, 60]
+    page.wait_for_selector('[data-key="tag:moon:only"]')
+    after(page, page.locator("[data-undo]").click)
+    assert said.tagged("moon") == {}
+    with page.expect_download() as download:
+        page.click("[data-get=paths]")
+    assert len(download.value.path().read_text().splitlines()) == 5
+    page.locator(".ris-leaf .ris-open").first.focus()
+    page.keyboard.press("?")
+    assert "extend the selection" in page.inner_text("dialog.ris-keys")
+    assert barriers(page) == []
+    page.keyboard.press("Escape")
+    page.wait_for_selector("dialog.ris-keys", state="detached")
+    page.keyboard.press("Escape")
+    page.wait_for_selector(".ris-selection", state="hidden")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("dialog.ris-viewer[open]")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("dialog.ris-viewer[open]", state="detached")
+    page.keyboard.press("/")
+    page.wait_for_function("document.activeElement.matches('.ris-words input')")

@@ -127,7 +127,7 @@ def picture_routes(engines: Mapping[str, SearchEngine]) -> list[BaseRoute]:
 def thumbnail(engine: SearchEngine, image_id: int) -> Response:
     """A small view of a picture, kept in memory. Raises HTTPException 404 where it cannot be read."""
     try:
-        with _open_item(engine, image_id) as file:
+        with open_item(engine, image_id) as file:
             status = os.fstat(file.fileno())
         path = engine.store.items[image_id].path
         jpeg = _thumbnail(path, folder_of(engine), status.st_mtime_ns, status.st_size)
@@ -148,12 +148,12 @@ def view_of(engine: SearchEngine, image_id: int) -> Response:
 def original_file(engine: SearchEngine, image_id: int) -> Response:
     """The file of a picture as a download. Raises HTTPException 404 where it cannot be read."""
     try:
-        file = _open_item(engine, image_id)
+        file = open_item(engine, image_id)
     except ImageError as error:
         raise HTTPException(404, _UNREADABLE) from error
     name = printable(engine.store.items[image_id].path.name)
     size = os.fstat(file.fileno()).st_size
-    headers = {**KEEP, "Content-Length": str(size), "Content-Disposition": _as_download(name)}
+    headers = {**KEEP, "Content-Length": str(size), "Content-Disposition": as_download(name)}
     kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
     return StreamingResponse(_pieces(file, size), media_type=kind, headers=headers)
 
@@ -165,7 +165,8 @@ def _undamaged(engine: SearchEngine, image_id: int) -> Item:
     return item
 
 
-def _open_item(engine: SearchEngine, image_id: int) -> BinaryIO:
+def open_item(engine: SearchEngine, image_id: int) -> BinaryIO:
+    """The file of a picture of a collection, to be read and closed. Raises ImageError as `read_item`."""
     item = _undamaged(engine, image_id)
     folder = folder_of(engine)
     return open_picture(folder.root, item.path, follow_links=folder.follow_links)
@@ -179,7 +180,7 @@ def _pieces(file: BinaryIO, size: int) -> Iterator[bytes]:
             yield piece
 
 
-def _as_download(name: str) -> str:
+def as_download(name: str) -> str:
     """A Content-Disposition header (RFC 6266) that has the browser keep a file under its name."""
     quoted = quote(name, safe="")
     return f'attachment; filename="{name}"' if quoted == name else f"attachment; filename*=utf-8''{quoted}"

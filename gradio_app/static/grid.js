@@ -16,9 +16,11 @@ function viewer() {
     '<button type="button" data-step="-1" aria-label="Previous picture">‹</button>' +
     '<button type="button" data-step="1" aria-label="Next picture">›</button>' +
     '<a download>Download original</a><button type="button" data-act="inside">Search inside this</button>' +
-    '<button type="button" class="ris-viewer-use" data-act="pick">Search with this</button></span></div>' +
+    '<button type="button" class="ris-viewer-use" data-act="pick">Search with this</button></span>' +
+    '<details class="ris-details"><summary>Details of the file</summary><div></div></details></div>' +
     '<button type="button" class="ris-viewer-close" aria-label="Close">✕</button>';
   const show_said = said_panel(dialog.querySelector('.ris-said-of'));
+  const show_details = details_panel(dialog.querySelector('.ris-details'));
   // The viewer has an address of its own, so that Back closes it; `kept` is one that the address asked for.
   dialog.show_tile = (tile, act, kept = false) => {
     const address = new URL(location.href);
@@ -35,6 +37,7 @@ function viewer() {
     dialog.querySelector('.ris-viewer-bar a').href = tile.dataset.original;
     for (const button of dialog.querySelectorAll('[data-step]')) button.disabled = !dialog.neighbour(Number(button.dataset.step));
     show_said(tile);
+    show_details(tile);
     if (!dialog.open) dialog.showModal();
   };
   dialog.neighbour = (step) => {

@@ -96,3 +96,36 @@ function said_panel(panel) {
     ask_server(null);
   };
 }
+
+// Details of the file in the viewer: read when they are opened, and as long as they stay open for each picture.
+function details_panel(details) {
+  const place = details.querySelector('div');
+  let shown = null;
+  async function fill() {
+    if (!details.open || !shown) return;
+    const { collection, id, content } = shown.dataset;
+    const mine = shown;
+    let text, reply;
+    try {
+      reply = await fetch(`details/${encodeURIComponent(collection)}/${id}?${new URLSearchParams({ content })}`);
+      text = await reply.text();
+    } catch { text = null; }
+    if (mine !== shown) return;
+    if (reply?.ok) place.innerHTML = text;
+    else place.textContent = (text && reason(text)) ?? 'The details cannot be read.';
+  }
+  details.addEventListener('toggle', ({ target }) => { if (target === details) fill(); });
+  details.addEventListener('click', async ({ target }) => {
+    if (!target.matches('[data-copy]')) return;
+    const path = target.parentElement.querySelector('.ris-path');
+    try {
+      await navigator.clipboard.writeText(path.textContent);
+      target.textContent = 'Copied';
+    } catch { getSelection().selectAllChildren(path); } // without https the browser lets only people copy
+  });
+  return (tile) => {
+    shown = tile;
+    place.replaceChildren();
+    fill();
+  };
+}

@@ -16,7 +16,9 @@ SHOWN = "() => document.dispatchEvent(new Event('ris-browse'))"
 
 
 def build(parts: PageParts, tab: gr.Tab) -> None:
-    panel = picture_grid("browse.js", value=render("browse/panel.html", names=" ".join(NAMES)), elem_id="ris-gallery")
+    panel = picture_grid(
+        "browse.js", "select.js", value=render("browse/panel.html", names=" ".join(NAMES)), elem_id="ris-gallery"
+    )
     parts.grids.append(panel)
     tab.select(None, js=SHOWN)
     panel.leave(show_search, None, parts.tabs, **UNQUEUED)

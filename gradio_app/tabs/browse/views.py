@@ -51,7 +51,7 @@ def leaf(shelf: Shelf, address: BrowseAddress) -> str:
     page = min(address.leaf, pages)
     begin = (page - 1) * LEAF
     shown = shelf.orders.ordered(ids, address.order, address.seed)[begin : begin + LEAF]
-    tiles = render_tiles(engine, [Tile(id) for id in shown.tolist()], kind="gallery")
+    tiles = render_tiles(engine, [Tile(id) for id in shown.tolist()], kind="leaf")
     first = {"leaf": 1}
     return render(
         "browse/leaf.html",
