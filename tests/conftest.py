@@ -18,16 +18,24 @@ settings.load_profile("patient")  # a busy machine is no failure
 
 
 LONG = (
-    "test_create_index",
-    "test_encoders",
     "test_browser",
+    "test_encoders",
     "test_browser_explain",
+    "test_create_index",
     "index_search",
     "runtime_experiments",
-    "test_app",
-    "test_benchmark",
+    "test_browser_address",
+    "test_instructions",
     "test_browser_words",
+    "test_browser_said",
+    "test_train",
+    "test_jobs",
+    "test_atomic",
+    "test_benchmark",
+    "test_app",
     "test_captioner",
+    "test_jit",
+    "test_rq",
 )
 """Files and notebooks that take longest. Where processes share the tests out, they are taken first, so that none is
 left last; the second needs no demo collection, which takes the first a while to make."""
