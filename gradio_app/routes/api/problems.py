@@ -68,7 +68,8 @@ class ProblemResponse(JSONResponse):
 def sentence(text: str) -> str:
     """A message as a sentence that can be sent."""
     text = printable(text).strip() or "That did not work."
-    return f"{text[:1].upper()}{text[1:]}{'' if text[-1] in '.!?' else '.'}"
+    is_address = "://" in text.partition(" ")[0]
+    return f"{text[:1] if is_address else text[:1].upper()}{text[1:]}{'' if text[-1] in '.!?' else '.'}"
 
 
 def documented(*statuses: int) -> Responses:

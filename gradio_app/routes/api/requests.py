@@ -146,7 +146,8 @@ class Requests:
             "ms": round(seconds * 1e3, 1),
             "caller": caller.name if caller is not None else None,
         }
-        logger.info("%s", json.dumps(said))
+        # Whoever watches over the server asks every few seconds.
+        logger.log(logging.DEBUG if route in (*OPEN, "/metrics") else logging.INFO, "%s", json.dumps(said))
 
 
 def limit_of(scope: Scope) -> int:
