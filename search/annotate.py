@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from features.collection.exchange import read_said, take_in, write_said
 from features.collection.store import FeatureStore, StoreError
 from features.command_line import set_up_streams
 from features.encoders import EncoderError
@@ -120,6 +121,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--vocabulary", type=Path, metavar="FILE", help="the tags that clip chooses from, one a line")
     parser.add_argument("--forget", action="store_true", help="take back what these makers have said")
+    parser.add_argument("--export", type=expanded, metavar="FILE", help="write all that is said: .jsonl or .csv")
+    parser.add_argument("--import", type=expanded, dest="taken", metavar="FILE", help="say again what such a file says")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.add_argument(
         "--collections", type=expanded, default=Path("collections"), metavar="DIR", help="where it lies (%(default)s)"
@@ -137,6 +140,15 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _run(options: argparse.Namespace) -> int:
     store = FeatureStore.open(collection_folder(options.collections, options.collection))
+    if options.taken is not None:
+        found = take_in(store.annotations, store.records(), read_said(options.taken))
+        sys.stdout.write(f"{found.rows:,} rows of {found.pictures:,} pictures taken in\n")
+        if found.lost:
+            sys.stderr.write(f"{found.lost:,} rows are of no picture of {store.folder.name}, or of more than one\n")
+    if options.export is not None:
+        sys.stdout.write(f"{write_said(store.annotations, options.export):,} rows written to {options.export}\n")
+    if (options.taken or options.export) and not options.maker:
+        return 0
     told = MakerOptions(options.file, options.model, options.vocabulary)
     makers = [create_maker(name, store, told) for name in options.maker]
     for maker in makers:

@@ -56,34 +56,34 @@ def add_tag(annotations: Annotations, ids: Iterable[int], tag: str) -> None:
         The tag is empty, or there is no such image. So do the other edits.
     """
     tag = _not_empty(clean_tag(tag), "a tag")
-    with _editing(annotations, ids, f"tagged {tag}") as (connection, keys):
+    with editing(annotations, ids, f"tagged {tag}") as (connection, keys):
         _add_tag(connection, keys, tag)
 
 
 def remove_tag(annotations: Annotations, ids: Iterable[int], tag: str) -> None:
     """Take a tag from images, whoever gave it."""
     tag = clean_tag(tag)
-    with _editing(annotations, ids, f"tag {tag} removed") as (connection, keys):
+    with editing(annotations, ids, f"tag {tag} removed") as (connection, keys):
         _remove_tag(connection, keys, tag)
 
 
 def add_caption(annotations: Annotations, ids: Iterable[int], text: str) -> None:
     """Say a sentence of images."""
     text = _not_empty(clean_text(text), "a caption")
-    with _editing(annotations, ids, "caption added") as (connection, keys):
+    with editing(annotations, ids, "caption added") as (connection, keys):
         _add_caption(connection, keys, text)
 
 
 def remove_caption(annotations: Annotations, ids: Iterable[int], text: str) -> None:
     """Take a caption from images, whoever said it."""
-    with _editing(annotations, ids, "caption removed") as (connection, keys):
+    with editing(annotations, ids, "caption removed") as (connection, keys):
         _remove_caption(connection, keys, clean_text(text))
 
 
 def change_caption(annotations: Annotations, ids: Iterable[int], old: str, new: str) -> None:
     """Put a person's caption in the place of one, whoever said that."""
     new = _not_empty(clean_text(new), "a caption")
-    with _editing(annotations, ids, "caption changed") as (connection, keys):
+    with editing(annotations, ids, "caption changed") as (connection, keys):
         _remove_caption(connection, keys, clean_text(old))
         _add_caption(connection, keys, new)
 
@@ -91,14 +91,14 @@ def change_caption(annotations: Annotations, ids: Iterable[int], old: str, new: 
 def set_field(annotations: Annotations, ids: Iterable[int], name: str, value: Value | None) -> None:
     """Give images a value of a field, or none."""
     known = _not_empty(field_name(name), "the name of a field")
-    with _editing(annotations, ids, _field_set(known, value)) as (connection, keys):
+    with editing(annotations, ids, _field_set(known, value)) as (connection, keys):
         _set_field(connection, keys, known, value)
 
 
 def set_favourite(annotations: Annotations, ids: Iterable[int], is_favourite: bool) -> None:
     """Count images among the favourites, or no longer."""
     what = "made a favourite" if is_favourite else "no longer a favourite"
-    with _editing(annotations, ids, what) as (connection, keys):
+    with editing(annotations, ids, what) as (connection, keys):
         _set_favourite(connection, keys, is_favourite)
 
 
@@ -139,7 +139,7 @@ def change(annotations: Annotations, ids: Iterable[int], changes: Changes) -> in
     if changes.is_favourite is not None:
         what.append("made a favourite" if changes.is_favourite else "no longer a favourite")
     numbers: list[int] = []
-    with _editing(annotations, ids, ", ".join(what), numbers) as (connection, keys):
+    with editing(annotations, ids, ", ".join(what), numbers) as (connection, keys):
         for tag in changes.remove_tags:
             _remove_tag(connection, keys, clean_tag(tag))
         for text in changes.remove_captions:
@@ -158,7 +158,7 @@ def change(annotations: Annotations, ids: Iterable[int], changes: Changes) -> in
 def put_in_album(annotations: Annotations, ids: Iterable[int], album: str) -> None:
     """Put images into an album; it is made where there is none of this name."""
     album = _not_empty(clean_tag(album), "the name of an album")
-    with _editing(annotations, ids, f"put in the album {album}") as (connection, keys):
+    with editing(annotations, ids, f"put in the album {album}") as (connection, keys):
         named = connection.execute("SELECT album FROM albums WHERE album = ? LIMIT 1", (album,)).fetchone()
         known = album if named is None else named[0]
         connection.executemany(
@@ -169,7 +169,7 @@ def put_in_album(annotations: Annotations, ids: Iterable[int], album: str) -> No
 def take_out_of_album(annotations: Annotations, ids: Iterable[int], album: str) -> None:
     """Take images out of an album; it is gone with the last of them."""
     album = clean_tag(album)
-    with _editing(annotations, ids, f"taken out of the album {album}") as (connection, keys):
+    with editing(annotations, ids, f"taken out of the album {album}") as (connection, keys):
         connection.executemany("DELETE FROM albums WHERE picture = ? AND album = ?", ((key, album) for key in keys))
 
 
@@ -231,7 +231,7 @@ def keep_edit(connection: sqlite3.Connection, what: str, changes: Mapping[str, A
 
 
 @contextmanager
-def _editing(
+def editing(
     annotations: Annotations, ids: Iterable[int], what: str, numbers: list[int] | None = None
 ) -> Iterator[tuple[sqlite3.Connection, Sequence[int]]]:
     """A transaction over the keys of some images that ends with what takes it back. Nothing changed is no edit.
