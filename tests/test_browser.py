@@ -25,7 +25,8 @@ from search.engine import SearchEngine
 
 pytestmark = pytest.mark.browser
 
-BROWSERS = ("chromium", "google-chrome", "chromium-browser")
+# The one without a window of its own comes first: it takes two thirds of the processor for the same page.
+BROWSERS = ("chromium-headless-shell", "chromium", "google-chrome", "chromium-browser")
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -57,7 +58,7 @@ HOSTILE_NAMES = (
 
 def executable() -> str | None:
     """Path of a Chromium, or None to let playwright use one that it installed itself."""
-    for name in (os.environ.get("CHROMIUM"), "/usr/bin/chromium", *BROWSERS):
+    for name in (os.environ.get("CHROMIUM"), *BROWSERS):
         if name and (found := shutil.which(name)):
             return found
     return None
