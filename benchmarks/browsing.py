@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,6 +30,7 @@ from search.filters import Filter
 
 BATCH = 4096
 OPEN = ("label", "folder", "tag", "camera", "rating")
+_NUMBERS = count(1)
 SPEC = {"name": "made up", "dim": 4, "weights": {"argument": None, "sha256": "0" * 64}, "size": 8}
 STEPS: dict[str, dict[str, Any]] = {
     "all pictures": {},
@@ -39,22 +41,22 @@ STEPS: dict[str, dict[str, Any]] = {
 }
 
 
-def made_store(folder: Path, count: int) -> FeatureStore:
+def made_store(folder: Path, size: int) -> FeatureStore:
     """A collection of pictures that do not exist, of each of which a model, a camera and people say something."""
     rng = np.random.default_rng(0)
     root = folder / "pictures"
-    items = [Item(id, root / f"f{id % 20}" / f"p{id}.jpg", (f"l{id % 30}",)) for id in range(count)]
+    items = [Item(id, root / f"f{id % 20}" / f"p{id}.jpg", (f"l{id % 30}",)) for id in range(size)]
     dataset: Any = SimpleNamespace(items=items, root=root, name="made up")
     writer = StoreWriter(folder / "c", dataset, items, SPEC, "float16")
-    for begin in range(0, count, BATCH):
-        rows = min(BATCH, count - begin)
+    for begin in range(0, size, BATCH):
+        rows = min(BATCH, size - begin)
         writer.append(
             rng.standard_normal((rows, 4)).astype(np.float32),
             [(f"{id:064x}", 640, 480, None) for id in range(begin, begin + rows)],
         )
     store = writer.finish()
     records, said = store.records(), store.annotations
-    for begin in range(0, count, BATCH):
+    for begin in range(0, size, BATCH):
         batch = records[begin : begin + BATCH]
         words = np.minimum(rng.zipf(1.3, (len(batch), 3)), 5_000) - 1
         said.put(
@@ -76,8 +78,8 @@ def made_store(folder: Path, count: int) -> FeatureStore:
                 for record, each in zip(batch, words, strict=True)
             ],
         )
-    edits.set_favourite(said, range(0, count, 50), True)
-    edits.put_in_album(said, range(0, count, 100), "best")
+    edits.set_favourite(said, range(0, size, 50), True)
+    edits.put_in_album(said, range(0, size, 100), "best")
     return store
 
 
@@ -123,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _round(shelf: views.Shelf, address: BrowseAddress, round: int) -> tuple[float, ...]:
     times: list[float] = []
     for draw in (lambda: views.leaf(shelf, address), lambda: views.facets(shelf, address, OPEN, ())):
-        edits.add_tag(shelf.engine.store.annotations, [round], f"{draw}{round}")
+        edits.add_tag(shelf.engine.store.annotations, [round], f"new {next(_NUMBERS)}")
         times += [milliseconds(draw), milliseconds(draw)]
     return tuple(times)
 

@@ -880,6 +880,10 @@ def test_collections_are_made_brought_up_to_date_and_deleted(open_page, picture_
     dialog.get_by_text("Keep it").click()
     assert item.is_visible()
     item.locator(".ris-delete").click()
+    assert dialog.locator(".ris-danger").is_disabled()
+    dialog.locator("input").fill(f"{name}s")
+    assert dialog.locator(".ris-danger").is_disabled()
+    dialog.locator("input").fill(name)
     dialog.locator(".ris-danger").click()
     item.wait_for(state="detached")
     # Whoever had chosen it has another one now.

@@ -210,6 +210,7 @@ WAYS = (
     (r"python -m search\.doctor ", parses),  # test_doctor runs it
     (r"python -m search\.annotate ", parses),  # test_annotate runs it
     (r"python -m benchmarks\.(tags|annotations)", parses),  # minutes
+    (r"python -m benchmarks\.browsing", parses),  # minutes; test_benchmark_browsing runs it on little
     (r"python -m benchmarks\.download", parses),  # minutes; test_download runs it on little
     (r"python -m benchmarks\.mixed", parses),  # minutes; test_benchmark_mixed runs its parts
     (r"python -m benchmarks\.words", parses),  # minutes; test_benchmark_words runs its parts

@@ -34,11 +34,15 @@ function confirm_delete(item) {
   const dialog = document.createElement('dialog');
   dialog.className = 'ris-confirm';
   dialog.innerHTML =
-    '<form method="dialog"><h2></h2><p></p><div><button value="">Keep it</button>' +
-    '<button value="delete" class="ris-danger"></button></div></form>';
+    '<form method="dialog"><h2></h2><p></p><label>Type its name to delete it <input autocomplete="off"></label>' +
+    '<div><button value="">Keep it</button><button value="delete" class="ris-danger" disabled></button></div></form>';
   dialog.querySelector('h2').textContent = `Delete the collection “${item.dataset.name}”?`;
   dialog.querySelector('p').textContent = item.dataset.loss;
   dialog.querySelector('.ris-danger').textContent = `Delete “${item.dataset.name}”`;
+  dialog.querySelector('input').addEventListener('input', ({ target }) => {
+    dialog.querySelector('.ris-danger').disabled = target.value.trim() !== item.dataset.name;
+  });
+  dialog.querySelector('input').addEventListener('keydown', (event) => { if (event.key === 'Enter') event.preventDefault(); });
   dialog.addEventListener('close', () => {
     if (dialog.returnValue === 'delete') trigger('remove', { name: item.dataset.name });
     dialog.remove();
