@@ -52,6 +52,9 @@ def test_each_word_is_shown_with_who_says_it(store, client):
     assert "<span>beach</span><small>a person</small>" in page
     assert "<dt>rating</dt><dd>4</dd>" in page
     assert "Undo: tagged beach" in page
+    edits.put_in_album(store.annotations, [0, 1], "<Best>")
+    assert "In the album &lt;Best&gt;" in client.get("/words/c/0").text
+    assert "In the album &lt;Best&gt;" in client_of(store, is_managed=False).get("/words/c/1").text
 
 
 def test_reading_makes_no_file_and_nothing_said_is_nothing_shown(store):

@@ -146,7 +146,15 @@ def said_of(engine: SearchEngine, image_id: int, *, editable: bool, is_managed: 
     suggested = TagSuggester(store).suggestions_of(image_id) if store.has_annotations else {}
     suggested = {tag: certainty for tag, certainty in suggested.items() if tag.casefold() not in borne}
     if not (
-        editable or is_managed or labels or suggested or said.captions or said.tags or said.fields or said.is_favourite
+        editable
+        or is_managed
+        or labels
+        or suggested
+        or said.captions
+        or said.tags
+        or said.fields
+        or said.is_favourite
+        or said.albums
     ):
         return ""
     return render(
@@ -157,6 +165,7 @@ def said_of(engine: SearchEngine, image_id: int, *, editable: bool, is_managed: 
         suggested=list(suggested.items()),
         fields=[(field.name, str(field.value), _maker(field.maker, None)) for field in said.fields],
         is_favourite=said.is_favourite,
+        albums=said.albums,
         editable=editable,
         is_managed=is_managed,
         last=last,
