@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.collection.lock import writing
-from features.collection.manifest import files_of, read_manifest
+from features.collection.manifest import read_manifest
 from features.collection.store import FeatureStore, StoreError
 from features.collection.sync import Progress, SyncReport, sync
 from features.datasets import Dataset, reopen_dataset
@@ -121,9 +121,8 @@ def _create_index(
         if name not in entries and manifest["metric"] == metric and _is_current(store, entry)
     }
     store.update_manifest(metric=metric, indexes={**kept, **entries})
-    in_force = files_of(store.manifest)  # a file that was missing may have been written anew under its name
     for name, entry in recorded.items():
-        if name not in kept and name in backend_names() and entry.get("file") not in in_force:
+        if name not in kept and name in backend_names():
             get_backend(name).delete(space, entry)
     return reports
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.checksum import sha256_of
-from features.collection.manifest import new_part
+from features.collection.manifest import files_of, new_part
 from ivfpq import IndexFlat, index_factory, load, save
 from ivfpq.checks import IndexFileError, Metric
 from ivfpq.faiss_compat import FaissIndex
@@ -110,7 +110,9 @@ class LocalBackend(Backend):
         return index
 
     def delete(self, space: Space, entry: Entry) -> None:
-        if file := entry.get("file"):
+        file = entry.get("file")
+        # One that was missing may have been written anew under its name.
+        if file and file not in files_of(space.store.manifest):
             (space.folder / file).unlink(missing_ok=True)
 
     def _path(self, space: Space, entry: Entry) -> Path:
