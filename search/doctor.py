@@ -186,10 +186,10 @@ def _space(store: FeatureStore, name: str, entry: Entry) -> Iterator[tuple[Findi
 
 def _words(folder: Path) -> Iterator[tuple[Finding, Mend]]:
     """The index of words, and which pictures are spoken of."""
-    if fault := stale_words(folder / ANNOTATIONS):
-        yield Finding(f"words in {ANNOTATIONS}", fault), lambda: make_words_again(FeatureStore.open(folder).annotations)
     store = FeatureStore.open(folder)
-    annotations = store.annotations
+    annotations = store.annotations  # opened first: that brings the tables of an earlier version to these
+    if fault := stale_words(annotations.path):
+        yield Finding(f"words in {ANNOTATIONS}", fault), lambda: make_words_again(annotations)
     there = {record.id for record in store.records()}
     strays = sum(id is not None and id not in there for id in annotations.image_ids().values())
     if strays:

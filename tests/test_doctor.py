@@ -13,6 +13,7 @@ import pytest
 from test_extract import FakeEncoder, make_images
 
 from features.collection import edits
+from features.collection.annotations_schema import MIGRATIONS
 from features.collection.lock import writing
 from features.datasets import ImageFolder
 from features.encoders import register_encoder, registry
@@ -184,6 +185,20 @@ class TestWords:
         assert finding.mended
         assert examine(folder) == []
         assert (said(folder), FeatureStore.open(folder).annotations.makers()) == before
+
+    def test_a_file_of_an_earlier_version_is_whole(self, folder):
+        for path in folder.glob("annotations.sqlite*"):
+            path.unlink()
+        with closing(sqlite3.connect(folder / "annotations.sqlite")) as connection:
+            connection.executescript(f"{MIGRATIONS[0]} PRAGMA user_version = 1;")
+            path, sha256 = FeatureStore.open(folder).items[7].path, FeatureStore.open(folder).hash_of(7)
+            relative = path.relative_to(folder.parent.parent / "images").as_posix()
+            connection.execute("INSERT INTO about VALUES ('id', ?)", (json.dumps("0" * 32),))
+            connection.execute("INSERT INTO pictures VALUES (1, 7, ?, ?)", (relative, sha256))
+            connection.execute("INSERT INTO captions VALUES (1, 'person', '', 'a red boat')")
+            connection.commit()
+        assert examine(folder) == []
+        assert said(folder) == ([7], [])
 
     def test_a_damaged_file_is_named_and_not_touched(self, folder):
         path = folder / "annotations.sqlite"
