@@ -128,22 +128,28 @@ def _faults(folder: Path) -> Iterator[tuple[Finding, Mend | None]]:
     if harm:
         yield Finding(ANNOTATIONS, harm, "nothing was changed: copy it, then see sqlite3's command .recover"), None
     try:
-        FeatureStore.open(folder).verify(derived=False)
+        store = _whole(folder)
     except (StoreError, OSError) as error:
         yield Finding("vectors and catalog", str(error)), lambda: _make_again(folder)
-    try:
-        store = FeatureStore.open(folder)
-        store.verify(derived=False)
-    except (StoreError, OSError):
-        return  # all else hangs on them
+        try:
+            store = _whole(folder)
+        except (StoreError, OSError):
+            return  # all else hangs on them
     yield from _indexes(visual_space(store), lambda engine: _index_again(folder, engine))
     if not store.manifest.get("indexes"):
         yield Finding("indexes", "there is none"), lambda: _index_again(folder, None)
-    for name, entry in FeatureStore.open(folder).manifest.get("spaces", {}).items():
-        yield from _space(FeatureStore.open(folder), name, entry)
+    for name, entry in store.manifest.get("spaces", {}).items():
+        yield from _space(store, name, entry)
     if said.exists() and not harm:
         yield from _words(folder)
-    yield from _originals(FeatureStore.open(folder))
+    yield from _originals(store)
+
+
+def _whole(folder: Path) -> FeatureStore:
+    """The collection; its vectors and catalog are, bit for bit, what was written. Raises StoreError if not."""
+    store = FeatureStore.open(folder)
+    store.verify(derived=False)
+    return store
 
 
 def _indexes(space: Space, again: Callable[[str], None]) -> Iterator[tuple[Finding, Mend | None]]:
