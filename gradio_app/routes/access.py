@@ -81,6 +81,22 @@ def may_manage(headers: Mapping[str, str], token: StartToken, *, logged_in: bool
     return is_from_own_page(headers) and (logged_in or token.is_held(headers))
 
 
+class EditPermission:
+    """Whether who asks may edit what is said of pictures: see `may_manage`.
+
+    Parameters
+    ----------
+    is_managed : bool
+        Whether collections can be changed at all on this page.
+    """
+
+    def __init__(self, token: StartToken, *, is_managed: bool) -> None:
+        self._token, self._is_managed = token, is_managed
+
+    def __call__(self, request: Request) -> bool:
+        return self._is_managed and may_manage(request.headers, self._token, logged_in=login_is_needed(request.app))
+
+
 def is_from_own_page(headers: Mapping[str, str]) -> bool:
     """Whether no other site had the browser send this."""
     site = headers.get("sec-fetch-site")

@@ -15,6 +15,7 @@ from starlette.routing import BaseRoute
 
 from gradio_app.browse_address import BrowseAddress
 from gradio_app.routes.access import require_login
+from gradio_app.routes.pictures import collection_in
 from gradio_app.routes.words import NOW, in_words
 from gradio_app.tabs.browse import views
 from gradio_app.tabs.browse.views import Shelf
@@ -31,9 +32,7 @@ def browse_routes(engines: Mapping[str, SearchEngine]) -> list[BaseRoute]:
     shelves: WeakKeyDictionary[SearchEngine, Shelf] = WeakKeyDictionary()
 
     def shelf_of(collection: str) -> Shelf:
-        engine = engines.get(collection)
-        if engine is None:
-            raise HTTPException(404, "There is no such collection.")
+        engine = collection_in(engines, collection)
         return shelves.get(engine) or shelves.setdefault(engine, Shelf.of(engine))
 
     def answer(collection: str, request: Request, draw: Callable[[Shelf, BrowseAddress], str]) -> Response:

@@ -8,17 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from fastapi import APIRouter, Depends, HTTPException, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import HTMLResponse
 from starlette.routing import BaseRoute
 
 from features.images import ImageError
 from features.images.exif import Exif, read_exif
-from gradio_app.gradio_seam import login_is_needed
 from gradio_app.markup import render
-from gradio_app.routes.access import StartToken, may_manage, require_login
+from gradio_app.routes.access import EditPermission, StartToken, require_login
 from gradio_app.routes.pictures import folder_of, read_item
-from gradio_app.routes.words import NOW, check_same_picture, in_words
+from gradio_app.routes.words import NOW, collection_of_picture, in_words
 from search.engine import SearchEngine
 from search.explain import InvertedFile
 
@@ -27,16 +26,14 @@ def detail_routes(engines: Mapping[str, SearchEngine], token: StartToken, *, is_
     """Routes of the details of the pictures of `engines` (by collection name); `is_managed` as `word_routes`."""
     router = APIRouter(prefix="/details/{collection}/{image_id}", dependencies=[Depends(require_login)])
 
+    manages = EditPermission(token, is_managed=is_managed)
+
     # A plain function, not a coroutine: the file is read in the server's thread pool.
     @router.get("")
     def read(request: Request, collection: str, image_id: int, content: str = "") -> Response:
-        engine = engines.get(collection)
-        if engine is None:
-            raise HTTPException(404, "There is no such picture.")
-        check_same_picture(engine, image_id, content)
-        manages = is_managed and may_manage(request.headers, token, logged_in=login_is_needed(request.app))
+        engine = collection_of_picture(engines, collection, image_id, content)
         with in_words():
-            return HTMLResponse(details_of(engine, image_id, with_path=manages), headers=NOW)
+            return HTMLResponse(details_of(engine, image_id, with_path=manages(request)), headers=NOW)
 
     return list(router.routes)
 

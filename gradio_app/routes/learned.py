@@ -20,11 +20,11 @@ from features.collection import edits
 from features.collection.errors import StoreError
 from features.collection.learned_tags import drop_learned, learned_tags
 from features.collection.said import MAX_TAG
-from gradio_app.gradio_seam import login_is_needed
 from gradio_app.grid import Tile, render_tiles
 from gradio_app.markup import render
-from gradio_app.routes.access import REFUSED, StartToken, may_manage, require_login
-from gradio_app.routes.words import NOW, check_same_picture, in_words
+from gradio_app.routes.access import REFUSED, EditPermission, StartToken, require_login
+from gradio_app.routes.pictures import collection_in
+from gradio_app.routes.words import NOW, check_same_pictures, in_words
 from gradio_app.typed import learned_tag_term
 from search.engine import SearchEngine
 from search.errors import QueryError
@@ -73,14 +73,7 @@ def learned_routes(engines: Mapping[str, SearchEngine], token: StartToken, *, is
     router = APIRouter(prefix="/learned/{collection}", dependencies=[Depends(require_login)])
     suggesters: WeakKeyDictionary[SearchEngine, TagSuggester] = WeakKeyDictionary()
 
-    def find(collection: str) -> SearchEngine:
-        engine = engines.get(collection)
-        if engine is None:
-            raise HTTPException(404, "There is no such collection.")
-        return engine
-
-    def may_edit(request: Request) -> bool:
-        return is_managed and may_manage(request.headers, token, logged_in=login_is_needed(request.app))
+    may_edit = EditPermission(token, is_managed=is_managed)
 
     def shown(request: Request, engine: SearchEngine, tag: str, count: int) -> Response:
         suggester = suggesters.get(engine) or suggesters.setdefault(engine, TagSuggester(engine.store))
@@ -96,13 +89,13 @@ def learned_routes(engines: Mapping[str, SearchEngine], token: StartToken, *, is
         shown_: Annotated[int, Query(alias="shown")] = PAGE,
     ) -> Response:
         with in_words():
-            return shown(request, find(collection), tag, shown_)
+            return shown(request, collection_in(engines, collection), tag, shown_)
 
     @router.post("")
     def decide(request: Request, collection: str, decision: Decision) -> Response:
         if not may_edit(request):
             raise HTTPException(403, REFUSED)
-        engine = find(collection)
+        engine = collection_in(engines, collection)
         with in_words():
             _decide(engine, decision)
             return shown(request, engine, decision.tag, decision.shown)
@@ -117,8 +110,7 @@ def _decide(engine: SearchEngine, decision: Decision) -> None:
     elif decision.do == "drop":
         drop_learned(annotations, decision.tag)
     else:
-        for picture in decision.pictures:
-            check_same_picture(engine, picture.id, picture.content)
+        check_same_pictures(engine, [(picture.id, picture.content) for picture in decision.pictures])
         try:
             tag = usable_tag(decision.tag, engine.store).tag  # a tag in the letters that it was named with
         except QueryError as error:

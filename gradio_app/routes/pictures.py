@@ -11,7 +11,7 @@ import io
 import json
 import mimetypes
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -87,6 +87,19 @@ def read_item(engine: SearchEngine, image_id: int) -> bytes:
 def content_of(engine: SearchEngine, image_id: int) -> str:
     """The first digits of the hash of a picture's file, by which a page names what it shows; "" where there is none."""
     return (engine.store.hash_of(image_id) or "")[:CONTENT_DIGITS]
+
+
+def contents_of(engine: SearchEngine, image_ids: Sequence[int]) -> dict[int, str]:
+    """`content_of` many pictures, read at once; of ids that are no picture's there is none."""
+    return {record.id: (record.sha256 or "")[:CONTENT_DIGITS] for record in engine.store.records(image_ids)}
+
+
+def collection_in(engines: Mapping[str, SearchEngine], name: str) -> SearchEngine:
+    """An open collection by its name. Raises HTTPException 404 where there is none."""
+    engine = engines.get(name)
+    if engine is None:
+        raise HTTPException(404, "There is no such collection.")
+    return engine
 
 
 def icon_route() -> BaseRoute:

@@ -25,11 +25,11 @@ from features.collection.annotations import Annotations
 from features.collection.said import MAX_TAG, Said
 from features.images import ImageError
 from gradio_app.browse_address import BrowseAddress
-from gradio_app.gradio_seam import MAX_TEXT, login_is_needed
+from gradio_app.gradio_seam import MAX_TEXT
 from gradio_app.markup import printable, render
-from gradio_app.routes.access import REFUSED, StartToken, is_from_own_page, may_manage, require_login
-from gradio_app.routes.pictures import CONTENT_DIGITS, as_download, folder_of, open_item
-from gradio_app.routes.words import NOW, check_same_picture, in_words
+from gradio_app.routes.access import REFUSED, EditPermission, StartToken, is_from_own_page, require_login
+from gradio_app.routes.pictures import as_download, collection_in, contents_of, folder_of, open_item
+from gradio_app.routes.words import NOW, check_same_pictures, in_words
 from search.engine import SearchEngine
 from search.errors import QueryError
 
@@ -84,14 +84,7 @@ def selection_routes(engines: Mapping[str, SearchEngine], token: StartToken, *, 
     """
     router = APIRouter(prefix="/selection/{collection}", dependencies=[Depends(require_login)])
 
-    def find(collection: str) -> SearchEngine:
-        engine = engines.get(collection)
-        if engine is None:
-            raise HTTPException(404, "There is no such collection.")
-        return engine
-
-    def may_edit(request: Request) -> bool:
-        return is_managed and may_manage(request.headers, token, logged_in=login_is_needed(request.app))
+    may_edit = EditPermission(token, is_managed=is_managed)
 
     def sent(request: Request, engine: SearchEngine, pictures: str) -> list[int]:
         """Ids of a selection that a form holds."""
@@ -110,31 +103,30 @@ def selection_routes(engines: Mapping[str, SearchEngine], token: StartToken, *, 
     @router.get("")
     def read(request: Request, collection: str) -> Response:
         with in_words():
-            return tools(request, find(collection))
+            return tools(request, collection_in(engines, collection))
 
     @router.get("/all")
     def select_all(request: Request, collection: str) -> Response:
-        engine = find(collection)
+        engine = collection_in(engines, collection)
         try:
             ids = BrowseAddress.read(request.url.query).filter.ids(engine.store)
         except QueryError as error:
             raise HTTPException(409, str(error)) from error
         chosen = (engine.store.ids if ids is None else ids)[:MAX_SELECTED].tolist()
-        found = [(record.id, (record.sha256 or "")[:CONTENT_DIGITS]) for record in engine.store.records(chosen)]
-        return JSONResponse(found, headers=NOW)
+        return JSONResponse(list(contents_of(engine, chosen).items()), headers=NOW)
 
     @router.post("")
     def edit(request: Request, collection: str, edit: SelectionEdit) -> Response:
         if not may_edit(request):
             raise HTTPException(403, REFUSED)
-        engine = find(collection)
+        engine = collection_in(engines, collection)
         with in_words():
             _DONE[edit.do](engine.store.annotations, _checked(engine, edit.pictures), edit)
             return tools(request, engine)
 
     @router.post("/zip")
     def as_zip(request: Request, collection: str, pictures: Annotated[str, Form()]) -> Response:
-        engine = find(collection)
+        engine = collection_in(engines, collection)
         ids = sent(request, engine, pictures)
         headers = {"Content-Disposition": as_download(printable(f"{engine.name}.zip")), **NOW}
         return StreamingResponse(zipped(engine, ids), media_type="application/zip", headers=headers)
@@ -146,7 +138,7 @@ def selection_routes(engines: Mapping[str, SearchEngine], token: StartToken, *, 
         pictures: Annotated[str, Form()],
         kind: Annotated[Literal["paths", "csv", "jsonl"], Form()],
     ) -> Response:
-        engine = find(collection)
+        engine = collection_in(engines, collection)
         ids = sent(request, engine, pictures)
         ending = "txt" if kind == "paths" else kind
         headers = {"Content-Disposition": as_download(printable(f"{engine.name}.{ending}")), **NOW}
@@ -161,8 +153,7 @@ def selection_routes(engines: Mapping[str, SearchEngine], token: StartToken, *, 
 
 
 def _checked(engine: SearchEngine, pictures: Selected) -> list[int]:
-    for id, content in pictures:
-        check_same_picture(engine, id, content)
+    check_same_pictures(engine, pictures)
     return list(dict.fromkeys(id for id, _ in pictures))
 
 

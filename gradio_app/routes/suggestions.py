@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated
 from weakref import WeakKeyDictionary
 
-from fastapi import APIRouter, Depends, HTTPException, Query, Response
+from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import JSONResponse
 from starlette.routing import BaseRoute
 
@@ -15,6 +15,7 @@ from features.collection.errors import StoreError
 from gradio_app.gradio_seam import MAX_TEXT
 from gradio_app.markup import printable
 from gradio_app.routes.access import require_login
+from gradio_app.routes.pictures import collection_in
 from search.engine import SearchEngine
 from search.suggest import Suggester
 
@@ -27,9 +28,7 @@ def suggestion_routes(engines: Mapping[str, SearchEngine]) -> list[BaseRoute]:
     # A plain function, not a coroutine: sqlite is waited for in the server's thread pool.
     @router.get("/suggestions/{collection}")
     def suggest(collection: str, typed: Annotated[str, Query(max_length=MAX_TEXT)] = "") -> Response:
-        engine = engines.get(collection)
-        if engine is None:
-            raise HTTPException(404, "There is no such collection.")
+        engine = collection_in(engines, collection)
         suggester = suggesters.get(engine) or suggesters.setdefault(engine, Suggester(engine.store))
         try:
             found = suggester.suggest(typed)

@@ -6,7 +6,7 @@ the same piece of the page: what is said of the picture now.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -19,10 +19,10 @@ from features.collection import edits
 from features.collection.annotations import Annotations
 from features.collection.errors import StoreError
 from features.collection.said import MAX_TAG, PERSON, Maker, Said
-from gradio_app.gradio_seam import MAX_TEXT, login_is_needed
+from gradio_app.gradio_seam import MAX_TEXT
 from gradio_app.markup import render
-from gradio_app.routes.access import REFUSED, StartToken, may_manage, require_login
-from gradio_app.routes.pictures import content_of
+from gradio_app.routes.access import REFUSED, EditPermission, StartToken, require_login
+from gradio_app.routes.pictures import contents_of
 from search.engine import SearchEngine
 from search.learned import TagSuggester
 
@@ -74,15 +74,7 @@ def word_routes(engines: Mapping[str, SearchEngine], token: StartToken, *, is_ma
     """
     router = APIRouter(prefix="/words/{collection}/{image_id}", dependencies=[Depends(require_login)])
 
-    def find(collection: str, image_id: int, content: str) -> SearchEngine:
-        engine = engines.get(collection)
-        if engine is None:
-            raise HTTPException(404, "There is no such picture.")
-        check_same_picture(engine, image_id, content)
-        return engine
-
-    def may_edit(request: Request) -> bool:
-        return is_managed and may_manage(request.headers, token, logged_in=login_is_needed(request.app))
+    may_edit = EditPermission(token, is_managed=is_managed)
 
     def shown(request: Request, engine: SearchEngine, image_id: int) -> Response:
         page = said_of(engine, image_id, editable=may_edit(request), is_managed=is_managed)
@@ -92,13 +84,13 @@ def word_routes(engines: Mapping[str, SearchEngine], token: StartToken, *, is_ma
     @router.get("")
     def read(request: Request, collection: str, image_id: int, content: str = "") -> Response:
         with in_words():
-            return shown(request, find(collection, image_id, content), image_id)
+            return shown(request, collection_of_picture(engines, collection, image_id, content), image_id)
 
     @router.post("")
     def edit(request: Request, collection: str, image_id: int, change: Change) -> Response:
         if not may_edit(request):
             raise HTTPException(403, REFUSED)
-        engine = find(collection, image_id, change.content)
+        engine = collection_of_picture(engines, collection, image_id, change.content)
         with in_words():
             _DONE[change.do](engine.store.annotations, image_id, change)
             return shown(request, engine, image_id)
@@ -106,16 +98,35 @@ def word_routes(engines: Mapping[str, SearchEngine], token: StartToken, *, is_ma
     return list(router.routes)
 
 
-def check_same_picture(engine: SearchEngine, image_id: int, content: str) -> None:
-    """Refuse what is meant for another picture than the one that has this id now.
+def collection_of_picture(
+    engines: Mapping[str, SearchEngine], collection: str, image_id: int, content: str
+) -> SearchEngine:
+    """The collection of a picture that a page shows; see `check_same_pictures`."""
+    engine = engines.get(collection)
+    if engine is None:
+        raise HTTPException(404, "There is no such picture.")
+    check_same_pictures(engine, [(image_id, content)])
+    return engine
+
+
+def check_same_pictures(engine: SearchEngine, shown: Sequence[tuple[int, str]]) -> None:
+    """Refuse what is meant for other pictures than those that have these ids now.
 
     A collection may have been made anew, or a file replaced, since a page showed it.
+
+    Parameters
+    ----------
+    shown : sequence of (id, content)
+        `content_of` each picture as it was shown; not compared where it is empty.
     """
     items = engine.store.items
-    if not 0 <= image_id < len(items) or items[image_id].error:
-        raise HTTPException(404, "There is no such picture.")
-    if content and content != content_of(engine, image_id):
-        raise HTTPException(409, CHANGED)
+    named = [id for id, content in shown if content and 0 <= id < len(items)]
+    now = contents_of(engine, named) if named else {}
+    for id, content in shown:
+        if not 0 <= id < len(items) or items[id].error:
+            raise HTTPException(404, "There is no such picture.")
+        if content and content != now[id]:
+            raise HTTPException(409, CHANGED)
 
 
 @contextmanager

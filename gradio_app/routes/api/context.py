@@ -14,7 +14,7 @@ from gradio_app.library import Library
 from gradio_app.markup import printable
 from gradio_app.routes.api.metrics import Metrics
 from gradio_app.routes.api.models import ImageShort, Links
-from gradio_app.routes.pictures import folder_of, version_of
+from gradio_app.routes.pictures import collection_in, folder_of, version_of
 from search.engine import SearchEngine
 
 PREFIX = "/api/v1"
@@ -40,10 +40,7 @@ class Context:
 
     def collection(self, name: str) -> SearchEngine:
         """An open collection. Raises HTTPException 404."""
-        engine = self.library.get(name)
-        if engine is None:
-            raise HTTPException(404, "There is no such collection.")
-        return engine
+        return collection_in(self.library, name)
 
     def only_collection(self) -> SearchEngine:
         """The collection where there is one. Raises HTTPException 422 where there are others."""

@@ -17,7 +17,7 @@ from gradio_app.routes.api.callers import may_write
 from gradio_app.routes.api.collections import ImageId, image_of
 from gradio_app.routes.api.context import Context, check_picture, place_of
 from gradio_app.routes.api.problems import documented
-from gradio_app.routes.words import check_same_picture
+from gradio_app.routes.words import check_same_pictures
 
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 SECURITY: dict[str, Any] = {"security": [{"key": []}]}
@@ -54,7 +54,7 @@ def word_routes(context: Context) -> APIRouter:
         """Say something of a picture, or take it back: captions, tags, fields, whether it is a favourite."""
         engine = context.collection(name)
         check_picture(engine, id)
-        check_same_picture(engine, id, change.content or "")
+        check_same_pictures(engine, [(id, change.content or "")])
         changes = edits.Changes(
             add_tags=tuple(change.add_tags),
             remove_tags=tuple(change.remove_tags),
