@@ -182,7 +182,8 @@ class Facets:
         barred = self._mask([*around, *_trees(Chosen(no=mine.no))]) if mine.no else free
         counts = column.counts(barred)
         if mine.no:  # an excluded value says how many it keeps away
-            excluded = [place for place, tree in enumerate(column.trees) if tree in set(mine.no)]
+            no = set(mine.no)
+            excluded = [place for place, tree in enumerate(column.trees) if tree in no]
             counts[excluded] = column.counts(free)[excluded]
         choices: dict[Tree, Choice] = {**dict.fromkeys(mine.only, "only"), **dict.fromkeys(mine.no, "not")}
         places = column.first(counts, limit)
@@ -192,10 +193,7 @@ class Facets:
             for i in shown
             for tree in (column.trees[i],)
         ]
-        for (
-            tree,
-            choice,
-        ) in choices.items():  # what is no value, as it was typed, or values have changed
+        for tree, choice in choices.items():  # what is no value, as it was typed, or values have changed
             count = np.count_nonzero((free if choice == "not" else barred) & self._mask([tree]))
             values.append(FacetValue(_text(tree), tree, int(count), choice))
         there = int(np.count_nonzero(counts))
