@@ -34,6 +34,7 @@ from features.collection.lock import writing
 from features.collection.records import Record
 from features.collection.said import PERSON, Caption, FieldValue, Maker, Said, Tag, Words, clean_tag, shown
 from features.collection.schema import ANNOTATIONS
+from features.sqlite_transaction import transaction
 
 _WAIT_SECONDS = 5.0
 
@@ -296,13 +297,8 @@ class Annotations:
         """The connection in a transaction: all of the block is done, durably, or nothing of it."""
         with self._lock:
             try:
-                self._connection.execute("BEGIN IMMEDIATE")
-                try:
-                    yield self._connection
-                    self._connection.execute("COMMIT")
-                finally:
-                    if self._connection.in_transaction:
-                        self._connection.execute("ROLLBACK")
+                with transaction(self._connection) as connection:
+                    yield connection
             except sqlite3.Error as error:
                 raise _failure(self.path, error) from error
 

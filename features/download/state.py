@@ -13,10 +13,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from features.addresses import AddressError, web_address
 from features.download.lists import Entry
+from features.sqlite_transaction import transaction
 
 STATE = "download.sqlite"
 """The name of the file in the folder of a download."""
@@ -118,7 +119,7 @@ class DownloadState:
         self._db.execute("PRAGMA synchronous = NORMAL")
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
-            with self._transaction():
+            with transaction(self._db):
                 for statement in _SCHEMA.split(";\n"):
                     self._db.execute(statement)
         elif version != _VERSION:
@@ -127,9 +128,6 @@ class DownloadState:
 
     def close(self) -> None:
         self._db.close()
-
-    def _transaction(self) -> _Transaction:
-        return _Transaction(self._db)
 
     # What there is to do
 
@@ -157,7 +155,7 @@ class DownloadState:
         rows = known = 0
         entries = iter(entries)
         while batch := list(islice(entries, _BATCH)):
-            with self._transaction():
+            with transaction(self._db):
                 before = self._db.total_changes
                 self._db.executemany(
                     "INSERT OR IGNORE INTO url (key, url, host, state, is_permanent, cause, message, fields) "
@@ -167,14 +165,14 @@ class DownloadState:
                 known += len(batch) - (self._db.total_changes - before)
             rows += len(batch)
         if source is not None:
-            with self._transaction():
+            with transaction(self._db):
                 self._db.execute("DELETE FROM list WHERE name = ? AND column IS ?", _of(*source)[:2])
                 self._db.execute("INSERT INTO list VALUES (?, ?, ?, ?)", _of(*source))
         return Added(rows, known)
 
     def begin(self, *, retry: Literal["transient", "all"] | None = None, allow_private: bool = False) -> None:
         """Before a run: what a killed one had in hand is to do again; and only failures are, with `retry`."""
-        with self._transaction():
+        with transaction(self._db):
             self._db.execute("UPDATE url SET state = 'todo', due = 0 WHERE state IN ('leased', 'aside')")
             if retry is not None:
                 self._db.execute("UPDATE url SET state = 'aside' WHERE state = 'todo' AND attempts = 0")
@@ -206,7 +204,7 @@ class DownloadState:
     def lease(self, wanted: Sequence[tuple[str, int]], now: float, until: float) -> dict[str, list[Task]]:
         """Take so many tasks of each of some hosts in hand; fewer come where there are no more now."""
         taken: dict[str, list[Task]] = {}
-        with self._transaction():
+        with transaction(self._db):
             for host, count in wanted:
                 rows = self._db.execute(
                     "SELECT id, key, url, tries FROM url WHERE state = 'todo' AND host = ? AND due <= ? ORDER BY due "
@@ -222,7 +220,7 @@ class DownloadState:
 
     def release(self, tasks: Iterable[Task]) -> None:
         """Give back what was leased and not asked."""
-        with self._transaction():
+        with transaction(self._db):
             self._db.executemany("UPDATE url SET state = 'todo', due = 0 WHERE id = ?", [(task.id,) for task in tasks])
 
     def next_due(self) -> float | None:
@@ -234,7 +232,7 @@ class DownloadState:
 
     def record(self, outcomes: Iterable[Outcome]) -> None:
         """Write what became of some tasks, in one transaction."""
-        with self._transaction():
+        with transaction(self._db):
             self._db.executemany(
                 "UPDATE url SET state = ?, due = ?, is_permanent = ?, cause = ?, message = ?, file = ?, bytes = ?, "
                 "width = ?, height = ?, attempts = attempts + 1, tries = tries + 1 WHERE id = ?",
@@ -246,7 +244,7 @@ class DownloadState:
 
     def give_up(self, host: str, cause: str, message: str) -> int:
         """Count all that is still to do of a host as failed, for now. Returns how many that are."""
-        with self._transaction():
+        with transaction(self._db):
             return self._db.execute(
                 "UPDATE url SET state = 'failed', is_permanent = 0, cause = ?, message = ?, attempts = attempts + 1 "
                 "WHERE state = 'todo' AND host = ?",
@@ -276,20 +274,6 @@ class DownloadState:
     def pictures(self) -> Iterator[tuple[str, str, str]]:
         """File (relative to the folder), address and other columns (JSON) of what is done, as the list has them."""
         yield from self._db.execute("SELECT file, url, fields FROM url WHERE state = 'done' ORDER BY id")
-
-
-class _Transaction:
-    """A transaction that is open for writing from its beginning."""
-
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
-
-    def __enter__(self) -> None:
-        self._db.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if self._db.in_transaction:  # SQLite may have ended it itself, as on a full disk
-            self._db.execute("COMMIT" if kind is None else "ROLLBACK")
 
 
 def _of(path: Path, column: str | None) -> tuple[str, str | None, int, int]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from features.collection.errors import cannot_write
+from features.sqlite_transaction import transaction
 from gradio_app.jobs import runs
 from gradio_app.routes.api.beside import JOBS_FILE
 
@@ -236,13 +237,8 @@ class JobStore:
             try:
                 if self._connection is None:
                     self._connection = self._opened()
-                self._connection.execute("BEGIN IMMEDIATE")
-                try:
-                    yield self._connection
-                    self._connection.execute("COMMIT")
-                finally:
-                    if self._connection.in_transaction:
-                        self._connection.execute("ROLLBACK")
+                with transaction(self._connection) as connection:
+                    yield connection
             except sqlite3.Error as error:
                 raise cannot_write(self.path, error) from error
 
