@@ -184,7 +184,7 @@ class Guard:
         if length is not None and length.isdecimal() and int(length) > limit:
             return too_large, receive
         if uploading:
-            return None, _up_to(limit, receive)  # Gradio reads these piece by piece
+            return None, up_to(limit, receive, too_large_an_upload(limit))  # Gradio reads these piece by piece
         body = await _read(receive, limit)
         if body is None:
             return too_large, receive
@@ -325,8 +325,8 @@ async def _read(receive: Receive, limit: int) -> bytes | None:
             return bytes(body)
 
 
-def _up_to(limit: int, receive: Receive) -> Receive:
-    """Give a body as it comes, of which nobody said how long it is, and end it where it is too long."""
+def up_to(limit: int, receive: Receive, too_large: Exception) -> Receive:
+    """Give a body as it comes, whatever was said of its length, and raise `too_large` where it is longer than that."""
     count = 0
 
     async def receive_counted() -> Message:
@@ -334,7 +334,7 @@ def _up_to(limit: int, receive: Receive) -> Receive:
         message = await receive()
         count += len(message.get("body", b""))
         if count > limit:
-            raise too_large_an_upload(limit)
+            raise too_large
         return message
 
     return receive_counted

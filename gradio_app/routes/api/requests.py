@@ -15,6 +15,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gradio_app.guard import up_to
 from gradio_app.routes.api.metrics import Metrics
 from gradio_app.routes.api.problems import ProblemResponse
 
@@ -132,7 +133,8 @@ class Requests:
         length = Headers(scope=scope).get("content-length", "")
         if length.isdecimal() and int(length) > limit:
             return ProblemResponse(413, _too_large(limit), headers={"Connection": "close"}), receive
-        return None, _up_to(limit, receive)
+        too_large = HTTPException(413, _too_large(limit), headers={"Connection": "close"})
+        return None, up_to(limit, receive, too_large)
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "none")
@@ -160,18 +162,3 @@ def limit_of(scope: Scope) -> int:
 
 def _too_large(limit: int) -> str:
     return f"More than {limit:,} bytes are not taken here."
-
-
-def _up_to(limit: int, receive: Receive) -> Receive:
-    """Give a body as it comes, and stop where it is too long, whatever was said of its length."""
-    count = 0
-
-    async def receive_counted() -> Message:
-        nonlocal count
-        message = await receive()
-        count += len(message.get("body", b""))
-        if count > limit:
-            raise HTTPException(413, _too_large(limit), headers={"Connection": "close"})
-        return message
-
-    return receive_counted
