@@ -26,6 +26,7 @@ from features.collection.facet_columns import (
     tag_column,
     years_of,
 )
+from features.collection.fields import FORMAT_ENDINGS
 from features.collection.store import FeatureStore
 
 Ids = NDArray[np.int64]
@@ -34,7 +35,7 @@ MAX_DISTINCT = 20
 """Numbers of a field that are values of their own; of more, spans are."""
 
 _SIZES = (10**4, 10**5, 10**6, 10**7)
-_FORMATS = {"jpg": "jpeg", "jpe": "jpeg", "jfif": "jpeg", "tif": "tiff", "heif": "heic"}
+_FORMATS = {ending: endings[0] for endings in FORMAT_ENDINGS for ending in endings}
 
 
 @dataclass(frozen=True)

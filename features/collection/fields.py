@@ -167,17 +167,19 @@ class FolderField(PathField):
         return Sql("(folder = ? OR folder >= ? AND folder < ?)", (folder, f"{folder}/", f"{folder}0"))
 
 
+FORMAT_ENDINGS = (("jpeg", "jpg", "jpe", "jfif"), ("tiff", "tif"), ("heic", "heif"))
+"""Endings that mean the same format, which is called by the first."""
+
+
 class FormatField(PathField):
     """The file format, by the ending of the name."""
-
-    _ENDINGS = ({"jpeg", "jpg", "jpe", "jfif"}, {"tiff", "tif"}, {"heic", "heif"})
 
     def sql(self, condition: Condition) -> Sql:
         value = condition.value
         if condition.comparison not in ("eq", "any") or value is None:
             return super().sql(condition)
         formats = [str(each).lower().lstrip(".") for each in (value if isinstance(value, tuple) else (value,))]
-        endings = {ending for each in formats for ending in next((s for s in self._ENDINGS if each in s), {each})}
+        endings = {ending for each in formats for ending in next((s for s in FORMAT_ENDINGS if each in s), (each,))}
         return super().sql(Condition(self.name, "any", tuple(sorted(endings))))
 
 

@@ -19,19 +19,9 @@ from pathlib import Path
 from PIL import Image
 
 from features.images import STRANGERS_PICTURES, TOO_LARGE, ImageError, decode_image
-from features.images.formats import open_with_pillow, readable_formats
+from features.images.formats import FILE_ENDINGS, open_with_pillow, readable_formats
 
 JPEG_QUALITY = 90
-_SUFFIXES = {
-    "JPEG": ".jpg",
-    "MPO": ".jpg",
-    "PNG": ".png",
-    "GIF": ".gif",
-    "WEBP": ".webp",
-    "AVIF": ".avif",
-    "HEIF": ".heic",
-    "BMP": ".bmp",
-}
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TIMES = 3  # that a file may be given to a process which then ends
 
@@ -117,10 +107,10 @@ def keep_picture(part: str, folder: str, key: str, resize: int | None) -> Kept |
 def _told_by_header(content: bytes) -> tuple[str | None, tuple[int, int]]:
     """The ending of a file's name and the size of the picture; None and (1, 1) where its header does not say."""
     try:
-        image = open_with_pillow(content, [name for name in readable_formats() if name in _SUFFIXES])
+        image = open_with_pillow(content, [name for name in readable_formats() if name in FILE_ENDINGS])
     except Exception:  # Pillow's readers meet hostile bytes here; decoding says what is wrong, or does without them
         return (".png" if content.startswith(_PNG) else None), (1, 1)
-    return (None, (1, 1)) if image is None else (_SUFFIXES.get(image.format or ""), image.size)
+    return (None, (1, 1)) if image is None else (FILE_ENDINGS.get(image.format or ""), image.size)
 
 
 class PictureProcesses:

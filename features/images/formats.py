@@ -25,6 +25,18 @@ _RAW_BEGINNINGS = (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0")
 # A JPEG may hold several pictures, and go by names that Pillow does not list or not among those it opens.
 _JPEG_EXTENSIONS = frozenset({".mpo", ".jps", ".pjpeg", ".pjp", ".jif", ".jfi", ".insp"})
 
+FILE_ENDINGS = {
+    "JPEG": ".jpg",
+    "MPO": ".jpg",
+    "PNG": ".png",
+    "GIF": ".gif",
+    "WEBP": ".webp",
+    "AVIF": ".avif",
+    "HEIF": ".heic",
+    "BMP": ".bmp",
+}
+"""How files are called whose pictures come over the wire, by Pillow's names of their formats."""
+
 HEIC_EXTENSIONS = frozenset({".heic", ".heif", ".hif"})
 INSTALL_HEIC = "pip install pillow-heif"
 

@@ -19,6 +19,7 @@ from starlette.datastructures import UploadFile
 
 from features.checksum import sha256_of
 from features.images import STRANGERS_PICTURES, ImageError, decode_image
+from features.images.formats import FILE_ENDINGS
 from gradio_app.jobs import CollectionJobs
 from gradio_app.routes.api import models
 from gradio_app.routes.api.callers import may_write
@@ -35,15 +36,6 @@ from search.engine import SearchEngine
 
 MAX_FILES = 100  # of one upload
 MAX_FILE = 32 * 2**20
-_ENDINGS = {
-    "JPEG": ".jpg",
-    "MPO": ".jpg",
-    "PNG": ".png",
-    "GIF": ".gif",
-    "WEBP": ".webp",
-    "AVIF": ".avif",
-    "BMP": ".bmp",
-}
 IdempotencyKey = Annotated[
     str | None,
     Header(min_length=1, max_length=200, description="Of a request that is sent again: the job is that of the first"),
@@ -249,7 +241,7 @@ def _checked(files: list[tuple[str, Path]], folder: str, root: Path) -> dict[str
 
 def _ending(content: bytes) -> str:
     with Image.open(io.BytesIO(content)) as picture:
-        return _ENDINGS.get(picture.format or "", ".heic")
+        return FILE_ENDINGS.get(picture.format or "", ".heic")
 
 
 def _clean_folder(folder: str) -> PurePosixPath:
