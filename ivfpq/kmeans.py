@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +24,19 @@ SEED_POWER = 0.75  # of the squared distance, that seeds are drawn by; 1 in k-me
 LARGEST_EXPONENT = 50  # of 2, in a number: beyond it points are made smaller, for their squares would leave float32
 NARROW = 128  # dimensions up to which writing and reading the products takes longer than computing them
 TOLERANCE = 5e-4  # the training ends when an iteration gains less than this share of the objective
+
+
+class Iteration(NamedTuple):
+    """What one round of Lloyd's algorithm saw, and what it made of it."""
+
+    centroids: Floats
+    """Those that the points were assigned to, float32 (k, d)."""
+    nearest: Ids
+    """The centroid of each point, int64 (n,)."""
+    objective: float
+    """What all assignments cost together."""
+    means: Floats
+    """The centroids of the next round, float32 (k, d)."""
 
 
 def kmeans(
@@ -51,28 +66,47 @@ def kmeans(
     ValueError
         If there are fewer points than centroids.
     """
-    if len(x) < k:
-        raise ValueError(f"k-means needs at least as many points as centroids, got n={len(x)}, k={k}")
-    if len(x) > k * MAX_POINTS_PER_CENTROID:
-        x = x[np.sort(rng.choice(len(x), k * MAX_POINTS_PER_CENTROID, replace=False))]
-    x, shrunk = with_finite_squares(x)
+    x, shrunk = with_finite_squares(_sampled(x, k, rng))
+    centroids = x[:0]
+    for iteration in lloyd(x, k, rng, spherical=spherical, tolerance=tolerance):
+        centroids = iteration.means
+    return np.ldexp(centroids, shrunk) if shrunk else centroids
+
+
+def lloyd(
+    x: Floats, k: int, rng: np.random.Generator, *, spherical: bool = False, tolerance: float | None = TOLERANCE
+) -> Iterator[Iteration]:
+    """The rounds of `kmeans`, one after the other: the last one's `means` are its answer.
+
+    `x` is float32 (n, d) with n from k up, no more points than `kmeans` draws, and squares that float32 can hold.
+    """
     # Far from the origin the expanded square |x|^2 - 2xc + |c|^2 would cancel its digits away. Directions have no mean.
     mean = np.zeros(x.shape[1], np.float32) if spherical else x.mean(axis=0, dtype=np.float64).astype(np.float32)
     x = x - mean
     lengths = None if spherical else np.einsum("ij,ij->i", x, x)
     centroids = _seeds(normalised(x) if spherical else x, k, rng)
     previous = np.inf
-    for iteration in range(ITERATIONS):
+    for number in range(ITERATIONS):
         nearest, cost = assign(x, lengths, centroids)
         objective = float(cost.sum(dtype=np.float64))
-        logger.debug("k-means k=%d iteration %d: objective %.6g", k, iteration, objective)
-        centroids = _means(x, nearest, cost, k)
+        logger.debug("k-means k=%d iteration %d: objective %.6g", k, number, objective)
+        means = _means(x, nearest, cost, k)
         if spherical:
-            centroids = normalised(centroids)
+            means = normalised(means)
+        yield Iteration(centroids + mean, nearest, objective, means + mean)
+        centroids = means
         if tolerance is not None and previous - objective <= tolerance * abs(objective):
             break
         previous = objective
-    return np.ldexp(centroids + mean, shrunk) if shrunk else centroids + mean
+
+
+def _sampled(x: Floats, k: int, rng: np.random.Generator) -> Floats:
+    """As many of the points as change the centroids. Raises ValueError if there are fewer points than centroids."""
+    if len(x) < k:
+        raise ValueError(f"k-means needs at least as many points as centroids, got n={len(x)}, k={k}")
+    if len(x) <= k * MAX_POINTS_PER_CENTROID:
+        return x
+    return x[np.sort(rng.choice(len(x), k * MAX_POINTS_PER_CENTROID, replace=False))]
 
 
 def with_finite_squares(x: Floats) -> tuple[Floats, int]:

@@ -207,6 +207,8 @@ WAYS = (
     (r"python -m gradio_app\.api_keys\b", parses),  # test_rest_keys runs it
     (r"python -m ivfpq\.benchmark", parses),  # minutes; test_benchmark runs each study on little
     (r"python -m search ", parses),  # test_words runs it
+    (r"python -m search\.explain ", parses),  # test_explainer runs it
+    (r"python -m benchmarks\.explainer", parses),  # minutes; test_explainer looks at what it wrote
     (r"python -m search\.doctor ", parses),  # test_doctor runs it
     (r"python -m search\.annotate ", parses),  # test_annotate runs it
     (r"python -m benchmarks\.(tags|annotations)", parses),  # minutes
