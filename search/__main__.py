@@ -123,7 +123,8 @@ def _run(options: argparse.Namespace) -> int:
         except (EngineError, EncoderError, StoreError, ImageError) as error:
             wrong = refused(error)
             continue
-        for hint in (*answer.unanswered, *answer.hints):
+        weak = ("weak matches: hardly nearer than pictures of other things",) if answer.is_weak else ()
+        for hint in (*answer.unanswered, *answer.hints, *weak):
             sys.stderr.write(f"{hint}\n")
         tell(query, answer)
         if options.open and answer and not webbrowser.open(answer[0].path.as_uri()):
@@ -200,7 +201,8 @@ def _tell_json(query: str, answer: Answer) -> None:
         }
         for asked in answer.parts
     ]
-    json.dump({"query": query, "parts": parts, "hits": hits, "hints": answer.hints}, sys.stdout)
+    told = {"query": query, "parts": parts, "hits": hits, "hints": answer.hints, "weak": answer.is_weak}
+    json.dump(told, sys.stdout)
     sys.stdout.write("\n")
 
 

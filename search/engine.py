@@ -42,6 +42,7 @@ from search.spaces import (
     text_spaces,
     visual_space,
 )
+from search.strength import StrengthOfHits
 from search.words import TextScorer, TextScores
 
 __all__ = ["Answer", "EncodedQuery", "EngineError", "Hit", "SearchEngine"]
@@ -79,7 +80,9 @@ class SearchEngine:
         self.metric: Metric = store.manifest["metric"]
         self._spaces = {VISUAL: SpaceSearcher(visual_space(store), indexes), **(spaces or {})}
         if NEIGHBOURHOOD_SPACE in self._spaces and self.metric == "cosine":
-            self._spaces[VISUAL].order = NeighbourOrder(self._spaces[NEIGHBOURHOOD_SPACE].space)
+            neighbourhood = self._spaces[NEIGHBOURHOOD_SPACE].space
+            self._spaces[VISUAL].order = NeighbourOrder(neighbourhood)
+            self._spaces[VISUAL].strength = StrengthOfHits(neighbourhood, self._spaces[VISUAL].space)
         self._encoder = encoder
         self._fetch = fetch
         self._scorers: dict[str, TextScorer] = {}
@@ -402,6 +405,7 @@ class SearchEngine:
             rerank_ms=(finished - searched) * 1e3 if rerank else 0.0,
             reranked=reranked,
             expansion=found.expansion,
+            strength=searcher.strength.of(query.vector, found.ranked, query.own_id) if searcher.strength else None,
         )
 
     def _hits(self, ranked: Ranked, metric: Metric, own_id: int | None, options: SearchOptions) -> tuple[Hit, ...]:

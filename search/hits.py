@@ -9,6 +9,7 @@ from typing import NamedTuple, overload
 
 from search.neighbour_order import Expansion
 from search.query import Part
+from search.strength import Strength
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,8 @@ class Answer(Sequence[Hit]):
         Of each part of the query; empty where it is one picture.
     expansion : Expansion or None
         How the query took in its neighbours, where these counted in the order.
+    strength : Strength or None
+        How strong the hits of one picture are, in a collection where that can be told.
     """
 
     hits: tuple[Hit, ...]
@@ -121,6 +124,12 @@ class Answer(Sequence[Hit]):
     reranked: int = field(default=0, compare=False)
     parts: tuple[PartAnswer, ...] = field(default=(), compare=False)
     expansion: Expansion | None = field(default=None, compare=False)
+    strength: Strength | None = field(default=None, compare=False)
+
+    @property
+    def is_weak(self) -> bool | None:
+        """Whether the best hits are hardly nearer than pictures of other things; None where that cannot be told."""
+        return None if self.strength is None else self.strength.is_weak
 
     @property
     def unanswered(self) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from search.fusion import sample_of
 from search.neighbour_order import CANDIDATES, Expansion, NeighbourOrder, Ranked
 from search.options import SearchOptions
 from search.space import ADD_BLOCK, VISUAL, Space
+from search.strength import StrengthOfHits
 
 RERANK_FACTOR = 10  # candidates ranked again for each result wanted
 
@@ -47,6 +48,7 @@ class SpaceSearcher:
     ) -> None:
         self.space = space
         self.order = order
+        self.strength: StrengthOfHits | None = None
         self._built = dict(indexes)
         self._opened: dict[str, SearchableIndex] = {}
         self._lock = threading.Lock()

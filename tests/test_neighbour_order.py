@@ -302,3 +302,17 @@ def test_the_command(folder, outsider, capsys, engine):
     assert found("--neighbourhood", "0") == list(ask(engine, outsider, weight=0, engine="ivfpq").ids)
     assert command.main([str(outsider), "--in", str(folder), "--neighbourhood", "7"]) == 2
     assert "neighbourhood must be a number from 0 to 1, got 7.0" in capsys.readouterr().err
+
+
+def test_an_answer_says_whether_its_matches_are_weak(engine, folder, outsider, capsys):
+    answer = ask(engine, outsider)
+    assert answer.is_weak is (answer.strength.value < answer.strength.weak_below)
+    plain = ask(engine, outsider, weight=0).strength
+    assert plain == pytest.approx(answer.strength, abs=1e-6), "whatever orders them"
+    mine = ask(engine, engine.store.items[3].path)
+    assert mine.own_id == 3 and mine.strength is not None
+    assert ask(engine, Query((ImagePart(3), ImagePart(4)))).is_weak is None
+    engine.space().strength._weak_below = 9.0  # whatever is found is weak
+    assert ask(engine, outsider).is_weak
+    assert command.main([str(outsider), "--in", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["weak"] is answer.is_weak

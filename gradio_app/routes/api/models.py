@@ -212,6 +212,9 @@ class SearchAnswer(BaseModel):
     collection: str
     version: str = Field(description="Of the collection: changes when pictures come or go")
     own_id: int | None = Field(description="The picture that was asked with, where the collection holds it")
+    weak: bool | None = Field(
+        description="Whether the hits of one picture are hardly nearer than pictures of other things; null if unknown"
+    )
     counts: Counts
     hits: list[Hit]
     parts: list[PartAnswered] = Field(description="Empty where the question is one picture")

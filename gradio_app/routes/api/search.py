@@ -141,6 +141,7 @@ def _answer(context: Context, content: bytes | dict[str, str | bytes], place_of:
         collection=engine.name,
         version=version,
         own_id=found.own_id,
+        weak=found.is_weak,
         counts=Counts(
             shown=len(before) + len(hits),
             matching=query.filter.count(engine.store),

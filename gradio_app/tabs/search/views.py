@@ -206,6 +206,7 @@ def status(result: Result) -> str:
         name=engine.name,
         hint=not hits and (request.labels or request.cutoff is not None),
         own=hits.own_id is not None,
+        weak=hits.is_weak,
         how=how,
         times=times,
     )
