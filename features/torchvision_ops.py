@@ -17,6 +17,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from features.lazy_compiler import lazy_compiler
+
 logger = logging.getLogger(__name__)
 
 _SCHEMAS = {
@@ -30,13 +32,14 @@ _library: Any = None  # the declarations live as long as this object
 def declare_operators() -> None:
     """Declare torchvision's operators unless its own library provides them. Call it as often as you like."""
     with _lock:
-        _declare()
+        if _library is None and "torchvision" not in sys.modules:
+            _declare()
+            with lazy_compiler():
+                importlib.import_module("torchvision.ops")
 
 
 def _declare() -> None:
     global _library
-    if _library is not None or "torchvision" in sys.modules:
-        return
     import torch
 
     load_library: Any = torch.ops.load_library  # neither has types

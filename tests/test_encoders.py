@@ -583,6 +583,21 @@ def test_torchvision_imports_after_its_operators_are_declared():
 
 
 @pytest.mark.slow
+def test_torchs_compiler_is_imported_when_it_is_called():
+    code = (
+        "import sys; from features.encoders import create_encoder; create_encoder('efficientnet-lite0');"
+        "print('timm' in sys.modules, 'torch._dynamo' in sys.modules);"
+        "import torch; from features.lazy_compiler import lazy_compiler; from torchvision.ops import roi_align\n"
+        "with lazy_compiler():\n"
+        "    more, less = torch.compiler.disable(lambda x: x + 1), torch.compiler.disable(reason='r')(lambda x: x - 1)\n"
+        "    print('sympy' in sys.modules, torch._dynamo.is_compiling(), 'sympy' in sys.modules)\n"
+        "print(more(1), less(1), torch._dynamo.utils is sys.modules['torch._dynamo.utils'])\n"
+        "print(sys.modules[roi_align.__module__].is_compile_supported('cpu'))"
+    )
+    assert fresh_python(code).splitlines() == ["True False", "False False True", "2 0 True", "True"]
+
+
+@pytest.mark.slow
 def test_operators_that_are_there_are_left_alone():
     """As with a torchvision whose own library loads: nothing is declared twice, and its kernels stay."""
     code = (

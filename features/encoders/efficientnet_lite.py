@@ -30,11 +30,13 @@ from typing import Any
 
 import torch
 
+from features.lazy_compiler import lazy_compiler
 from features.torchvision_ops import declare_operators
 
 declare_operators()  # before timm, which imports torchvision
 
-import timm  # noqa: E402
+with lazy_compiler():
+    import timm
 
 from features.checksum import sha256_of  # noqa: E402
 from features.encoders.base import EncoderError  # noqa: E402

@@ -6,11 +6,13 @@ from typing import Any
 
 import torch
 
+from features.lazy_compiler import lazy_compiler
 from features.torchvision_ops import declare_operators
 
 declare_operators()  # before torchvision and timm
 
-import timm  # noqa: E402
+with lazy_compiler():
+    import timm
 from torchvision.models import ResNet50_Weights, resnet50  # noqa: E402
 
 from features.encoders import EncoderError  # noqa: E402

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from functools import cache
 
+from features.lazy_compiler import lazy_compiler
 from features.torchvision_ops import declare_operators
 from features.wordnet.nouns import forms
 
@@ -22,7 +23,8 @@ class Definitions:
 
     def __init__(self) -> None:
         declare_operators()  # before timm, which imports torchvision
-        from timm.data import ImageNetInfo
+        with lazy_compiler():
+            from timm.data import ImageNetInfo
 
         self.imagenet = tuple(ImageNetInfo("imagenet-1k").label_descriptions(detailed=True))
         self.imagenet_synsets = tuple(ImageNetInfo("imagenet-1k").label_names())
