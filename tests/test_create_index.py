@@ -1,5 +1,7 @@
 """The command that turns a dataset into a collection, run as people run it."""
 
+import contextlib
+import io
 import json
 import os
 import shutil
@@ -20,6 +22,7 @@ from features.collection.store import FeatureStore
 from features.collection.sync import sync
 from features.datasets import ImageFolder
 from features.encoders import register_encoder, registry
+from features.evaluate import leave_one_out
 from features.extract import extract
 from gradio_app.create_index import main
 from ivfpq import IndexFlat, load
@@ -303,6 +306,7 @@ from killing import kill_before
 from test_extract import FakeEncoder
 from features.datasets import ImageFolder
 from features.encoders import register_encoder, registry
+from features.evaluate import leave_one_out
 from features.collection.manifest import read_manifest, write_json
 from features.collection.names import collection_name
 from features.collection.store import FeatureStore
@@ -452,37 +456,61 @@ def test_names_become_safe_folders(name, safe):
     assert os.sep not in collection_name(name)
 
 
-@pytest.mark.realdata
-@pytest.mark.slow
-def test_the_real_caltech101_all_the_way(testdata, tmp_path, capsys):
-    """Download script by file://, the command, and a search; a slice, so that it takes a minute and not five."""
-    archive = (testdata / "101_ObjectCategories.tar.gz").as_uri()
+@pytest.fixture(scope="module")
+def caltech101(testdata, tmp_path_factory):
+    """A folder that the real Caltech101 was downloaded to by file://, and what the command said of every ninth picture.
+
+    The network looks at each picture once for all that is asked of them.
+    """
+    folder = tmp_path_factory.mktemp("caltech101")
     done = subprocess.run(
-        [shutil.copy(ROOT / "data_download.sh", tmp_path), "caltech"],  # it works in the folder it lies in
-        env={**os.environ, "CALTECH101_URL": archive},
+        [shutil.copy(ROOT / "data_download.sh", folder), "caltech"],  # it works in the folder it lies in
+        env={**os.environ, "CALTECH101_URL": (testdata / "101_ObjectCategories.tar.gz").as_uri()},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    stamp, *folders = sorted((tmp_path / "datasets" / "caltech101").iterdir())
+    stamp, *classes = sorted((folder / "datasets" / "caltech101").iterdir())
     assert stamp.name == ".complete"
-    assert len(folders) == 102
-    assert sum(len(list(folder.glob("*.jpg"))) for folder in folders) == 9144
+    assert len(classes) == 102
+    pictures = sorted((folder / "datasets" / "caltech101").glob("*/*.jpg"))
+    assert len(pictures) == 9144
+    for place, path in enumerate(pictures):
+        if place % 9:
+            path.unlink()
+    with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()) as said:
+        assert main(["--data", "caltech", "--limit", "1000", *LITE0, "--json"]) == 0
+    return folder, json.loads(said.getvalue())
 
-    found = report(capsys, "--data", "caltech", "--limit", "1500", *LITE0)
-    assert found["images"] == 1500
-    assert found["queries"] == 150
+
+@pytest.mark.realdata
+@pytest.mark.slow
+def test_the_real_caltech101_all_the_way(caltech101):
+    """Download script, the command, and a search."""
+    folder, found = caltech101
+    assert found["images"] == 1000
+    assert found["queries"] == 100
     ours, theirs = (row["recall_at_10"] for row in found["engines"])
     assert ours > theirs - 0.05
-    engine = SearchEngine.open(tmp_path / "collections" / "caltech101")
+    engine = SearchEngine.open(folder / "collections" / "caltech101")
     leopards = [item for item in engine.store.items if item.labels == ("Leopards",)]
-    assert len(leopards) > 100
+    assert len(leopards) > 20
     right = 0
-    for own in leopards[::20]:
+    for own in leopards[::3]:
         hits = engine.search(own.path, k=10, nprobe=100)
         assert own.id not in [hit.id for hit in hits]
         right += sum(hit.labels == own.labels for hit in hits)
-    assert right >= 0.8 * 10 * len(leopards[::20])
+    assert right >= 0.8 * 10 * len(leopards[::3])
+
+
+@pytest.mark.realdata
+@pytest.mark.slow
+def test_lite_finds_caltech101_classes(caltech101):
+    """mAP, cosine, leave-one-out: 0.739; over all 9,144 pictures, which are harder to tell apart, it is 0.7015."""
+    store = FeatureStore.open(caltech101[0] / "collections" / "caltech101")
+    found = leave_one_out(store.features[store.ids], [item.labels for item in store.items])
+    assert found.queries == 999  # of one class a single picture is there
+    assert found.mean_average_precision >= 0.73
 
 
 @pytest.mark.parametrize("metric", ["l2", "ip", "cosine"])
