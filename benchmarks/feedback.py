@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from benchmarks.words import NAMELESS
-from features.paths import expanded
+from features.command_line import add_collections, collection_folder
 from search.engine import SearchEngine
 from search.errors import QueryError
 from search.hits import Answer
@@ -93,7 +93,8 @@ def table(gains: Gains, kinds: Sequence[str]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.feedback", description=__doc__.split("\n\n")[0])
-    parser.add_argument("collection", type=expanded, help="a folder of collections/")
+    parser.add_argument("collection", metavar="NAME", help="a collection, or its folder")
+    add_collections(parser)
     parser.add_argument("--queries", type=int, default=600, metavar="N", help="pictures searched (%(default)s)")
     parser.add_argument("--engine", default="exact", help="the index (%(default)s)")
     parser.add_argument(
@@ -104,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="how much neighbours count in the order, with judgements and without (%(default)s)",
     )
     options = parser.parse_args(arguments)
-    engine = SearchEngine.open(options.collection)
+    engine = SearchEngine.open(collection_folder(options.collections, options.collection))
     halves = halves_of(engine.labels)
     labels = {id: engine.store.items[id].labels for id in engine.store.ids.tolist()}
     usable = np.array([id for id, borne in labels.items() if len(borne) == 1 and borne[0] in halves])

@@ -19,8 +19,8 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.words import NAMELESS
+from features.command_line import add_collections, collection_folder
 from features.images import decode_image
-from features.paths import expanded
 from search.engine import SearchEngine
 from search.hits import Answer
 from search.query import ImagePart, Part, Query, TextPart
@@ -84,11 +84,12 @@ def times(engine: SearchEngine, files: Sequence[Path], texts: Sequence[str]) -> 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.mixed", description=__doc__.split("\n\n")[0])
-    parser.add_argument("collection", type=expanded, help="a folder of collections/")
+    parser.add_argument("collection", metavar="NAME", help="a collection, or its folder")
+    add_collections(parser)
     parser.add_argument("--queries", type=int, default=500, metavar="N", help="pictures searched (%(default)s)")
     parser.add_argument("--engine", default="exact", help="the index of what is measured by hits (%(default)s)")
     options = parser.parse_args(arguments)
-    engine = SearchEngine.open(options.collection)
+    engine = SearchEngine.open(collection_folder(options.collections, options.collection))
     labels = {id: engine.store.items[id].labels for id in engine.store.ids.tolist()}
     usable = [id for id, borne in labels.items() if len(borne) == 1 and borne[0] not in NAMELESS]
     chosen = np.random.default_rng(0).permutation(usable)[: options.queries].tolist()

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from features.command_line import add_collections, collection_folder
 from features.images import ImageError, decode_image
 from features.paths import expanded
 from ivfpq.distances import normalised
@@ -122,17 +123,18 @@ def table(figures: NDArray[np.float64], copies: NDArray[np.float64] | None) -> s
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pictures", description=__doc__.split("\n\n")[0])
-    parser.add_argument("source", type=expanded, help="a folder of collections/, or a file of features and labels")
+    parser.add_argument("source", help="a collection, its folder, or a file of features and labels (.npz)")
+    add_collections(parser)
     parser.add_argument("--queries", type=int, default=HELD_OUT, metavar="N", help="(%(default)s)")
     parser.add_argument("--copies", type=int, default=COPIES, metavar="N", help="(%(default)s); 0: none are made")
     parser.add_argument("--cut", type=int, default=CUT, metavar="N", help="of copies, 1/N on each side (%(default)s)")
     options = parser.parse_args(arguments)
     engine = None
-    if options.source.is_file():
-        with np.load(options.source, allow_pickle=False) as given:
+    if (file := expanded(options.source)).is_file():
+        with np.load(file, allow_pickle=False) as given:
             features, labels = normalised(given["features"].astype(np.float32)), given["labels"]
     else:
-        engine = SearchEngine.open(options.source)
+        engine = SearchEngine.open(collection_folder(options.collections, options.source))
         store = engine.store
         features = normalised(np.asarray(store.features[store.ids], np.float32))
         labels = np.array([",".join(store.items[id].labels) for id in store.ids.tolist()])

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.collection.store import FeatureStore
+from features.command_line import add_collections, collection_folder
 from features.encoders import shared_encoder
 from features.makers.model import CERTAIN_ENOUGH, ClassTags
-from features.paths import expanded
 from features.wordnet.hypernyms import hypernyms
 
 WANTED_PRECISION = 0.9
@@ -42,8 +42,10 @@ def measure(certain: NDArray[np.float32], right: NDArray[np.bool_], bound: float
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tags", description=__doc__.split("\n\n")[0])
-    parser.add_argument("collection", type=expanded, help="a folder of collections/")
-    store = FeatureStore.open(parser.parse_args(arguments).collection)
+    parser.add_argument("collection", metavar="NAME", help="a collection, or its folder")
+    add_collections(parser)
+    options = parser.parse_args(arguments)
+    store = FeatureStore.open(collection_folder(options.collections, options.collection))
     encoder = shared_encoder(store.manifest["encoder"])
     tags = ClassTags(encoder)
     labels = store.catalog.labels_by_image()

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from features.command_line import add_collections, collection_folder
 from features.concepts import Concepts, standardized, unit
 from features.datasets import ImageFolder
 from features.encoders import create_encoder
@@ -242,7 +243,8 @@ def table(engine: SearchEngine, queries: Mapping[str, Relevance]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.words", description=__doc__.split("\n\n")[0])
-    parser.add_argument("collection", type=expanded, nargs="?", help="a folder of collections/")
+    parser.add_argument("collection", metavar="NAME", nargs="?", help="a collection, or its folder")
+    add_collections(parser)
     parser.add_argument("--data", type=expanded, metavar="FOLDER", help="a folder of class folders, instead")
     parser.add_argument("--encoder", default="auto", help="with --data (%(default)s)")
     parser.add_argument("--words", type=expanded, metavar="FILE", help='JSON: {"animal": ["dog", "cat"], ...}')
@@ -250,8 +252,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if (options.collection is None) == (options.data is None):
         parser.error("give a collection, or --data with a folder of class folders")
     with tempfile.TemporaryDirectory() as scratch:
-        collection = options.collection or made_of(options.data, options.encoder, Path(scratch, "collection"))
-        sys.stdout.write(report(SearchEngine.open(collection), options.words))
+        if options.data is None:
+            folder = collection_folder(options.collections, options.collection)
+        else:
+            folder = made_of(options.data, options.encoder, Path(scratch, "collection"))
+        sys.stdout.write(report(SearchEngine.open(folder), options.words))
     return 0
 
 

@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 
 from features.collection.store import FeatureStore, StoreError
-from features.command_line import set_up_streams
-from features.paths import expanded
+from features.command_line import add_collections, collection_folder, set_up_streams
 
 _BLOCK = 512
 """Queries ranked at a time: the similarities of a block against all images are in memory at once."""
@@ -141,14 +140,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Search with each image of a collection among all its others, by cosine; a hit is right if it "
         "shares a label with the query.",
     )
-    parser.add_argument(
-        "collections", nargs="+", type=expanded, metavar="COLLECTION", help="a folder with a manifest.json"
-    )
+    parser.add_argument("named", nargs="+", metavar="COLLECTION", help="a collection, or its folder")
+    add_collections(parser)
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     options = parser.parse_args(arguments)
     set_up_streams(logging.WARNING)
     try:
-        rows = [evaluate_store(folder) for folder in options.collections]
+        rows = [evaluate_store(collection_folder(options.collections, name)) for name in options.named]
     except (StoreError, OSError, sqlite3.Error) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1

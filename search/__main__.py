@@ -19,11 +19,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from features.collection.store import StoreError
-from features.command_line import set_up_streams
+from features.command_line import add_collections, collection_folder, set_up_streams
 from features.encoders import EncoderError
 from features.images import ImageError
-from features.paths import expanded
-from search.command_line import collection_folder, refused
+from search.command_line import refused
 from search.engine import SearchEngine
 from search.errors import EngineError
 from search.hits import Answer, Hit
@@ -80,9 +79,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="W",
         help="of a picture: from 0, this very picture, to 1, this kind of thing (%(default)s)",
     )
-    parser.add_argument(
-        "--collections", type=expanded, default=Path("collections"), metavar="DIR", help="where it lies (%(default)s)"
-    )
+    add_collections(parser)
     parser.add_argument("--open", action="store_true", help="show the best hit, as this system shows such files")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="a JSON object for each query, on a line of its own")

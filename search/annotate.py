@@ -18,12 +18,12 @@ from tqdm import tqdm
 
 from features.collection.exchange import read_said, take_in, write_said
 from features.collection.store import FeatureStore, StoreError
-from features.command_line import set_up_streams
+from features.command_line import add_collections, collection_folder, set_up_streams
 from features.encoders import EncoderError
 from features.makers import MakerError, MakerOptions, WordMaker, create_maker, maker_names
 from features.paths import expanded
 from search.build import create_space
-from search.command_line import collection_folder, refused
+from search.command_line import refused
 from search.errors import EngineError
 from search.spaces import CAPTIONS
 
@@ -124,9 +124,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--export", type=expanded, metavar="FILE", help="write all that is said: .jsonl or .csv")
     parser.add_argument("--import", type=expanded, dest="taken", metavar="FILE", help="say again what such a file says")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    parser.add_argument(
-        "--collections", type=expanded, default=Path("collections"), metavar="DIR", help="where it lies (%(default)s)"
-    )
+    add_collections(parser)
     options = parser.parse_args(arguments)
     if options.file is not None and "file" not in options.maker:
         options.maker += ("file",)

@@ -3,20 +3,10 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
-from features.collection.manifest import MANIFEST
-from features.paths import expanded
+from features.command_line import add_collections, collection_folder
 
-
-def collection_folder(collections: Path, name: str) -> Path:
-    """The collection of this name in a folder of collections, or that in the folder which is named itself.
-
-    Where there is neither, the first: it is what the message will name.
-    """
-    named = collections / name
-    own = expanded(name)
-    return own if (own / MANIFEST).is_file() and not (named / MANIFEST).is_file() else named
+__all__ = ["add_collections", "collection_folder", "refused"]
 
 
 def refused(error: Exception) -> int:

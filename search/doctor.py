@@ -35,14 +35,13 @@ from features.collection.manifest import (
 )
 from features.collection.schema import ANNOTATIONS
 from features.collection.store import FeatureStore, StoreError
-from features.command_line import set_up_streams
+from features.command_line import add_collections, collection_folder, set_up_streams
 from features.datasets import DatasetError, reopen_dataset
 from features.encoders import EncoderError, encoder_for
 from features.encoding import extract
-from features.paths import expanded
 from search.backends import backend_names, get_backend
 from search.build import create_index, create_space, create_spaces
-from search.command_line import collection_folder, refused
+from search.command_line import refused
 from search.errors import EngineError
 from search.space import VISUAL, Entry, Space
 from search.spaces import default_spaces, open_space, space_kind, space_names, visual_space
@@ -276,9 +275,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("collection", metavar="NAME", help="a collection, or its folder")
     parser.add_argument("--repair", action="store_true", help="make again what is damaged and can be made again")
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
-    parser.add_argument(
-        "--collections", type=expanded, default=Path("collections"), metavar="DIR", help="where it lies (%(default)s)"
-    )
+    add_collections(parser)
     options = parser.parse_args(arguments)
     set_up_streams(logging.INFO)
     folder = collection_folder(options.collections, options.collection)

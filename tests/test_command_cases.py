@@ -1,6 +1,7 @@
 """What people met when they made collections at the command line; with a stand-in for the encoder, which is quick."""
 
 import errno
+import importlib
 import io
 import json
 import os
@@ -360,3 +361,25 @@ def test_whatever_stands_in_a_manifest_is_an_error_of_its_own(root, content):
     Path("collections/images/manifest.json").write_text(content)
     with pytest.raises((EngineError, StoreError)):
         SearchEngine.open("collections/images")
+
+
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        ("search.__main__", ["boat", "--in", "trip"]),
+        ("search.annotate", ["trip", "--maker", "labels"]),
+        ("search.doctor", ["trip"]),
+        ("search.explain.__main__", ["trip", "--query", "0", "--export", "page"]),
+        ("features.evaluate", ["trip"]),
+        *((f"benchmarks.{name}", ["trip"]) for name in ("feedback", "mixed", "pictures", "tags", "words")),
+    ],
+)
+def test_a_command_finds_a_collection_by_its_name_where_it_is_told_to_look(command, named, tmp_path, capsys):
+    run = importlib.import_module(command).main
+    for arguments, looked_at in ((["--collections", "kept"], "kept"), ([], "collections")):
+        try:
+            assert run([*named, *arguments]) != 0
+            said = capsys.readouterr()
+        except (StoreError, EngineError) as error:  # a benchmark lets it through
+            said = error
+        assert str(Path(looked_at, "trip")) in str(said)

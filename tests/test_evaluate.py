@@ -71,7 +71,10 @@ def test_the_command_says_what_leave_one_out_gives(demo_collection, capsys):
     assert row.items() >= asdict(expected).items()
     assert (row["encoder"], row["dim"], row["images"]) == ("efficientnet-lite0", 2048, len(vectors))
     assert evaluate.main([str(demo_collection)]) == 0
-    assert f"mAP {expected.mean_average_precision:.4f}" in capsys.readouterr().out
+    by_folder = capsys.readouterr().out
+    assert f"mAP {expected.mean_average_precision:.4f}" in by_folder
+    assert evaluate.main([demo_collection.name, "--collections", str(demo_collection.parent)]) == 0
+    assert capsys.readouterr().out == by_folder
 
 
 def test_a_folder_that_is_no_collection_is_refused(tmp_path, capsys):

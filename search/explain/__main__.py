@@ -14,12 +14,12 @@ from pathlib import Path
 from PIL import Image
 
 from features.collection.store import StoreError
-from features.command_line import set_up_streams
+from features.command_line import add_collections, collection_folder, set_up_streams
 from features.encoders import EncoderError
 from features.images import ImageError, decode_image
 from features.paths import expanded
 from features.picture_files import stored_pixels
-from search.command_line import collection_folder, refused
+from search.command_line import refused
 from search.engine import SearchEngine
 from search.errors import EngineError
 from search.explain.export import SearchRecord
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--export", required=True, type=expanded, metavar="FOLDER", help="where the page is written")
     parser.add_argument("--engine", default="ivfpq", help="whose search: ivfpq or faiss (default: %(default)s)")
     parser.add_argument("--nprobe", type=int, metavar="N", help="lists looked into (default: the index's own number)")
-    parser.add_argument("--collections", type=expanded, default=Path("collections"), metavar="FOLDER")
+    add_collections(parser)
     args = parser.parse_args(arguments)
     set_up_streams(logging.WARNING)
     try:
