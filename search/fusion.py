@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 SAMPLE_ROWS = 2_000
 SAMPLE_SEED = 0
+WORDS_BESIDE_PICTURE = 0.5
+"""What words count beside a picture of the same weight: their scores lie farther apart, and err more often."""
 RANK_OFFSET = 60  # of the paper: the larger, the less the first ranks stand out
 
 Floats = NDArray[np.floating[Any]]

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ivfpq.distances import normalised
-from search.neighbourhood import NEIGHBOURS, POWER
+from search.neighbourhood import NEIGHBOURS, POWER, project
 
 CANDIDATES = 1_000
 BEHIND = 3.0
@@ -111,6 +111,9 @@ class Neighbourhoods(Protocol):
     @property
     def beside(self) -> Mapping[str, NDArray[Any]]: ...
 
+    @property
+    def ids(self) -> Ids: ...
+
     def rows(self, ids: Ids) -> Floats: ...
 
 
@@ -151,7 +154,15 @@ class NeighbourOrder:
 
     def similarities(self, expansion: Expansion, ids: Ids) -> Floats:
         """Neighbourhood similarity of pictures to a query, (n,)."""
-        return _products(self.space.rows(ids), expansion.vector)
+        return self.nearness(ids, expansion.vector)
+
+    def nearness(self, ids: Ids, vector: Floats) -> Floats:
+        """Cosine of pictures' vectors of `neighbourhood` and another, unit float32 (p,): (n,)."""
+        return _products(self.space.rows(ids), vector)
+
+    def on_components(self, queries: Floats) -> Floats:
+        """Queries (n, dim), not yet with their neighbours, on the components: unit float32 (n, p)."""
+        return project(queries, self._components)
 
     def _expanded(self, query: Floats, around: Ranked, vectors: Floats, own_id: int | None) -> Expansion:
         mean, axes = self._components[0], self._components[1:]

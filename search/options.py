@@ -32,8 +32,9 @@ class SearchOptions:
         Leave out hits whose score is worse: a smaller similarity, or a larger distance.
     neighbourhood : float
         From 0 to 1, how much the kind of thing that a picture is of counts in the order of hits, beside how alike two
-        pictures look: see `search.neighbour_order`. Only a query of one picture knows it, and only in a collection that
-        has the space `neighbourhood`; elsewhere, and with 0, the order is that of the similarity alone.
+        pictures look: see `search.neighbour_order`. A query of one picture knows it, and one of pictures and words
+        (`search.mixed_order`), in a collection that has the space `neighbourhood`; elsewhere, and with 0, the order is
+        that of the similarity alone.
     fusion : str
         Whether the "scores" or the "ranks" of several parts of a query are combined; see `search.fusion`.
 

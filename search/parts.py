@@ -18,6 +18,7 @@ from search import feedback, fusion
 from search.errors import EngineError, QueryError
 from search.hits import Answer, AskedVoice, Hit, PartAnswer
 from search.learned import keep_as_tag, usable_tag
+from search.mixed_order import Fitting, Wanted, with_neighbours
 from search.options import SearchOptions
 from search.query import FeedbackPart, ImagePart, Part, Query, TagPart, TextPart
 from search.searcher import RERANK_FACTOR, SpaceSearcher
@@ -105,10 +106,40 @@ class _Asked:
         """Of the answered parts. What was learnt from judgements turns the whole query, however many parts that has."""
         parts = [self.answers[place].part for place in self.places.tolist()]
         weights = np.array([part.weight for part in parts])
+        if self.pictures.size:
+            weights[[row for row in self.texts if not isinstance(parts[row], FeedbackPart)]] *= (
+                fusion.WORDS_BESIDE_PICTURE
+            )
         learnt = np.array([isinstance(part, FeedbackPart) for part in parts])
         others = np.abs(weights[~learnt]).sum()
         share = feedback.SHARE if self.neighbourhood is None else feedback.SHARE_WITH_NEIGHBOURS
         return np.where(learnt, weights * share * others, weights) if others else weights
+
+    @property
+    def pictures(self) -> NDArray[np.int64]:
+        """Rows of the wanted pictures that are compared by the encoder's vectors."""
+        answers = [self.answers[place] for place in self.places.tolist()]
+        wanted = [isinstance(of.part, ImagePart) and of.part.weight > 0 and of.space == VISUAL for of in answers]
+        return np.flatnonzero(wanted)
+
+    def knows_neighbours(self, options: SearchOptions) -> bool:
+        """Whether neighbours count: where pictures and words are asked for, and nothing is judged."""
+        searcher = self.searchers.get(VISUAL)
+        if searcher is None or not searcher.orders(options) or options.fusion != "scores":
+            return False
+        return self.pictures.size > 0 and bool(self.texts) and self.learnt is None
+
+    def with_neighbours(
+        self, fitting: Fitting, ids: NDArray[np.int64], portions: NDArray[np.floating[Any]], weight: float
+    ) -> NDArray[np.floating[Any]]:
+        """What the parts add to the scores of candidates once neighbours count: see `mixed_order`."""
+        searcher = self.searchers[VISUAL]
+        assert searcher.order is not None
+        rows, vectors = self.vectors[VISUAL]
+        wanted = np.isin(rows, self.pictures)
+        shares = self.weights / np.abs(self.weights).sum()
+        pictures = Wanted(self.pictures, searcher.comparable(vectors[wanted]), shares[self.pictures])
+        return with_neighbours(searcher.order, pictures, fitting, ids, portions, weight)
 
     @property
     def left_out(self) -> tuple[int, ...]:
@@ -144,9 +175,7 @@ class _Asked:
 
     def likeness(self, scores: NDArray[np.float32]) -> NDArray[np.float32] | None:
         """How near each picture is to the nearest of the wanted pictures by the encoder's vectors, (n,), if any."""
-        answers = [self.answers[place] for place in self.places.tolist()]
-        wanted = [isinstance(of.part, ImagePart) and of.part.weight > 0 and of.space == VISUAL for of in answers]
-        return scores[wanted].max(axis=0) if any(wanted) else None
+        return scores[self.pictures].max(axis=0) if self.pictures.size else None
 
 
 def space_of(part: Part, collection: AskedCollection) -> str:
@@ -216,6 +245,12 @@ def search_parts(
     searched = time.perf_counter()
     scores = asked.scores(ids)
     portions = fusion.shares(scores, sample, weights, fusion=options.fusion)
+    if asked.knows_neighbours(options):
+        fitting = Fitting(ids, portions.sum(axis=0))
+        if allowed is not None:
+            anywhere = _candidates(asked, sample, options, usable, None)
+            fitting = Fitting(anywhere, fusion.shares(asked.scores(anywhere), sample, weights).sum(axis=0))
+        portions = asked.with_neighbours(fitting, ids, portions, options.neighbourhood)
     hits = _hits(collection, asked, ids, scores, portions, options)
     return Answer(
         hits=hits,

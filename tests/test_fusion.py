@@ -64,6 +64,8 @@ def fused(engine, query, allowed):
     """What a loop says: (id, score, shares) of each picture, best first."""
     rows = np.asarray(engine.store.features, np.float64)
     usable = engine.store.ids.tolist()
+    beside = any(isinstance(part, ImagePart) and part.weight > 0 for part in query)
+    weights = [part.weight * (0.5 if beside and isinstance(part, TextPart) else 1) for part in query]
     own, columns = set(), []
     for part in query:
         if isinstance(part, TextPart):
@@ -78,7 +80,7 @@ def fused(engine, query, allowed):
                 lengths = np.linalg.norm(rows, axis=1) * np.linalg.norm(vector) if engine.metric == "cosine" else 1
                 scores = rows @ vector / np.where(lengths == 0, 1, lengths)
         mean, deviation = np.mean([scores[id] for id in usable]), np.std([scores[id] for id in usable])
-        columns.append(part.weight / sum(abs(p.weight) for p in query) * (scores - mean) / deviation)
+        columns.append(weights[len(columns)] / sum(map(abs, weights)) * (scores - mean) / deviation)
     shares = np.array(columns)
     order = sorted(set(allowed) - own, key=lambda id: (-shares[:, id].sum(), id))
     return [(id, shares[:, id].sum(), shares[:, id]) for id in order]
@@ -235,8 +237,8 @@ def test_ranks_are_fused_on_request(engine):
     ]
     for hit in answer:
         ranks = [each[hit.id] for each in place]
-        assert hit.shares[0] == pytest.approx(1 / 3 / (60 + ranks[0]))
-        assert hit.shares[1] == pytest.approx(-2 / 3 / (60 + ranks[1]), rel=0.2)  # ties, of what is not known
+        assert hit.shares[0] == pytest.approx(1 / 2 / (60 + ranks[0]))
+        assert hit.shares[1] == pytest.approx(-1 / 2 / (60 + ranks[1]), rel=0.2)  # ties, of what is not known
     assert [hit.score for hit in answer] == sorted((hit.score for hit in answer), reverse=True)
 
 
