@@ -44,8 +44,9 @@ from features.makers import MakerOptions, create_maker
 from features.paths import expanded
 from ivfpq import index_factory
 from search.annotate import annotate
-from search.backends import backend_names
-from search.backends.base import EngineReport
+from search.backends import backend_at, backend_names
+from search.backends.base import EngineReport, IndexRecipe
+from search.backends.milvus import TOKEN
 from search.backends.trial import held_out_count
 from search.build import (
     ENGINES,
@@ -58,6 +59,8 @@ from search.build import (
     sync_collection,
 )
 from search.clip_space import CLIP
+from search.databases import index_spaces
+from search.errors import EngineError
 from search.space import VISUAL
 from search.spaces import CAPTIONS, default_spaces, space_names
 
@@ -109,6 +112,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--weights", metavar="PATH", help="weights file for the encoder")
     parser.add_argument("--factory", help=f"index description, as faiss writes it ({FACTORY})")
     parser.add_argument("--engine", choices=[*backend_names(built=True), "both"], help="(both)")
+    parser.add_argument(
+        "--store",
+        metavar="ADDRESS",
+        help="index vectors in a database, beside the others: lance:///folder (LanceDB), http://host:19530 (Milvus, "
+        f"its token in the variable {TOKEN}) or milvus:///folder (Milvus Lite, with --factory Flat or IVF100,SQ8)",
+    )
     parser.add_argument("--metric", choices=["cosine", "l2", "ip"], help="(cosine)")
     parser.add_argument(
         "--spaces",
@@ -137,6 +146,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     args = parser.parse_args(arguments)
     if args.clip is not None and CLIP not in (args.spaces or ()):
         parser.error(f"--clip says which model makes the space {CLIP}: add that to --spaces {VISUAL},...,{CLIP}")
+    if args.store is not None:
+        try:
+            at = backend_at(args.store)
+        except EngineError as error:
+            parser.error(str(error))
+        if args.engine not in (None, "both", at.name):
+            parser.error(f"--store {args.store} is for --engine {at.name}, not {args.engine}")
     return args
 
 
@@ -202,6 +218,9 @@ def run(args: argparse.Namespace) -> str:
         encoder = _encoder(args, folder)
         if factory := args.factory or ("" if there else FACTORY):  # refused before hours of work
             index_factory(encoder.dim, factory, metric=args.metric or "cosine")
+        if args.store is not None:
+            recipe = IndexRecipe(args.factory or FACTORY, args.metric or "cosine", args.seed or 0, args.store)
+            backend_at(args.store).check(encoder.dim, recipe)
         extract(dataset, encoder, folder, limit=args.limit)
     except StoreError as error:
         root = read_manifest(folder)["root"] if there else str(dataset.root)
@@ -281,10 +300,17 @@ def _is_as_asked(args: argparse.Namespace, manifest: dict[str, Any]) -> bool:
     return (
         bool(indexes)
         and set(indexes) >= set(_engines(args) or ())
+        and (args.store is None or _is_in_store(args.store, indexes))
         and args.metric in (None, manifest["metric"])
         and all(args.seed in (None, entry.get("seed")) for entry in indexes.values())
         and all(args.factory in (None, entry.get("asked") or entry.get("factory")) for entry in indexes.values())
     )
+
+
+def _is_in_store(address: str, indexes: dict[str, Any]) -> bool:
+    backend = backend_at(address)
+    at = indexes.get(backend.name, {}).get("store")
+    return at is not None and at == backend.checked_address(address)
 
 
 def _engines(args: argparse.Namespace) -> Sequence[str] | None:
@@ -295,8 +321,12 @@ def _run_create(
     args: argparse.Namespace, dataset: Dataset, folder: Path, encoder: Encoder | None = None
 ) -> dict[str, Any]:
     store = FeatureStore.open(folder)
-    reports = create_index(store, factory=args.factory, engines=_engines(args), metric=args.metric, seed=args.seed)
+    reports = create_index(
+        store, factory=args.factory, engines=_engines(args), metric=args.metric, seed=args.seed, address=args.store
+    )
     create_spaces(store, args.spaces, encoder=encoder, models=_models(args))
+    if args.store is not None:
+        reports += index_spaces(store, args.store)
     return {
         "collection": str(folder),
         "images": int(store.ids.size),

@@ -26,6 +26,7 @@ from features.collection.names import collection_name
 from features.collection.store import StoreError
 from features.paths import expanded
 from gradio_app.library import Library
+from search.databases import drop_tables
 from search.engine import SearchEngine
 
 logger = logging.getLogger(__name__)
@@ -166,6 +167,7 @@ class CollectionJobs:
                     if place.is_symlink():
                         place.unlink()
                     else:  # gone from one moment to the next; deleting what is in it takes longer
+                        drop_tables(place)
                         place.rename(trash)
                     self.library.drop(name)
             except (StoreError, OSError) as error:

@@ -7,14 +7,15 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from features.encoders import EncoderError
+from search.backends.base import UnreachableError
 from search.engine import SearchEngine
 
 logger = logging.getLogger(__name__)
@@ -94,13 +95,23 @@ def warm_up(engines: Sequence[SearchEngine]) -> None:
         try:
             for name in engine.engines:
                 if name != "exact":  # that one reads all vectors into memory: not before someone wants it
-                    engine.search(grey, engine=name)
+                    with _told(engine, name):
+                        engine.search(grey, engine=name)
             for label in list(engine.labels)[:1]:
                 engine.search(grey, filter={"label": label})
         except EncoderError as error:
             logger.warning("%s can only be browsed: %s", engine.name, error)
         except Exception:  # of one collection; the others are warmed up all the same
             logger.exception("%s could not be searched at the start", engine.name)
+
+
+@contextmanager
+def _told(engine: SearchEngine, name: str) -> Iterator[None]:
+    """A database may be down: others can be searched."""
+    try:
+        yield
+    except UnreachableError as error:
+        logger.warning("%s cannot be searched by %s for now: %s", engine.name, name, error)
 
 
 class Upkeep:

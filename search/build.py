@@ -19,15 +19,25 @@ from features.collection.sync import Progress, SyncReport, sync
 from features.datasets import Dataset, reopen_dataset
 from features.encoders import Encoder, encoder_for, share_encoder
 from ivfpq.checks import Metric
-from search.backends import backend_names, get_backend
-from search.backends.base import EngineReport, Entry, IndexRecipe, UpdateError
+from search.backends import backend_at, backend_names, get_backend
+from search.backends.base import EngineReport, Entry, IndexRecipe, UnreachableError, UpdateError
 from search.backends.local import train_size_min
 from search.backends.trial import split
+from search.databases import let_go
 from search.errors import EngineError
 from search.options import SearchOptions
 from search.searcher import SpaceSearcher
 from search.space import VISUAL, Candidates, Space, SpaceKind
-from search.spaces import default_spaces, earlier_space, make_space, space_kind, space_names, visual_space
+from search.spaces import (
+    default_spaces,
+    earlier_space,
+    make_space,
+    open_space,
+    open_spaces,
+    space_kind,
+    space_names,
+    visual_space,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +85,7 @@ def create_index(
     engines: Sequence[str] | None = None,
     metric: Metric | None = None,
     seed: int | None = None,
+    address: str | None = None,
 ) -> list[EngineReport]:
     """Build, measure and save indexes over a collection's vectors, then list them in its manifest.
 
@@ -82,8 +93,15 @@ def create_index(
     by ours and by faiss, cosine, seed 0. Indexes that are there already stay in force until the new ones, all of them,
     take their place.
 
+    Parameters
+    ----------
+    address : str, optional
+        Of a database: its engine is built there, without `engines` that one alone where there are indexes already.
+
     Raises
     ------
+    UnreachableError
+        A database does not answer.
     ValueError
         If the store holds no usable vector, or the factory string, metric or engine is unknown.
     StoreError
@@ -92,7 +110,11 @@ def create_index(
     if store.ids.size == 0:
         raise ValueError(f"{store.folder} holds no readable image, so there is nothing to index")
     with writing(store.folder, purpose="indexed"):
-        return _create_index(store, _manifest_in_force(store), factory, engines, metric, seed)
+        manifest = _manifest_in_force(store)
+        if address is not None:
+            at = backend_at(address).name
+            engines = tuple(dict.fromkeys((*(engines or (() if manifest.get("indexes") else ENGINES)), at)))
+        return _create_index(store, manifest, factory, engines, metric, seed, address)
 
 
 def _create_index(
@@ -102,6 +124,7 @@ def _create_index(
     engines: Sequence[str] | None,
     metric: Metric | None,
     seed: int | None,
+    address: str | None,
 ) -> list[EngineReport]:
     store.verify(derived=False)  # a damaged index is what this makes again
     recorded = manifest.get("indexes", {})
@@ -111,8 +134,11 @@ def _create_index(
     for engine in engines or tuple(recorded) or ENGINES:
         known: Entry = recorded.get(engine, next(iter(recorded.values()), {}))
         asked = factory or known.get("asked") or known.get("factory") or FACTORY
-        recipe = IndexRecipe(asked, metric, (known.get("seed") or 0) if seed is None else seed)
-        entries[engine], report = get_backend(engine).build(space, recipe)
+        backend = get_backend(engine)
+        is_there = address is not None and address.startswith(backend.schemes)
+        at = address if is_there else recorded.get(engine, {}).get("store")
+        recipe = IndexRecipe(asked, metric, (known.get("seed") or 0) if seed is None else seed, at)
+        entries[engine], report = backend.build(space, recipe)
         reports.append(report)
     # An engine that is not rebuilt keeps its index as long as that covers the same vectors by the same metric.
     kept = {
@@ -121,14 +147,18 @@ def _create_index(
         if name not in entries and manifest["metric"] == metric and _is_current(store, entry)
     }
     store.update_manifest(metric=metric, indexes={**kept, **entries})
-    for name, entry in recorded.items():
-        if name not in kept and name in backend_names():
-            get_backend(name).delete(space, entry)
+    let_go(space, recorded, {**kept, **entries})
     return reports
 
 
 def create_space(
-    store: FeatureStore, name: str, *, engines: Sequence[str] | None = (), factory: str = FACTORY, seed: int = 0
+    store: FeatureStore,
+    name: str,
+    *,
+    engines: Sequence[str] | None = (),
+    factory: str = FACTORY,
+    seed: int = 0,
+    address: str | None = None,
 ) -> list[EngineReport]:
     """Make a space of a collection, or make it again, and list it in the manifest.
 
@@ -138,6 +168,8 @@ def create_space(
         One of `spaces.space_names`.
     engines : sequence of str or None
         Backends to build an index of it; without one it is searched exactly. None for the index that it needs, if any.
+    address : str, optional
+        Of the database, for those that keep vectors in one.
 
     Raises
     ------
@@ -146,9 +178,11 @@ def create_space(
     """
     if name == VISUAL:
         raise EngineError(f"every collection has the space {VISUAL}: it is what it was made of")
-    recipes = None if engines is None else dict.fromkeys(engines, (factory, seed))
+    recipes = None if engines is None else dict.fromkeys(engines, (factory, seed, address))
+    before = store.manifest.get("spaces", {})
     entry, reports = _make_space(store, space_kind(name), recipes, candidates=_candidates_of(visual_space(store)))
-    store.update_manifest(spaces={**store.manifest.get("spaces", {}), name: entry})
+    store.update_manifest(spaces={**before, name: entry})
+    let_go(open_space(store, name, entry), before.get(name, {}).get("indexes", {}), entry["indexes"])
     return reports
 
 
@@ -269,6 +303,9 @@ def sync_collection(
 
     report = sync(dataset, encoder, folder, limit=limit, progress=progress, with_store=follow)
     store = FeatureStore.open(folder)
+    before = {VISUAL: made, **made.get("spaces", {})}
+    for name, space in open_spaces(store).items():
+        let_go(space, before.get(name, {}).get("indexes", {}), space.indexes)
     for name in made.get("spaces") or {}:
         if name in space_names() and space_kind(name).is_live and name not in store.manifest.get("spaces", {}):
             create_space(store, name, engines=None)
@@ -282,22 +319,26 @@ def _update(space: Space, name: str, entry: Entry) -> tuple[dict[str, Any], Inde
     if (not changed.size and not gone.size) or name not in backend_names(built=True):
         return dict(entry), None
     factory = entry.get("asked") or entry.get("factory") or FACTORY
-    asked = IndexRecipe(factory, space.metric, entry.get("seed") or 0)
+    asked = IndexRecipe(factory, space.metric, entry.get("seed") or 0, entry.get("store"))
     reason, taken_out, new = None, 0, dict(entry)
-    if changed.size + gone.size > space.ids.size / 2:
-        reason = "more than half of the collection has changed"
-    elif entry.get("factory") not in (None, factory) and split(space, asked.seed)[1].size >= train_size_min(
-        space, asked
-    ):
-        reason = f"there are enough images for {asked.factory} now"
-    else:
-        try:
-            new, taken_out = get_backend(name).update(space, entry, changed, gone)
-        except UpdateError as error:
-            reason = str(error)
-    if reason is not None:
-        logger.info("%s is built anew: %s", name, reason)
-        new, _ = get_backend(name).build(space, asked)
+    try:
+        if changed.size + gone.size > space.ids.size / 2:
+            reason = "more than half of the collection has changed"
+        elif entry.get("factory") not in (None, factory) and split(space, asked.seed)[1].size >= train_size_min(
+            space, asked
+        ):
+            reason = f"there are enough images for {asked.factory} now"
+        else:
+            try:
+                new, taken_out = get_backend(name).update(space, entry, changed, gone)
+            except UpdateError as error:
+                reason = str(error)
+        if reason is not None:
+            logger.info("%s is built anew: %s", name, reason)
+            new, _ = get_backend(name).build(space, asked)
+    except UnreachableError as error:  # the pictures are brought up to date all the same
+        logger.warning("the %s index of %s stays as it was, and is out of date: %s", name, space.folder.name, error)
+        return dict(entry), None
     seconds = time.perf_counter() - started
     return new, IndexUpdate(name, taken_out, int(changed.size), reason, seconds, space.name)
 
@@ -321,7 +362,7 @@ def _remade(
         return None
     started = time.perf_counter()
     recipes = {
-        engine: (index.get("asked") or FACTORY, index.get("seed") or 0)
+        engine: (index.get("asked") or FACTORY, index.get("seed") or 0, index.get("store"))
         for engine, index in entry.get("indexes", {}).items()
     }
     new, _ = _make_space(store, kind, recipes, before=earlier_space(store, name, entry), candidates=candidates)
@@ -335,7 +376,7 @@ def _remade(
 def _make_space(
     store: FeatureStore,
     kind: SpaceKind,
-    recipes: dict[str, tuple[str, int]] | None = None,
+    recipes: dict[str, tuple[str, int, str | None]] | None = None,
     *,
     before: Space | None = None,
     candidates: Candidates | None = None,
@@ -344,10 +385,10 @@ def _make_space(
     space, entry = make_space(store, kind, before=before, candidates=candidates)
     if recipes is None:
         needed = kind.factory(space.ids.size)
-        recipes = {OWN_ENGINE: (needed, 0)} if needed else {}
+        recipes = {OWN_ENGINE: (needed, 0, None)} if needed else {}
     reports = []
-    for engine, (factory, seed) in recipes.items():
-        recipe = IndexRecipe(factory, space.metric, seed)
+    for engine, (factory, seed, address) in recipes.items():
+        recipe = IndexRecipe(factory, space.metric, seed, address)
         entry["indexes"][engine], report = get_backend(engine).build(space, recipe)
         reports.append(report)
     return entry, reports

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from statistics import median
 
@@ -9,10 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ivfpq.metrics import knn_recall_at_k
+from search.backends.base import UnreachableError
 from search.engine import SearchEngine
 from search.filters import Filter, FilterLike
 from search.hits import Answer
 from search.options import SearchOptions
+
+logger = logging.getLogger(__name__)
 
 REPEATS = 3  # searches that a time is the median of
 
@@ -47,7 +51,7 @@ def compare(
     *,
     filter: Filter | FilterLike | None = None,
 ) -> dict[str, Compared]:
-    """Every engine's answer to the same query, exact search last.
+    """The answer of every engine that can be reached to the same query, exact search last.
 
     Parameters
     ----------
@@ -68,7 +72,12 @@ def compare(
             rerank_ms=median(answer.rerank_ms for answer in answers),
         )
 
-    answers = {name: ask(name) for name in engine.engines}
+    answers = {}
+    for name in engine.engines:
+        try:
+            answers[name] = ask(name)
+        except UnreachableError as error:  # a database is down; the others can be compared
+            logger.warning("%s is not compared: %s", name, error)
     truth = _row(answers["exact"], options.k)
     return {
         name: Compared(name, answer, knn_recall_at_k(_row(answer, options.k), truth))

@@ -159,7 +159,7 @@ def _indexes(space: Space, again: Callable[[str], None]) -> Iterator[tuple[Findi
             yield Finding(part, f"this program knows no engine {engine!r}", "a later one may"), None
             continue
         try:
-            get_backend(engine).open(space, entry)
+            get_backend(engine).verify(space, entry)
         except (EngineError, StoreError, OSError, MemoryError) as error:
             yield Finding(part, str(error)), partial(again, engine)
 
@@ -234,7 +234,8 @@ def _make_again(folder: Path) -> None:
     for engine, entry in made.get("indexes", {}).items():
         if engine in backend_names(built=True):
             factory, seed = entry.get("asked") or entry.get("factory"), entry.get("seed")
-            create_index(store, factory=factory, engines=[engine], metric=made["metric"], seed=seed)
+            at = entry.get("store")
+            create_index(store, factory=factory, engines=[engine], metric=made["metric"], seed=seed, address=at)
     kinds = {name: space_kind(name) for name in made.get("spaces", default_spaces()) if name in space_names()}
     create_spaces(
         store,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from search.backends.base import Backend
+from search.backends.lance import Lance
 from search.backends.local import Exact, Faiss, Ivfpq
+from search.backends.milvus import Milvus
 from search.errors import EngineError
 
-_BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (Ivfpq(), Faiss(), Exact())}
+_BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (Ivfpq(), Faiss(), Exact(), Lance(), Milvus())}
 
 
 def register_backend(backend: Backend) -> None:
@@ -24,3 +26,12 @@ def get_backend(name: str) -> Backend:
     if name not in _BACKENDS:
         raise EngineError(f"unknown engine {name!r}; there are {', '.join(_BACKENDS)}")
     return _BACKENDS[name]
+
+
+def backend_at(address: str) -> Backend:
+    """The backend whose vectors lie in a database of this address. Raises EngineError if there is none."""
+    for backend in _BACKENDS.values():
+        if address.startswith(backend.schemes):
+            return backend
+    known = ", ".join(f"{scheme}..." for backend in _BACKENDS.values() for scheme in backend.schemes)
+    raise EngineError(f"no engine keeps vectors at {address!r}; addresses are {known}")

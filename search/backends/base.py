@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ivfpq import SearchResult
 from ivfpq.checks import Metric
+from search.errors import EngineError
 from search.space import Entry, Space
 
 
@@ -37,11 +38,20 @@ class SearchableIndex(Protocol):
 
 @dataclass(frozen=True)
 class IndexRecipe:
-    """What index is wanted: `factory` as `ivfpq.index_factory` reads it."""
+    """What index is wanted.
+
+    Attributes
+    ----------
+    factory : str
+        As `ivfpq.index_factory` reads it.
+    address : str or None
+        Of the database, for a backend whose vectors lie in one.
+    """
 
     factory: str
     metric: Metric
     seed: int = 0
+    address: str | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,13 @@ class UpdateError(RuntimeError):
     """An index cannot be brought up to date and is to be built anew; the message says why."""
 
 
+class UnreachableError(EngineError):
+    """What lies in a database cannot be had: it does not answer, is gone or out of date, or has no client here.
+
+    The rest of the collection can be searched.
+    """
+
+
 class Backend(ABC):
     """One way to index and search the vectors of a space.
 
@@ -75,10 +92,25 @@ class Backend(ABC):
         What people, command lines and manifests call it.
     is_built : bool
         False for a backend that needs no index of its own: it is there for every collection, and only opened.
+    schemes : tuple of str
+        How addresses of its databases begin, where its vectors lie in one.
     """
 
     name: ClassVar[str]
     is_built: ClassVar[bool] = True
+    schemes: ClassVar[tuple[str, ...]] = ()
+
+    def checked_address(self, address: str) -> str:
+        """An address of `schemes` as manifests have it, whatever folder one is in. Raises EngineError."""
+        raise EngineError(f"{self.name} keeps no vectors in a database")
+
+    def check(self, d: int, recipe: IndexRecipe) -> None:
+        """Raise EngineError if there can be no such index of d-dimensional vectors: before hours of work."""
+        return
+
+    def verify(self, space: Space, entry: Entry) -> None:
+        """Raise EngineError if the index of an entry cannot be read or does not hold what it should."""
+        self.open(space, entry)
 
     @abstractmethod
     def build(self, space: Space, recipe: IndexRecipe) -> tuple[dict[str, Any], EngineReport]:
@@ -106,6 +138,10 @@ class Backend(ABC):
     @abstractmethod
     def open(self, space: Space, entry: Entry) -> SearchableIndex:
         """The index of an entry. Raises EngineError if it cannot be read or is not the one that the entry says."""
+
+    def settle(self, space: Space, entry: Entry) -> None:
+        """Let go of what was kept for the entry before this one, which the manifest lists from now on."""
+        return
 
     @abstractmethod
     def delete(self, space: Space, entry: Entry) -> None:

@@ -85,7 +85,7 @@ class LocalBackend(Backend):
         self, space: Space, entry: Entry, changed: NDArray[np.int64], gone: NDArray[np.int64]
     ) -> tuple[dict[str, Any], int]:
         try:
-            _check_entry(space, self.name, entry, ("factory", "seed"))
+            check_entry(space, self.name, entry, ("factory", "seed"))
             index = self._read(space, entry)
             taken_out = int(index.remove_ids(np.concatenate([changed, gone])))
             space.add_rows(index, changed)
@@ -116,7 +116,7 @@ class LocalBackend(Backend):
             (space.folder / file).unlink(missing_ok=True)
 
     def _path(self, space: Space, entry: Entry) -> Path:
-        _check_entry(space, self.name, entry, ("file", "sha256"))
+        check_entry(space, self.name, entry, ("file", "sha256"))
         path: Path = space.folder / entry["file"]
         return path
 
@@ -211,7 +211,7 @@ class Exact(Backend):
         """Nothing: there is nothing to delete."""
 
 
-def _check_entry(space: Space, name: str, entry: Entry, needed: tuple[str, ...]) -> None:
+def check_entry(space: Space, name: str, entry: Entry, needed: tuple[str, ...]) -> None:
     """Raise EngineError where the manifest does not say of an index what is needed: its schema leaves that free."""
     lacking = [key for key in needed if entry.get(key) is None]
     if lacking:
