@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from features.collection import edits
+from features.collection.records import Facts
 from features.collection.said import Maker, Words
 from features.collection.store import FeatureStore
 from features.collection.writer import StoreWriter
@@ -52,7 +53,7 @@ def made_store(folder: Path, size: int) -> FeatureStore:
         rows = min(BATCH, size - begin)
         writer.append(
             rng.standard_normal((rows, 4)).astype(np.float32),
-            [(f"{id:064x}", 640, 480, None) for id in range(begin, begin + rows)],
+            [Facts(f"{id:064x}", 640, 480, None) for id in range(begin, begin + rows)],
         )
     store = writer.finish()
     records, said = store.records(), store.annotations

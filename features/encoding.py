@@ -29,7 +29,8 @@ from features.collection.records import Facts
 from features.collection.store import FeatureStore
 from features.collection.writer import StoreWriter
 from features.datasets import Dataset, DatasetError, Item, origin_of, reading_options
-from features.images import TOO_LARGE, ImageError, decode_with_size
+from features.images import TOO_LARGE, ImageError, decode_image, decode_with_size
+from features.phash import SIDE, perceptual_hashes
 from features.picture_files import MAX_FILE_BYTES, read_picture
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class _Prepared:
     width: int | None = None
     height: int | None = None
     error: str | None = None
+    phash: bytes | None = None
 
 
 def extract(
@@ -121,7 +123,7 @@ def _extract(
         with bar, closing(encoded) as batches:
             for features, facts in batches:
                 writer.append(features, facts)
-                skipped += sum(error is not None for *_, error in facts)
+                skipped += sum(fact.error is not None for fact in facts)
                 bar.set_postfix({"damaged": skipped} if skipped else {}, refresh=False)
                 bar.update(len(facts))
                 if callable(progress):
@@ -161,7 +163,7 @@ def encode_items(
     ------
     features : float32 (b, dim)
         Rows of images that cannot be read are zero.
-    facts : list of b tuples (sha256, width, height, error)
+    facts : list of b Facts
     """
     prepare = partial(_prepare, encoder=encoder, root=root, follow_links=follow_links, max_pixels=max_pixels)
     with closing(_batches(items, batch_size, prepare)) as batches:
@@ -170,7 +172,26 @@ def encode_items(
             features = np.zeros((len(batch), encoder.dim), dtype=np.float32)
             if good:
                 features[[image.tensor is not None for image in batch]] = encoder.encode_prepared(good)
-            yield features, [(image.sha256, image.width, image.height, image.error) for image in batch]
+            yield (
+                features,
+                [Facts(image.sha256, image.width, image.height, image.error, image.phash) for image in batch],
+            )
+
+
+def hash_items(
+    items: Sequence[Item], *, root: Path, follow_links: bool = False, max_pixels: int | None = None
+) -> list[bytes | None]:
+    """The perceptual hashes of images; None of those that cannot be read now. Reading options as of `encode_items`."""
+
+    def hashes_of(item: Item) -> bytes | None:
+        try:
+            data = read_picture(root, item.path, max_bytes=MAX_FILE_BYTES, follow_links=follow_links)
+            return perceptual_hashes(decode_image(data, min_side=2 * SIDE, max_pixels=max_pixels))
+        except ImageError:
+            return None
+
+    with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode") as pool:
+        return list(pool.map(hashes_of, items))
 
 
 def _finished(folder: Path, dataset: Dataset, items: Sequence[Item], encoder: Encoder, dtype: str) -> FeatureStore:
@@ -223,4 +244,4 @@ def _prepare(item: Item, *, encoder: Encoder, root: Path, follow_links: bool, ma
         return _Prepared(
             None, sha256, error=f"{error.reason}; --max-megapixels raises that" if raised else error.reason
         )
-    return _Prepared(encoder.preprocess(image), sha256, width, height)
+    return _Prepared(encoder.preprocess(image), sha256, width, height, phash=perceptual_hashes(image))

@@ -118,8 +118,15 @@ def read_picture(
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def stored_pixels(manifest: Mapping[str, Any], path: str | os.PathLike[str]) -> NDArray[np.uint8]:
+def stored_pixels(
+    manifest: Mapping[str, Any], path: str | os.PathLike[str], *, min_side: int | None = None
+) -> NDArray[np.uint8]:
     """A picture of the collection of a manifest, decoded as it was for the collection, uint8 (H, W, 3).
+
+    Parameters
+    ----------
+    min_side : int, optional
+        See `decode_image`.
 
     Raises
     ------
@@ -130,7 +137,9 @@ def stored_pixels(manifest: Mapping[str, Any], path: str | os.PathLike[str]) -> 
     content = read_picture(manifest["root"], path, follow_links=source.get("follow_links") is True)
     megapixels = source.get("max_megapixels")
     try:
-        return decode_image(content, max_pixels=None if megapixels is None else round(megapixels * 1e6))
+        return decode_image(
+            content, min_side=min_side, max_pixels=None if megapixels is None else round(megapixels * 1e6)
+        )
     except ImageError as error:
         raise ImageError(os.fspath(path), error.reason, error.errno) from error
 

@@ -21,6 +21,9 @@ from features.encoders import EncoderError, create_encoder
 from features.extract import extract
 from gradio_app.zips import ZipError, unpack
 from search.build import create_index, create_spaces, sync_collection
+from search.duplicate_pairs import Pairs, find_duplicates, look_closer
+from search.duplicates import duplicates_of
+from search.same_picture import can_prove
 
 MAX_SKIPPED = 200  # files named in a report
 EVERY = 0.2  # seconds between two lines of progress
@@ -56,10 +59,12 @@ def create(folder: Path, final: Path, pictures: Path, packed: bool, say: Say) ->
     create_index(store)
     say("Learning its words", 0, 0)
     create_spaces(store, encoder=encoder)
+    say("Looking for duplicates", 0, 0)
+    find_duplicates(store)
     if packed:
         pictures.rename(folder / "images")
         store.update_manifest(root=str(final / "images"))
-    return _report(store, passed_over)
+    return _report(FeatureStore.open(folder), passed_over)
 
 
 def bring_up_to_date(folder: Path, say: Say) -> dict[str, Any]:
@@ -69,10 +74,26 @@ def bring_up_to_date(folder: Path, say: Say) -> dict[str, Any]:
     counts = {name: len(getattr(changes, name)) for name in ("added", "edited", "renamed", "removed")}
     return {
         "summary": ", ".join(f"{count:,} {name}" for name, count in counts.items())
-        + f"; {changes.unchanged:,} as they were",
+        + f"; {changes.unchanged:,} as they were{_duplicates_in(folder)}",
         "skipped": len(changes.damaged),
         "files": [[os.fspath(path), reason] for path, reason in changes.damaged[:MAX_SKIPPED]],
     }
+
+
+def look_for_duplicates(folder: Path, say: Say) -> dict[str, Any]:
+    """Look for near duplicates where nobody has, and closer at the pairs that were found, where OpenCV is installed."""
+    say("Looking for duplicates", 0, 0)
+    store = FeatureStore.open(folder)
+    if Pairs.of(store) is None:
+        find_duplicates(store)
+    if can_prove():
+        look_closer(store, progress=lambda done, total: say("Looking closer at pairs", done, total))
+    return {"summary": duplicates_of(folder) or "no duplicates", "skipped": 0, "files": []}
+
+
+def _duplicates_in(folder: Path) -> str:
+    told = duplicates_of(folder)
+    return f"; {told}" if told else ""
 
 
 def _report(store: FeatureStore, passed_over: int) -> dict[str, Any]:
@@ -82,7 +103,7 @@ def _report(store: FeatureStore, passed_over: int) -> dict[str, Any]:
     if passed_over:
         summary += f"; other files in the zip file, {passed_over:,}, were left out"
     return {
-        "summary": summary,
+        "summary": summary + _duplicates_in(store.folder),
         "skipped": len(skipped),
         "files": [
             [os.fspath(path.relative_to(root)) if path.is_relative_to(root) else path.name, reason]
@@ -109,6 +130,8 @@ def main() -> int:
         folder = Path(job["folder"])
         if "pictures" in job:
             report = create(folder, Path(job["final"]), Path(job["pictures"]), job["packed"], say)
+        elif "duplicates" in job:
+            report = look_for_duplicates(folder, say)
         else:
             report = bring_up_to_date(folder, say)
     except (DatasetError, EncoderError, StoreError, ZipError, ValueError, OSError) as error:

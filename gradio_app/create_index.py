@@ -60,6 +60,8 @@ from search.build import (
 )
 from search.clip_space import CLIP
 from search.databases import index_spaces
+from search.duplicate_pairs import find_duplicates
+from search.duplicates import duplicates_of
 from search.errors import EngineError
 from search.space import VISUAL
 from search.spaces import CAPTIONS, default_spaces, space_names
@@ -290,7 +292,7 @@ def _run_sync(args: argparse.Namespace, dataset: Dataset, folder: Path) -> str:
             "engines": [asdict(update) for update in updates],
         }
         return json.dumps({**done, "created": created} if created else done, indent=2, default=str)
-    lines = [f"{folder}: {report}", *map(str, updates)]
+    lines = [f"{folder}: {report}", *map(str, updates), *filter(None, [duplicates_of(folder)])]
     return "\n".join(lines if created is None else [*lines, _told(args, created)])
 
 
@@ -327,6 +329,7 @@ def _run_create(
     create_spaces(store, args.spaces, encoder=encoder, models=_models(args))
     if args.store is not None:
         reports += index_spaces(store, args.store)
+    find_duplicates(store)
     return {
         "collection": str(folder),
         "images": int(store.ids.size),
@@ -356,6 +359,8 @@ def _told(args: argparse.Namespace, created: dict[str, Any]) -> str:
         f"recall@10 against exact search, ties counted, on {created['queries']} held-out images, one at a time (median "
         "time); bytes/vector: the code and the id of a stored vector in memory; no time holds compiling, done before",
     ]
+    if told := duplicates_of(created["collection"]):
+        lines.append(f"{told}; python -m search.duplicates {Path(created['collection']).name} looks closer")
     if created["skipped"]:
         lines.insert(1, f"{created['skipped']} damaged images were skipped; the catalog lists them with the reason")
     return "\n".join([*lines, f"search it: {search_command(Path(created['collection']))}"])

@@ -86,10 +86,11 @@ def render_tiles(engine: SearchEngine, tiles: Iterable[Tile], *, kind: str) -> s
         of small pictures.
     """
     template = "examples.html" if kind == "examples" else "grid.html"
-    return render(template, kind=kind, collection=engine.name, tiles=[_values(engine, tile) for tile in tiles])
+    return render(template, kind=kind, collection=engine.name, tiles=[tile_values(engine, tile) for tile in tiles])
 
 
-def _values(engine: SearchEngine, tile: Tile) -> dict[str, Any]:
+def tile_values(engine: SearchEngine, tile: Tile) -> dict[str, Any]:
+    """What a template needs of a tile."""
     item = engine.store.items[tile.id]
     name, label = item.path.name, ", ".join(item.labels)
     measure = "similarity" if tile.share is not None else "distance"

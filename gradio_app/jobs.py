@@ -135,6 +135,19 @@ class CollectionJobs:
             folder = self._place_of(name)
             return self._start(Job(f"Bringing {name} up to date", name), {"folder": str(folder)}, [])
 
+    def look_for_duplicates(self, name: str) -> Job:
+        """Begin to look for duplicates in a collection, and closer at those that only hash and vector speak for.
+
+        Raises
+        ------
+        JobError
+            There is no such collection here, or something else is under way.
+        """
+        with self._lock:
+            self._check_idle()
+            order = {"folder": str(self._place_of(name)), "duplicates": True}
+            return self._start(Job(f"Looking for duplicates in {name}", name), order, [])
+
     def cancel(self) -> None:
         """Stop what is under way; nothing of it stays."""
         with self._lock:

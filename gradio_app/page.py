@@ -16,9 +16,11 @@ from gradio_app.jobs import CollectionJobs
 from gradio_app.library import Library
 from gradio_app.markup import render, script
 from gradio_app.routes.access import StartToken
+from gradio_app.routes.annotations import annotation_routes
 from gradio_app.routes.api.beside import JOBS_FILE, Beside
 from gradio_app.routes.browse import browse_routes
 from gradio_app.routes.details import detail_routes
+from gradio_app.routes.duplicates import duplicate_routes
 from gradio_app.routes.learned import learned_routes
 from gradio_app.routes.pictures import icon_route, picture_routes
 from gradio_app.routes.selection import selection_routes
@@ -84,6 +86,8 @@ class SearchPage(gr.Blocks):
         routes += [*suggestion_routes(library), *browse_routes(library)]
         routes += selection_routes(library, self.start_token, is_managed=jobs is not None)
         routes += detail_routes(library, self.start_token, is_managed=jobs is not None)
+        routes += annotation_routes(library, self.start_token, is_managed=jobs is not None)
+        routes += duplicate_routes(library, self.start_token, jobs)
         if jobs is not None:
             routes += self.start_token.routes()
         self.server_options: dict[str, Any] = {
@@ -93,7 +97,7 @@ class SearchPage(gr.Blocks):
                 "middleware": [Middleware(self._guarded), Middleware(ContentPolicy, card=CARD)],
                 "openapi_url": None,
             },
-            "css": script("page.css", "words.css", "said.css", "explain.css", "browse.css"),
+            "css": script("page.css", "words.css", "said.css", "explain.css", "browse.css", "duplicates.css"),
             "theme": _theme(),
             "max_file_size": UPLOAD_LIMIT,
             "footer_links": [],

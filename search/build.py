@@ -9,9 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from features.collection.lock import writing
 from features.collection.manifest import read_manifest
 from features.collection.store import FeatureStore, StoreError
@@ -24,9 +21,9 @@ from search.backends.base import EngineReport, Entry, IndexRecipe, UnreachableEr
 from search.backends.local import train_size_min
 from search.backends.trial import split
 from search.databases import let_go
+from search.duplicate_pairs import followed as followed_duplicates
 from search.errors import EngineError
-from search.options import SearchOptions
-from search.searcher import SpaceSearcher
+from search.searcher import candidates_of
 from search.space import VISUAL, Candidates, Space, SpaceKind
 from search.spaces import (
     default_spaces,
@@ -180,7 +177,7 @@ def create_space(
         raise EngineError(f"every collection has the space {VISUAL}: it is what it was made of")
     recipes = None if engines is None else dict.fromkeys(engines, (factory, seed, address))
     before = store.manifest.get("spaces", {})
-    entry, reports = _make_space(store, space_kind(name), recipes, candidates=_candidates_of(visual_space(store)))
+    entry, reports = _make_space(store, space_kind(name), recipes, candidates=candidates_of(visual_space(store)))
     store.update_manifest(spaces={**before, name: entry})
     let_go(open_space(store, name, entry), before.get(name, {}).get("indexes", {}), entry["indexes"])
     return reports
@@ -240,7 +237,7 @@ def create_spaces(
     with writing(store.folder, purpose="indexed"):
         for name in wanted:
             if name not in kept:
-                made[name], _ = _make_space(store, kinds[name], candidates=_candidates_of(visual_space(store)))
+                made[name], _ = _make_space(store, kinds[name], candidates=candidates_of(visual_space(store)))
         if {**kept, **made} != listed or (names is not None and "spaces" not in store.manifest):
             store.update_manifest(spaces={**kept, **made})
     return tuple(made)
@@ -297,9 +294,12 @@ def sync_collection(
             updates.extend([update] if update else [])
         listed = store.manifest.get("spaces")
         for name, entry in (listed or {}).items():
-            if remade := _remade(store, name, entry, updates, _candidates_of(replace(space, indexes=entries))):
+            if remade := _remade(store, name, entry, updates, candidates_of(replace(space, indexes=entries))):
                 followed[name] = remade
-        return {**({"indexes": entries} if entries else {}), **({} if listed is None else {"spaces": followed})}
+        told = {"duplicates": followed_duplicates(store, candidates_of(replace(space, indexes=entries)))}
+        if entries:
+            told["indexes"] = entries
+        return told if listed is None else {**told, "spaces": followed}
 
     report = sync(dataset, encoder, folder, limit=limit, progress=progress, with_store=follow)
     store = FeatureStore.open(folder)
@@ -392,20 +392,6 @@ def _make_space(
         entry["indexes"][engine], report = get_backend(engine).build(space, recipe)
         reports.append(report)
     return entry, reports
-
-
-def _candidates_of(space: Space) -> Candidates:
-    """What gives the nearest of stored pictures by the first index of a space, opened when it is first asked."""
-    opened: list[SpaceSearcher] = []
-
-    def candidates(ids: NDArray[np.int64], k: int) -> NDArray[np.int64]:
-        if not opened:
-            opened.append(SpaceSearcher.open(space))
-        (searcher,) = opened
-        options = SearchOptions(searcher.engines[0], k, None if searcher.nlist is None else 2 * searcher.nprobe)
-        return searcher.candidates(space.rows(ids), k, options).ids
-
-    return candidates
 
 
 def _manifest_in_force(store: FeatureStore) -> dict[str, Any]:

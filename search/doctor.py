@@ -42,6 +42,7 @@ from features.encoding import extract
 from search.backends import backend_names, get_backend
 from search.build import create_index, create_space, create_spaces
 from search.command_line import refused
+from search.duplicate_pairs import find_duplicates
 from search.errors import EngineError
 from search.space import VISUAL, Entry, Space
 from search.spaces import default_spaces, open_space, space_kind, space_names, visual_space
@@ -139,6 +140,7 @@ def _faults(folder: Path) -> Iterator[tuple[Finding, Mend | None]]:
         yield Finding("indexes", "there is none"), lambda: _index_again(folder, None)
     for name, entry in store.manifest.get("spaces", {}).items():
         yield from _space(store, name, entry)
+    yield from _duplicates(store)
     if said.exists() and not harm:
         yield from _words(folder)
     yield from _originals(store)
@@ -187,6 +189,20 @@ def _space(store: FeatureStore, name: str, entry: Entry) -> Iterator[tuple[Findi
         return
     for finding, mend in _indexes(space, again):
         yield finding, None if reason else mend
+
+
+def _duplicates(store: FeatureStore) -> Iterator[tuple[Finding, Mend]]:
+    """Whether the pairs of duplicates are what was written; they are found again without what was looked at closer."""
+
+    def again() -> None:
+        find_duplicates(FeatureStore.open(store.folder))
+
+    entry = store.manifest.get("duplicates")
+    try:
+        if entry and entry.get("sha256") != sha256_of(store.folder / entry["file"]):
+            raise StoreError(f"{store.folder / entry['file']} is damaged: it is not what was written")
+    except (StoreError, OSError) as error:
+        yield Finding("duplicates", str(error)), again
 
 
 def _words(folder: Path) -> Iterator[tuple[Finding, Mend]]:
@@ -242,7 +258,9 @@ def _make_again(folder: Path) -> None:
         [VISUAL, *(name for name, kind in kinds.items() if not kind.is_live and kind.why_not(store) is None)],
         encoder=encoder,
     )
-    _move_in(store, folder)
+    if made.get("duplicates"):
+        find_duplicates(store)
+    _move_in(FeatureStore.open(store.folder), folder)
     shutil.rmtree(beside, ignore_errors=True)
     mended = FeatureStore.open(folder)
     for name, kind in kinds.items():

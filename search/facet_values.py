@@ -140,7 +140,7 @@ def said_facets(store: FeatureStore) -> dict[str, CountedValues]:
             name.replace("_", " ").capitalize(),
             partial(_own, name, kind, read),
             none=Condition(name, "empty"),
-            in_order=kind != "text",
+            in_order=kind in ("number", "date"),
         )
     return found
 
@@ -153,7 +153,7 @@ def _plain(field: str, column: ValueColumn) -> _Values:
 
 def _own(name: str, kind: str, read: Callable[[], ValueColumn]) -> _Values:
     column = read()
-    if kind == "text":
+    if kind in ("text", "yes/no"):
         return _plain(name, column)
     numbers = NumberColumn(column.ids, np.array(column.values)[column.codes])
     if kind == "date":

@@ -18,7 +18,7 @@ from search.errors import EngineError
 from search.fusion import sample_of
 from search.neighbour_order import CANDIDATES, Expansion, NeighbourOrder, Ranked
 from search.options import SearchOptions
-from search.space import ADD_BLOCK, VISUAL, Space
+from search.space import ADD_BLOCK, VISUAL, Candidates, Space
 from search.strength import StrengthOfHits
 
 RERANK_FACTOR = 10  # candidates ranked again for each result wanted
@@ -221,6 +221,20 @@ class SpaceSearcher:
             count = min(len(each.ids), shape[1])
             result.distances[row, :count], result.ids[row, :count] = each.scores[:count], each.ids[:count]
         return result
+
+
+def candidates_of(space: Space) -> Candidates:
+    """What gives the nearest of stored pictures by the first index of a space, opened when it is first asked."""
+    opened: list[SpaceSearcher] = []
+
+    def candidates(ids: NDArray[np.int64], k: int) -> NDArray[np.int64]:
+        if not opened:
+            opened.append(SpaceSearcher.open(space))
+        (searcher,) = opened
+        options = SearchOptions(searcher.engines[0], k, None if searcher.nlist is None else 2 * searcher.nprobe)
+        return searcher.candidates(space.rows(ids), k, options).ids
+
+    return candidates
 
 
 def _plain(found: SearchResult, row: int) -> Ranked:

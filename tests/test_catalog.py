@@ -95,7 +95,7 @@ def test_the_first_catalogs_are_read_and_migrated(folder, tmp_path):
     with sqlite3.connect(path) as old:
         old.executescript("ALTER TABLE images DROP COLUMN generation; DROP TABLE removed; PRAGMA user_version = 0")
         old.execute("DROP INDEX images_folder")
-        for column in PATH_PARTS:
+        for column in (*PATH_PARTS, "phash"):
             old.execute(f"ALTER TABLE images DROP COLUMN {column}")
     catalog = Catalog.open(path)
     in_b = Condition("folder", "eq", "b")
@@ -104,14 +104,16 @@ def test_the_first_catalogs_are_read_and_migrated(folder, tmp_path):
     assert catalog.ids_matching(AllOf((Not(in_b), Condition("size", "gt", 0)))).tolist() == [0, 1]
     assert catalog.removed() == []
     assert catalog.removed_count() == 0
+    assert catalog.phashes()[0].size == 0 and catalog.without_phash() == {0, 1, 2, 4}
     new = catalog.copy(tmp_path / "new.sqlite")
     assert new.records() == catalog.records()
     new.close()
     with sqlite3.connect(tmp_path / "new.sqlite") as new:
-        assert new.execute("PRAGMA user_version").fetchone() == (3,)
+        assert new.execute("PRAGMA user_version").fetchone() == (4,)
         assert new.execute("SELECT id FROM images WHERE folder = 'b' AND error IS NULL").fetchall() == [(2,), (4,)]
         assert new.execute("SELECT DISTINCT generation FROM images").fetchall() == [(0,)]
         assert {"images_size", "images_mtime", "images_folder"} <= {name for _, name, *_ in new.execute(_INDEXES)}
+        assert new.execute("SELECT DISTINCT phash FROM images").fetchall() == [(None,)]
 
 
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n) SELECT i AS id"

@@ -209,6 +209,8 @@ WAYS = (
     (r"python -m search ", parses),  # test_words runs it
     (r"python -m search\.explain ", parses),  # test_explainer runs it
     (r"python -m benchmarks\.explainer", parses),  # minutes; test_explainer looks at what it wrote
+    (r"python -m search\.duplicates ", parses),  # test_duplicates runs it
+    (r"python -m benchmarks\.duplicates", parses),  # minutes; test_benchmark_duplicates runs its parts
     (r"python -m search\.doctor ", parses),  # test_doctor runs it
     (r"python -m search\.annotate ", parses),  # test_annotate runs it
     (r"python -m benchmarks\.(tags|annotations)", parses),  # minutes

@@ -182,8 +182,7 @@ def test_fields_have_kinds_and_one_of_two_kinds_is_a_text(annotations, store):
         ("year", 2010),
     ]
     assert annotations.of([1])[1].fields[0].value == moment
-    edits.set_field(annotations, [2], "taken_on", "long ago")
-    edits.set_field(annotations, [2], "year", "MMX")
+    put(annotations, store, FILE, {2: Words(fields={"taken_on": "long ago", "year": "MMX"})})
     assert annotations.fields() == {"note": "text", "taken_on": "text", "year": "text"}
     assert [each.value for each in annotations.of([0])[0].fields] == ["x y", "2010-05-17", "2010"]
     assert annotations.of([1])[1].fields[0].value == "2011-02-03T04:05:06"

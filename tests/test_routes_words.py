@@ -50,7 +50,7 @@ def test_each_word_is_shown_with_who_says_it(store, client):
     assert "<small>file captions.csv</small>" in page
     assert "<span>Sea</span><small>model classes 83%, file captions.csv</small>" in page
     assert "<span>beach</span><small>a person</small>" in page
-    assert "<dt>rating</dt><dd>4</dd>" in page
+    assert "<dt>rating</dt><dd>4 <button" in page
     assert "Undo: tagged beach" in page
     edits.put_in_album(store.annotations, [0, 1], "<Best>")
     assert "In the album &lt;Best&gt;" in client.get("/words/c/0").text
@@ -142,3 +142,17 @@ def test_what_a_page_of_before_sends_reaches_no_other_picture(store, client, tmp
     assert client.get(f"/words/c/0?content={shown}").status_code == 409
     assert client.get(f"/words/c/0?content={again.hash_of(0)[:16]}").status_code == 200
     assert change(client, 0, do="add_tag", text="sea", content="\0 <b>").status_code == 409
+
+
+def test_a_field_is_made_filled_checked_and_emptied(store, client):
+    page = change(client, 0, do="set_field", name="Taken on", kind="date", text="2010-05-17").text
+    assert "<dt>taken_on</dt><dd>2010-05-17" in page and '<option value="taken_on">date</option>' in page
+    refused = change(client, 1, do="set_field", name="taken on", kind="text", text="soon")
+    assert refused.status_code == 409
+    assert refused.json()["detail"] == ("Taken_on holds a date, as 2010-05-17 or 2010-05-17T12:30, and 'soon' is none.")
+    assert (
+        "<dt>printed</dt><dd>yes" in change(client, 0, do="set_field", name="printed", kind="yes/no", text="Yes").text
+    )
+    assert "<dt>printed" not in change(client, 0, do="empty_field", text="printed").text
+    assert "printed" in change(client, 0, do="undo", edit=edits.edits(store.annotations)[0].number).text
+    assert change(client, 0, do="set_field", name="...", kind="text", text="x").status_code == 409

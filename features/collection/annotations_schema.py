@@ -108,4 +108,17 @@ MIGRATIONS = (
     ) WITHOUT ROWID;
     CREATE INDEX albums_picture ON albums (picture);
     """,
+    """
+    CREATE TABLE set_aside (      -- pictures that a person would part with, as a duplicate is kept
+        picture INTEGER PRIMARY KEY REFERENCES pictures (picture),
+        sha256 TEXT NOT NULL,     -- of the content that was looked at: another is not set aside
+        kept TEXT NOT NULL        -- SHA-256 of the content that is kept
+    );
+    CREATE TABLE duplicate_verdicts (
+        first TEXT NOT NULL,      -- SHA-256 of two contents, the smaller first
+        second TEXT NOT NULL,
+        verdict TEXT NOT NULL,    -- different, later
+        PRIMARY KEY (first, second)
+    ) WITHOUT ROWID;
+    """,
 )

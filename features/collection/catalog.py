@@ -19,13 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.checksum import sha256_of
-from features.collection.catalog_schema import COLUMNS, FILTER_INDEXES, GENERATION, PATH_PARTS, REMOVED, TABLES
+from features.collection.catalog_schema import COLUMNS, FILTER_INDEXES, GENERATION, PATH_PARTS, PHASH, REMOVED, TABLES
 from features.collection.conditions import Tree
 from features.collection.errors import StoreError, cannot_write
 from features.collection.fields import Field
 from features.collection.file_facts import parts_of, path_from, path_to
 from features.collection.matching import Matcher
 from features.collection.records import CatalogChanges, Record, Row
+from features.phash import HASH_BYTES, ORIENTATIONS
 
 _SET_PARTS = ", ".join(f"{part} = ?" for part in PATH_PARTS)
 
@@ -33,7 +34,7 @@ _SET_PARTS = ", ".join(f"{part} = ?" for part in PATH_PARTS)
 class Catalog:
     """An open catalog. Safe to use from many threads, one at a time. What sqlite cannot read is a StoreError."""
 
-    VERSION = 3
+    VERSION = 4
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
@@ -146,8 +147,8 @@ class Catalog:
                 connection.execute(REMOVED)
                 if not has_generations:
                     connection.execute(f"ALTER TABLE images ADD COLUMN {GENERATION}")
+            there = {column[1] for column in connection.execute("PRAGMA table_info(images)")}
             if version < 3:
-                there = {column[1] for column in connection.execute("PRAGMA table_info(images)")}
                 for column in [each for each in PATH_PARTS if each not in there]:
                     connection.execute(f"ALTER TABLE images ADD COLUMN {column} TEXT")
                 paths = connection.execute("SELECT id, path FROM images").fetchall()
@@ -155,6 +156,8 @@ class Catalog:
                     f"UPDATE images SET {_SET_PARTS} WHERE id = ?",
                     ((*parts_of(path), id) for id, path in paths),
                 )
+            if version < 4 and "phash" not in there:
+                connection.execute(f"ALTER TABLE images ADD COLUMN {PHASH}")
             for index in FILTER_INDEXES:
                 connection.execute(index)
             connection.execute(f"PRAGMA user_version = {self.VERSION}")
@@ -180,7 +183,11 @@ class Catalog:
         return np.array([id for (id,) in self.rows(query, values)], np.int64)
 
     def _has_generations(self) -> bool:
-        return "generation" in [column[1] for column in self.rows("PRAGMA table_info(images)")]
+        return "generation" in self._columns()
+
+    def _columns(self) -> set[str]:
+        """Of the table of images: those of earlier versions have fewer."""
+        return {column[1] for column in self.rows("PRAGMA table_info(images)")}
 
     def _has_removed(self) -> bool:
         return bool(self.rows("SELECT 1 FROM sqlite_master WHERE name = 'removed'"))
@@ -246,7 +253,7 @@ class Catalog:
 
     def path_counts(self, part: str) -> dict[str, int]:
         """How many usable images have each of one of `catalog_schema.PATH_PARTS`; none in an earlier version."""
-        if part not in PATH_PARTS or part not in [column[1] for column in self.rows("PRAGMA table_info(images)")]:
+        if part not in PATH_PARTS or part not in self._columns():
             return {}
         has_part = f"error IS NULL AND {part} <> ''"
         return dict(self.rows(f"SELECT {part}, count(*) FROM images WHERE {has_part} GROUP BY {part}"))
@@ -326,6 +333,36 @@ class Catalog:
         """Ids of the usable images of this content, ascending."""
         return self._ids("SELECT id FROM images WHERE sha256 = ? AND error IS NULL ORDER BY id", (sha256,)).tolist()
 
+    def sizes(self, ids: Sequence[int]) -> dict[int, tuple[int | None, int | None, int, int]]:
+        """Width, height, bytes and time of images, by id."""
+        rows = self.rows(
+            "SELECT id, width, height, size, mtime FROM images WHERE id IN (SELECT value FROM json_each(?))",
+            (json.dumps(list(ids)),),
+        )
+        return {id: (*rest,) for id, *rest in rows}
+
+    def copies(self) -> list[list[int]]:
+        """Ids of the usable images that have one content each, ascending, of every content that several have."""
+        rows = self.rows(
+            "SELECT group_concat(id) FROM images WHERE error IS NULL AND sha256 NOT NULL "
+            "GROUP BY sha256 HAVING count(*) > 1"
+        )
+        return sorted(sorted(map(int, ids.split(","))) for (ids,) in rows)
+
+    def phashes(self) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+        """Ids (n,), ascending, of the usable images whose perceptual hashes are known, and these, uint64 (n, 8)."""
+        if "phash" not in self._columns():
+            return np.empty(0, np.int64), np.empty((0, ORIENTATIONS), np.uint64)
+        known = f"error IS NULL AND length(phash) = {HASH_BYTES}"
+        rows = self.rows(f"SELECT id, phash FROM images WHERE {known} ORDER BY id")
+        hashes = np.frombuffer(b"".join(phash for _, phash in rows), np.uint64)
+        return np.array([id for id, _ in rows], np.int64), hashes.reshape(-1, ORIENTATIONS)
+
+    def without_phash(self) -> set[int]:
+        """Ids of the usable images whose perceptual hashes are not known."""
+        lacking = "" if "phash" not in self._columns() else "AND phash IS NULL"
+        return {id for (id,) in self.rows(f"SELECT id FROM images WHERE error IS NULL {lacking}")}
+
     def has_content(self, sha256: str) -> bool:
         """Whether an image, usable or not, has this content."""
         return bool(self.rows("SELECT 1 FROM images WHERE sha256 = ? LIMIT 1", (sha256,)))
@@ -356,7 +393,7 @@ class Catalog:
                 connection.execute("DELETE FROM images WHERE id = ?", (id,))
             connection.executemany(
                 f"UPDATE images SET path = ?, {_SET_PARTS}, size = ?, mtime = ?, sha256 = ?, "
-                "width = ?, height = ?, error = ?, generation = ? WHERE id = ?",
+                "width = ?, height = ?, error = ?, phash = ?, generation = ? WHERE id = ?",
                 ((*_path_columns(row.path), *row[2:], generation, row.id) for row in changes.encoded),
             )
             connection.executemany(
@@ -364,6 +401,7 @@ class Catalog:
                 ((*_path_columns(path), size, mtime, id) for id, path, size, mtime in changes.moved),
             )
             _insert(connection, changes.added, generation)
+            connection.executemany("UPDATE images SET phash = ? WHERE id = ?", ((h, id) for id, h in changes.hashed))
             connection.executemany("DELETE FROM labels WHERE image_id = ?", ((id,) for id in changes.labels))
             _insert_labels(connection, changes.labels.items())
             connection.execute("COMMIT")
@@ -372,7 +410,7 @@ class Catalog:
 def _insert(connection: sqlite3.Connection, rows: Iterable[Row], generation: int) -> None:
     connection.executemany(
         f"INSERT INTO images (id, path, {', '.join(PATH_PARTS)}, size, mtime, sha256, width, height, error, "
-        f"generation) VALUES ({', '.join('?' * (9 + len(PATH_PARTS)))})",
+        f"phash, generation) VALUES ({', '.join('?' * (10 + len(PATH_PARTS)))})",
         ((row.id, *_path_columns(row.path), *row[2:], generation) for row in rows),
     )
 

@@ -37,6 +37,12 @@ FILTER_INDEXES = tuple(
 )
 """A filter by one of these reads no other column; catalogs of earlier versions are read whole."""
 
+PHASH = "phash BLOB"
+"""A column of `images`: perceptual hashes, as `features.phash` makes them; NULL where the image could not be read."""
+
+HASHED_IN = "hashed_in"
+"""What `about` calls the generation in which images that had been without got their hashes."""
+
 PATH_PARTS = ("folder", "name", "ending", "folder_folded", "name_folded")
 """Columns of `images` that say again what the path says, for filters: see `file_facts.parts_of`."""
 

@@ -17,6 +17,7 @@ from features.collection.annotation_rows import refresh, set_fields
 from features.collection.annotations import Annotations
 from features.collection.errors import StoreError
 from features.collection.said import A_PERSON, Value, as_text, clean_tag, clean_text, field_name, kind_of, stored
+from features.collection.typed_fields import fitting, kind_held
 
 MAX_EDITS = 1_000
 """Edits that can be undone; what lies further back is for good."""
@@ -28,6 +29,7 @@ _TABLES = {
     "refused": ("picture", "kind", "text"),
     "favourites": ("picture",),
     "albums": ("picture", "album"),
+    "set_aside": ("picture", "sha256", "kept"),
 }
 
 LEARNED = {
@@ -35,6 +37,9 @@ LEARNED = {
     "learned_examples": ("tag", "picture", "meant"),
 }
 """What `learned_tags` changes: no words of pictures, but taken back with them."""
+
+VERDICTS = {"duplicate_verdicts": ("first", "second", "verdict")}
+"""What `duplicates` changes, likewise."""
 
 _Rows = dict[str, set[tuple[object, ...]]]
 
@@ -89,7 +94,7 @@ def change_caption(annotations: Annotations, ids: Iterable[int], old: str, new: 
 
 
 def set_field(annotations: Annotations, ids: Iterable[int], name: str, value: Value | None) -> None:
-    """Give images a value of a field, or none."""
+    """Give images a value of a field, or none. One that the field cannot hold is refused: see `typed_fields`."""
     known = _not_empty(field_name(name), "the name of a field")
     with editing(annotations, ids, _field_set(known, value)) as (connection, keys):
         _set_field(connection, keys, known, value)
@@ -203,7 +208,7 @@ def undo(annotations: Annotations, number: int | None = None) -> str | None:
         number, what, changes = row
         keys: set[int] = set()
         for table, (removed, added) in json.loads(changes).items():
-            columns = {**_TABLES, **LEARNED}[table]
+            columns = {**_TABLES, **LEARNED, **VERDICTS}[table]
             same = " AND ".join(f"{column} IS ?" for column in columns)
             connection.executemany(f"DELETE FROM {table} WHERE {same}", added)
             connection.executemany(
@@ -295,7 +300,8 @@ def _set_field(connection: sqlite3.Connection, keys: Sequence[int], name: str, v
     if value is None or stored(value) is None:
         connection.executemany("DELETE FROM field_values WHERE picture = ? AND name = ?", ((key, name) for key in keys))
     else:
-        set_fields(connection, A_PERSON, keys, {name: value})
+        kind = kind_held(connection, name)
+        set_fields(connection, A_PERSON, keys, {name: value if kind is None else fitting(name, kind, value)})
 
 
 def _set_favourite(connection: sqlite3.Connection, keys: Sequence[int], is_favourite: bool) -> None:

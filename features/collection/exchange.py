@@ -24,7 +24,7 @@ from features.collection.said import PERSON, SOURCES, Maker, Value, as_text, cle
 
 COLUMNS = ("path", "sha256", "what", "name", "type", "value", "source", "maker", "certainty")
 """The picture, by its path below the root and its content; what is said: caption, tag, field (with its name, and the
-type of its value: text, number or date), favourite or album; who says it, and how certain that is."""
+type of its value: text, number, date or yes/no), favourite or album; who says it, and how certain that is."""
 
 WHATS = ("caption", "tag", "field", "favourite", "album")
 
@@ -203,8 +203,12 @@ def _typed(kind: str, text: str) -> Value:
     if kind == "date":
         moment = datetime.fromisoformat(text)
         return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if kind == "yes/no":
+        if text not in ("yes", "no"):
+            raise ValueError(f"the value of a field of yes/no is yes or no, got {text!r}")
+        return text == "yes"
     if kind != "text":
-        raise ValueError(f"the type of a field is text, number or date, got {kind!r}")
+        raise ValueError(f"the type of a field is yes/no, text, number or date, got {kind!r}")
     return clean_text(text)
 
 

@@ -110,11 +110,14 @@ def files_of(manifest: dict[str, Any]) -> set[str]:
 
 
 def derived_files(manifest: dict[str, Any]) -> list[dict[str, Any]]:
-    """The entries of files that can be made again from the vectors: those of other spaces, and of indexes."""
+    """The entries of files that can be made again from the vectors: those of other spaces, of indexes, and of
+    pairs of duplicates.
+    """
     spaces = list(manifest.get("spaces", {}).values())
     beside = [entry for space in spaces for entry in space.get("beside", {}).values()]
     indexes = [entry for owner in (manifest, *spaces) for entry in owner.get("indexes", {}).values()]
-    return [entry for entry in (*spaces, *beside, *indexes) if entry.get("file")]
+    pairs = manifest.get("duplicates") or {}
+    return [entry for entry in (*spaces, *beside, *indexes, pairs) if entry.get("file")]
 
 
 def spaces_of(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:

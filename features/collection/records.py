@@ -6,8 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-Facts = tuple[str | None, int | None, int | None, str | None]
-"""What reading an image file told: SHA-256, width, height, error."""
+
+class Facts(NamedTuple):
+    """What reading an image file told; `phash` as `features.phash` makes it, of what could be decoded."""
+
+    sha256: str | None
+    width: int | None
+    height: int | None
+    error: str | None
+    phash: bytes | None = None
 
 
 class Record(NamedTuple):
@@ -31,6 +38,7 @@ class Row(NamedTuple):
     width: int | None
     height: int | None
     error: str | None
+    phash: bytes | None = None
 
 
 @dataclass
@@ -45,6 +53,8 @@ class CatalogChanges:
     moved : list of (id, path, size, mtime)
         The same content under another path, or with another time.
     added : list of Row
+    hashed : list of (id, phash)
+        Images that a catalog of an earlier version has without.
     labels : dict of int to tuple of str
         All labels of the images whose labels have changed.
     """
@@ -53,7 +63,8 @@ class CatalogChanges:
     encoded: list[Row] = field(default_factory=list)
     moved: list[tuple[int, Path, int, int]] = field(default_factory=list)
     added: list[Row] = field(default_factory=list)
+    hashed: list[tuple[int, bytes]] = field(default_factory=list)
     labels: dict[int, tuple[str, ...]] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return any((self.removed, self.encoded, self.moved, self.added, self.labels))
+        return any((self.removed, self.encoded, self.moved, self.added, self.hashed, self.labels))

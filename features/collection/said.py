@@ -113,7 +113,9 @@ def field_name(name: str) -> str:
 
 
 def kind_of(value: Value) -> str:
-    """Of what kind a field of this value is: number, date or text."""
+    """Of what kind a field of this value is: yes/no, number, date or text."""
+    if isinstance(value, bool):
+        return "yes/no"
     return "date" if isinstance(value, date) else "text" if isinstance(value, str) else "number"
 
 
@@ -122,6 +124,8 @@ def stored(value: Value) -> int | float | str | None:
 
     A moment is its nanoseconds since 1970, and by the second, as a float, where these are beyond 64 bits.
     """
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, date):
         moment = value if isinstance(value, datetime) else datetime(value.year, value.month, value.day, tzinfo=UTC)
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -101,6 +101,12 @@ class EncoderEntry(_Entry):
     weights: WeightsEntry
 
 
+class DuplicatesEntry(FileEntry):
+    """Pairs of pictures that may be the same, found in a generation of the collection."""
+
+    generation: Count = 0
+
+
 class SourceEntry(_Entry):
     """How the images of the root were chosen; see `features.datasets.base.source_of`."""
 
@@ -130,6 +136,7 @@ class Manifest(_Entry):
     catalog: CatalogEntry | None = None
     indexes: dict[str, IndexEntry] = {}
     spaces: dict[str, SpaceEntry] = {}
+    duplicates: DuplicatesEntry | None = None
     annotations: Annotated[str, Field(pattern="^[0-9a-f]{32}$")] | None = None
 
     @model_validator(mode="after")

@@ -21,6 +21,10 @@ from features.collection.records import Facts
 from features.images import TOO_LARGE
 
 STAGE = ".sync.sqlite"
+_ENCODED = (
+    "CREATE TABLE IF NOT EXISTS encoded (path PRIMARY KEY, size INTEGER, mtime INTEGER, sha256 TEXT, "
+    "width INTEGER, height INTEGER, error TEXT, phash BLOB, vector BLOB)"
+)
 
 
 class Stage:
@@ -49,10 +53,10 @@ class Stage:
             self._connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # held until it is closed
             self._connection.execute("BEGIN EXCLUSIVE")
             self._connection.execute("CREATE TABLE IF NOT EXISTS maker (spec TEXT)")
-            self._connection.execute(
-                "CREATE TABLE IF NOT EXISTS encoded (path PRIMARY KEY, size INTEGER, mtime INTEGER, sha256 TEXT, "
-                "width INTEGER, height INTEGER, error TEXT, vector BLOB)"
-            )
+            self._connection.execute(_ENCODED)
+            if "phash" not in [row[1] for row in self._connection.execute("PRAGMA table_info(encoded)")]:
+                self._connection.execute("DROP TABLE encoded")  # an earlier version's: encoded again, with it
+                self._connection.execute(_ENCODED)
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
             self._connection.close()
@@ -95,21 +99,20 @@ class Stage:
     def put(self, files: Sequence[tuple[Path, Sequence[int]]], rows: np.ndarray, facts: Sequence[Facts]) -> None:
         """Keep a batch of files, each with its size and time; it is durable when this returns."""
         batch = [
-            (path_to(path), *map(int, stat), *fact, row.tobytes())
+            (path_to(path), *map(int, stat), *Facts(*fact), row.tobytes())
             for (path, stat), fact, row in zip(files, facts, rows, strict=True)
         ]
         try:
             self._connection.execute("BEGIN")
-            self._connection.executemany("INSERT OR REPLACE INTO encoded VALUES (?, ?, ?, ?, ?, ?, ?, ?)", batch)
+            self._connection.executemany("INSERT OR REPLACE INTO encoded VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", batch)
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
             raise cannot_write(self.path, error) from error
 
     def facts(self, path: Path) -> Facts:
         """What is known of an encoded file."""
-        query = "SELECT sha256, width, height, error FROM encoded WHERE path = ?"
-        facts: Facts = self._connection.execute(query, (path_to(path),)).fetchone()
-        return facts
+        query = "SELECT sha256, width, height, error, phash FROM encoded WHERE path = ?"
+        return Facts(*self._connection.execute(query, (path_to(path),)).fetchone())
 
     def vector(self, path: Path, dtype: np.dtype[Any]) -> np.ndarray:
         """The vector of an encoded file, (dim,)."""

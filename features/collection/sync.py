@@ -21,6 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from features.collection.catalog import Catalog, catalog_entry
+from features.collection.catalog_schema import HASHED_IN
 from features.collection.changes import Changes, Found, can_be_read, check_same_collection, find_changes
 from features.collection.errors import StoreError
 from features.collection.file_facts import stat_of
@@ -41,7 +42,7 @@ from features.collection.stage import STAGE, Stage
 from features.collection.store import FeatureStore
 from features.collection.writer import BLOCK, as_rows, write_features
 from features.datasets import Dataset, Item, origin_of, reading_options
-from features.encoding import Progress, check_counts, encode_items
+from features.encoding import Progress, check_counts, encode_items, hash_items
 
 if TYPE_CHECKING:
     from features.encoders import Encoder
@@ -144,8 +145,9 @@ def sync(
         changes = find_changes(store, dataset, dataset.items[:limit])
         check_same_collection(store, dataset, changes)
         stats = _encode(stage, changes, dataset, encoder, dtype, batch_size, progress)
+        hashed = _hash_others(store, changes, dataset)
         try:
-            report = _NextGeneration(store, stage, changes, dataset, stats).put_in_force(with_store)
+            report = _NextGeneration(store, stage, changes, dataset, stats, hashed).put_in_force(with_store)
         finally:
             remove_leftovers(folder)
         stage.remove()
@@ -182,12 +184,27 @@ def _encode(
     return stats
 
 
+def _hash_others(store: FeatureStore, changes: Changes, dataset: Dataset) -> list[tuple[int, bytes]]:
+    """The perceptual hashes of unchanged images that are without, as in the collections of earlier versions."""
+    lacking = store.catalog.without_phash()
+    files = [file for file in (*changes.kept, *changes.renamed) if file.record.id in lacking]
+    found = zip(files, hash_items([file.item for file in files], **reading_options(dataset)), strict=True)
+    return [(file.record.id, phash) for file, phash in found if phash is not None]
+
+
 class _NextGeneration:
     """The next generation of a store: its files first, then the manifest that names them."""
 
     def __init__(
-        self, store: FeatureStore, stage: Stage, changes: Changes, dataset: Dataset, stats: dict[Path, tuple[int, int]]
+        self,
+        store: FeatureStore,
+        stage: Stage,
+        changes: Changes,
+        dataset: Dataset,
+        stats: dict[Path, tuple[int, int]],
+        hashed: list[tuple[int, bytes]],
     ) -> None:
+        self._hashed = hashed
         self._store, self._stage, self._changes, self._dataset, self._stats = store, stage, changes, dataset, stats
         self._number = store.generation + 1
         # An image that could not be read before and cannot be now has not changed.
@@ -264,6 +281,7 @@ class _NextGeneration:
                 if file.record[1:4] != (self._path(file.item), file.size, file.mtime)
             ],
             added=[self._row(id, item) for id, item in self._added],
+            hashed=self._hashed,
             labels=labels,
         )
 
@@ -278,7 +296,7 @@ class _NextGeneration:
         new = self._store.catalog.copy(path)
         with closing(new):
             new.apply(changes, self._number)
-            new.set_about(features_sha256=checksum)
+            new.set_about(features_sha256=checksum, **({HASHED_IN: self._number} if changes.hashed else {}))
             (count, damaged), removed = new.counts(), new.removed_count()
             reasons = new.damaged()
         if count == damaged:

@@ -114,7 +114,7 @@ class StoreWriter:
         ----------
         features : float32 (b, dim)
             Rows of damaged images are zero.
-        facts : b tuples (sha256, width, height, error)
+        facts : b Facts, or tuples of their values
         """
         rows = as_rows(features, self._dtype)
         batch = slice(self._appended, self._appended + len(rows))

@@ -172,13 +172,13 @@ def _encode(
         tqdm(total=len(items), unit="image", desc=title, disable=not (progress and items)) as bar,
     ):
         for start, (rows, facts) in zip(range(0, len(items), _JUDGED), batches, strict=True):
-            good = [error is None for *_, error in facts]
+            good = [fact.error is None for fact in facts]
             features.append(rows[good])
-            for item, (*_, error) in zip(items[start : start + _JUDGED], facts, strict=True):
-                if error is None:
+            for item, fact in zip(items[start : start + _JUDGED], facts, strict=True):
+                if fact.error is None:
                     labels.append(item.labels)
                 else:
-                    logger.warning("left out: %s: %s", item.path, error)
+                    logger.warning("left out: %s: %s", item.path, fact.error)
             bar.update(len(facts))
     return np.concatenate(features), labels
 

@@ -69,7 +69,7 @@ _DONE: dict[str, Callable[[Annotations, list[int], SelectionEdit], object]] = {
     "no_favourite": lambda said, ids, edit: edits.set_favourite(said, ids, False),
     "album": lambda said, ids, edit: edits.put_in_album(said, ids, edit.text),
     "no_album": lambda said, ids, edit: edits.take_out_of_album(said, ids, edit.text),
-    "field": lambda said, ids, edit: edits.set_field(said, ids, edit.name, _value(said, edit)),
+    "field": lambda said, ids, edit: edits.set_field(said, ids, edit.name, edit.text.strip() or None),
     "undo": lambda said, ids, edit: edits.undo(said, edit.edit),
 }
 
@@ -161,17 +161,6 @@ def _paths(engine: SearchEngine, ids: list[int]) -> list[Path]:
     """Below the collection's root."""
     root = folder_of(engine).root
     return [engine.store.items[id].path.relative_to(root) for id in ids]
-
-
-def _value(said: Annotations, edit: SelectionEdit) -> Any:
-    """What was typed as the value of a field, a number where the field is one of numbers."""
-    text = edit.text.strip()
-    if said.fields().get(edit.name.lower()) == "number":
-        try:
-            return float(text) if "." in text else int(text)
-        except ValueError:
-            pass
-    return text or None
 
 
 def _tools(engine: SearchEngine, *, editable: bool, is_managed: bool) -> str:

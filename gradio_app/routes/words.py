@@ -18,7 +18,8 @@ from starlette.routing import BaseRoute
 from features.collection import edits
 from features.collection.annotations import Annotations
 from features.collection.errors import StoreError
-from features.collection.said import MAX_TAG, PERSON, Maker, Said
+from features.collection.said import MAX_TAG, PERSON, Maker, Said, Value, as_text, field_name, kind_of, stored
+from features.collection.typed_fields import KINDS, make_field
 from gradio_app.gradio_seam import MAX_TEXT
 from gradio_app.markup import render
 from gradio_app.routes.access import REFUSED, EditPermission, StartToken, require_login
@@ -39,15 +40,30 @@ class Change(BaseModel):
         The caption or tag.
     old : str
         The caption in whose place it is put.
+    name, kind : str
+        Of the field; the kind counts where there is no such field yet.
     edit : int
         Which edit is taken back: the number that the page showed.
     content : str
         Of the picture that the page shows, as `content_of`; not compared where it is empty.
     """
 
-    do: Literal["add_tag", "remove_tag", "add_caption", "change_caption", "remove_caption", "like", "unlike", "undo"]
+    do: Literal[
+        "add_tag",
+        "remove_tag",
+        "add_caption",
+        "change_caption",
+        "remove_caption",
+        "like",
+        "unlike",
+        "set_field",
+        "empty_field",
+        "undo",
+    ]
     text: str = ""
     old: str = ""
+    name: str = ""
+    kind: str = "text"
     edit: int = 0
     content: str = ""
 
@@ -60,8 +76,18 @@ _DONE: dict[str, Callable[[Annotations, int, Change], object]] = {
     "remove_caption": lambda annotations, id, change: edits.remove_caption(annotations, [id], change.text),
     "like": lambda annotations, id, change: edits.set_favourite(annotations, [id], True),
     "unlike": lambda annotations, id, change: edits.set_favourite(annotations, [id], False),
+    "set_field": lambda annotations, id, change: _set_field(annotations, id, change),
+    "empty_field": lambda annotations, id, change: edits.set_field(annotations, [id], change.text, None),
     "undo": lambda annotations, id, change: edits.undo(annotations, change.edit),
 }
+
+
+def _set_field(annotations: Annotations, id: int, change: Change) -> None:
+    """Give a picture a value of a field, which is made where there is none of this name."""
+    name = field_name(change.name)
+    if name not in annotations.fields():
+        name = make_field(annotations, name, change.kind)
+    edits.set_field(annotations, [id], name, change.text.strip() or None)
 
 
 def word_routes(engines: Mapping[str, SearchEngine], token: StartToken, *, is_managed: bool) -> list[BaseRoute]:
@@ -174,7 +200,9 @@ def said_of(engine: SearchEngine, image_id: int, *, editable: bool, is_managed: 
         captions=[_with_makers(text, makers) for text, makers in captions.items()],
         tags=[_with_makers(tag, makers) for tag, makers in tags.items()],
         suggested=list(suggested.items()),
-        fields=[(field.name, str(field.value), _maker(field.maker, None)) for field in said.fields],
+        fields=[(field.name, _written(field.value), _maker(field.maker, None)) for field in said.fields],
+        known_fields=store.annotations.fields() if editable and store.has_annotations else {},
+        kinds=KINDS,
         is_favourite=said.is_favourite,
         albums=said.albums,
         editable=editable,
@@ -183,6 +211,11 @@ def said_of(engine: SearchEngine, image_id: int, *, editable: bool, is_managed: 
         longest_caption=MAX_TEXT,
         longest_tag=MAX_TAG,
     )
+
+
+def _written(value: Value) -> str:
+    held = stored(value)
+    return "" if held is None else as_text(held, kind_of(value))
 
 
 def _with_makers(text: str, makers: list[tuple[Maker, float | None]]) -> dict[str, Any]:

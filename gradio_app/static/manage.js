@@ -57,7 +57,24 @@ document.addEventListener('ris-zip-taken', () => {
   input.value = '';
   zip_row(element.querySelector('.ris-zip').dataset.hint, null);
 });
+// A table of what is said: taken in as one edit, which the page can take back.
+async function take_in(input) {
+  const item = input.closest('.ris-shelf-item');
+  const told = item.querySelector('.ris-taken');
+  const [file] = input.files;
+  told.hidden = false;
+  told.textContent = `Taking in ${file.name} …`;
+  const kind = file.name.toLowerCase().endsWith('.csv') ? 'csv' : 'jsonl';
+  try {
+    const reply = await fetch(`annotations/${encodeURIComponent(item.dataset.name)}?kind=${kind}`, { method: 'PUT', body: file });
+    const answer = await reply.json();
+    told.textContent = reply.ok ? answer.told : answer.detail;
+  } catch { told.textContent = `${file.name} could not be sent.`; }
+  input.value = '';
+}
+
 element.addEventListener('change', (event) => {
+  if (event.target.matches('.ris-take-in') && event.target.files[0]) take_in(event.target);
   if (event.target.matches('.ris-zip input') && event.target.files[0]) send(event.target.files[0]);
 });
 element.addEventListener('click', (event) => {

@@ -70,7 +70,14 @@ function said_panel(panel) {
   panel.addEventListener('submit', (event) => {
     event.preventDefault();
     const form = event.target;
-    ask_server({ do: form.dataset.do, text: form.querySelector('input, textarea').value, old: form.dataset.old ?? '' });
+    const { name, kind, text } = form.elements;
+    const field = name ? { name: name.value, kind: kind.value } : {};
+    ask_server({ do: form.dataset.do, text: (text ?? form.querySelector('input, textarea')).value, old: form.dataset.old ?? '', ...field });
+  });
+  panel.addEventListener('input', ({ target }) => { // what a field holds is asked for where there is none of this name
+    const { kind } = target.form?.elements ?? {};
+    if (!kind || target.name !== 'name') return;
+    kind.hidden = [...target.list.options].some((option) => option.value === target.value.trim().toLowerCase());
   });
   panel.addEventListener('keydown', (event) => {
     if (event.key === 'Enter' && event.target.matches('textarea') && !event.shiftKey) {

@@ -39,6 +39,7 @@ class Tab:
 _TABS: dict[str, str | Tab] = {
     "search": "gradio_app.tabs.search",
     "browse": "gradio_app.tabs.browse",
+    "duplicates": "gradio_app.tabs.duplicates",
     "learned": "gradio_app.tabs.learned",
     "compare": "gradio_app.tabs.compare",
     "explain": "gradio_app.tabs.explain",

@@ -290,6 +290,42 @@ class ImagePage(BaseModel):
     cursor: str | None
 
 
+class DuplicateImage(ImageShort):
+    content: str = Field(description="The first digits of its SHA-256")
+    width: int | None
+    height: int | None
+    bytes: int
+
+
+class DuplicateGroup(BaseModel):
+    level: Literal["same bytes", "same pixels", "proved", "likely", "alike"] = Field(
+        description="Of the weakest link between them; likely: by hash and vector, and not looked at closer"
+    )
+    later: bool = Field(description="Whether the decision was put off")
+    images: list[DuplicateImage] = Field(description="First the one of the most pixels, then bytes, then the oldest")
+
+
+class DuplicateGroups(BaseModel):
+    groups: list[DuplicateGroup]
+    total: int = Field(description="Groups that are left to decide about")
+    set_aside: list[Id] = Field(description="Images that were set aside as another is kept")
+    unseen: int | None = Field(description="Pairs that nobody has looked at closer; null: none were looked for")
+
+
+class DuplicateDecision(Asked):
+    """What a person decides of some images; nothing happens to their files."""
+
+    do: Literal["keep", "different", "later", "take_back"] = Field(
+        description="keep: the first of them, and set the others aside; different: no two of them are the same; "
+        "take_back: they are set aside no longer"
+    )
+    images: Annotated[list[Id], Field(min_length=1, max_length=200)]
+
+
+class DuplicatesDecided(BaseModel):
+    undo: int | None = Field(description="Takes the decision back, as long as nothing else is edited")
+
+
 class State(BaseModel):
     status: str
 

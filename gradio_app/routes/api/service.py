@@ -18,6 +18,7 @@ from gradio_app.routes.api import models
 from gradio_app.routes.api.callers import Callers, may_read
 from gradio_app.routes.api.collections import collection_routes
 from gradio_app.routes.api.context import PREFIX, Context
+from gradio_app.routes.api.duplicates import decision_routes, duplicate_routes
 from gradio_app.routes.api.job_store import JobStore
 from gradio_app.routes.api.job_worker import JobWorker, sync_by
 from gradio_app.routes.api.keys import KeyStore
@@ -64,10 +65,11 @@ def create_api(
         generate_unique_id_function=lambda route: route.name,  # what functions of a generated client are called
     )
     answer_with_problems(app)
-    for router in (search_routes(context), collection_routes(context)):
+    for router in (search_routes(context), collection_routes(context), duplicate_routes(context)):
         app.include_router(router, prefix=PREFIX, dependencies=[Depends(may_read)])
     _add_health(app, context)
     app.include_router(word_routes(context), prefix=PREFIX)
+    app.include_router(decision_routes(context), prefix=PREFIX)
     if folder is not None:
         jobs = jobs or CollectionJobs(folder, library)
         store = JobStore(folder)
