@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ivfpq.assign import finder, nearest
 from ivfpq.checks import Floats, NotTrainedError, positive_int, read_only
+from ivfpq.codeword_groups import in_groups
 from ivfpq.kmeans import kmeans
 from ivfpq.screening import Points
 
@@ -216,7 +217,7 @@ class ProductQuantizer(Quantizer):
         """
         if len(x) < self.ksub:
             raise ValueError(f"PQ with nbits={self.nbits} needs at least {self.ksub} training vectors, got n={len(x)}")
-        self.codebooks = np.stack([kmeans(self._part(x, m), self.ksub, rng) for m in range(self.M)])
+        self.codebooks = np.stack([in_groups(kmeans(self._part(x, m), self.ksub, rng)) for m in range(self.M)])
 
     def encode(self, x: Floats) -> Codes:
         """float32 (n, d) -> codes (n, M). Of two codewords at the same distance the smaller number is taken."""

@@ -12,6 +12,15 @@ but for the roundings of M <= 256 entries, which together are less than one step
 they are kept apart from a limit that is at most 254: the step is what lets the limit of the list being scanned, in
 steps, be so. Tables are made anew when the limit has moved to where fewer than seven bits would tell sums apart.
 
+Where codes lie evenly, so that many are left, a second table of 16 tells how far above the nearest of its group the
+nearest codeword is at the same place of any group,
+
+    B[m, p] = min over g of (T[m, 16 p + g] - A[m, g])     so     A[m, g] + B[m, p]  <=  T[m, 16 p + g]
+
+which costs half as much again. Even and odd m are then added up apart and the two sums, of half steps, averaged: a
+byte holds twice as much. Each query goes by what its last tile left (`looks`). Both tables say much only where
+codewords near each other share their low four bits: see `codeword_groups`.
+
 Terms (see `quantizers`) are added as in `avx512`, cut to 255.
 """
 
@@ -46,6 +55,7 @@ from ivfpq.kernels.memory import put_float32
 F32 = np.float32
 LARGEST, SMALLEST = 253.0, 126.0  # what theta, in steps, should be: one more is allowed for the roundings
 ALL, NONE = 255, -1  # limits that let every sum pass, and none
+UNKNOWN, USED, UNUSED = 0, 1, 2  # `QUERY.by_places`: whether there are tables of places, and are looked up
 
 _BYTES = ir.VectorType(I8, 32)
 
@@ -79,6 +89,31 @@ def group_minima(typingctx: Any, row: Any, count: Any, out: Any) -> Any:
     return types.float32(types.int64, types.int64, types.int64), codegen
 
 
+# A = row[: 16 * count].reshape(count, 16)
+# out[:count] = (A - A.min(axis=0)).min(axis=1)
+@intrinsic
+def place_minima(typingctx: Any, row: Any, count: Any, out: Any) -> Any:
+    """Write how far above the minimum of its group the nearest codeword at each place is, and zeros up to 16 places.
+
+    By address, float32 (16 * count,) and (16,). Number j is at place j // 16.
+    """
+
+    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        row, count, out = args
+        minima = cgutils.alloca_once_value(b, load_vector(b, row, FLOATS))
+        with cgutils.for_range_slice(b, i64(1), count, i64(1), I64, inc=True) as (i, _):
+            v = load_vector(b, b.add(row, b.shl(i, i64(6))), FLOATS)
+            b.store(chosen(b, "<", v, b.load(minima)), minima)
+        b.store(ir.Constant(FLOATS, [0.0] * GROUPS), b.inttoptr(out, FLOATS.as_pointer()), align=1)
+        with cgutils.for_range(b, count) as loop:
+            v = b.fsub(load_vector(b, b.add(row, b.shl(loop.index, i64(6))), FLOATS), b.load(minima))
+            least = fold(b, v, functools.partial(chosen, b, "<"))
+            b.store(least, b.inttoptr(b.add(out, b.shl(loop.index, i64(2))), least.type.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), codegen
+
+
 # out[:] = np.minimum(values * inverse, 255).astype(np.uint8)
 @intrinsic
 def in_steps(typingctx: Any, values: Any, n: Any, inverse: Any, out: Any) -> Any:
@@ -99,7 +134,7 @@ def in_steps(typingctx: Any, values: Any, n: Any, inverse: Any, out: Any) -> Any
 
 BLOCKS = 2  # scanned together: each load of a table then serves 128 codes
 _MASKS, _PAIR = types.UniTuple(types.uint64, BLOCKS), types.UniTuple(types.int64, 2)
-_SCREENED = _MASKS(_PAIR, types.int64, types.int64, _PAIR, types.uint16, types.uint8)
+_SCREENED = _MASKS(_PAIR, types.int64, types.int64, types.UniTuple(types.int64, 3), types.uint16, types.uint8)
 
 
 @intrinsic
@@ -119,8 +154,8 @@ def screen_blocks(typingctx: Any, blocks: Any, ahead: Any, tables: Any, rows: An
         Address of what will be scanned soon, and should be read into the cache meanwhile.
     tables : int
         Address of the uint8 (M, 16) tables.
-    rows : (int, int)
-        M, at most 256, and rows of terms: 2 for u and v.
+    rows : (int, int, int)
+        M, at most 256; rows of terms: 2 for u and v; how far the tables of one m are from those of the next, in bytes.
     scale : uint16
     limit : uint8
 
@@ -134,9 +169,11 @@ def screen_blocks(typingctx: Any, blocks: Any, ahead: Any, tables: Any, rows: An
 
 @intrinsic
 def screen_pairs(typingctx: Any, blocks: Any, ahead: Any, tables: Any, rows: Any, scale: Any, limit: Any) -> Any:
-    """The same for numbers of 4 bits, two a byte: a block is (M / 2, 64), M even, and `rows` says M / 2.
+    """The same for two tables a byte of a block, (M, 2, 16): the upper four bits of a byte are looked up in the second.
 
-    A table then has an entry for each number, so that a sum leaves out nothing but what is rounded away.
+    In place of the sum stands the mean, rounded up, of the sums of even and of odd m, each saturating at 255: so tables
+    may count in half steps. Numbers of 4 bits are two a byte: each table then has an entry for each number, so that a
+    sum leaves out nothing but what is rounded away.
     """
     return _SCREENED, _screen(2)
 
@@ -146,24 +183,40 @@ def _screen(numbers: int) -> Any:
 
     def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
         _, ahead, tables, _, scale, limit = args
-        (block, stride), (height, terms) = ([b.extract_value(args[place], i) for i in range(2)] for place in (0, 3))
+        (block, stride), (height, terms, apart) = (
+            [b.extract_value(args[place], i) for i in range(count)] for place, count in ((0, 2), (3, 3))
+        )
         add = cgutils.get_or_insert_function(b.module, ir.FunctionType(_BYTES, [_BYTES] * 2), "llvm.uadd.sat.v32i8")
         low_bits, words = ir.Constant(_BYTES, [GROUPS - 1] * 32), ir.VectorType(I16, 16)
         starts = [b.add(at, i64(32 * half)) for at in (block, b.add(block, stride)) for half in range(2)]
-        sums = [cgutils.alloca_once_value(b, ir.Constant(_BYTES, [0] * 32)) for _ in starts]
-        with cgutils.for_range(b, height) as loop:
-            at = b.add(tables, b.mul(loop.index, i64(GROUPS * numbers)))
-            twice = ir.Constant(ir.VectorType(I32, 32), [*range(GROUPS)] * 2)
-            looked = [load_vector(b, b.add(at, i64(GROUPS * i)), ir.VectorType(I8, GROUPS)) for i in range(numbers)]
-            looked = [b.shuffle_vector(table, table, twice) for table in looked]
-            row = b.shl(loop.index, i64(6))
-            prefetch_line(b, b.add(ahead, row))
-            prefetch_line(b, b.add(b.add(ahead, row), stride))
-            for start, sum_ in zip(starts, sums, strict=True):
-                code = load_vector(b, b.add(start, row), _BYTES)
-                for table in looked:
-                    b.store(b.call(add, [b.load(sum_), look_up(b, table, b.and_(code, low_bits))]), sum_)
-                    code = b.bitcast(b.lshr(b.bitcast(code, words), ir.Constant(words, [4] * 16)), _BYTES)
+        zero = ir.Constant(_BYTES, [0] * 32)
+        sums, before = ([cgutils.alloca_once_value(b, zero) for _ in starts] for _ in range(2))
+
+        def add_rows(first: Any, step: int) -> None:
+            with cgutils.for_range_slice(b, first, height, i64(step), I64, inc=True) as (number, _):
+                at = b.add(tables, b.mul(number, apart))
+                twice = ir.Constant(ir.VectorType(I32, 32), [*range(GROUPS)] * 2)
+                looked = [load_vector(b, b.add(at, i64(GROUPS * i)), ir.VectorType(I8, GROUPS)) for i in range(numbers)]
+                looked = [b.shuffle_vector(table, table, twice) for table in looked]
+                row = b.shl(number, i64(6))
+                prefetch_line(b, b.add(ahead, row))
+                prefetch_line(b, b.add(b.add(ahead, row), stride))
+                for start, sum_ in zip(starts, sums, strict=True):
+                    code = load_vector(b, b.add(start, row), _BYTES)
+                    for table in looked:
+                        b.store(b.call(add, [b.load(sum_), look_up(b, table, b.and_(code, low_bits))]), sum_)
+                        code = b.bitcast(b.lshr(b.bitcast(code, words), ir.Constant(words, [4] * 16)), _BYTES)
+
+        if numbers == 1:
+            add_rows(i64(0), 1)
+        else:
+            with cgutils.for_range(b, i64(2)) as parity:
+                for sum_, kept in zip(sums, before, strict=True):
+                    b.store(b.load(sum_), kept)
+                    b.store(zero, sum_)
+                add_rows(parity.index, 2)
+            for sum_, kept in zip(sums, before, strict=True):
+                b.store(_mean(b, b.load(sum_), b.load(kept)), sum_)
         with b.if_then(b.icmp_unsigned(">", scale, ir.Constant(I16, 0))):
             for start, sum_ in zip(starts, sums, strict=True):
                 term = _scaled_terms(b, b.add(start, b.shl(height, i64(6))), terms, scale)
@@ -175,14 +228,31 @@ def _screen(numbers: int) -> Any:
     return codegen
 
 
-# screen_pairs(...) if in_pairs else screen_blocks(...)
+# in_pairs or by_places == USED
 @jit_inner
-def screen(quantizers, blocks, ahead, tables, scale, limit):
+def in_halves(quantizers, query):
+    """Whether both halves of a byte are looked up."""
+    return quantizers.code_rows < quantizers.M or query.by_places == USED
+
+
+# screen_pairs(...) if in_pairs or by_places == USED else screen_blocks(...)
+@jit_inner
+def screen(quantizers, query, blocks, ahead, scale, limit):
     """Which of 2 x 64 codes may be near, whatever a byte of a block holds: see `screen_blocks`."""
-    rows = (quantizers.code_rows, quantizers.terms)
-    if quantizers.code_rows < quantizers.M:
-        return screen_pairs(blocks, ahead, tables, rows, scale, limit)
-    return screen_blocks(blocks, ahead, tables, rows, scale, limit)
+    if in_halves(quantizers, query):
+        return screen_pairs(
+            blocks, ahead, query.bytes, (quantizers.code_rows, quantizers.terms, 2 * GROUPS), scale, limit
+        )
+    apart = 2 * GROUPS if query.by_places else np.int64(GROUPS)
+    return screen_blocks(blocks, ahead, query.bytes, (quantizers.code_rows, quantizers.terms, apart), scale, limit)
+
+
+# (u.astype(np.uint16) + v + 1) >> 1
+def _mean(b: Any, u: Any, v: Any) -> Any:
+    """Of 32 bytes each, rounded up: vpavgb."""
+    wide = ir.VectorType(I16, 32)
+    one = ir.Constant(wide, [1] * 32)
+    return b.trunc(b.lshr(b.add(b.add(b.zext(u, wide), b.zext(v, wide)), one), one), _BYTES)
 
 
 # np.minimum((256 * u + v) * scale >> 16, 255).astype(np.uint8)
@@ -201,22 +271,28 @@ def _scaled_terms(b: Any, at: Any, terms: Any, scale: Any) -> Any:
 
 # A = T.reshape(M, -1, 16).min(axis=1)
 # minima, low = A - A.min(axis=1, keepdims=True), A.min(axis=1).sum()
+# places = (T.reshape(M, -1, 16) - A[:, None]).min(axis=2)                                           (if `by_places`)
 @jit_inner
-def furnish_minima(quantizers, query):
+def furnish_minima(quantizers, query, by_places):
     """Fill the minima of a query, and `low`. Its tables are made when there is a limit: see `limit_in_steps`."""
     low, count = 0.0, quantizers.ksub // GROUPS if quantizers.ksub > GROUPS else np.int64(1)
+    query.by_places, query.step = by_places, 0.0
+    out = minima(query, quantizers.M)
     for m in range(quantizers.M):
         row = query.floats + 4 * m * quantizers.wide
-        low += np.float64(group_minima(row, count, minima(query, quantizers.M) + 4 * GROUPS * m))
-    if quantizers.M & 1:  # a table more, of what stands for nothing beside the last number of a pair
+        low += np.float64(group_minima(row, count, out))
+        if by_places:
+            place_minima(row, count, out + 4 * GROUPS)
+        out += (8 if by_places else 4) * GROUPS
+    if quantizers.M & 1 and not by_places:  # a table more, of what stands for nothing beside the last number of a pair
         for i in range(GROUPS):
-            put_float32(minima(query, quantizers.M), GROUPS * quantizers.M + i, F32(0.0))
-    query.low, query.step = low, 0.0
+            put_float32(out, i, F32(0.0))
+    query.low = low
 
 
 # NONE if bound < 0 else np.floor(bound / step) + 1
 @jit_inner
-def limit_in_steps(query, M, bound):
+def limit_in_steps(quantizers, query, bound):
     """The largest sum that a bound may not leave out, ALL or NONE; the tables are made to suit it.
 
     What is not a number leaves nothing out.
@@ -226,9 +302,10 @@ def limit_in_steps(query, M, bound):
     if not bound < np.inf:
         return ALL
     if not (query.step * SMALLEST < bound and bound <= query.step * LARGEST):
-        step = F32(bound / LARGEST)
+        M, step = quantizers.M, F32(bound / LARGEST)
         step = step if step > F32(1e-30) else F32(1e-30)
-        in_steps(minima(query, M), GROUPS * _even(M), F32(1.0) / step, query.bytes)
+        steps = F32(2.0) if in_halves(quantizers, query) and quantizers.code_rows > 1 else F32(1.0)
+        in_steps(minima(query, M), _tables(query, M), steps / step, query.bytes)
         query.step = np.float64(step)
     return np.int64(bound / query.step) + 1
 
@@ -238,13 +315,13 @@ def limit_in_steps(query, M, bound):
 def minima(query, M):
     """Address of the float32 (M, 16), behind the tables, uint8 (M, 16), in the room of whole 8-bit tables.
 
-    M is even or there is one of each more.
+    M is even or there is one of each more. With places, both are (M, 2, 16).
     """
-    return query.bytes + GROUPS * _even(M)
+    return query.bytes + _tables(query, M)
 
 
-# M + M % 2
+# tables.size
 @jit_inner
-def _even(M):
-    """How many tables there are."""
-    return (M + 1) & ~1
+def _tables(query, M):
+    """How many entries there are."""
+    return 2 * GROUPS * M if query.by_places else GROUPS * ((M + 1) & ~1)

@@ -47,6 +47,8 @@ g_l = c_l - centre (the centre is the mean of the centroids for l2, the origin f
 
         sum of t8 + floor(u_i * scale / 256)  >  (theta - base - low_l - sum of low_m + E) / step + 1
 
+    In half steps, of which two sums of bytes are averaged and the mean is rounded up, the sum is at most half a step
+    more, and the roundings are less than half a step more: the same inequality holds.
     Sums are not negative: where the right side less 1 is, the whole list may be left out. A saturating sum of 8 bits is
     what it should be or 255, which says as much if the right side is below 255. (step is any number above 0, and may
     be made so.)
@@ -59,6 +61,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ivfpq.kernels.intrinsics import trailing_zeros
 from ivfpq.kernels.jit import jit_inner
 from ivfpq.kernels.layout import COSINE, row_number
 from ivfpq.kernels.memory import float32_at
@@ -122,6 +125,38 @@ def lower_bound(quantizers, lists, query, block, lane):
     if quantizers.terms == 2:
         lower += query.term_step / 256.0 * np.float64(row_number(lists, block, quantizers.code_rows + 1, lane))
     return lower
+
+
+# (lower_bound(lane) <= query.theta).any()
+@jit_inner
+def some_near(quantizers, lists, query, block, lanes):
+    """Whether one of four codes may be near, those whose bits in `lanes` are set; not for numbers of 4 bits.
+
+    Four sums that do not wait for each other keep the processor busy.
+    """
+    a = np.int64(trailing_zeros(lanes))
+    lanes &= lanes - np.uint64(1)
+    b = np.int64(trailing_zeros(lanes))
+    lanes &= lanes - np.uint64(1)
+    c = np.int64(trailing_zeros(lanes))
+    d = np.int64(trailing_zeros(lanes & (lanes - np.uint64(1))))
+    s0 = s1 = s2 = s3 = F32(0.0)
+    table, step = query.floats, F32(query.term_step)
+    for m in range(quantizers.M):
+        s0 += float32_at(table, row_number(lists, block, m, a))
+        s1 += float32_at(table, row_number(lists, block, m, b))
+        s2 += float32_at(table, row_number(lists, block, m, c))
+        s3 += float32_at(table, row_number(lists, block, m, d))
+        table += 4 * quantizers.wide
+    for row in range(quantizers.M, quantizers.M + quantizers.terms):
+        s0 += step * F32(row_number(lists, block, row, a))
+        s1 += step * F32(row_number(lists, block, row, b))
+        s2 += step * F32(row_number(lists, block, row, c))
+        s3 += step * F32(row_number(lists, block, row, d))
+        step *= F32(1.0 / 256.0)
+    bound = query.theta + query.error - query.base
+    limit = F32(bound + abs(bound) * 2.0**-22)
+    return not (s0 > limit and s1 > limit and s2 > limit and s3 > limit)
 
 
 # lower + term_step + 2 E

@@ -32,7 +32,7 @@ sources are compiled. `wide` is ksub in whole panels. From one codebook's part o
 they are fewer than M, two, the first in the lower half. `terms` are the rows of terms behind them: see `quantizers`."""
 
 QUERY = np.dtype(
-    [(name, _INT) for name in ("number", "floats", "bytes", "uppers", "k", "held", "list")]
+    [(name, _INT) for name in ("number", "floats", "bytes", "uppers", "k", "held", "list", "by_places")]
     + [(name, _FLOAT) for name in ("theta", "error", "step", "low", "square", "unit", "base", "term_step")]
 )
 """A query and the list that is being scanned for it.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ivfpq.kernels.avx2 import NONE, furnish_minima, limit_in_steps, minima, screen
+from ivfpq.kernels.avx2 import NONE, UNKNOWN, UNUSED, USED, furnish_minima, limit_in_steps, minima, screen
 from ivfpq.kernels.avx512 import PREFETCH, lane_of, quantise, scan_blocks, sum_limit
-from ivfpq.kernels.bounds import lower_bound, upper_bound
+from ivfpq.kernels.bounds import lower_bound, some_near, upper_bound
 from ivfpq.kernels.candidates import FIRST, weigh
 from ivfpq.kernels.heaps import push
 from ivfpq.kernels.intrinsics import extent, ones, trailing_zeros
@@ -17,6 +17,8 @@ from ivfpq.kernels.portable import near_bytes, near_pairs, near_words
 
 F32 = np.float32
 CROWD = 8  # from this many codes left to weigh in a block on, it is scanned again when theta has shrunk
+FEW = 3  # codes left to weigh in a block, up to which they are weighed one after the other
+MANY, VERY_FEW = 12, 50  # a query of whose list one in so many codes is left goes on with tables of places, too
 SAMPLE = 1024  # blocks of a list, at most, and an eighth of them, that a first theta is looked for in
 
 
@@ -28,7 +30,7 @@ def furnish_look(vbmi, avx2, quantizers, scratch, query, block):
         prefetch(block, PREFETCH)
         query.step, query.low = quantise(query.floats, quantizers.M, quantizers.wide, query.bytes, scratch.extent)
     elif avx2 is not None:
-        furnish_minima(quantizers, query)
+        furnish_minima(quantizers, query, UNKNOWN)
 
 
 # for row in range(start, start + size): if it may be near: weigh(row)
@@ -50,17 +52,17 @@ def look(vbmi, avx2, quantizers, lists, scratch, query, rows, then):
 @jit_inner
 def _by_floats(quantizers, lists, scratch, query, start, size):
     """Look through rows start ... start + size - 1 by float32 sums."""
-    M, wide, terms, finer = quantizers.M, quantizers.wide, quantizers.terms, F32(query.term_step / 256.0)
+    M, wide, terms, step = quantizers.M, quantizers.wide, quantizers.terms, F32(query.term_step)
     for first in range(0, size, 64):
         block = block_of(lists, start + first)
         bound = query.theta + query.error - query.base
         limit = F32(bound + abs(bound) * 2.0**-22)
         if quantizers.code_rows < M:
-            mask = near_pairs(query.floats, M, wide, terms, finer, block, limit)
+            mask = near_pairs(query.floats, M, wide, terms, step, block, limit)
         elif lists.code_bytes == 1:
-            mask = near_bytes(query.floats, M, wide, terms, finer, block, limit)
+            mask = near_bytes(query.floats, M, wide, terms, step, block, limit)
         else:
-            mask = near_words(query.floats, M, wide, terms, finer, block, limit)
+            mask = near_words(query.floats, M, wide, terms, step, block, limit)
         while mask != 0:
             lane = np.int64(trailing_zeros(mask))
             mask &= mask - np.uint64(1)
@@ -136,7 +138,7 @@ def _first_theta(quantizers, lists, query, scale, block):
     query.theta, query.held = float64_at(query.uppers, 0), 0
 
 
-# sums = t8[np.arange(M), codes % 16].sum(axis=1) + (u * scale >> 8)
+# sums = t8[np.arange(M), codes % 16].sum(axis=1) + (u * scale >> 8)         (of groups and of places: see `avx2`)
 # near = start + np.flatnonzero(sums <= (theta - base - low_l - low + E) / step + 1)
 @jit_inner
 def _by_minima(quantizers, lists, scratch, query, start, size, then):
@@ -147,27 +149,69 @@ def _by_minima(quantizers, lists, scratch, query, start, size, then):
     if not query.theta < np.inf and size >= 128 and 0 < query.k <= FIRST:
         _theta_of_sample(quantizers, lists, scratch, query)
     offset = query.error - query.base - query.low
-    limit = limit_in_steps(query, M, query.theta + offset)
-    scale = _term_scale(query)
+    limit = limit_in_steps(quantizers, query, query.theta + offset)
+    scale, left = _term_scale(query), np.int64(0)
     for first in range(0, size, 128):
         if limit == NONE:
             return
         stride = block_bytes if first + 64 < size else 0
         theta = query.theta
         ahead = block + PREFETCH if block + PREFETCH < end else then + (block + PREFETCH - end)
-        masks = screen(quantizers, (block, stride), ahead, query.bytes, scale, np.uint8(limit))
+        masks = screen(quantizers, query, (block, stride), ahead, scale, np.uint8(limit))
         if masks[0] | masks[1] != 0:  # asked first, so that LLVM has both as numbers before it goes on
             for half in range(2 if stride else 1):
-                mask = masks[half]
-                while mask != 0:
-                    at = first + 64 * half + np.int64(trailing_zeros(mask))
-                    mask &= mask - np.uint64(1)
-                    if at < size:
-                        weigh(quantizers, lists, scratch, query, block + half * block_bytes, start + at)
+                mask, row = masks[half], first + 64 * half
+                if size - row < 64:
+                    mask &= (np.uint64(1) << np.uint64(size - row)) - np.uint64(1)
+                left += np.int64(ones(mask))
+                _weigh_some(quantizers, lists, scratch, query, block + half * block_bytes, start + row, mask)
             if query.theta < theta:
-                limit = limit_in_steps(query, M, query.theta + offset)
+                limit = limit_in_steps(quantizers, query, query.theta + offset)
                 scale = _term_scale(query)
         block += 2 * block_bytes
+    if M > 1 and quantizers.ksub > GROUPS and quantizers.code_rows == M and query.theta < np.inf:
+        _choose_tables(quantizers, query, left, size)
+
+
+# by_places = left / size > 1 / MANY
+@jit_inner
+def _choose_tables(quantizers, query, left, size):
+    """Go on with tables of places, or without, as so many of so many codes that were looked at are left."""
+    if query.by_places == USED:
+        if left * VERY_FEW < size:
+            query.by_places, query.step = UNUSED, 0.0
+    elif left * MANY > size:
+        if query.by_places == UNKNOWN:
+            furnish_minima(quantizers, query, USED)
+        query.by_places, query.step = USED, 0.0
+
+
+# for lane in np.flatnonzero(mask): weigh(row + lane)
+@jit_inner
+def _weigh_some(quantizers, lists, scratch, query, block, row, mask):
+    """Weigh the codes of a block that a mask tells; `row` is that of its first.
+
+    Where they are many, they are added up four at a time, for sums that do not wait for each other take less time.
+    """
+    if quantizers.code_rows == quantizers.M:
+        while ones(mask) > FEW:
+            lanes = mask
+            for _ in range(4):
+                lanes &= lanes - np.uint64(1)
+            four, mask = mask ^ lanes, lanes
+            if some_near(quantizers, lists, query, block, four):
+                _weigh_each(quantizers, lists, scratch, query, block, row, four)
+    _weigh_each(quantizers, lists, scratch, query, block, row, mask)
+
+
+# for lane in np.flatnonzero(mask): weigh(row + lane)
+@jit_inner
+def _weigh_each(quantizers, lists, scratch, query, block, row, mask):
+    """The same, one after the other."""
+    while mask != 0:
+        lane = np.int64(trailing_zeros(mask))
+        mask &= mask - np.uint64(1)
+        weigh(quantizers, lists, scratch, query, block, row + lane)
 
 
 # first = np.argsort(sums[sample])[: k + CROWD]
@@ -208,14 +252,14 @@ def _narrow(quantizers, lists, query, widest, count, spacing):
     close = quantizers.code_rows < M and query.theta < np.inf and count > 16
     for _ in range(0 if close else 8):
         bound = 0.5 * (low + high)
-        number = _near(quantizers, lists, None, query, limit_in_steps(query, M, bound), (count, spacing))
+        number = _near(quantizers, lists, None, query, limit_in_steps(quantizers, query, bound), (count, spacing))
         if number < query.k:
             low = bound
         else:
             high = bound
             if number < _enough(query):
                 break
-    _near(quantizers, lists, True, query, limit_in_steps(query, M, high), (count, spacing))
+    _near(quantizers, lists, True, query, limit_in_steps(quantizers, query, high), (count, spacing))
     if query.held == query.k and float64_at(query.uppers, 0) < query.theta:
         query.theta = float64_at(query.uppers, 0)
     query.held = 0
@@ -240,7 +284,7 @@ def _near(quantizers, lists, keeping, query, limit, sample):
     stride, number = sample[1] * 64 * lists.width, np.int64(0)
     block, scale = block_of(lists, list_start(lists, query.list)), _term_scale(query)
     for _ in range(0, sample[0], 2):
-        masks = screen(quantizers, (block, stride), block + 2 * stride, query.bytes, scale, np.uint8(limit))
+        masks = screen(quantizers, query, (block, stride), block + 2 * stride, scale, np.uint8(limit))
         number += np.int64(ones(masks[0]) + ones(masks[1]))
         if keeping is None:
             if number >= _enough(query):

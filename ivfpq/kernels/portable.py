@@ -8,12 +8,12 @@ from __future__ import annotations
 import numpy as np
 
 from ivfpq.kernels.jit import jit_inner
-from ivfpq.kernels.memory import byte_at, eight_bytes_at, float32_at, word_at
+from ivfpq.kernels.memory import eight_bytes_at, float32_at, word_at
 
 F32 = np.float32
 
 
-# sums = T[np.arange(M), codes].sum(axis=1)                        (two rows of terms: + step * (256 u + v))
+# sums = T[np.arange(M), codes].sum(axis=1) + step * u                          (two rows of terms: u + v / 256)
 # near = ~(sums > limit).reshape(8, 8).all(axis=1)
 # mask = np.packbits(near.repeat(8), bitorder="little").view(np.uint64)[0]
 @jit_inner
@@ -21,7 +21,7 @@ def near_bytes(table, M, wide, terms, step, block, limit):
     """Which of the 64 one-byte codes of a block may have a sum of table entries not above a limit.
 
     Eight codes are one word of memory, and their eight sums, which do not wait for each other, keep the processor
-    busy. Terms of one byte are left out, as they only add; those of two mean too much for that.
+    busy.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def near_bytes(table, M, wide, terms, step, block, limit):
     terms : int
         Rows of terms.
     step : float32
-        What the second of two such rows counts.
+        What the first of them counts in.
     block : int
         Address of uint8 (M + terms, 64).
     limit : float32
@@ -56,16 +56,17 @@ def near_bytes(table, M, wide, terms, step, block, limit):
             s5 += float32_at(t, np.int64((w >> np.uint64(40)) & byte))
             s6 += float32_at(t, np.int64((w >> np.uint64(48)) & byte))
             s7 += float32_at(t, np.int64(w >> np.uint64(56)))
-        if terms == 2:
-            at = block + 64 * M + 8 * i
-            s0 += step * _term(byte_at(at, 0), byte_at(at, 64))
-            s1 += step * _term(byte_at(at, 1), byte_at(at, 65))
-            s2 += step * _term(byte_at(at, 2), byte_at(at, 66))
-            s3 += step * _term(byte_at(at, 3), byte_at(at, 67))
-            s4 += step * _term(byte_at(at, 4), byte_at(at, 68))
-            s5 += step * _term(byte_at(at, 5), byte_at(at, 69))
-            s6 += step * _term(byte_at(at, 6), byte_at(at, 70))
-            s7 += step * _term(byte_at(at, 7), byte_at(at, 71))
+        for row in range(terms):
+            at, count = block + 64 * (M + row) + 8 * i, step if row == 0 else step * F32(1.0 / 256.0)
+            w = eight_bytes_at(at)
+            s0 += count * F32(np.int64(w & byte))
+            s1 += count * F32(np.int64((w >> np.uint64(8)) & byte))
+            s2 += count * F32(np.int64((w >> np.uint64(16)) & byte))
+            s3 += count * F32(np.int64((w >> np.uint64(24)) & byte))
+            s4 += count * F32(np.int64((w >> np.uint64(32)) & byte))
+            s5 += count * F32(np.int64((w >> np.uint64(40)) & byte))
+            s6 += count * F32(np.int64((w >> np.uint64(48)) & byte))
+            s7 += count * F32(np.int64(w >> np.uint64(56)))
         far = s0 > limit and s1 > limit and s2 > limit and s3 > limit and s4 > limit and s5 > limit
         if not (far and s6 > limit and s7 > limit):
             mask |= byte << np.uint64(8 * i)
@@ -77,7 +78,7 @@ def near_bytes(table, M, wide, terms, step, block, limit):
 @jit_inner
 def near_pairs(table, M, wide, terms, step, block, limit):
     """The same for numbers of 4 bits, two a byte: `block` is the address of uint8 ((M + 1) / 2 + terms, 64)."""
-    four = np.uint64(15)
+    four, byte = np.uint64(15), np.uint64(255)
     mask = np.uint64(0)
     for i in range(8):
         s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = F32(0.0)
@@ -92,19 +93,22 @@ def near_pairs(table, M, wide, terms, step, block, limit):
             s5 += float32_at(t, np.int64((w >> np.uint64(40)) & four))
             s6 += float32_at(t, np.int64((w >> np.uint64(48)) & four))
             s7 += float32_at(t, np.int64((w >> np.uint64(56)) & four))
-        if terms == 2:
-            at = block + 64 * ((M + 1) >> 1) + 8 * i
-            s0 += step * _term(byte_at(at, 0), byte_at(at, 64))
-            s1 += step * _term(byte_at(at, 1), byte_at(at, 65))
-            s2 += step * _term(byte_at(at, 2), byte_at(at, 66))
-            s3 += step * _term(byte_at(at, 3), byte_at(at, 67))
-            s4 += step * _term(byte_at(at, 4), byte_at(at, 68))
-            s5 += step * _term(byte_at(at, 5), byte_at(at, 69))
-            s6 += step * _term(byte_at(at, 6), byte_at(at, 70))
-            s7 += step * _term(byte_at(at, 7), byte_at(at, 71))
+        for row in range(terms):
+            w, count = (
+                eight_bytes_at(block + 64 * ((M + 1) >> 1) + 64 * row + 8 * i),
+                step if row == 0 else step * F32(1.0 / 256.0),
+            )
+            s0 += count * F32(np.int64(w & byte))
+            s1 += count * F32(np.int64((w >> np.uint64(8)) & byte))
+            s2 += count * F32(np.int64((w >> np.uint64(16)) & byte))
+            s3 += count * F32(np.int64((w >> np.uint64(24)) & byte))
+            s4 += count * F32(np.int64((w >> np.uint64(32)) & byte))
+            s5 += count * F32(np.int64((w >> np.uint64(40)) & byte))
+            s6 += count * F32(np.int64((w >> np.uint64(48)) & byte))
+            s7 += count * F32(np.int64(w >> np.uint64(56)))
         far = s0 > limit and s1 > limit and s2 > limit and s3 > limit and s4 > limit and s5 > limit
         if not (far and s6 > limit and s7 > limit):
-            mask |= np.uint64(255) << np.uint64(8 * i)
+            mask |= byte << np.uint64(8 * i)
     return mask
 
 
@@ -123,19 +127,12 @@ def near_words(table, M, wide, terms, step, block, limit):
             s1 += float32_at(t, np.int64(word_at(at, 1)))
             s2 += float32_at(t, np.int64(word_at(at, 2)))
             s3 += float32_at(t, np.int64(word_at(at, 3)))
-        if terms == 2:
-            at = block + 2 * (64 * M + i)
-            s0 += step * _term(word_at(at, 0), word_at(at, 64))
-            s1 += step * _term(word_at(at, 1), word_at(at, 65))
-            s2 += step * _term(word_at(at, 2), word_at(at, 66))
-            s3 += step * _term(word_at(at, 3), word_at(at, 67))
+        for row in range(terms):
+            at, count = block + 2 * (64 * (M + row) + i), step if row == 0 else step * F32(1.0 / 256.0)
+            s0 += count * F32(word_at(at, 0))
+            s1 += count * F32(word_at(at, 1))
+            s2 += count * F32(word_at(at, 2))
+            s3 += count * F32(word_at(at, 3))
         if not (s0 > limit and s1 > limit and s2 > limit and s3 > limit):
             mask |= np.uint64(15) << np.uint64(i)
     return mask
-
-
-# 256 * first + second
-@jit_inner
-def _term(first, second):
-    """The number that two rows of terms hold, in steps of the second."""
-    return F32(np.int64(first) << 8 | np.int64(second))
