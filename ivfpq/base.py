@@ -14,7 +14,7 @@ from ivfpq.checks import Floats, Ids, as_ids, as_vectors, positive_int
 from ivfpq.invlists import InvertedLists
 from ivfpq.publication import Change
 from ivfpq.results import RangeResult, SearchResult
-from ivfpq.tuning import Reading, Setting, cheapest, neighbours_in, setting_for, share, with_setting
+from ivfpq.tuning import Reading, Setting, cheapest, from_written, neighbours_in, setting_for, share, with_setting
 
 
 class StoredIndex(Index):
@@ -358,7 +358,9 @@ class StoredIndex(Index):
     def described(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """For an index around this one: what goes into its parameters, and arrays with "index." before their names."""
         parameters, arrays = self.state()
-        return {"kind": type(self).__name__, "parameters": parameters}, {f"index.{n}": a for n, a in arrays.items()}
+        tuned = {"settings": self.settings} if self.settings else {}
+        described = {"kind": type(self).__name__, "parameters": parameters, **tuned}
+        return described, {f"index.{n}": a for n, a in arrays.items()}
 
     @classmethod
     def from_description(cls, described: dict[str, Any], arrays: dict[str, Any]) -> Any:
@@ -368,7 +370,9 @@ class StoredIndex(Index):
             raise ValueError(f"there is an index of the kind {kind!r} inside, known are {', '.join(known)}")
         inside: Any = StoredIndex.kinds[kind]
         mine = {name.removeprefix("index."): a for name, a in arrays.items() if name.startswith("index.")}
-        return inside.from_state(described["parameters"], mine)
+        index = inside.from_state(described["parameters"], mine)
+        index.settings = from_written(described.get("settings", []))
+        return index
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For copies and for other processes: what a file would hold."""

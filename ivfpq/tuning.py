@@ -150,7 +150,11 @@ def to_json(settings: tuple[Setting, ...]) -> str:
 
 def from_json(text: str) -> tuple[Setting, ...]:
     """The settings that `to_json` wrote. Raises ValueError or TypeError if they are none."""
-    written = json.loads(text)
+    return from_written(json.loads(text))
+
+
+def from_written(written: Any) -> tuple[Setting, ...]:
+    """The same from what JSON makes of that."""
     if not isinstance(written, list):
         raise TypeError(f"settings must be a list, got {type(written).__name__}")
     settings: dict[tuple[int, float], Setting] = {}

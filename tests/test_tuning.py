@@ -190,6 +190,15 @@ def test_settings_are_kept_in_the_file_and_by_copies(index, tmp_path, mmap):
     assert same(again.search(q, 10, target_recall=0.9), index.search(q, 10, target_recall=0.9))
 
 
+def test_those_of_an_index_inside_another_are_kept_too(index, tmp_path):
+    q = vectors(200, 2)
+    index.base.tune(q, 5, 0.9)
+    save(index, tmp_path / "index")
+    again = load(tmp_path / "index")
+    assert again.settings == () and again.base.settings == index.base.settings and len(again.base.settings) == 1
+    assert copy.copy(index).base.settings == index.base.settings
+
+
 def test_a_file_without_settings_is_as_it_was_and_damaged_ones_are_refused(index, tmp_path, monkeypatch):
     save(index, tmp_path / "plain")
     assert b'"settings"' not in (tmp_path / "plain").read_bytes()[:4000]
