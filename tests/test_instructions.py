@@ -61,7 +61,7 @@ def loops_with(instruction, kernel, processor, features, cache):
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     loops = []
-    for block in re.split(r"^[.\w$]+:", ran.stdout, flags=re.MULTILINE):
+    for block in re.split(r"^[.\w$]+:|(?<=\n)(?=\s+j\w+\s)", ran.stdout, flags=re.MULTILINE):  # up to a jump
         counts = Counter(re.findall(r"^\s+([a-z]\w*)", block, flags=re.MULTILINE))
         if any(re.match(instruction, name) for name in counts):
             loops.append(counts)

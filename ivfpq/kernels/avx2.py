@@ -171,7 +171,7 @@ def screen_blocks(typingctx: Any, blocks: Any, ahead: Any, tables: Any, rows: An
 def screen_pairs(typingctx: Any, blocks: Any, ahead: Any, tables: Any, rows: Any, scale: Any, limit: Any) -> Any:
     """The same for two tables a byte of a block, (M, 2, 16): the upper four bits of a byte are looked up in the second.
 
-    In place of the sum stands the mean, rounded up, of the sums of even and of odd m, each saturating at 255: so tables
+    In place of the sum stands the mean, rounded down, of the sums of even and odd m, each saturating at 255: so tables
     may count in half steps. Numbers of 4 bits are two a byte: each table then has an entry for each number, so that a
     sum leaves out nothing but what is rounded away.
     """
@@ -247,12 +247,12 @@ def screen(quantizers, query, blocks, ahead, scale, limit):
     return screen_blocks(blocks, ahead, query.bytes, (quantizers.code_rows, quantizers.terms, apart), scale, limit)
 
 
-# (u.astype(np.uint16) + v + 1) >> 1
+# (u.astype(np.uint16) + v) >> 1
 def _mean(b: Any, u: Any, v: Any) -> Any:
-    """Of 32 bytes each, rounded up: vpavgb."""
-    wide = ir.VectorType(I16, 32)
-    one = ir.Constant(wide, [1] * 32)
-    return b.trunc(b.lshr(b.add(b.add(b.zext(u, wide), b.zext(v, wide)), one), one), _BYTES)
+    """Of 32 bytes each, rounded down."""
+    words = ir.VectorType(I16, 16)
+    halved = b.bitcast(b.lshr(b.bitcast(b.xor(u, v), words), ir.Constant(words, [1] * 16)), _BYTES)
+    return b.add(b.and_(u, v), b.and_(halved, ir.Constant(_BYTES, [127] * 32)))
 
 
 # np.minimum((256 * u + v) * scale >> 16, 255).astype(np.uint8)

@@ -47,8 +47,7 @@ g_l = c_l - centre (the centre is the mean of the centroids for l2, the origin f
 
         sum of t8 + floor(u_i * scale / 256)  >  (theta - base - low_l - sum of low_m + E) / step + 1
 
-    In half steps, of which two sums of bytes are averaged and the mean is rounded up, the sum is at most half a step
-    more, and the roundings are less than half a step more: the same inequality holds.
+    In half steps, half of two saturating sums of bytes, rounded down, is no more than the sum: it says the same.
     Sums are not negative: where the right side less 1 is, the whole list may be left out. A saturating sum of 8 bits is
     what it should be or 255, which says as much if the right side is below 255. (step is any number above 0, and may
     be made so.)
