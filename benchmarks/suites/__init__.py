@@ -1,0 +1,1 @@
+"""Our indexes in the benchmark suites of others."""
