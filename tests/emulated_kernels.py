@@ -38,4 +38,4 @@ avx2.look_up = lambda b, table, code: looked_up(b, [table], code, 16)
 avx512.look_up = lambda b, low, high, code: looked_up(b, [low, high], code, 128)
 avx512.high_product = high_product
 kernels._obstacles = dict
-kernels.available.cache_clear()
+kernels.available = lambda: ("reference", "avx2", "avx512")  # nothing is emulated of the others

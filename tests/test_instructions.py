@@ -27,7 +27,7 @@ def test_with_their_instructions_emulated_the_kernels_give_the_same_answers(tmp_
         text=True,
         check=False,
     )
-    assert ran.returncode == 0 and "10 passed" in ran.stdout, ran.stdout[-3000:]
+    assert ran.returncode == 0 and "8 passed" in ran.stdout, ran.stdout[-3000:]
 
 
 COMPILE = """
