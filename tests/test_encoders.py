@@ -573,28 +573,23 @@ def test_importing_features_does_not_load_torch():
 
 
 @pytest.mark.slow
-def test_torchvision_imports_after_its_operators_are_declared():
+def test_torchvision_imports_after_its_operators_are_declared_and_torchs_compiler_only_when_it_is_called():
     code = (
-        "from features.torchvision_ops import declare_operators as d; d(); import torchvision.transforms.v2, timm; d();"
-        "import torch; print(torch.ops.torchvision.nms.default._schema)"
-    )
-    assert fresh_python(code).startswith("torchvision::nms(Tensor dets, Tensor scores, float iou_threshold)")
-
-
-@pytest.mark.slow
-def test_torchs_compiler_is_imported_when_it_is_called():
-    code = (
-        "import sys; from features.encoders import create_encoder; create_encoder('efficientnet-lite0');"
+        "from features.torchvision_ops import declare_operators as d; d();"
+        "import sys, torch; print(torch.ops.torchvision.nms.default._schema);"
+        "from features.encoders import create_encoder; create_encoder('efficientnet-lite0');"
         "print('timm' in sys.modules, 'torch._dynamo' in sys.modules);"
-        "import torch; from features.lazy_compiler import lazy_compiler; from torchvision.ops import roi_align\n"
+        "from features.lazy_compiler import lazy_compiler; from torchvision.ops import roi_align\n"
         "with lazy_compiler():\n"
         "    more = torch.compiler.disable(lambda x: x + 1)\n"
         "    less = torch.compiler.disable(reason='r')(lambda x: x - 1)\n"
         "    print('sympy' in sys.modules, torch._dynamo.is_compiling(), 'sympy' in sys.modules)\n"
         "print(more(1), less(1), torch._dynamo.utils is sys.modules['torch._dynamo.utils'])\n"
-        "print(sys.modules[roi_align.__module__].is_compile_supported('cpu'))"
+        "print(sys.modules[roi_align.__module__].is_compile_supported('cpu')); import torchvision.transforms.v2; d()"
     )
-    assert fresh_python(code).splitlines() == ["True False", "False False True", "2 0 True", "True"]
+    schema, *said = fresh_python(code).splitlines()
+    assert schema.startswith("torchvision::nms(Tensor dets, Tensor scores, float iou_threshold)")
+    assert said == ["True False", "False False True", "2 0 True", "True"]
 
 
 @pytest.mark.slow
