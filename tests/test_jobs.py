@@ -35,7 +35,7 @@ def test_a_folder_becomes_a_collection_and_is_deleted(jobs, picture_folder):
         jobs.create("another", picture_folder)
     jobs.wait()
     assert (job.state, job.error) == ("done", "")
-    assert job.report["summary"] == "12 pictures"
+    assert job.report["summary"] == "12 pictures; duplicates: 10 likely"
     assert job.report["skipped"] == 1
     assert job.report["files"] == [["warm/broken.jpg", "not an image in any format that can be read"]]
     assert jobs.library.version > version
