@@ -21,6 +21,7 @@ from gradio_app.routes.api.beside import JOBS_FILE, Beside
 from gradio_app.routes.browse import browse_routes
 from gradio_app.routes.details import detail_routes
 from gradio_app.routes.duplicates import duplicate_routes
+from gradio_app.routes.found import found_routes
 from gradio_app.routes.learned import learned_routes
 from gradio_app.routes.pictures import icon_route, picture_routes
 from gradio_app.routes.selection import selection_routes
@@ -84,6 +85,7 @@ class SearchPage(gr.Blocks):
         routes += word_routes(library, self.start_token, is_managed=jobs is not None)
         routes += learned_routes(library, self.start_token, is_managed=jobs is not None)
         routes += [*suggestion_routes(library), *browse_routes(library)]
+        routes += found_routes(library, lambda: Path(self.GRADIO_CACHE))
         routes += selection_routes(library, self.start_token, is_managed=jobs is not None)
         routes += detail_routes(library, self.start_token, is_managed=jobs is not None)
         routes += annotation_routes(library, self.start_token, is_managed=jobs is not None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import threading
 import time
@@ -243,6 +244,17 @@ def test_a_search_is_explained(page, engine):
     assert expected.lost
     check(expected)
     assert page.locator(".ris-verdict.ris-is-lost").count() == 1
+    assert page.locator("#ris-explain .ris-step").count() == 6
+    with page.context.expect_page() as opened:
+        page.click(".ris-step[href$='#step-5']")  # the same search, in figures to be touched
+    steps = opened.value
+    steps.wait_for_selector("html[data-ready]")
+    told = json.loads(steps.get_attribute("#step-3 .told", "data-values"))
+    truth = engine.search_vector(vector, SearchOptions("exact", 10, rerank=False, neighbourhood=0), own_id=id).ids
+    assert told["nprobe"] == 1
+    assert set(told["found"]) <= set(truth)
+    assert steps.evaluate("() => [location.hash, document.querySelectorAll('#step-7 .codec').length]") == ["#step-5", 3]
+    steps.close()
 
     page.wait_for_selector("#ris-map-plot .main-svg")
     names = page.locator("#ris-map-plot .legendtext").all_text_contents()

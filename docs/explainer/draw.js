@@ -2,6 +2,11 @@
 "use strict";
 
 const DATA = window.EXPLAINER;
+if (DATA.problem) {
+  document.getElementById("lead").textContent = DATA.problem;
+  document.querySelector("main").replaceChildren();
+  throw new Error(DATA.problem);
+}
 const INDEX_OF = new Map(DATA.ids.map((id, index) => [id, index]));
 const COLUMNS = 12;
 const CELLS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";

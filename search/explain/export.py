@@ -25,6 +25,12 @@ CODED = 6  # whose codes are shown number by number
 NEIGHBOURS = 6
 
 
+def is_explainable(engine: SearchEngine, options: SearchOptions) -> bool:
+    """Whether `SearchRecord` has figures for a search with these options."""
+    file = inverted_file(engine, options)
+    return file is not None and CellSearch.can_follow(file.cells)
+
+
 class SearchRecord:
     """What a search did, in numbers and thumbnails.
 

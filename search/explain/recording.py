@@ -69,7 +69,7 @@ class CellSearch:
     """
 
     def __init__(self, cells: IndexIVFPQ, query: Floats) -> None:
-        if not isinstance(cells.pq, ProductQuantizer) or cells.metric == "ip" or not cells.is_trained:
+        if not self.can_follow(cells):
             raise UnexplainableError(
                 "the page explains inverted lists of product-quantized residuals, compared by distance or cosine; "
                 f"this is {cells!r}"
@@ -78,6 +78,11 @@ class CellSearch:
         self.query: Floats = normalised(query[None])[0] if cells.metric == "cosine" else query
         self.order: Ids = cells.probe(query[None], cells.nlist).ids[0]
         self.to_centroids = np.square(cells.centroids - self.query).sum(axis=1)  # type: ignore[operator]
+
+    @staticmethod
+    def can_follow(cells: IndexIVFPQ) -> bool:
+        """Whether these cells are compared as the page shows it."""
+        return isinstance(cells.pq, ProductQuantizer) and cells.metric != "ip" and cells.is_trained
 
     def table(self, number: int) -> Floats:
         """What each codeword of each part costs in a list: T[m, j] = |(q - c)_m - y_m[j]|^2, float32 (M, ksub)."""

@@ -134,7 +134,7 @@ class ExplainHandlers:
         return (
             about(request.query),
             views.strip(engine, hits, lost, id, request.filter),
-            views.detail(engine, request.query, vector, explanation),
+            views.detail(engine, request.query, vector, explanation, options),
             gr.update(visible=cells is not None),
             None if cells is None else views.figure(cells, explanation),
         )

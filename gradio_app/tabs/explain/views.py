@@ -14,14 +14,17 @@ from features.encoders import EncoderError
 from features.images import ImageError, decode_image
 from gradio_app.grid import HUES
 from gradio_app.markup import render
+from gradio_app.routes.found import found_url
 from gradio_app.routes.pictures import folder_of, picture_url, read_item, to_jpeg
 from gradio_app.session import QueryPicture, Result
 from gradio_app.typed import parts_of, way_called
 from search.engine import SearchEngine
 from search.explain import CellMap, Explanation, heat_map, top_classes
+from search.explain.export import is_explainable
 from search.filters import Filter
 from search.hits import Hit
 from search.neighbour_reasons import NeighbourReason
+from search.options import SearchOptions
 from search.reasons import PartReason
 from search.words import ClassReason
 
@@ -52,7 +55,9 @@ def strip(engine: SearchEngine, hits: Iterable[Hit], lost: Iterable[Hit], chosen
     return render("explain/strip.html", found=tiles(hits), lost=tiles(lost), chosen=chosen, only=only)
 
 
-def detail(engine: SearchEngine, query: QueryPicture, vector: np.ndarray, explanation: Explanation) -> str:
+def detail(
+    engine: SearchEngine, query: QueryPicture, vector: np.ndarray, explanation: Explanation, options: SearchOptions
+) -> str:
     """Why the chosen picture was found or lost: in words, in pictures, and in the figures of the index."""
     try:
         cards, problem = _cards(engine, query, vector, explanation), ""
@@ -66,6 +71,7 @@ def detail(engine: SearchEngine, query: QueryPicture, vector: np.ndarray, explan
         place=_place(engine, explanation),
         neighbours=_neighbours(engine, explanation.neighbours),
         measure="Similarity" if engine.metric != "l2" else "Distance",
+        steps=found_url(engine, query, options) if is_explainable(engine, options) else "",
     )
 
 
