@@ -106,6 +106,8 @@ def server(demo_collection, odd):
 def new_context(browser, **options):
     context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
     context.set_default_timeout(60_000 * MINUTES)
+    # Tests say themselves when to search, as a visitor who has turned off that it is done at once.
+    context.add_init_script("localStorage.getItem('ris-at-once') ?? localStorage.setItem('ris-at-once', 'off')")
     return context
 
 
@@ -685,8 +687,11 @@ def test_controls_act_when_they_are_changed(page, server):
     page.wait_for_function(f"{tiles} < 7")
 
 
-def test_search_as_you_go(page, odd, coordinates):
-    """Every change of the picture, its box or a setting is searched at once; a box that is still to be moved is not."""
+def test_what_is_chosen_is_searched_at_once(page, odd, coordinates):
+    """Every change of the picture, its box or a setting is searched at once; a box that is still to be moved is not.
+
+    Where that is turned off, results look so as soon as they are of something else than what is chosen.
+    """
     choose_collection(page, odd.name)
 
     def next_answer() -> None:
@@ -696,7 +701,7 @@ def test_search_as_you_go(page, odd, coordinates):
     page.locator("#ris-examples .ris-use").first.click()
     page.wait_for_selector(".ris-crop")
     assert found(page) == []
-    page.get_by_label("Search as you go").check()
+    page.get_by_label("Search at once").check()
     next_answer()
     upload(page, coordinates[0])
     next_answer()
@@ -718,6 +723,22 @@ def test_search_as_you_go(page, odd, coordinates):
     assert box(page) == [8, 6, 32, 24]
     page.wait_for_timeout(500)
     assert len(odd.asked) == asked
+    page.wait_for_selector("#ris-found.ris-is-stale")
+    page.get_by_text("These are of the search before.").wait_for()
+    page.locator(".ris-stale button").click()
+    next_answer()
+    page.wait_for_selector("#ris-found:not(.ris-is-stale)")
+
+    page.get_by_label("Search at once").uncheck()
+    assert "auto=0" in page.url
+    asked = len(odd.asked)
+    page.locator("#ris-examples .ris-use").nth(2).click()
+    page.wait_for_selector("#ris-found.ris-is-stale")
+    page.reload()
+    page.wait_for_selector("#ris-examples img")
+    assert not page.get_by_label("Search at once").is_checked(), "the browser keeps it"
+    page.evaluate("localStorage.removeItem('ris-at-once')")
+    assert len(odd.asked) - asked <= 1, "the address is opened, and nothing else is searched"
 
 
 def test_recent_queries_are_gone_back_to(page, coordinates):

@@ -23,7 +23,7 @@ function show(c, [x0, y0, x1, y1]) {
   c.querySelector('.ris-part').textContent = whole ? `${w} × ${h} px` : `${x1 - x0} × ${y1 - y0} of ${w} × ${h} px`;
 }
 
-const reset = (c) => { show(c, [0, 0, ...size(c)]); changed(); };
+const reset = (c) => { show(c, [0, 0, ...size(c)]); changed(true); };
 
 // Where the pointer is, in pixels of the picture.
 function place(c, event) {
@@ -104,7 +104,7 @@ const drop = (event) => {
   const [x0, y0, x1, y1] = box(c);
   const [lw, lh] = least(c);
   if (!corner && !move && (x1 - x0 < Math.floor(lw) || y1 - y0 < Math.floor(lh))) show(c, before);
-  if (c.dataset.box !== before.join(',')) changed();
+  if (c.dataset.box !== before.join(',')) changed(true);
 };
 element.addEventListener('pointerup', drop);
 element.addEventListener('pointercancel', (event) => {
@@ -130,7 +130,7 @@ element.addEventListener('keydown', (event) => {
     show(c, [x0 + mx, y0 + my, x1 + mx, y1 + my]);
   }
   clearTimeout(settling); // a held key is one change
-  settling = setTimeout(changed, 400);
+  settling = setTimeout(changed, 400, true);
 });
 element.addEventListener('dblclick', (event) => { if (event.target.closest('.ris-stage')) reset(crop()); });
 element.addEventListener('change', (event) => {
@@ -143,7 +143,7 @@ element.addEventListener('change', (event) => {
     if (edge < 2) b[edge] = Math.min(typed, b[edge + 2] - 1); // the opposite edge stays where it is
   }
   show(crop(), b);
-  changed();
+  changed(true);
 });
 element.addEventListener('click', (event) => {
   if (event.target.closest('.ris-reset')) reset(crop());
@@ -156,13 +156,30 @@ const typed = () => ({
   words: document.querySelector('.ris-words input')?.value ?? '',
   weight: Number(crop()?.dataset.weight ?? 1),
 });
-const as_you_go = () => document.querySelector('#ris-auto input')?.checked;
+const at_once = () => document.querySelector('#ris-at-once input')?.checked;
 // A moment later: a number that was just typed is handed over when its field is left, which the same click may do.
-const go = () => setTimeout(() => ask('go', typed()), 20);
-const changed = () => { if (crop() && as_you_go() && !document.ris_opening) go(); };
+const go = () => setTimeout(() => { searching = chosen(); ask('go', typed()); }, 20);
+const changed = (of_box = false) => {
+  show_stale();
+  if (!at_once() || document.ris_opening || !(crop() || typed().words.trim())) return;
+  document.ris_cropping = of_box === true;
+  go();
+};
+// What is chosen at this moment. Results of something else look so: nobody takes them for those of what is chosen.
+const chosen = () => (({ words, weight }) => JSON.stringify([crop()?.dataset.token, crop()?.dataset.box, words.trim(), weight]))(typed());
+let searching = chosen(); // what is asked
+let searched = searching; // what the results are of
+function show_stale() {
+  const is_stale = searched !== chosen() && Boolean(document.querySelector('#ris-results .ris-tile'));
+  document.querySelector('#ris-found')?.classList.toggle('ris-is-stale', is_stale);
+}
+document.addEventListener('ris-searched', () => { searched = searching; show_stale(); });
+document.addEventListener('ris-restored', () => { searched = searching = chosen(); show_stale(); });
+document.addEventListener('input', (event) => { if (event.target.closest('.ris-words')) show_stale(); });
+document.addEventListener('ris-words', () => setTimeout(show_stale));
 let leaving = false; // the picture is taken out of a search that goes on with its words
-document.addEventListener('ris-go', go);
-document.addEventListener('ris-changed', changed);
+document.addEventListener('ris-go', () => { document.ris_cropping = false; go(); });
+document.addEventListener('ris-changed', () => changed());
 // Gradio (6.31) wants the name of each event that may be triggered in this script: 'keep', 'swap', 'misread'.
 document.addEventListener('ris-ask', (event) => ask(event.detail, typed()));
 document.addEventListener('ris-leave-picture', () => { leaving = true; trigger('remove'); });
@@ -174,9 +191,11 @@ new MutationObserver(() => {
   token = c?.dataset.token;
   if (!c && leaving && typed().words.trim()) go();
   leaving = false;
-  if (c?.dataset.then === 'found') return;
+  show_stale();
+  if (!c || c.dataset.then === 'found') return;
   // "Search with this" is a new search, not one for the words that are there.
-  if (c?.dataset.then) document.dispatchEvent(new CustomEvent('ris-words', { detail: '' }));
-  if (c?.dataset.then === 'go') go();
-  else if (c?.dataset.then !== 'wait') changed();
+  if (c.dataset.then) document.dispatchEvent(new CustomEvent('ris-words', { detail: '' }));
+  document.ris_cropping = false;
+  if (c.dataset.then === 'go') go();
+  else if (c.dataset.then !== 'wait') changed();
 }).observe(element, { childList: true, subtree: true, attributeFilter: ['data-token'] }); // Gradio morphs what is there

@@ -110,6 +110,7 @@ element.addEventListener('click', (event) => {
   const verdict = event.target.closest('[data-judge]');
   if (tile && verdict) judge(tile, verdict);
   if (event.target.closest('.ris-more')) trigger('more');
+  if (event.target.closest('.ris-again')) document.dispatchEvent(new Event('ris-go'));
   const recent = event.target.closest('[data-recent]');
   if (recent) ask('recall', { token: recent.dataset.recent });
 });

@@ -16,6 +16,23 @@ field.addEventListener('input', () => { clear.hidden = !field.value; });
 clear.addEventListener('click', () => { fill(''); field.focus(); });
 document.addEventListener('ris-words', (event) => fill(event.detail));
 
+// Whether what is chosen is searched at once: so unless the address, or what this browser keeps, says otherwise.
+const at_once = element.querySelector('#ris-at-once input');
+function kept_at_once() {
+  try { return localStorage.getItem('ris-at-once') !== 'off'; } catch { return true; }
+}
+at_once.checked = new URLSearchParams(location.search).get('auto') !== '0' && kept_at_once();
+at_once.addEventListener('change', () => {
+  try { localStorage.setItem('ris-at-once', at_once.checked ? 'on' : 'off'); } catch { /* then until the page is left */ }
+  const address = new URL(location.href);
+  if (at_once.checked) address.searchParams.delete('auto');
+  else address.searchParams.set('auto', '0');
+  history.replaceState(history.state, '', address);
+  if (at_once.checked && document.querySelector('#ris-found.ris-is-stale, #ris-found:not(:has(.ris-status))')) {
+    document.dispatchEvent(new Event('ris-changed'));
+  }
+});
+
 // The language model takes seconds to load: it begins to when someone is about to type.
 let warmed;
 field.addEventListener('focus', () => {

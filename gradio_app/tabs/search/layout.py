@@ -21,6 +21,7 @@ from search.options import NEIGHBOURHOOD
 # On a small screen the results lie below the controls, and after "Search with this" they may lie above.
 SHOW_RESULTS = """() => {
   document.dispatchEvent(new Event('ris-searched'));
+  if (document.ris_cropping) return; // whoever moves a box goes on looking at it
   const found = document.querySelector('#ris-found'), top = found.getBoundingClientRect().top;
   if (top < 0 || top > 0.6 * innerHeight) found.scrollIntoView({ behavior: 'smooth', block: 'start' });
 }"""
@@ -35,7 +36,6 @@ def build(parts: PageParts, tab: gr.Tab) -> Connect:
     collection, session, box = parts.collection, parts.session, parts.box
     with gr.Row(elem_id="ris-search"):
         with gr.Column(elem_id="ris-query", scale=0, min_width=340):
-            gr.HTML("<h2>To search</h2>", apply_default_css=False)
             # "${value}": see crop.crop_overlay.
             words = gr.HTML(
                 views.words_field(),
@@ -55,7 +55,6 @@ def build(parts: PageParts, tab: gr.Tab) -> Connect:
             picture = crop_overlay(value="", elem_id="ris-picture")
             with gr.Row(elem_id="ris-go"):
                 start = gr.Button("Search", variant="primary", size="lg", elem_id="ris-start")
-                auto = gr.Checkbox(False, label="Search as you go", container=False, elem_id="ris-auto", min_width=0)
             upload = gr.Image(
                 type="filepath",
                 sources=["upload", "webcam", "clipboard"],
@@ -182,7 +181,6 @@ def build(parts: PageParts, tab: gr.Tab) -> Connect:
     for asked in (opening, picked, recalled, going):
         asked.failure(None, js=AFTER_ERROR)
     start.click(None, js=GO)
-    auto.input(None, js=CHANGED)
     adjusting = gr.on(
         [count.release, nprobe.release, engine_choice.input, rerank.input, cutoff.submit, cutoff.blur],
         handlers.adjust,
