@@ -22,6 +22,7 @@ class Tile:
 
     Of a query of several parts `shares` has the name, the place and the share of each that speaks for the picture.
     `checked` is a hit that is judged to be meant. `measure` is what the score is, of a picture that is no result.
+    `folds` is how many that are nearly the same follow, which are `is_folded`.
     """
 
     id: int
@@ -31,6 +32,8 @@ class Tile:
     shares: tuple[tuple[str, int, float], ...] = ()
     checked: bool = False
     measure: str = ""
+    folds: int = 0
+    is_folded: bool = False
 
 
 def picture_grid(*scripts: str, **kwargs: object) -> gr.HTML:
@@ -104,6 +107,8 @@ def tile_values(engine: SearchEngine, tile: Tile) -> dict[str, Any]:
         "rank": tile.rank,
         "score": tile.score,
         "checked": tile.checked,
+        "folds": tile.folds,
+        "is_folded": tile.is_folded,
         "share": tile.share,
         "shares": [(place % HUES, share) for _, place, share in tile.shares],
         "portions": ", ".join(portions),

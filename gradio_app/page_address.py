@@ -23,7 +23,7 @@ from search.options import NEIGHBOURHOOD
 
 NAMES = (
     "in", "q", "picture", "upload", "box", "weight",
-    "kind", "n", "shown", "index", "nprobe", "rerank", "label", "least", "sort", "view",
+    "kind", "n", "shown", "index", "nprobe", "rerank", "label", "least", "sort", "fold", "view",
 )  # fmt: skip
 """Of all parts of an address; others in it are none of ours."""
 
@@ -59,6 +59,8 @@ class PageAddress:
     cutoff : str
         As it is typed.
     sort : str
+    fold : bool
+        Whether what is nearly the same waits behind the best of it.
     view : int, optional
         Id of the picture that is enlarged.
     """
@@ -78,6 +80,7 @@ class PageAddress:
     labels: tuple[str, ...] = ()
     cutoff: str = ""
     sort: str = ""
+    fold: bool = False
     view: int | None = None
 
     @property
@@ -86,7 +89,7 @@ class PageAddress:
         return bool(self.words or self.picture or self.upload)
 
     @classmethod
-    def of(cls, result: Result, sort: str) -> PageAddress:
+    def of(cls, result: Result, sort: str, *, fold: bool = False) -> PageAddress:
         """Of a search that was made; what is as usual is left out."""
         asked, request, engine = result.asked, result.request, result.engine
         own = asked.picture
@@ -106,6 +109,7 @@ class PageAddress:
             labels=tuple(printable(label) for label in request.labels),
             cutoff="" if request.cutoff is None else f"{request.cutoff:g}",
             sort="" if sort == SORT else sort,
+            fold=fold,
         )
 
     def written(self) -> str:
@@ -126,6 +130,7 @@ class PageAddress:
             "label": list(self.labels),
             "least": self.cutoff,
             "sort": self.sort,
+            "fold": int(self.fold) or "",
             "view": self.view,
         }
         return urlencode({name: value for name, value in said.items() if value not in ("", None)}, doseq=True)
@@ -156,6 +161,7 @@ class PageAddress:
             labels=tuple(values.get("label", ()))[:MAX_LABELS],
             cutoff="" if _number(said.get("least"), -math.inf, math.inf) is None else said["least"].strip(),
             sort=said.get("sort", ""),
+            fold=said.get("fold") == "1",
             view=_whole(said.get("view")),
         )
 

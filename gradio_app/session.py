@@ -192,6 +192,8 @@ class Session:
         What was searched, newest first, each once.
     turn : int
         Grows with every question; an answer to an earlier one is no longer wanted.
+    fold : bool
+        Whether hits that are nearly the same wait behind the best of them.
     upload : str
         Token of a zip file that was sent, to become a collection.
     may_keep : bool
@@ -205,6 +207,7 @@ class Session:
     result: Result | None = None
     recent: tuple[Asked, ...] = ()
     turn: int = 0
+    fold: bool = False
     upload: str = ""
     may_keep: bool = False
     fetched: dict[str, bytes] = field(default_factory=dict)

@@ -39,7 +39,12 @@ class FakeEngine:
         }
         ids = np.arange(len(items))
         self.store = SimpleNamespace(
-            items=items, ids=ids, manifest=manifest, has_annotations=False, hash_of=lambda id: f"{id:064x}"
+            items=items,
+            ids=ids,
+            manifest=manifest,
+            has_annotations=False,
+            hash_of=lambda id: f"{id:064x}",
+            find_copies=lambda sha256: [],
         )
         self.asked: list[Any] = []
         self.labels = dict(Counter(label for item in items for label in item.labels))

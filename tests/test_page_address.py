@@ -16,6 +16,7 @@ from test_extract import FakeEncoder
 from features.datasets import ImageFolder
 from features.encoders import register_encoder, registry
 from features.extract import extract
+from gradio_app.browse_address import BrowseAddress
 from gradio_app.library import Library
 from gradio_app.page_address import NAMES, PageAddress
 from gradio_app.session import RESULTS, Session
@@ -23,10 +24,11 @@ from gradio_app.tabs.search.handlers import SearchHandlers
 from gradio_app.tabs.search.opening import OpeningHandlers
 from search.build import create_index
 from search.engine import SearchEngine
+from search.folding import ALIKE
 from search.options import NEIGHBOURHOOD
 
 SHOWN = ("picture", "reading", "results", "status", "last", "recent", "enlarged")
-CONTROLS = ("count", "engine", "nprobe", "rerank", "labels", "cutoff", "sort", "kind")
+CONTROLS = ("count", "engine", "nprobe", "rerank", "labels", "cutoff", "sort", "kind", "fold")
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +105,7 @@ ADDRESSES = st.builds(
     labels=labels,
     cutoff=st.sampled_from(["", "0.5", "-3"]),
     sort=st.sampled_from(["", "name"]),
+    fold=st.booleans(),
     view=whole,
 )
 
@@ -136,7 +139,7 @@ def test_a_long_text_is_read_as_far_as_the_field_goes():
 
 def test_every_part_has_a_name():
     everything = PageAddress(
-        "c", "w", "c/1/", "f/n", (1, 2, 3, 4), 2, 0.25, 5, 10, "faiss", 3, False, ("x",), "0.5", "name", 7
+        "c", "w", "c/1/", "f/n", (1, 2, 3, 4), 2, 0.25, 5, 10, "faiss", 3, False, ("x",), "0.5", "name", True, 7
     )
     assert {pair.split("=")[0] for pair in everything.written().split("&")} == set(NAMES)
 
@@ -169,7 +172,7 @@ def test_all_of_a_search_comes_back_to_someone_else(page, engine):
     values = {name: shown[name]["value"] for name in CONTROLS}
     assert values == {
         "count": 5, "engine": "faiss", "nprobe": 4, "rerank": False, "labels": ["green", "blue"], "cutoff": "0.2",
-        "sort": "name", "kind": 0.25,
+        "sort": "name", "kind": 0.25, "fold": False,
     }  # fmt: skip
 
 
@@ -178,7 +181,7 @@ def test_controls_go_back_to_what_is_usual(page, engine):
     values = {name: shown[name]["value"] for name in CONTROLS}
     assert values == {
         "count": RESULTS, "engine": "ivfpq", "nprobe": engine.nprobe, "rerank": True, "labels": [], "cutoff": "",
-        "sort": "score", "kind": NEIGHBOURHOOD,
+        "sort": "score", "kind": NEIGHBOURHOOD, "fold": False,
     }  # fmt: skip
     assert opened(page, "in=shades&picture=shades/7/&index=exact")["nprobe"]["visible"] is False
 
@@ -265,3 +268,73 @@ def test_what_was_judged_can_be_kept_after_a_reload_by_who_may(page, monkeypatch
     for may in (True, False):
         monkeypatch.setattr(page, "may_keep", lambda sent_by, may=may: may)
         assert ("ris-keep" in opened(page, "in=shades&q=more:3 less:41")["reading"]) is may
+
+
+# How what was found is shown
+
+
+def rows(results):
+    """Ids of the tiles, and how many are folded behind each, in the order of the page."""
+    tiles = re.findall(r'<figure class="ris-tile".*?</figure>', results, re.DOTALL)
+    return [
+        (int(re.search(r'data-id="([0-9]+)"', tile)[1]), "data-folded hidden" in tile,
+         int(found[1]) if (found := re.search("([0-9]+) more like this", tile)) else 0)
+        for tile in tiles
+    ]  # fmt: skip
+
+
+def test_hits_are_sorted_and_grouped(page, engine):
+    session = Session()
+    page.take_example(session, event(collection="shades", id=7))
+    best = ids(search(page, session, k=40)[0])
+    records = {record.id: record for record in engine.store.records(best)}
+    items = engine.store.items
+    assert ids(page.sort(session, "name")) == sorted(best, key=lambda id: items[id].path.name)
+    assert ids(page.sort(session, "size")) == sorted(best, key=lambda id: -records[id].size)
+    assert ids(page.sort(session, "date")) == sorted(best, key=lambda id: -records[id].mtime)
+    by_label = sorted(best, key=lambda id: items[id].labels)
+    assert ids(page.sort(session, "label")) == by_label
+    grouped = page.sort(session, "group")
+    labels = [items[id].labels[0] for id in ids(grouped)]
+    titles = re.findall(r'class="ris-group">([a-z]+) · ([0-9]+)<', grouped)
+    assert titles == [(label, str(labels.count(label))) for label in dict.fromkeys(labels)]
+    assert labels == sorted(labels, key=[label for label, _ in titles].index) and len(titles) > 1
+    assert "data-endless" not in grouped and "data-endless" in page.sort(session, "score")
+
+
+def test_what_is_nearly_the_same_is_folded_behind_the_best_of_it(page, engine):
+    session = Session()
+    page.take_example(session, event(collection="shades", id=7))
+    best = ids(search(page, session, k=40)[0])
+    vectors = engine.space().space.rows(np.array(best))
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    leaders, of = [], {}
+    for place in range(len(best)):
+        of[place] = next((leader for leader in leaders if unit[leader] @ unit[place] >= ALIKE), place)
+        if of[place] == place:
+            leaders.append(place)
+    folded = page.fold(session, True, "score")
+    assert [id for id, is_folded, _ in rows(folded) if not is_folded] == [best[leader] for leader in leaders]
+    assert {id: count for id, is_folded, count in rows(folded) if not is_folded} == {
+        best[leader]: list(of.values()).count(leader) - 1 for leader in leaders
+    }
+    assert sorted(ids(folded)) == sorted(best) and any(count for _, _, count in rows(folded))
+    assert "fold=1" in address_of(folded)
+    back = Session()
+    shown = opened(page, address_of(folded), back)
+    assert shown["results"] == folded and shown["fold"]["value"] is True and back.fold
+    assert ids(page.fold(session, False, "score")) == best
+
+
+def test_the_query_itself_is_shown_first_with_its_folder(page, engine, uploads):
+    session = Session()
+    page.take_example(session, event(collection="shades", id=7))
+    status = search(page, session)[1]
+    path = engine.store.items[7].path
+    assert re.search(rf"is in the collection</b>\s*{path.name} in <a[^>]*>{path.parent.name}<", status)
+    link = html.unescape(re.search(r'<a href="(\?in=[^"]*)"', status)[1])
+    assert BrowseAddress.read(link).filter.count(engine.store) == sum(
+        item.path.parent == path.parent for item in engine.store.items
+    )
+    upload(uploads)
+    assert "This very picture" not in opened(page, f"in=shades&upload={'ab' * 32}/photo.png")["status"]

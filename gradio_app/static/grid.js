@@ -41,7 +41,9 @@ function viewer() {
     if (!dialog.open) dialog.showModal();
   };
   dialog.neighbour = (step) => {
-    const other = step < 0 ? dialog.tile.previousElementSibling : dialog.tile.nextElementSibling;
+    const next = (tile) => (step < 0 ? tile.previousElementSibling : tile.nextElementSibling);
+    let other = next(dialog.tile);
+    while (other?.hidden) other = next(other); // folded away
     return other && other.matches('.ris-tile') ? other : null;
   };
   // Leave the viewer by the step in the history that it was, and then do something.
@@ -102,15 +104,47 @@ document.addEventListener('ris-searched', () => {
   tile?.querySelector(`[data-judge=${verdict}]`)?.focus({ preventScroll: true });
 });
 
+// Who scrolls on to the button for more results gets them; it stays there for the keyboard and for screen readers.
+let is_scrolling = false;
+for (const kind of ['wheel', 'touchmove']) addEventListener(kind, () => { is_scrolling = true; }, { passive: true });
+for (const event of ['ris-searched', 'ris-restored']) document.addEventListener(event, () => { is_scrolling = false; });
+const reached = new IntersectionObserver((entries) => {
+  if (is_scrolling && entries.some((entry) => entry.isIntersecting)) more(element.querySelector('.ris-more[data-endless]'));
+}, { rootMargin: '0px 0px 300px' });
+function more(button) {
+  if (!button || button.disabled) return;
+  button.disabled = true; // one page at a time; the answer brings another button
+  trigger('more');
+}
+document.addEventListener('ris-failed', () => { const button = element.querySelector('.ris-more'); if (button) button.disabled = false; });
+new MutationObserver(() => {
+  reached.disconnect();
+  const button = element.querySelector('.ris-more');
+  if (!button) return;
+  button.disabled = false;
+  reached.observe(button);
+}).observe(element, { childList: true, subtree: true }); // Gradio morphs what is there
+addEventListener('scroll', () => { // also where the button was in sight before anyone scrolled
+  const button = is_scrolling && element.querySelector('.ris-more[data-endless]');
+  if (button && button.getBoundingClientRect().top < innerHeight + 300) more(button);
+}, { passive: true });
+
 element.addEventListener('click', (event) => {
   const tile = event.target.closest('.ris-tile');
   const button = event.target.closest('[data-act]');
   if (tile && button) act(button.dataset.act, tile);
   else if (tile && event.target.closest('.ris-open')) viewer().show_tile(tile, act);
+  if (tile && event.target.closest('.ris-add')) document.dispatchEvent(new CustomEvent('ris-add', { detail: Number(tile.dataset.id) }));
   const verdict = event.target.closest('[data-judge]');
   if (tile && verdict) judge(tile, verdict);
-  if (event.target.closest('.ris-more')) trigger('more');
+  more(event.target.closest('.ris-more'));
   if (event.target.closest('.ris-again')) document.dispatchEvent(new Event('ris-go'));
+  const unfold = event.target.closest('.ris-unfold');
+  if (unfold) {
+    const is_open = unfold.getAttribute('aria-expanded') === 'true';
+    unfold.setAttribute('aria-expanded', !is_open);
+    for (let each = tile.nextElementSibling; each?.dataset.folded !== undefined; each = each.nextElementSibling) each.hidden = is_open;
+  }
   const recent = event.target.closest('[data-recent]');
   if (recent) ask('recall', { token: recent.dataset.recent });
 });

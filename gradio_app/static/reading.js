@@ -61,6 +61,12 @@ document.addEventListener('ris-judge', (event) => {
   document.dispatchEvent(new Event('ris-go'));
 });
 
+// Another picture of the collection becomes a part of the query, with a weight of its own.
+document.addEventListener('ris-add', ({ detail: id }) => {
+  rewrite((terms) => { if (!terms.some((term) => new RegExp(`^-?like:${id}(\\^.*)?$`).test(term))) terms.push(`like:${id}`); });
+  document.dispatchEvent(new Event('ris-go'));
+});
+
 let filled = '';
 new MutationObserver(() => {
   const token = reading()?.dataset.fill ?? '';

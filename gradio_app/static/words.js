@@ -66,6 +66,7 @@ let wanted = null; // the address that waits for its collection
 function stop_waiting() { wanted = null; document.ris_opening = false; }
 document.addEventListener('ris-searched', () => { stop_waiting(); write(found(), 'pushState'); });
 document.addEventListener('ris-adjusted', () => { if (found()) write(found(), 'pushState'); });
+document.addEventListener('ris-continued', () => { if (found()) write(found(), 'replaceState'); }); // no step of its own: Back leaves the search
 document.addEventListener('ris-restored', () => {
   stop_waiting();
   const view = new URLSearchParams(location.search).get('view');

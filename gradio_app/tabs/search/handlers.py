@@ -177,7 +177,12 @@ class SearchHandlers:
         return self.respond(session, before.asked, request, order)
 
     def sort(self, session: Session, order: str) -> Any:
-        return gr.skip() if session.result is None else views.results(session.result, order)
+        return gr.skip() if session.result is None else views.results(session.result, order, fold=session.fold)
+
+    def fold(self, session: Session, fold: bool, order: str) -> Any:
+        """What is shown, with or without what is nearly the same as a better hit."""
+        session.fold = bool(fold)
+        return self.sort(session, order)
 
     def respond(self, session: Session, asked: Asked, request: Request, order: str) -> Any:
         turn = session.next_turn()
@@ -196,7 +201,7 @@ class SearchHandlers:
         if not session.keep(result, turn):
             return [gr.skip()] * 5
         return (
-            views.results(result, order),
+            views.results(result, order, fold=session.fold),
             views.status(result),
             views.last_searched(asked),
             views.recent(session),

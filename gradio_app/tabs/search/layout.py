@@ -26,6 +26,7 @@ SHOW_RESULTS = """() => {
   if (top < 0 || top > 0.6 * innerHeight) found.scrollIntoView({ behavior: 'smooth', block: 'start' });
 }"""
 ADJUSTED = "() => document.dispatchEvent(new Event('ris-adjusted'))"
+CONTINUED = "() => document.dispatchEvent(new Event('ris-continued'))"
 RESTORED = "() => document.dispatchEvent(new Event('ris-restored'))"
 ADDRESS_OPENED = "() => document.dispatchEvent(new Event('ris-opened'))"
 SHOW_PICTURE = "() => document.querySelector('#ris-query').scrollIntoView({ behavior: 'smooth', block: 'start' })"
@@ -136,6 +137,7 @@ def build(parts: PageParts, tab: gr.Tab) -> Connect:
                     elem_id="ris-sort",
                     min_width=120,
                 )
+                fold = gr.Checkbox(False, label="Fold near-equal", container=False, elem_id="ris-fold", min_width=0)
             results = picture_grid(value="", elem_id="ris-results")
             enlarged = picture_grid(value="", elem_id="ris-enlarged")  # which the viewer opens with, out of sight
     parts.grids.extend([results, enlarged])
@@ -192,13 +194,16 @@ def build(parts: PageParts, tab: gr.Tab) -> Connect:
     refining = labels.input(handlers.refine, [session, labels, sort], found, **searching)
     going_on = results.more(handlers.show_more, [session, sort], found, **searching)
     sorting = sort.input(handlers.sort, [session, sort], results, **UNQUEUED)
-    for changed in (adjusting, reordering, refining, going_on, sorting):
+    folding = fold.input(handlers.fold, [session, fold, sort], results, **UNQUEUED)
+    for changed in (adjusting, reordering, refining, sorting, folding):
         changed.success(None, js=ADJUSTED)
+    going_on.success(None, js=CONTINUED)
+    going_on.failure(None, js=AFTER_ERROR)
 
     opened = OpeningHandlers(handlers)
     words.opened(opened.choose_collection, None, collection, **UNQUEUED).success(None, js=ADDRESS_OPENED)
     shown = [picture, reading, results, status, last_view, recent, enlarged]
-    settings = [count, engine_choice, nprobe, rerank, labels, cutoff, sort, kind]
+    settings = [count, engine_choice, nprobe, rerank, labels, cutoff, sort, kind, fold]
     restoring = words.restore(opened.restore, [session, collection], [*shown, *settings], **searching)
     restoring.success(None, js=RESTORED)
     words.browse(lambda: gr.update(selected="browse"), None, parts.tabs, **UNQUEUED)

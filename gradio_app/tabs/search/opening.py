@@ -54,7 +54,7 @@ class OpeningHandlers:
             picture = address.open_picture(self.library, Path(self.search.upload.GRADIO_CACHE))
         except gr.Error as error:
             fault = unescape(error.message)
-        session.query = picture
+        session.query, session.fold = picture, address.fold
         session.may_keep = self.search.may_keep(sent_by)
         asked = Asked(picture, address.words, address.weight)
         answers: tuple[PartAnswer, ...] = ()
@@ -96,7 +96,7 @@ def _request(address: PageAddress, engine: SearchEngine) -> Request:
 
 
 def _controls(request: Request, address: PageAddress, engine: SearchEngine, order: str) -> tuple[dict[str, Any], ...]:
-    """Number of results, engine, lists, re-ranking, labels, limit, order and neighbours, as the address has them."""
+    """Number of results, engine, lists, re-ranking, labels, limit, order, neighbours, folding, as the address has."""
     approximate = request.engine != "exact"
     known = {value for _, value in views.label_options(engine)["choices"]}
     return (
@@ -111,4 +111,5 @@ def _controls(request: Request, address: PageAddress, engine: SearchEngine, orde
         gr.update(value=address.cutoff),
         gr.update(value=order),
         gr.update(value=request.neighbourhood),
+        gr.update(value=address.fold),
     )

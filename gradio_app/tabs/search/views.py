@@ -5,31 +5,46 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
+from urllib.parse import urlencode
 
 import numpy as np
 from markupsafe import Markup
+from numpy.typing import NDArray
 
 from features.collection.learned_tags import LearnedTag
 from features.collection.said import MAX_TAG
 from gradio_app import browse_address
+from gradio_app.browse_address import BrowseAddress
 from gradio_app.crop import render as render_crop
 from gradio_app.gradio_seam import MAX_TEXT
 from gradio_app.grid import HUES, Tile, render_tiles, result_tiles
 from gradio_app.markup import printable, render
-from gradio_app.page_address import NAMES, PageAddress
+from gradio_app.page_address import NAMES, SORT, PageAddress
+from gradio_app.routes.pictures import folder_of, picture_url
 from gradio_app.session import Asked, QueryPicture, Result, Session
 from gradio_app.tabs.controls import engine_name
 from gradio_app.typed import Term, asked_in, judgements_of, learned_tag_term, notes_of, parse, parts_of, terms_of
 from search.engine import SearchEngine
-from search.hits import PartAnswer
+from search.filters import Filter
+from search.folding import behind
+from search.hits import Hit, PartAnswer
 from search.query import Query
 
 MAX_RESULTS = 50  # a page
 MAX_SHOWN = 500  # all pages together
 EXAMPLES = 12
+MAX_COPIES = 10  # of the query itself, that are named
 MAX_WEIGHT = 2  # that a slider gives by itself
-SORTS = [("Best first", "score"), ("By file name", "name")]  # the first is the usual one
+SORTS = [  # the first is the usual one
+    ("Best first", "score"),
+    ("By file name", "name"),
+    ("By date, newest first", "date"),
+    ("By size, largest first", "size"),
+    ("By label", "label"),
+    ("Grouped by label", "group"),
+]
 
 
 def picture(query: QueryPicture | None, *, then: str = "", weight: float = 1.0) -> str:
@@ -161,14 +176,103 @@ def enlarged(engine: SearchEngine, image_id: int) -> str:
     return render_tiles(engine, [Tile(image_id)], kind="gallery")
 
 
-def results(result: Result, order: str) -> str:
-    hits = sorted(result.hits, key=lambda hit: (hit.path.name, hit.rank)) if order == "name" else result.hits
+def results(result: Result, order: str, *, fold: bool = False) -> str:
+    """What was found, in an order or in groups.
+
+    Parameters
+    ----------
+    fold : bool
+        Let what is nearly the same as a better hit wait behind it.
+    """
     judged = parse(result.asked.words).feedback if result.asked.words else None
     checked = judged.more if judged is not None else ()
-    tiles = render_tiles(result.engine, result_tiles(hits, parts_of(result), checked), kind="results")
+    found = result.hits.hits
+    places = behind(result.engine.space().space.rows(np.array([hit.id for hit in found]))) if fold and found else None
+    tile_of = {tile.id: tile for tile in result_tiles(found, parts_of(result), checked)}
+    groups = []
+    for title, hits in in_order(result, found, order):
+        tiles = [tile_of[hit.id] for hit in hits]
+        groups.append((title, tiles if places is None else _folded(tiles, found, places)))
     more = min(result.request.page, MAX_SHOWN - result.request.k) if result.more else 0
-    address, said = PageAddress.of(result, order).written(), title_of(result)
-    return render("search/results.html", tiles=Markup(tiles), more=more, address=address, said=said)
+    return render(
+        "search/results.html",
+        groups=[(title, Markup(render_tiles(result.engine, tiles, kind="results"))) for title, tiles in groups],
+        more=more,
+        is_endless=order == SORT,  # in any other order what comes next would stand anywhere
+        address=PageAddress.of(result, order, fold=fold).written(),
+        said=title_of(result),
+    )
+
+
+def in_order(result: Result, found: Sequence[Hit], order: str) -> list[tuple[str, list[Hit]]]:
+    """Hits in one of `SORTS`: groups with their titles, or one without a title."""
+    if order == "group":
+        groups: dict[str, list[Hit]] = {}
+        for hit in found:
+            groups.setdefault(", ".join(map(printable, hit.labels)) or "without a label", []).append(hit)
+        return [(f"{label} · {len(hits)}", hits) for label, hits in groups.items()]
+    if order == "name":
+        return [("", sorted(found, key=lambda hit: (hit.path.name, hit.rank)))]
+    if order == "label":
+        return [
+            ("", sorted(found, key=lambda hit: (not hit.labels, [each.casefold() for each in hit.labels], hit.rank)))
+        ]
+    if order in ("date", "size"):
+        records = result.engine.store.records([hit.id for hit in found])
+        of = {record.id: record.mtime if order == "date" else record.size for record in records}
+        return [("", sorted(found, key=lambda hit: (-of[hit.id], hit.rank)))]
+    return [("", list(found))]
+
+
+def _folded(tiles: list[Tile], found: Sequence[Hit], places: NDArray[np.int64]) -> list[Tile]:
+    """The same tiles, with what is nearly the same as another behind it."""
+    leader_of = {hit.id: found[place].id for hit, place in zip(found, places.tolist(), strict=True)}
+    here = {tile.id for tile in tiles}
+    waiting: dict[int, list[Tile]] = {}
+    for tile in tiles:
+        if leader_of[tile.id] != tile.id and leader_of[tile.id] in here:
+            waiting.setdefault(leader_of[tile.id], []).append(replace(tile, is_folded=True))
+    hidden = {tile.id for each in waiting.values() for tile in each}
+    shown = [tile for tile in tiles if tile.id not in hidden]
+    return [
+        each
+        for tile in shown
+        for each in (replace(tile, folds=len(waiting.get(tile.id, []))), *waiting.get(tile.id, []))
+    ]
+
+
+class OwnPicture(NamedTuple):
+    """A picture of the collection that is the query itself: where it lies, in words and as an address to browse it."""
+
+    name: str
+    folder: str
+    thumb: str
+    original: str
+    browse: str
+
+
+def own_pictures(result: Result) -> list[OwnPicture]:
+    """The query itself and its copies to the byte, where the collection holds them."""
+    engine, own = result.engine, result.hits.own_id
+    if own is None:
+        return []
+    copies = engine.store.find_copies(engine.store.hash_of(own) or "")
+    root = folder_of(engine).root
+    told = []
+    for id in [own, *(each for each in copies if each != own)][:MAX_COPIES]:
+        path = engine.store.items[id].path
+        folder = path.parent.relative_to(root).as_posix() if path.is_relative_to(root) else path.parent.name
+        browse = BrowseAddress(filter=Filter.of({"folder": folder})).written()
+        told.append(
+            OwnPicture(
+                printable(path.name),
+                "" if folder == "." else printable(folder),
+                picture_url(engine, id, "thumb"),
+                picture_url(engine, id, "original"),
+                f"?{urlencode({'in': engine.name})}&{browse}",
+            )
+        )
+    return told
 
 
 def title_of(result: Result) -> str:
@@ -205,7 +309,7 @@ def status(result: Result) -> str:
         notes=notes_of(result),
         name=engine.name,
         hint=not hits and (request.labels or request.cutoff is not None),
-        own=hits.own_id is not None,
+        own=own_pictures(result),
         weak=hits.is_weak,
         how=how,
         times=times,
