@@ -97,7 +97,7 @@ class PageAddress:
             collection=engine.name,
             words=asked.words,
             picture="" if own is None else own.source,
-            upload="" if own is None or own.source else f"{own.path.parent.name}/{own.path.name}",
+            upload="" if own is None else own.upload,
             box=None if own is None else own.box,
             weight=1.0 if own is None else asked.weight,
             kind=None if request.neighbourhood == NEIGHBOURHOOD else request.neighbourhood,
@@ -174,7 +174,7 @@ class PageAddress:
             It is no longer there; the message says so.
         """
         if self.upload:
-            picture = _brought_along(self.upload, uploads)
+            picture = brought_along(self.upload, uploads)
         elif self.picture:
             picture = _of_collection(self.picture, library)
         else:
@@ -198,7 +198,14 @@ def _of_collection(source: str, library: Library) -> QueryPicture:
     raise sorry("The picture of this address is no longer in its collection. Choose another.")
 
 
-def _brought_along(upload: str, uploads: Path) -> QueryPicture:
+def brought_along(upload: str, uploads: Path) -> QueryPicture:
+    """A picture that a visitor brought along, named as `PageAddress.upload` is.
+
+    Raises
+    ------
+    gradio.Error
+        It is no longer there; the message says so.
+    """
     folder, _, name = upload.partition("/")
     is_name = _FOLDER.fullmatch(folder) and name and "\0" not in name and Path(name).name == name
     path = uploads.resolve() / folder / name if is_name else None

@@ -76,6 +76,11 @@ class QueryPicture:
         height, width = pixels.shape[:2]
         return cls(secrets.token_hex(8), path, name, width, height, folder=folder)
 
+    @property
+    def upload(self) -> str:
+        """``FOLDER/NAME`` in the cache of uploads, of a picture that was brought along."""
+        return "" if self.source else f"{self.path.parent.name}/{self.path.name}"
+
     def pixels(self) -> np.ndarray:
         """The part to search, uint8 (h, w, 3), at full resolution."""
         x0, y0, x1, y1 = self.box or (0, 0, self.width, self.height)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from features.collection.conditions import conditions_of
 from features.collection.fields import known_field
 from gradio_app.markup import printable
-from gradio_app.session import Result, Session
+from gradio_app.session import QueryPicture, Result, Session
 from search.captions import MEANING, WORDS
 from search.engine import SearchEngine
 from search.errors import QueryError
@@ -21,6 +21,8 @@ from search.hits import PartAnswer
 from search.query import FeedbackPart, ImagePart, Part, Query, TagPart, TextPart, is_address
 
 MAX_ADDRESSES = 3  # of a query: each may take seconds
+UPLOADED = "upload:"
+"""Before the name of a picture that a visitor brought along: see `QueryPicture.upload`."""
 MAX_FETCHED = 8  # pictures from the web that a session keeps
 
 
@@ -69,11 +71,27 @@ def learned_tag_term(tag: str) -> str:
     return write(Query((TagPart(tag, learned=True),)))
 
 
-def fetchable(query: Query, session: Session, fetch: Callable[[str], bytes]) -> Query:
+def picture_term(picture: QueryPicture, engine: SearchEngine, weight: float = 1.0) -> str:
+    """What is typed to have a picture with its box as a part of a query: it can be typed again tomorrow."""
+    from search.grammar import write
+
+    name, number, _ = (*picture.source.split("/"), "", "")[:3]
+    named: int | str = int(number) if picture.source and name == engine.name else UPLOADED + picture.upload
+    return write(Query((ImagePart(named, crop=picture.box, weight=weight),)))
+
+
+def fetchable(
+    query: Query,
+    session: Session,
+    fetch: Callable[[str], bytes],
+    brought_along: Callable[[str], QueryPicture] | None = None,
+) -> Query:
     """The same query with its pictures in place of their addresses and tokens.
 
     Parameters
     ----------
+    brought_along : callable, optional
+        Gives the picture that is named as `QueryPicture.upload`.
     fetch : callable
         Gives the picture at an address of the web, or raises a ValueError that says why not.
 
@@ -85,10 +103,15 @@ def fetchable(query: Query, session: Session, fetch: Callable[[str], bytes]) -> 
     addresses = {part.picture for part in query.parts if isinstance(part, ImagePart) and is_address(part.picture)}
     if len(addresses) > MAX_ADDRESSES:
         raise QueryError(f"a query takes at most {MAX_ADDRESSES} pictures from the web, got {len(addresses)}")
-    return replace(query, parts=tuple(_with_picture(part, session, fetch) for part in query.parts))
+    return replace(query, parts=tuple(_with_picture(part, session, fetch, brought_along) for part in query.parts))
 
 
-def _with_picture(part: Part, session: Session, fetch: Callable[[str], bytes]) -> Part:
+def _with_picture(
+    part: Part,
+    session: Session,
+    fetch: Callable[[str], bytes],
+    brought_along: Callable[[str], QueryPicture] | None,
+) -> Part:
     if not isinstance(part, ImagePart) or isinstance(part.picture, int):
         return part
     named = part.picture
@@ -96,6 +119,8 @@ def _with_picture(part: Part, session: Session, fetch: Callable[[str], bytes]) -
         raise QueryError("a picture cannot be typed: choose it below, or give its address on the web")
     if is_address(named):
         return replace(part, picture=_fetched(named, session, fetch))
+    if named.startswith(UPLOADED) and brought_along is not None:
+        return replace(part, picture=brought_along(named.removeprefix(UPLOADED)).path)
     brought = session.picture_of(named)
     if brought is None:
         raise QueryError(
@@ -206,7 +231,12 @@ def said_of_part(part: Part, engine: SearchEngine) -> str:
     if isinstance(part, TagPart):
         return f"{'learned ' if part.learned else ''}tag {part.tag}"
     picture = part.picture if isinstance(part, ImagePart) else None
-    if isinstance(picture, int):
-        return f"like {_called(picture, engine)}"
     piece = "a piece of " if isinstance(part, ImagePart) and part.crop is not None else ""
-    return f"{piece}{picture if isinstance(picture, str) else 'a picture'}"
+    if isinstance(picture, int):
+        return f"like {piece}{_called(picture, engine)}"
+    called = (
+        printable(picture.split("/")[-1] if picture.startswith(UPLOADED) else picture)
+        if isinstance(picture, str)
+        else ""
+    )
+    return f"{piece}{called or 'a picture'}"

@@ -163,6 +163,35 @@ def test_an_upload_is_named_by_its_token_and_only_by_its_owner(page, engine):
     assert "takes the address" in refusal(page, Session(), f"image:{picture.token}")
 
 
+def test_a_picture_is_set_beside_another_and_both_are_parts_with_weights(page, engine, tmp_path):
+    page.upload.GRADIO_CACHE = str(tmp_path)
+    path = tmp_path / ("ab" * 32) / "my photo's (1).png"
+    path.parent.mkdir()
+    path.write_bytes(engine.store.items[12].path.read_bytes())
+    session = Session(query=QueryPicture.open(path, path.name))
+    picture, shown = page.set_beside(session, f"{session.query.token}:0,0,4,4", "colours", event(words="", weight=0.5))
+    assert picture == "" and session.query is None
+    assert "a piece of my photo&#39;s (1).png" in shown
+    words = html.unescape(re.search('data-words="([^"]*)"', shown)[1])
+    session.query = QueryPicture.of(engine, 0)
+    _, shown = page.set_beside(session, "", "colours", event(words=words, weight=1.0))
+    words = html.unescape(re.search('data-words="([^"]*)"', shown)[1])
+    assert words.endswith("^0.5 like:0")
+    session.query = QueryPicture.of(engine, 5)
+    _, _, _, _, shown = search(page, session, words, k=9)
+    assert shown.count('type="range"') == 3, "each has its weight"
+    answer = session.result.hits
+    assert [answered.part.weight for answered in answer.parts] == [0.5, 1, 1]
+    assert not {0, 5} & set(answer.ids) and len(answer) == 9
+    stranger = Session()
+    search(page, stranger, words, k=9)
+    assert len(stranger.result.hits.parts) == 2, "who is given the words has the pictures"
+    path.unlink()
+    assert "no longer on the server" in refusal(page, stranger, words)
+    for name in ("../../etc/passwd", "ab/x.png", f"{'ab' * 32}/../../x"):
+        assert "no longer on the server" in refusal(page, stranger, f'image:"upload:{name}"')
+
+
 def test_addresses_are_fetched_by_the_guarded_way_once_and_few(page, engine, monkeypatch):
     asked = []
 

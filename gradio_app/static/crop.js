@@ -148,6 +148,7 @@ element.addEventListener('change', (event) => {
 element.addEventListener('click', (event) => {
   if (event.target.closest('.ris-reset')) reset(crop());
   if (event.target.closest('.ris-remove')) trigger('remove');
+  if (event.target.closest('.ris-beside')) ask('beside', typed());
 });
 
 // When to search. Everything that asks for a search ends in `go`, so that there is one listener for it.
@@ -180,7 +181,7 @@ document.addEventListener('ris-words', () => setTimeout(show_stale));
 let leaving = false; // the picture is taken out of a search that goes on with its words
 document.addEventListener('ris-go', () => { document.ris_cropping = false; go(); });
 document.addEventListener('ris-changed', () => changed());
-// Gradio (6.31) wants the name of each event that may be triggered in this script: 'keep', 'swap', 'misread'.
+// Gradio (6.31) wants the name of each event that may be triggered in this script: 'keep', 'swap', 'misread', 'beside'.
 document.addEventListener('ris-ask', (event) => ask(event.detail, typed()));
 document.addEventListener('ris-leave-picture', () => { leaving = true; trigger('remove'); });
 document.addEventListener('ris-open', (event) => ask('open', { url: event.detail }));

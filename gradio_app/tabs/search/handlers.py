@@ -19,6 +19,7 @@ from features.images import ImageError
 from gradio_app import gradio_seam, typed
 from gradio_app.gradio_seam import login_is_needed, sorry
 from gradio_app.library import Library
+from gradio_app.page_address import brought_along
 from gradio_app.remote_image import RemoteImageError, fetch_image
 from gradio_app.routes.access import REFUSED, StartToken, may_manage
 from gradio_app.session import MAX_WEIGHT, Asked, QueryPicture, Request, Result, Session, gone
@@ -92,6 +93,15 @@ class SearchHandlers:
         if not found:
             raise sorry("This query is no longer remembered.")
         return self._again(session, name, found[0])
+
+    def set_beside(self, session: Session, drawn: str | None, name: str | None, event: gr.EventData) -> Any:
+        """The picture becomes a part of what is typed, so that another can be chosen beside it."""
+        asked, engine = _asked(session, drawn, event), engine_of(self.library, name)
+        if asked.picture is None:
+            raise sorry("Choose a picture first.")
+        term = typed.picture_term(asked.picture, engine, asked.weight)
+        session.query = None
+        return "", views.reading(Asked(None, f"{asked.words} {term}".strip()), engine, fill=True)
 
     def remove(self, session: Session) -> str:
         session.query = None
@@ -188,7 +198,7 @@ class SearchHandlers:
         turn = session.next_turn()
         engine = engine_of(self.library, request.collection)
         try:
-            query = _query(session, asked)
+            query = self._query(session, asked)
             hits = _search(engine, query, request)
         except FileNotFoundError as error:
             raise gone("The picture" if asked.picture is None else asked.picture.name) from error
@@ -208,6 +218,19 @@ class SearchHandlers:
             views.reading(asked, engine, hits.parts, may_keep=session.may_keep),
         )
 
+    def _query(self, session: Session, asked: Asked) -> Query | QueryPicture:
+        """What an engine is asked. A picture alone goes the shortest way, which knows nothing of words."""
+        if not asked.words and asked.picture is not None and asked.weight > 0:
+            return asked.picture
+        query = typed.parse(asked.words)
+        own = () if asked.picture is None else (ImagePart(_content(asked.picture), weight=asked.weight),)
+        replace(query, parts=(*query.parts, *own)).check()  # before anything is fetched
+        query = typed.fetchable(query, session, fetch_image, self._brought_along)
+        return replace(query, parts=(*query.parts, *own))
+
+    def _brought_along(self, upload: str) -> QueryPicture:
+        return brought_along(upload, Path(self.upload.GRADIO_CACHE))
+
     # What the checks and crosses say is kept
 
     def keep_tag(self, session: Session, event: gr.EventData, sent_by: gr.Request | None = None) -> str:
@@ -222,7 +245,7 @@ class SearchHandlers:
         engine, asked = result.engine, result.asked
         try:
             before = learned_tag(engine.store.annotations, name)
-            query = _query(session, asked)
+            query = self._query(session, asked)
             kept = learn_tag(engine, name, query if isinstance(query, Query) else Query())
         except (QueryError, StoreError) as error:
             raise sorry(_sentence(error)) from error
@@ -340,17 +363,6 @@ def _asked(session: Session, drawn: str | None, event: gr.EventData) -> Asked:
         words.strip() if isinstance(words, str) else "",
         float(weight) if is_weight else 1.0,  # type: ignore[arg-type]
     )
-
-
-def _query(session: Session, asked: Asked) -> Query | QueryPicture:
-    """What an engine is asked. A picture alone goes the shortest way, which knows nothing of words."""
-    if not asked.words and asked.picture is not None and asked.weight > 0:
-        return asked.picture
-    query = typed.parse(asked.words)
-    own = () if asked.picture is None else (ImagePart(_content(asked.picture), weight=asked.weight),)
-    replace(query, parts=(*query.parts, *own)).check()  # before anything is fetched
-    query = typed.fetchable(query, session, fetch_image)
-    return replace(query, parts=(*query.parts, *own))
 
 
 def _content(picture: QueryPicture) -> Any:

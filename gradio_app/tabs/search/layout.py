@@ -176,6 +176,7 @@ def build(parts: PageParts, tab: gr.Tab) -> Connect:
         **searching,
     )
     going.success(None, js=SHOW_RESULTS)
+    picture.beside(handlers.set_beside, [session, box, collection], [picture, reading], js=read_box, **UNQUEUED)
     picture.misread(handlers.show_reading, [session, box, collection], reading, js=read_box, **UNQUEUED)
     going.failure(None, js=MISREAD)  # what could not be searched is shown as it was understood
     reading.keep(handlers.keep_tag, session, reading, **UNQUEUED)

@@ -30,7 +30,7 @@ from search.engine import SearchEngine
 from search.filters import Filter
 from search.folding import behind
 from search.hits import Hit, PartAnswer
-from search.query import Query
+from search.query import FeedbackPart, ImagePart, Query
 
 MAX_RESULTS = 50  # a page
 MAX_SHOWN = 500  # all pages together
@@ -286,8 +286,10 @@ def title_of(result: Result) -> str:
 def status(result: Result) -> str:
     engine, hits, request = result.engine, result.hits, result.request
     query = parse(result.asked.words) if result.asked.words else Query()
-    by = ["words"] if any(part is not query.feedback for part in query.parts) or query.filter.where is not None else []
-    by += ["picture"] if result.asked.picture is not None else []
+    pictures = sum(isinstance(part, ImagePart) for part in query.parts) + (result.asked.picture is not None)
+    is_worded = any(not isinstance(part, ImagePart | FeedbackPart) for part in query.parts)
+    by = ["words"] if is_worded or query.filter.where is not None else []
+    by += ["picture" if pictures == 1 else f"{pictures} pictures"] if pictures else []
     by += [judgements] if (judgements := judgements_of(query)) else []
     how = engine_name(engine, request.engine)
     if request.nprobe is not None:
