@@ -217,6 +217,7 @@ WAYS = (
     (r"python -m benchmarks\.browsing", parses),  # minutes; test_benchmark_browsing runs it on little
     (r"python -m benchmarks\.download", parses),  # minutes; test_download runs it on little
     (r"python -m benchmarks\.mixed", parses),  # minutes; test_benchmark_mixed runs its parts
+    (r"python -m benchmarks\.weak", parses),  # minutes; test_strength runs it on little
     (r"python -m benchmarks\.words", parses),  # minutes; test_benchmark_words runs its parts
     (r"python -m benchmarks\.pictures", parses),  # minutes; test_benchmark_pictures runs it on little
     (r"python -m benchmarks\.results", parses),  # half an hour; test_results runs each part on little
