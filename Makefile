@@ -10,7 +10,9 @@ DEMO := collections/demo/manifest.json
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: app pytest quick index bench results notebooks lint format typecheck clean help
+DOCS := .venv-docs
+
+.PHONY: app pytest quick index bench results notebooks docs lint format typecheck clean help
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +40,10 @@ results: $(BENCH) ## measure all that the documents say and write it into them
 notebooks: $(DEMO) $(DEV) ## run the notebooks
 	$(RUN) -m pytest --nbmake notebooks $(ARGS)
 
+docs: $(DOCS)/.installed ## build the site into build/docs: what is linked to must be there
+	$(DOCS)/bin/python docs/site/source.py
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet --strict --config-file docs/site/mkdocs.yml
+
 lint: $(DEV) ## check style
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
@@ -50,7 +56,7 @@ typecheck: $(DEV) ## check types
 	$(RUN) -m mypy
 
 clean: ## remove what the tools made (never datasets or collections)
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
+	rm -rf $(VENV) $(DOCS) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
 	find ivfpq features search gradio_app benchmarks notebooks tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(DEMO): | $(STAMP)
@@ -73,4 +79,10 @@ $(DEV): requirements-dev.txt $(STAMP)
 
 $(BENCH): requirements-bench.txt $(STAMP)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+# Of its own: neither the application nor its tests pay for what builds the site.
+$(DOCS)/.installed: requirements-docs.txt
+	@$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@

@@ -29,7 +29,9 @@ from test_data_download import Server
 from waiting import MINUTES, until
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("[a-z]*/*.md"), *ROOT.glob("notebooks/*.ipynb")])
+DOCUMENTS = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob("[a-z]*/*.md"), *ROOT.glob("docs/guides/*.md"), *ROOT.glob("notebooks/*.ipynb")]
+)
 STARTS = ("make", "python", "python3", "pip", "./data_download.sh")
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
@@ -192,9 +194,16 @@ def makes(words, project):
             type_in(line.replace(".venv/bin/python", "python", 1), project)
 
 
+def builds_the_site(words, project):
+    """In an environment of its own, which is not made here: test_site looks at what the site is built of."""
+    files = [word for word in words if word.startswith(("docs/", "requirements"))]
+    assert [file for file in files if not (ROOT / file).is_file()] == []
+
+
 WAYS = (
     (r"make( |$)", makes),
     (r"\./data_download\.sh (caltech|voc|all)$", downloads),
+    (r"(\S+ -m venv|touch) \.venv-docs|(NO_MKDOCS_2_WARNING=1 )?\.venv-docs/bin/", builds_the_site),
     (r"pip install ", installs),
     (r"python (gradio_app/|-m gradio_app\.)app(\.py)?$", serves),
     (r"python (gradio_app/|-m gradio_app\.)create_index(\.py)? --data ('?~/Pictures'?|caltech|voc)( --sync)?$", runs),
