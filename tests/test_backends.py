@@ -16,6 +16,7 @@ from made_spaces import DIM, MadeStore
 from test_extract import FakeEncoder, make_images
 from test_sync import change_everything
 
+from benchmarks import stores
 from features.collection.manifest import read_manifest
 from features.collection.store import FeatureStore
 from features.encoders import register_encoder, registry
@@ -224,6 +225,14 @@ def test_states_of_a_table_are_bounded(databases, tmp_path, monkeypatch):
     table = lancedb.connect(databases / "lance").open_table(entry["table"])
     assert len(table.list_versions()) <= 8
     assert np.array_equal(backend.open(store.space(), entry).search(store.features[[5]], 1).ids, [[5]])
+
+
+def test_the_benchmark_measures_each_alike(tmp_path, monkeypatch):
+    monkeypatch.setattr(stores, "QUERIES", 5)
+    row = stores.measured("lance", 600, tmp_path)
+    assert (row["engine"], row["factory"], row["count"]) == ("lance", "IVF2,PQ16", 600)
+    assert row["recall"] > 0.5
+    assert min(row[name] for name in ("p50_ms", "filtered_ms", "build_per_s", "update_s", "disk_mb")) > 0
 
 
 # A collection with an index in a database, as people make one

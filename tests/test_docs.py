@@ -227,6 +227,8 @@ WAYS = (
     (r"python -m benchmarks\.download", parses),  # minutes; test_download runs it on little
     (r"python -m benchmarks\.mixed", parses),  # minutes; test_benchmark_mixed runs its parts
     (r"python -m benchmarks\.weak", parses),  # minutes; test_strength runs it on little
+    (r"python -m benchmarks\.stores", parses),  # minutes; test_backends runs it on little
+    (r"python -m benchmarks\.soak", parses),  # minutes; test_soak runs it for a moment
     (r"python -m benchmarks\.words", parses),  # minutes; test_benchmark_words runs its parts
     (r"python -m benchmarks\.pictures", parses),  # minutes; test_benchmark_pictures runs it on little
     (r"python -m benchmarks\.results", parses),  # half an hour; test_results runs each part on little

@@ -1,0 +1,290 @@
+"""A day of use in minutes: ``python -m benchmarks.soak --seconds 600``.
+
+One visitor searches, edits, takes edits back, adds and removes pictures and syncs, over REST on the page's port, and
+the server is killed (kill -9) again and again. After each kill the collection must be whole: the doctor finds nothing
+but what a stopped writer leaves, every index holds every picture, and all that was answered to be done is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+from PIL import Image
+
+from features.collection.store import FeatureStore
+from gradio_app.routes.api.keys import KeyStore
+from search.doctor import examine
+from search.engine import SearchEngine
+
+NAME = "soak"
+LEFT_BEHIND = "left by a writer that was stopped"
+_STARTED_WITHIN = 300.0  # seconds
+_TOO_MANY = 429
+
+Start = Callable[[Path], tuple[subprocess.Popen[bytes], str]]
+"""Starts a server over a folder of collections; returns it, and its address without a slash at the end."""
+
+
+@dataclass
+class Ledger:
+    """What must be so: what a server answered to be done. What was under way at a kill may be so or not."""
+
+    tags: dict[str, set[str]] = field(default_factory=dict)
+    present: set[str] = field(default_factory=set)
+    removed: set[str] = field(default_factory=set)
+    unsure: set[str] = field(default_factory=set)
+    unsure_tags: set[str] = field(default_factory=set)
+
+
+class Visitor:
+    """Does what visitors do, as chance has it, and notes what was answered."""
+
+    def __init__(self, folder: Path, key: str, seed: int) -> None:
+        self.folder = folder / NAME
+        self.ledger, self.done = Ledger(), Counter[str]()
+        self._random = random.Random(seed)
+        self._key = key
+        self._count = 0
+        self.url = ""
+
+    def step(self) -> None:
+        """One action. Raises httpx.TransportError if the server is gone."""
+        kinds = (self.search, self.leaf, self.tag, self.take_back, self.add, self.remove, self.sync)
+        (action,) = self._random.choices(kinds, (8, 4, 6, 2, 2, 1, 1))
+        action()
+        self.done[action.__name__] += 1
+
+    def search(self) -> None:
+        asked: dict[str, Any] = {"collection": NAME, "k": 5}
+        if self._random.random() < 0.3:
+            asked["filter"] = {"tag": "t0"}
+        else:
+            asked["parts"] = [{"image": {"id": self._any_id()}}]
+            asked["options"] = {"engine": self._random.choice(("ivfpq", "faiss", "exact"))}
+        self._count += 1
+        reply = self._ask("POST", "/search", json=asked)
+        assert reply.status_code in (200, 422), reply.text  # a picture may have gone between the two
+
+    def leaf(self) -> None:
+        assert httpx.get(f"{self.url}/healthz", trust_env=False, timeout=60).status_code == 200
+        reply = self._ask("GET", f"/collections/{NAME}/images?limit=50")
+        assert reply.status_code == 200, reply.text
+
+    def tag(self) -> None:
+        id = self._any_id()
+        content = self._ask("GET", f"/collections/{NAME}/images/{id}").json().get("content")
+        if content is None:
+            return
+        self._count += 1
+        tag = f"t{self._count}"
+        self.ledger.unsure_tags.add(tag)
+        reply = self._ask("PATCH", f"/collections/{NAME}/images/{id}", json={"content": content, "add_tags": [tag]})
+        if reply.status_code == 200:
+            self.ledger.tags.setdefault(content, set()).add(tag)
+        assert reply.status_code in (200, 404, 409), reply.text
+        self.ledger.unsure_tags.discard(tag)
+        self._last = (content, tag, reply.json().get("undo")) if reply.status_code == 200 else None
+
+    _last: tuple[str, str, int] | None = None
+
+    def take_back(self) -> None:
+        if self._last is None:
+            return
+        (content, tag, number), self._last = self._last, None
+        self.ledger.tags[content].discard(tag)
+        self.ledger.unsure_tags.add(tag)
+        reply = self._ask("POST", f"/collections/{NAME}/undo", json={"undo": number})
+        assert reply.status_code in (200, 409), reply.text
+        self.ledger.unsure_tags.discard(tag)
+        if reply.status_code == 409:  # a sync has edited meanwhile
+            self.ledger.tags[content].add(tag)
+
+    def add(self) -> None:
+        self._count += 1
+        pixels = np.random.default_rng(self._count).integers(0, 256, (24, 24, 3), dtype=np.uint8)
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "png")
+        content = hashlib.sha256(file.getvalue()).hexdigest()
+        self.ledger.unsure.add(content)
+        reply = self._ask("POST", f"/collections/{NAME}/images", files={"image": ("new.png", file.getvalue())})
+        assert reply.status_code == 202, reply.text
+        self._until_done(reply.json())
+        self.ledger.unsure.discard(content)
+        self.ledger.present.add(content)
+
+    def remove(self) -> None:
+        if not self.ledger.present:
+            return
+        content = self._random.choice(sorted(self.ledger.present))
+        ids = FeatureStore.open(self.folder).find_copies(content)
+        self.ledger.present.discard(content)
+        self.ledger.unsure.add(content)
+        reply = self._ask("DELETE", f"/collections/{NAME}/images/{ids[0]}")
+        assert reply.status_code == 202, reply.text
+        self._until_done(reply.json())
+        self.ledger.unsure.discard(content)
+        self.ledger.removed.add(content)
+        self.ledger.tags.pop(content, None)
+
+    def sync(self) -> None:
+        reply = self._ask("POST", f"/collections/{NAME}/sync")
+        assert reply.status_code == 202, reply.text
+        self._until_done(reply.json())
+
+    def settle(self) -> None:
+        """Wait until the jobs that a killed server left are over."""
+        while any(job["state"] in ("queued", "running") for job in self._ask("GET", "/jobs").json()["jobs"]):
+            time.sleep(0.2)
+
+    def discrepancies(self) -> list[str]:
+        """What is not as it must be, of a server that does not run."""
+        faults = [str(each) for each in examine(self.folder) if each.fault != LEFT_BEHIND]
+        examine(self.folder, repair=True)
+        engine = SearchEngine.open(self.folder)
+        store = engine.store
+        for name in engine.engines:
+            if engine.index(name).ntotal != store.ids.size:
+                faults.append(f"{name} holds {engine.index(name).ntotal} vectors, the catalog {store.ids.size}")
+        for content in sorted(self.ledger.present - self.ledger.unsure):
+            if len(copies := store.find_copies(content)) != 1:
+                faults.append(f"the picture {content[:8]} is there {len(copies)} times")
+        faults += [f"{content[:8]} is back" for content in self.ledger.removed if store.find_copies(content)]
+        for content, tags in self.ledger.tags.items():
+            for id in store.find_copies(content):
+                said = store.annotations.of([id]).get(id)
+                has = set() if said is None else {each.tag for each in said.tags}
+                if not tags <= has:
+                    faults.append(f"the picture {content[:8]} lost the tags {', '.join(sorted(tags - has))}")
+                if more := has - tags - self.ledger.unsure_tags:
+                    faults.append(f"the picture {content[:8]} has the tags {', '.join(sorted(more))}")
+        return faults
+
+    def _any_id(self) -> int:
+        images = self._ask("GET", f"/collections/{NAME}/images?limit=100").json()["images"]
+        return int(self._random.choice(images)["id"])
+
+    def _until_done(self, job: dict[str, Any]) -> None:
+        while (now := self._ask("GET", f"/jobs/{job['id']}").json())["state"] in ("queued", "running"):
+            time.sleep(0.05)
+        assert now["state"] == "done", now
+
+    def _ask(self, method: str, path: str, **body: Any) -> httpx.Response:
+        headers = {"authorization": f"Bearer {self._key}"}
+        while True:
+            reply = httpx.request(
+                method, f"{self.url}/api/v1{path}", headers=headers, timeout=300, trust_env=False, **body
+            )
+            if reply.status_code != _TOO_MANY:
+                return reply
+            time.sleep(float(reply.headers.get("retry-after", 1)))
+
+
+def soak(
+    folder: Path, start: Start, *, enough: Callable[[Counter[str]], bool], actions: int, seed: int = 0
+) -> tuple[Counter[str], list[str]]:
+    """Use the collection `NAME` in a folder until it is enough; every so many actions its server is killed.
+
+    Returns
+    -------
+    done : Counter
+        Actions by name, ``kills`` among them.
+    faults : list of str
+        Empty where nothing was lost.
+    """
+    visitor = Visitor(folder, KeyStore(folder).make("soak", ("read", "write")), seed)
+    chance, faults = random.Random(seed), list[str]()
+    while not faults and not enough(visitor.done):
+        server, visitor.url = start(folder)
+        killer = threading.Timer(chance.uniform(0, 1), os.killpg, [server.pid, signal.SIGKILL])
+        try:
+            visitor.settle()
+            for _ in range(chance.randint(1, 2 * actions)):
+                visitor.step()
+            killer.start()
+            with suppress(httpx.TransportError):
+                while True:
+                    visitor.step()
+        finally:
+            killer.cancel()
+            with suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+        visitor.done["kills"] += 1
+        faults = visitor.discrepancies()
+    return visitor.done, faults
+
+
+def serve(command: Sequence[str], environment: dict[str, str]) -> tuple[subprocess.Popen[bytes], str]:
+    """Start a server in a process group of its own; ``{port}`` in its command is a free one."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    filled = [word.format(port=port) for word in command]
+    server = subprocess.Popen(filled, env={**os.environ, **environment}, start_new_session=True)
+    url, end = f"http://127.0.0.1:{port}", time.monotonic() + _STARTED_WITHIN
+    while time.monotonic() < end:
+        if server.poll() is not None:
+            raise RuntimeError(f"the server ended with {server.returncode}")
+        with suppress(httpx.TransportError):
+            if httpx.get(f"{url}/readyz", trust_env=False).status_code == 200:
+                return server, url
+        time.sleep(0.1)
+    raise RuntimeError("the server did not answer")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--seconds", type=float, default=600, help="of use (%(default)s)")
+    parser.add_argument("--actions", type=int, default=60, help="between two kills, on average (%(default)s)")
+    parser.add_argument("--pictures", type=int, default=300, help="made ones, to begin with (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        generator = np.random.default_rng(options.seed)
+        for number in range(options.pictures):
+            path = folder / "images" / f"l{number % 5}" / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(generator.integers(0, 256, (24, 24, 3), dtype=np.uint8)).save(path)
+        command = [sys.executable, "-m", "gradio_app.create_index", "--name", NAME, "--factory", "IVF4,PQ8"]
+        command += ["--data", str(folder / "images"), "--collections", str(folder / "collections")]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+        def start(collections: Path) -> tuple[subprocess.Popen[bytes], str]:
+            page = [sys.executable, "-m", "gradio_app.app", "--collections", str(collections), "--port", "{port}"]
+            return serve(page, {"GRADIO_TEMP_DIR": str(folder / "cache")})
+
+        end = time.monotonic() + options.seconds
+        done, faults = soak(
+            folder / "collections",
+            start,
+            enough=lambda done: time.monotonic() > end,
+            actions=options.actions,
+            seed=options.seed,
+        )
+    for name, count in done.most_common():
+        sys.stdout.write(f"{name}: {count:,}\n")
+    sys.stdout.write("\n".join(faults) + "\n" if faults else "no discrepancy\n")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
