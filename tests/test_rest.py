@@ -209,6 +209,7 @@ class TestRead:
         assert [(field["name"], field["value"]) for field in image["fields"]] == [("rating", 4)]
         assert (image["path"], image["labels"], image["favourite"]) == ("a/00.png", ["a"], False)
         assert image["sha256"].startswith(image["content"])
+        assert (image["width"], image["height"]) == (8, 8)
 
     @pytest.mark.parametrize(
         "path",

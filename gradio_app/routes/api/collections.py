@@ -138,12 +138,15 @@ def image_of(engine: SearchEngine, place: str, id: int) -> models.Image:
     store = engine.store
     (record,) = store.records([id])
     said = store.annotations.of([id]).get(id, Said()) if store.has_annotations else Said()
+    width, height = store.catalog.pixels_of(id)
     return models.Image(
         **dict(short(engine, place, id)),
         collection=engine.name,
         content=content_of(engine, id),
         sha256=record.sha256,
         bytes=record.size,
+        width=width,
+        height=height,
         modified=datetime.fromtimestamp(record.mtime / 1e9, UTC).isoformat(),
         captions=[models.CaptionSaid(text=each.text, **_by(each.maker, each.certainty)) for each in said.captions],
         tags=[models.TagSaid(tag=each.tag, **_by(each.maker, each.certainty)) for each in said.tags],

@@ -277,6 +277,8 @@ class Image(ImageShort):
     content: str = Field(description="The first digits of its SHA-256: hand it back with an edit")
     sha256: str | None
     bytes: int
+    width: int | None = Field(description="Pixels, as the picture is seen")
+    height: int | None
     modified: str = Field(description="UTC")
     captions: list[CaptionSaid]
     tags: list[TagSaid]
