@@ -62,6 +62,16 @@ def pytest_collection_modifyitems(config, items):
         items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 
+@pytest.fixture(autouse=True)
+def folder_of_uploads():
+    """The command of the page names one in the environment, where no other test is to find it."""
+    before = os.environ.get("GRADIO_TEMP_DIR")
+    yield
+    os.environ.pop("GRADIO_TEMP_DIR", None)
+    if before is not None:
+        os.environ["GRADIO_TEMP_DIR"] = before
+
+
 @pytest.fixture(scope="session")
 def testdata():
     """The folder of real data that IVFPQ_TEST_DATA names; only tests marked `realdata` ask for it."""

@@ -201,7 +201,8 @@ def test_what_cannot_be_asked_is_said(root, folder):
         create_space(engine.store, "taste")
     with pytest.raises(EngineError, match="every collection has the space visual"):
         create_space(engine.store, "visual")
-    with pytest.raises(EngineError, match="unknown engine 'scann'; there are ivfpq, faiss, exact, notebook"):
+    there_are = "ivfpq, faiss, exact, lance, milvus, notebook"
+    with pytest.raises(EngineError, match=f"unknown engine 'scann'; there are {there_are}"):
         create_index(engine.store, engines=["scann"])
     with pytest.raises(ValueError, match="lower-case"):
         register_space(type("Bad", (Tint,), {"name": "../x"})())
