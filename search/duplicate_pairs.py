@@ -185,7 +185,8 @@ def found_pairs(
     hashed, hashes = hashed[stands], hashes[stands]
     near, differing = near_hashes(hashes, np.flatnonzero(np.isin(hashed, asked)) if asked.size < ids.size else None)
     by_hash = np.column_stack([hashed[near], np.where(differing <= BITS_LIKELY, Level.LIKELY, Level.ALIKE)])
-    by_vector = [_near_vectors(store, ids, block, candidates) for block in _blocks(asked)]
+    at_once = _BLOCK if ids.size <= COMPARED_AT_MOST else _BLOCK // 8  # of each the vectors of its candidates are read
+    by_vector = [_near_vectors(store, ids, block, candidates) for block in _blocks(asked, at_once)]
     new = np.concatenate([by_hash, *by_vector]).astype(np.int64)
     return Pairs(_surest(np.concatenate([stays, np.column_stack([new, np.zeros(len(new), np.int64)])])))
 
@@ -211,8 +212,8 @@ def _near_vectors(store: FeatureStore, ids: Ids, asked: Ids, candidates: Candida
     return np.column_stack([np.minimum(one, other), np.maximum(one, other), level])
 
 
-def _blocks(ids: Ids) -> list[Ids]:
-    return [ids[start : start + _BLOCK] for start in range(0, ids.size, _BLOCK)]
+def _blocks(ids: Ids, size: int = _BLOCK) -> list[Ids]:
+    return [ids[start : start + size] for start in range(0, ids.size, size)]
 
 
 def _surest(rows: Ids) -> Ids:
