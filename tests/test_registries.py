@@ -86,6 +86,7 @@ def registered(monkeypatch):
     monkeypatch.setattr(spaces, "_KINDS", dict(spaces._KINDS))
     monkeypatch.setattr(backends, "_BACKENDS", dict(backends._BACKENDS))
     monkeypatch.setattr(registry, "_CLASSES", dict(registry._CLASSES))
+    monkeypatch.setattr(Notebook, "deleted", 0)
     register_space(Tint())
     register_backend(Notebook())
     register_encoder("fake", lambda name, **options: FakeEncoder())
