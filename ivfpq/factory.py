@@ -19,7 +19,8 @@ from ivfpq.transforms import OPQ, PCA, L2Norm, Transform
 _GRAMMAR = (
     "any of PCAn, PCARn, OPQm or OPQm_n, L2norm; then Flat, or a codec PQm, PQmxb or RQmxb (m numbers of b bits a "
     "code, 8 if not said), SQ8 (8 bits a component) or RaBitQb (b bits a component, 1 if not said), with IVFn before "
-    "it for n lists; then, if wanted, Refine or Refine(SQfp16); e.g. IVF100,PQ8 or PCA128,IVF100,RQ8x8,Refine"
+    "it for n lists; then, if wanted, Refine, Refine(SQfp16) or Refine(SQ8); e.g. IVF100,PQ8 or "
+    "PCA128,IVF100,RQ8x8,Refine"
 )
 _PCA = re.compile(r"PCA(R?)(\d+)")
 _OPQ = re.compile(r"OPQ(\d+)(?:_(\d+))?")
@@ -27,7 +28,13 @@ _IVF = re.compile(r"IVF(\d+)")
 _CODEC = re.compile(r"(PQ|RQ)(\d+)(?:x(\d+))?|(SQ)8|(RaBitQ)([1-8]?)")
 _PLAIN = {"PQ": IndexPQ, "RQ": IndexRQ, "SQ": IndexSQ, "RaBitQ": IndexRaBitQ}
 _LISTS = {"PQ": IndexIVFPQ, "RQ": IndexIVFRQ, "SQ": IndexIVFSQ, "RaBitQ": IndexIVFRaBitQ}
-_REFINE = {"Refine": "float32", "RFlat": "float32", "Refine(Flat)": "float32", "Refine(SQfp16)": "float16"}
+_REFINE = {
+    "Refine": "float32",
+    "RFlat": "float32",
+    "Refine(Flat)": "float32",
+    "Refine(SQfp16)": "float16",
+    "Refine(SQ8)": "uint8",
+}
 
 
 def index_factory(d: int, spec: str, *, metric: Metric = "l2", seed: int = 0) -> StoredIndex:
@@ -46,7 +53,8 @@ def index_factory(d: int, spec: str, *, metric: Metric = "l2", seed: int = 0) ->
         - "Flat", or "PQ8", "RQ8x8" (numbers of a code x bits of each), "SQ8" (8 bits a component), "RaBitQ" or
           "RaBitQ4" (1 or 4 bits a component), or with lists "IVF100,PQ8", "IVF1024,PQ16x4", "IVF100,RQ8x8",
           "IVF100,SQ8";
-        - "Refine" (or "RFlat") to rank the best candidates again by the vectors, "Refine(SQfp16)" by float16 ones.
+        - "Refine" (or "RFlat") to rank the best candidates again by the vectors, "Refine(SQfp16)" by float16 ones,
+          "Refine(SQ8)" by those of a byte a component.
     metric : {"l2", "ip", "cosine"}
     seed : int
         Of the training, where there is one.

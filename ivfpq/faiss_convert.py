@@ -32,9 +32,10 @@ def to_faiss(index: StoredIndex) -> Any:
 
     faiss has no cosine, so the caller scales queries to length 1. A cosine IndexFlat becomes an inner-product one, any
     other cosine index an L2 one, of whose distances d our similarities are 1 - d / 2 (where float16 vectors refine,
-    which are not quite of length 1, similarities differ by their rounding). Ids of an index without lists, with or
-    without transforms, other than 0, 1, ..., n - 1 in order need an IndexIDMap2 around the faiss index, and so does an
-    IndexRefine with other ids: faiss numbers what it refines. (Inside that map the base's ids are the numbers.)
+    which are not quite of length 1, or 8-bit ones what an IndexFlat finds, similarities differ by their rounding). Ids
+    of an index without lists, with or without transforms, other than 0, 1, ..., n - 1 in order need an IndexIDMap2
+    around the faiss index, and so does an IndexRefine with other ids: faiss numbers what it refines. (Inside that map
+    the base's ids are the numbers.)
 
     Raises
     ------
@@ -45,11 +46,7 @@ def to_faiss(index: StoredIndex) -> Any:
         arrays = index.state()[1]
         ids: Any = unpack_ids(arrays["ids"])
         base = _body(index.base, ids)
-        if index.dtype == "float16":
-            store: Any = faiss.IndexScalarQuantizer(index.d, faiss.ScalarQuantizer.QT_fp16, base.metric_type)
-        else:
-            store = faiss.IndexFlat(index.d, base.metric_type)
-        store.add(arrays["vectors"].astype(np.float32))
+        store = _vectors_to_faiss(index, arrays, base.metric_type)
         made: Any = faiss.IndexRefine(base, store)
         made.k_factor = float(index.k_factor)
     elif isinstance(index, IndexFlat | IndexIVFPQ | IndexPreTransform):
@@ -70,6 +67,25 @@ def to_faiss(index: StoredIndex) -> Any:
     mapped.ntotal = count
     mapped.construct_rev_map()
     return mapped
+
+
+def _vectors_to_faiss(index: IndexRefine, arrays: dict[str, Any], metric: int) -> Any:
+    """What faiss refines by, with the vectors that `IndexRefine.state` gave."""
+    if index.dtype == "uint8":
+        made: Any = faiss.IndexScalarQuantizer(index.d, faiss.ScalarQuantizer.QT_8bit, metric)
+        if "codebooks" in arrays:
+            faiss.copy_array_to_vector(arrays["codebooks"].ravel(), made.sq.trained)
+            made.is_trained = True
+        codes = arrays["codes"][:, : index.d, 0]
+        faiss.copy_array_to_vector(np.ascontiguousarray(codes).ravel(), made.codes)
+        made.ntotal = len(codes)
+        return made
+    if index.dtype == "float16":
+        made = faiss.IndexScalarQuantizer(index.d, faiss.ScalarQuantizer.QT_fp16, metric)
+    else:
+        made = faiss.IndexFlat(index.d, metric)
+    made.add(arrays["vectors"].astype(np.float32))
+    return made
 
 
 def _body(index: Any, ids: Any, zero: Any = None) -> Any:
@@ -216,8 +232,8 @@ def from_faiss(faiss_index: Any) -> StoredIndex:
 
     Takes IndexFlat, IndexPQ, IndexResidualQuantizer and IndexScalarQuantizer (QT_8bit), IndexIVFPQ and its like (codes
     of residuals, a flat quantizer), an IndexPreTransform of orthonormal linear transforms and NormalizationTransform
-    around one of these, an IndexRefine (flat or float16) around either, and each of these but an index with lists alone
-    inside IndexIDMap.
+    around one of these, an IndexRefine (flat, float16 or QT_8bit) around either, and each of these but an index with
+    lists alone inside IndexIDMap.
 
     Raises
     ------
@@ -359,15 +375,19 @@ def _transforms_from_faiss(index: Any, ids: Any) -> IndexPreTransform:
 
 
 def _refine_from_faiss(index: Any, ids: Any) -> IndexRefine:
-    store = faiss.downcast_index(index.refine_index)
+    store: Any = faiss.downcast_index(index.refine_index)
+    vectors: dict[str, Any]
+    scalar = store.sq.qtype if isinstance(store, faiss.IndexScalarQuantizer) else None
     if isinstance(store, faiss.IndexFlat):
-        dtype: Any = "float32"
-        vectors: Any = _flat_vectors(store)
-    elif isinstance(store, faiss.IndexScalarQuantizer) and store.sq.qtype == faiss.ScalarQuantizer.QT_fp16:
-        dtype = "float16"
-        vectors = faiss.vector_to_array(store.codes).view(np.float16).reshape(store.ntotal, store.d)
+        dtype, vectors = "float32", {"vectors": _flat_vectors(store)}
+    elif scalar == faiss.ScalarQuantizer.QT_fp16:
+        halves = faiss.vector_to_array(store.codes).view(np.float16)
+        dtype, vectors = "float16", {"vectors": halves.reshape(store.ntotal, store.d)}
+    elif scalar == faiss.ScalarQuantizer.QT_8bit:
+        dtype, vectors = "uint8", _plain_from_faiss(store, None).state()[1]
     else:
-        raise TypeError(f"ours refine by float32 or float16 vectors, faiss here by {type(store).__name__}")
+        kind = type(store).__name__ if scalar is None else f"scalar quantizer of type {scalar}"
+        raise TypeError(f"ours refine by float32, float16 or 8-bit vectors (QT_8bit), faiss here by {kind}")
     base = faiss.downcast_index(index.base_index)
     known = np.arange(index.ntotal) if ids is None else ids
     inner = (
@@ -376,8 +396,8 @@ def _refine_from_faiss(index: Any, ids: Any) -> IndexRefine:
     described, arrays = inner.described()
     factor = max(1, round(index.k_factor))
     parameters = {"base": described, "dtype": dtype, "k_factor": factor}
-    packed = pack_ids(known, bytes_of_id(int(known.max(initial=-1))))
-    return IndexRefine.from_state(parameters, {**arrays, "ids": packed, "vectors": vectors})
+    packed = np.ascontiguousarray(pack_ids(known, bytes_of_id(int(known.max(initial=-1)))))
+    return IndexRefine.from_state(parameters, {**arrays, **vectors, "ids": packed})
 
 
 def metric_of(index: Any) -> Metric:

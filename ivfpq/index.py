@@ -391,11 +391,7 @@ class IndexIVFPQ(StoredIndex):
         if len(centroids) != self.nlist:
             raise ValueError(f"centroids must have shape ({self.nlist}, {self.d}), got {centroids.shape}")
         pq = self._quantizer(self.d, self.M, self.nbits)
-        if np.shape(codebooks) != pq.shape:
-            raise ValueError(f"codebooks must have shape {pq.shape}, got {np.shape(codebooks)}")
-        flat = as_vectors(np.reshape(codebooks, (-1, pq.shape[-1])), pq.shape[-1], "codebooks")
-        pq.check(checked := flat.reshape(pq.shape))
-        pq.codebooks = checked
+        pq.install(codebooks)
         quantizers = Quantizers(coarse_rows(read_only(centroids), self.metric), pq, self.metric)
         with self._lock:
             if self.ntotal:

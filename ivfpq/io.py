@@ -38,7 +38,8 @@ What each kind keeps (`state`), n vectors in all:
     IndexRaBitQ
     IndexPreTransform  of trained linear transform i, transformi.A float32 (d_out, d_in) and transformi.b (d_out,); what
                        the index inside keeps, each name with "index." before it
-    IndexRefine        ids (n, b), vectors float32 or float16 (n, d); what the base keeps, "index." before its names
+    IndexRefine        ids (n, b), vectors float32 or float16 (n, d), or, in bytes, sizes, codes and codebooks as
+                       IndexSQ; what the base keeps, "index." before its names
 
 An id is b bytes, uint8, the lowest first: 3 while all are below 2**24 - 1, else as many as the largest needs (see
 `invlists.pack_ids`).

@@ -108,6 +108,12 @@ class Lists:
         return rows[~among(rows, self.gone)] if len(self.gone) else rows
 
 
+def in_order(lists: Lists) -> bool:
+    """Whether the vector with the id i is row i, in one list."""
+    n = int(lists.sizes.sum())  # rows, those of removed vectors too
+    return np.array_equal(lists.ids(np.arange(n)), np.arange(n))
+
+
 def bytes_of_id(largest: int) -> int:
     """How many bytes ids up to `largest` take. At 8 bytes a code, 8 an id would be half of the memory."""
     return max(ID_BYTES, -(-(largest + 1).bit_length() // 8))  # + 1: all bits set means -1

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ivfpq.assign import finder, nearest
-from ivfpq.checks import Floats, NotTrainedError, positive_int, read_only
+from ivfpq.checks import Floats, NotTrainedError, as_vectors, positive_int, read_only
 from ivfpq.codeword_groups import in_groups
 from ivfpq.kmeans import kmeans
 from ivfpq.screening import Points
@@ -74,6 +74,14 @@ class Quantizer:
     def train_size_min(self) -> int:
         """The least number of training vectors."""
         return self.ksub
+
+    def install(self, codebooks: Any) -> None:
+        """Use codebooks of that `shape`, made elsewhere. Raises ValueError if they are none."""
+        if np.shape(codebooks) != self.shape:
+            raise ValueError(f"codebooks must have shape {self.shape}, got {np.shape(codebooks)}")
+        flat = as_vectors(np.reshape(codebooks, (-1, self.shape[-1])), self.shape[-1], "codebooks")
+        self.check(checked := flat.reshape(self.shape))
+        self.codebooks = checked
 
     def check(self, codebooks: Floats) -> None:
         """That finite numbers of the right shape are codebooks. Raises ValueError if they are not."""

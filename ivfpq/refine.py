@@ -9,14 +9,15 @@ import numpy as np
 
 from ivfpq import kernels
 from ivfpq.base import StoredIndex
-from ivfpq.checks import Floats, Ids, Metric, as_ids, as_vectors, check_stored, positive_int
-from ivfpq.distances import SMALL_BLOCK, comparable, normalised, pair_distances
+from ivfpq.checks import Floats, Ids, Metric, as_ids, as_vectors, positive_int
+from ivfpq.distances import SMALL_BLOCK, comparable, normalised
 from ivfpq.flat import IndexFlat
 from ivfpq.invlists import InvertedLists
 from ivfpq.list_layout import Lists
 from ivfpq.publication import Change
 from ivfpq.results import RangeResult, SearchResult, best_k, within
-from ivfpq.screening import BLOCK, CandidateFilter, Points, screen
+from ivfpq.screening import BLOCK, CandidateFilter
+from ivfpq.stored_vectors import StoredVectors, stored_vectors
 from ivfpq.tuning import Reading
 
 K_FACTOR = 10
@@ -32,15 +33,19 @@ class IndexRefine(StoredIndex):
     ----------
     base : an empty index of another kind than this
         It belongs to this index from now on: whoever changes it otherwise makes the two disagree.
-    dtype : {"float32", "float16"}
-        How the vectors are stored: 4 or 2 bytes a number. Distances are to the stored, so rounded, vector.
+    dtype : {"float32", "float16", "uint8"}
+        How the vectors are stored: 4, 2 or 1 byte a number, the last by a `ScalarQuantizer`, which is trained with the
+        base. Distances are to the stored, so rounded, vector.
     k_factor : int
         Candidates for each neighbour wanted, unless a search is told otherwise.
+    sketch : bool, optional
+        Whether the first search makes an 8-bit sketch of each float vector, d + 32 bytes more in memory, after which
+        few vectors are read: see `kernels.rerank`. If not given, it makes them of float32 vectors in memory.
 
     Attributes
     ----------
     base : the index that finds candidates
-    store : InvertedLists
+    store : StoredVectors
         One list whose codes are the vectors; after `load(..., mmap=True)` they stay in the file.
     metadata : dict
         Free for the user; `save` keeps it if JSON can hold it.
@@ -50,31 +55,38 @@ class IndexRefine(StoredIndex):
     The verbs are those of `IndexIVFPQ`. Base and vectors are published together: see `Published`. Candidates are what
     the base finds, or nearly so with principal components in SQ8: see `integer_transform`.
 
-    The first search of float32 vectors in memory makes an 8-bit sketch of each, a quarter of their memory: see
-    `kernels.rerank`. Vectors that stay in a file have none.
+    What a vector of d numbers takes in memory beside its code:
+
+    - float32 vectors and their sketches: 5 d bytes;
+    - `dtype="uint8"`: d bytes, for nearly exact answers;
+    - `load(path, mmap=True)` and then `sketch = True`: d bytes; the few vectors that the sketches leave are read from
+      the file. The first search reads all of it;
+    - `load(path, mmap=True)` alone: nothing; all candidates are read from the file.
     """
 
-    __slots__ = ("_compiled", "_dtype", "_k_factor", "base", "store")
+    __slots__ = ("_compiled", "_k_factor", "_sketch", "base", "store")
     layer = 2
 
     def __init__(
-        self, base: Any, *, dtype: Literal["float32", "float16"] = "float32", k_factor: int = K_FACTOR
+        self,
+        base: Any,
+        *,
+        dtype: Literal["float32", "float16", "uint8"] = "float32",
+        k_factor: int = K_FACTOR,
+        sketch: bool | None = None,
     ) -> None:
         self.check_inside(base, "base")
         if base.ntotal:
             raise ValueError(f"base must be empty, its {base.ntotal} vectors cannot be had from their codes")
-        self._set_up(base, dtype, k_factor)
+        self._set_up(base, dtype, k_factor, sketch)
 
-    def _set_up(self, base: Any, dtype: str, k_factor: int) -> None:
-        if dtype not in ("float32", "float16"):
-            raise ValueError(f"dtype must be 'float32' or 'float16', got {dtype!r}")
+    def _set_up(self, base: Any, dtype: str, k_factor: int, sketch: bool | None) -> None:
         self.base = base
-        self._dtype: Any = np.dtype(dtype)
+        self.store: StoredVectors = stored_vectors(base.d, base.metric, dtype, base.lists.published)
         self.k_factor = k_factor
-        self.store = InvertedLists(1, base.d, self._dtype, lanes=1, published=base.lists.published, marks_removed=True)
+        self.sketch = sketch
         self.metadata: dict[str, Any] = {}
         self._begin_settings()
-        self._compiled: Any = None  # what compiled code knows of the store, made by the first search
 
     def __repr__(self) -> str:
         return f"IndexRefine({self.base!r}, dtype={self.dtype!r}, k_factor={self.k_factor})"
@@ -99,7 +111,7 @@ class IndexRefine(StoredIndex):
     @property
     def dtype(self) -> str:
         """How the vectors are stored."""
-        return str(self._dtype)
+        return str(self.store.dtype)
 
     @property
     def k_factor(self) -> int:
@@ -109,6 +121,20 @@ class IndexRefine(StoredIndex):
     @k_factor.setter
     def k_factor(self, value: int) -> None:
         self._k_factor = positive_int(value, "k_factor")
+
+    @property
+    def sketch(self) -> bool | None:
+        """Whether searches make and use sketches of float vectors; None: of float32 vectors in memory."""
+        return self._sketch
+
+    @sketch.setter
+    def sketch(self, value: bool | None) -> None:
+        if value is not None and not isinstance(value, bool):
+            raise TypeError(f"sketch must be True, False or None, got {value!r}")
+        if value and self.dtype == "uint8":
+            raise ValueError("sketch=True is for float vectors: those of dtype 'uint8' are as short as a sketch")
+        self._sketch = value
+        self._compiled: Any = None  # what compiled code knows of the store, made by the first search
 
     @property
     def nlist(self) -> int:
@@ -132,7 +158,7 @@ class IndexRefine(StoredIndex):
     @property
     def code_size(self) -> int:
         """Bytes of a stored vector, code and vector together, its id not counted."""
-        return int(self.base.code_size) + self.d * self._dtype.itemsize
+        return int(self.base.code_size) + self.d * self.store.dtype.itemsize
 
     @property
     def bytes_per_vector(self) -> int:
@@ -142,17 +168,16 @@ class IndexRefine(StoredIndex):
     @property
     def is_trained(self) -> bool:
         """Whether vectors can be added."""
-        return bool(self.base.is_trained)
+        return bool(self.base.is_trained) and self.store.is_trained
 
     @property
     def train_size_min(self) -> int:
         """The least number of training vectors."""
-        return int(self.base.train_size_min)
+        return max(int(self.base.train_size_min), self.store.train_size_min)
 
     def learned(self, x: Floats) -> list[Change]:
-        """As the base. See `StoredIndex.learned`."""
-        learned: list[Change] = self.base.learned(x)
-        return learned
+        """As the base, and the ranges of bytes. See `StoredIndex.learned`."""
+        return [*self.base.learned(x), *self.store.learned(x)]
 
     def encode(self, x: Floats) -> tuple[Ids, Any]:
         """As the base. See `StoredIndex.encode`."""
@@ -160,19 +185,18 @@ class IndexRefine(StoredIndex):
         return encoded
 
     def _store(self, x: Floats, ids: Ids) -> None:
-        encoded, vectors = self.encode(x), self._rounded(x)
+        encoded, rounded = self.encode(x), self.store.rounded(self._scaled(x))
         with self._lock:
-            one_list = np.zeros(len(x), np.int64)
-            stored = self.store.added(one_list, vectors, ids)
+            stored = self.store.added(*rounded, ids)
             self.store.published.replace(self.lists.added(*encoded, ids), stored)
 
     def update(self, ids: Any, x: Any) -> None:
         """Replace the vectors stored under ids (n,) by `x` (n, d). See `StoredIndex.update`."""
         x = as_vectors(x, self.d)
-        ids, encoded, vectors = as_ids(ids, n=len(x)), self.encode(x), self._rounded(x)
+        ids, encoded = as_ids(ids, n=len(x)), self.encode(x)
+        rounded = self.store.rounded(self._scaled(x))
         with self._lock:
-            one_list = np.zeros(len(x), np.int64)
-            stored = self.store.updated(one_list, vectors, ids)
+            stored = self.store.updated(*rounded, ids)
             self.store.published.replace(self.lists.updated(*encoded, ids), stored)
 
     def remove_ids(self, ids: Any) -> int:
@@ -189,6 +213,7 @@ class IndexRefine(StoredIndex):
 
     def _merged(self, other: IndexRefine, parts: tuple[Any, ...]) -> list[Change]:
         self._check_same(other, "dtype")
+        self.store.check_same(other.store)
         base: list[Change] = self.base.merged(other.base, parts)
         return [*base, self.store.merged(parts[other.store.part].lists)]
 
@@ -211,11 +236,11 @@ class IndexRefine(StoredIndex):
     def _nearest(self, x: Floats, k: int) -> Ids:
         """By exact search among the vectors. See `StoredIndex.tune`."""
         lists = self.store.view
-        rows, stored, step = lists.rows(), self._stored(lists), max(1, 4 * BLOCK // self.d)
+        rows, step = lists.rows(), max(1, 4 * BLOCK // self.d)
         best = SearchResult(np.empty((len(x), 0), np.float32), np.empty((len(x), 0), np.int64))
         for start in range(0, len(rows), step):
             flat, part = IndexFlat(self.d, metric=self.metric), rows[start : start + step]
-            flat.add_with_ids(stored[part].astype(np.float32, copy=False), lists.ids(part))
+            flat.add_with_ids(self.store.at(lists, part), lists.ids(part))
             more = flat.search(x, k)
             distances = np.concatenate([best.distances, more.distances], axis=1)
             ids = np.concatenate([best.ids, more.ids], axis=1)
@@ -224,7 +249,7 @@ class IndexRefine(StoredIndex):
         return best.ids
 
     def _reading(self) -> Reading:
-        """What a search reads: of the vectors, their sketches."""
+        """What a search reads: of the vectors, their sketches or bytes."""
         reading: Reading = self.base._reading()
         return reading._replace(candidate_bytes=self.d)
 
@@ -238,12 +263,11 @@ class IndexRefine(StoredIndex):
         """What `search` finds."""
         kernel, lists = kernels.active(), parts[self.store.part].lists
         found = self.base.candidates(x, min(k * k_factor, max(k, lists.ntotal)), nprobe, ids, kernel, parts)
-        if kernel == "reference":
+        if kernel == "reference" or not self.store.for_kernels(x, lists):
             return self._ranked(x, lists, self._rows(lists, found), found, k)
         store = self._compiled
         if store is None or store.lists is not lists:
-            rerank = kernels.compiled_module("rerank")
-            store = self._compiled = rerank.Store(lists, self.metric, store)
+            store = self._compiled = self.store.compiled(lists, parts, store, self.sketch)
         rows = found if store.in_order else self._rows(lists, found)
         result: SearchResult | None = store.rerank(x, rows, found, k)
         if result is None:
@@ -267,15 +291,14 @@ class IndexRefine(StoredIndex):
         x, parts = self._vectors(xq, "xq"), self.store.published.parts
         lists: Lists = parts[self.store.part].lists
         radius = float(np.float32(radius))
-        y, step = self._stored(lists), max(1, BLOCK // self.d)
+        step = max(1, BLOCK // self.d)
         rows, asking = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         for i, ids_there in enumerate(self.reachable(x, nprobe, ids, parts)):
             there = self._rows(lists, ids_there)
             for start in range(0, len(there), step):
                 part = there[start : start + step]
                 kept = CandidateFilter(1, None, radius if self.metric == "l2" else -radius)
-                points = Points.of(y[part].astype(np.float32, copy=False))
-                kept.offer(np.zeros(1, np.int64), 0, *screen(x[i : i + 1], points, self.metric))
+                kept.offer(np.zeros(1, np.int64), 0, *self.store.screened(x[i : i + 1], lists, part))
                 rows.append(part[kept.finish()[1]])
                 asking.append(np.full(len(rows[-1]), i))
         row, query = np.concatenate(rows), np.concatenate(asking)
@@ -288,7 +311,8 @@ class IndexRefine(StoredIndex):
         row = self.store.find(lists, as_ids([id], "id"))
         if row[0] < 0:
             raise KeyError(f"id {id} is not in the index")
-        return self._stored(lists)[row[0]].astype(np.float32)
+        vector: Floats = self.store.at(lists, row)[0]
+        return vector
 
     def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """What a file must hold: parameters (JSON) and arrays. See `io`."""
@@ -296,22 +320,20 @@ class IndexRefine(StoredIndex):
             described, arrays = self.base.described()
             lists = self.store.settled()
         parameters = {"base": described, "dtype": self.dtype, "k_factor": self.k_factor}
-        return parameters, {**arrays, "ids": lists.packed_ids, "vectors": self._stored(lists)}
+        if self.sketch is not None:
+            parameters["sketch"] = self.sketch
+        return parameters, {**arrays, "ids": lists.packed_ids, **self.store.arrays(lists)}
 
     @classmethod
     def from_state(cls, parameters: dict[str, Any], arrays: dict[str, Any]) -> IndexRefine:
         """The index that `state` described. Raises ValueError if the parts do not fit together."""
         made = cls.__new__(cls)
         base = cls.from_description(parameters["base"], arrays)
-        made._set_up(base, parameters["dtype"], parameters["k_factor"])
-        vectors, ids = arrays["vectors"], arrays["ids"]
-        if vectors.dtype != made._dtype or vectors.ndim != 2 or vectors.shape[1] != made.d:
-            raise ValueError(f"vectors must be {made.dtype} (n, {made.d}), got {vectors.dtype} {vectors.shape}")
-        lists = made.store.restored(np.array([len(vectors)]), ids, vectors[:, :, None])
+        made._set_up(base, parameters["dtype"], parameters["k_factor"], parameters.get("sketch"))
+        lists = made.store.read(arrays)
         inside = made.lists.view
         if not np.array_equal(np.sort(inside.ids(inside.rows())), np.sort(lists.ids(lists.rows()))):
             raise ValueError("the ids of the vectors are not those of the base")
-        check_stored(vectors, made.metric == "cosine")
         made.store.publish(lists)
         return made
 
@@ -324,40 +346,25 @@ class IndexRefine(StoredIndex):
 
     def _ranked(self, x: Floats, lists: Lists, rows: Ids, ids: Ids, k: int) -> SearchResult:
         """The k best of the candidates (nq, wanted) of each query; matrix products screen them."""
-        y = self._stored(lists)
         kept = CandidateFilter(len(x), k)
         query, place = np.nonzero(rows >= 0)
         row, found = rows[query, place], ids[query, place]
         ends = np.searchsorted(query, np.arange(len(x) + 1))
         for i in np.flatnonzero(np.diff(ends)).tolist():
-            candidates = Points.of(y[row[ends[i] : ends[i + 1]]].astype(np.float32, copy=False))
-            kept.offer(np.array([i]), int(ends[i]), *screen(x[i : i + 1], candidates, self.metric))
+            its = row[ends[i] : ends[i + 1]]
+            kept.offer(np.array([i]), int(ends[i]), *self.store.screened(x[i : i + 1], lists, its))
         query, place = kept.finish()
         row, found = row[place], found[place]
         return best_k(query, self._distances(x, query, lists, row), found, len(x), k, self.metric)
 
     def _distances(self, x: Floats, query: Ids, lists: Lists, row: Ids) -> Floats:
         """The exact distance of x[query[i]] and row[i] of the store."""
-        y = self._stored(lists)
         distance = np.empty(len(row), np.float32)
         step = max(1, 4 * SMALL_BLOCK // self.d)
         for start in range(0, len(row), step):
             part = slice(start, start + step)
-            vectors = y[row[part]].astype(np.float32, copy=False)
-            distance[part] = pair_distances(x[query[part]], vectors, self.metric)
+            distance[part] = self.store.distances(x[query[part]], lists, row[part])
         return comparable(distance, self.metric)
-
-    def _stored(self, lists: Lists) -> Any:
-        return lists.blocks[:, :, 0]
-
-    def _rounded(self, x: Floats) -> Any:
-        """Vectors (n, d) as they are stored."""
-        vectors = self._scaled(x)
-        with np.errstate(over="ignore"):
-            stored = vectors.astype(self._dtype, copy=False)
-        if not np.isfinite(stored).all():
-            raise ValueError(f"x must be finite in {self.dtype}, but its largest number is {np.abs(vectors).max():g}")
-        return stored
 
     def _scaled(self, x: Floats) -> Floats:
         return normalised(x) if self.metric == "cosine" else x

@@ -107,6 +107,14 @@ def screen(x: Floats, rows: Points, metric: Metric) -> tuple[Floats, Doubles]:
     return score, error
 
 
+def of_similarity(score: Floats, error: Doubles) -> tuple[Floats, Doubles]:
+    """What `screen` gives for l2 as that of the similarity 1 - distance / 2, its sign turned.
+
+    Halving is exact; 1 is added here and in the definition, and each sum rounded.
+    """
+    return score / np.float32(2) - np.float32(1), error / 2 * 1.1 + 2.0**-22
+
+
 def not_below(value: Doubles) -> Floats:
     """A float32 number not below `value`, so that comparing in float32 leaves nothing out."""
     with np.errstate(over="ignore"):

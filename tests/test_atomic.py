@@ -23,6 +23,7 @@ SPECS = [
     "PCAR4,IVF3,RaBitQ2",
     "PCA4,IVF3,SQ8,Refine",
     "RaBitQ,Refine",
+    "PCA4,Flat,Refine(SQ8)",
 ]
 ROOM = str(ivfpq.__path__[0])
 

@@ -56,7 +56,7 @@ def test_reranking(data, metric, grid):
     draw = data.draw
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     d, n = draw(st.sampled_from([1, 7, 16, 33, 64, 100, 130])), draw(st.sampled_from([0, 1, 5, 60, 300]))
-    dtype = draw(st.sampled_from(["float32", "float32", "float16"]))
+    dtype = draw(st.sampled_from(["float32", "float32", "float16", "uint8"]))
     exponent = draw(st.sampled_from([0, 0, 0, -6, 3] if dtype == "float16" else [0, 0, -20, -30, -38, 9, 18]))
     spread = draw(st.sampled_from([0, 8])) if metric != "l2" and dtype == "float32" and exponent < 9 else 0
     index = IndexRefine(IndexFlat(d, metric=metric), dtype=dtype, k_factor=draw(st.integers(1, 8)))
@@ -65,6 +65,7 @@ def test_reranking(data, metric, grid):
         x = rng.integers(-2, 3, (count, d)) if grid else rng.normal(size=(count, d))
         return (x * 10.0**exponent * 10.0 ** rng.uniform(-spread, spread, (count, 1))).astype(F)
 
+    index.train(vectors(10))
     x, q, k = vectors(n), vectors(draw(st.integers(0, 4))), draw(st.sampled_from([1, 3, 10]))
     ids = rng.permutation(3 * n)[:n] if draw(st.booleans()) else np.arange(n)
     first = n // 2

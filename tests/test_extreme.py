@@ -108,6 +108,7 @@ SPREAD_OUT = {
     [
         *("PQ2x3", "RQ2x3", "SQ8", "RaBitQ3", "IVF3,PQ2x3", "IVF3,RQ2x3", "IVF3,SQ8", "IVF3,RaBitQ"),
         *("PCA4,Flat", "PCAR8,IVF3,RaBitQ2", "OPQ2_4,IVF3,PQ2x3", "PCA8,PCA4,IVF3,SQ8,Refine", "RQ2x3,Refine"),
+        "Flat,Refine(SQ8)",
     ],
 )
 def test_what_is_taken_can_be_searched_and_comes_back_from_a_file(spec, made_of, metric, monkeypatch):

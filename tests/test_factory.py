@@ -73,7 +73,8 @@ def test_transforms_are_what_faiss_would_make(spec, kinds, widths):
 
 
 @pytest.mark.parametrize(
-    ("part", "dtype"), [("Refine", "float32"), ("RFlat", "float32"), ("Refine(SQfp16)", "float16")]
+    ("part", "dtype"),
+    [("Refine", "float32"), ("RFlat", "float32"), ("Refine(SQfp16)", "float16"), ("Refine(SQ8)", "uint8")],
 )
 def test_refinement_is_outermost(part, dtype):
     index = index_factory(16, f"PCA8,IVF4,RQ2x4,{part}", metric="cosine")

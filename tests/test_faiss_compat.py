@@ -285,6 +285,8 @@ SPECS = [
     "SQ8",
     "IVF10,SQ8",
     "PCA16,IVF10,SQ8,RFlat",
+    "PCA16,IVF10,PQ4x6np,Refine(SQ8)",
+    "PCA16,Flat,Refine(SQ8)",
 ]
 
 
@@ -391,8 +393,10 @@ def test_nested_settings_that_ours_have_not_are_refused():
         from_faiss(white)
     with pytest.raises(TypeError, match="linear transforms and L2 normalisation"):
         from_faiss(faiss.index_factory(16, "ITQ8,Flat"))
-    with pytest.raises(TypeError, match="float32 or float16 vectors, faiss here by IndexScalarQuantizer"):
-        from_faiss(faiss.index_factory(16, "Flat,Refine(SQ8)"))
+    with pytest.raises(TypeError, match=r"8-bit vectors .* faiss here by scalar quantizer of type 1"):
+        from_faiss(faiss.index_factory(16, "Flat,Refine(SQ4)"))
+    with pytest.raises(TypeError, match=r"8-bit vectors .* faiss here by IndexPQ"):
+        from_faiss(faiss.index_factory(16, "Flat,Refine(PQ4)"))
 
 
 @pytest.mark.parametrize("spec", ["PQ4np,RFlat", "IVF6,PQ4np,RFlat"])  # without polysemous training, which takes long

@@ -50,6 +50,11 @@ def nested(spec, metric="l2", n=30):
     return index
 
 
+def with_zero(index):
+    index.add(np.zeros((2, 6)))
+    return index
+
+
 def everything():
     return nested("L2norm,PCA5,PCA4,IVF3,RQ2x3,Refine(SQfp16)", n=12)
 
@@ -63,6 +68,9 @@ MADE = {
     "refine flat": lambda: nested("Flat,Refine", "ip"),
     "refine ivfpq": lambda: nested("IVF3,PQ2x3,Refine", "cosine"),
     "refine half": everything,
+    "refine bytes": lambda: nested("PCA4,IVF3,PQ2x3,Refine(SQ8)"),
+    "refine bytes cosine": lambda: with_zero(nested("IVF3,PQ2x3,Refine(SQ8)", "cosine")),
+    "refine bytes untrained": lambda: index_factory(6, "Flat,Refine(SQ8)"),
     "refine empty": lambda: nested("PCA4,IVF3,PQ2x3,Refine", n=0),
     "flat": flat,
     "flat ip": lambda: flat("ip"),
@@ -456,7 +464,7 @@ def twice_as_long(name, array):
 
 def other_term(name, array):
     if name == "codes":
-        array[0, -1, 0] ^= 64
+        array[3 if array.shape[2] == 1 else 0, -1, 0] ^= 64
 
 
 @pytest.mark.parametrize(
@@ -469,6 +477,7 @@ def other_term(name, array):
         (lambda: flat("cosine"), twice_as_long, "vectors must be finite, of length 1 or zero, but row 3 is not"),
         (MADE["refine ivfpq"], twice_as_long, "vectors must be finite, of length 1 or zero, but row 3 is not"),
         (ivfpq, other_term, "the term of the vector in row 0 is not that of its code"),
+        (MADE["refine bytes"], other_term, "the term of the vector in row 3 is not that of its code"),
         (lambda: ivfrq("l2"), other_term, "the term of the vector in row 0 is not that of its code"),
     ],
 )

@@ -22,7 +22,7 @@ F = np.float32
 D = 8
 SPECS = [
     *("Flat", "PQ2x3", "IVF3,PQ2x3", "IVF3,RQ2x3", "PCA4,IVF3,PQ2x3", "OPQ2_4,IVF3,PQ2x3,Refine"),
-    *("IVF3,SQ8", "PCA4,SQ8,Refine"),
+    *("IVF3,SQ8", "PCA4,SQ8,Refine", "IVF3,PQ2x3,Refine(SQ8)"),
 ]
 
 

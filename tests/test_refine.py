@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from oracles import same
 
-from ivfpq import IndexFlat, IndexIVFPQ, IndexRefine, NotTrainedError, index_factory, load, save
+from ivfpq import IndexFlat, IndexIVFPQ, IndexRefine, IndexSQ, NotTrainedError, index_factory, load, save
 from ivfpq.metrics import knn_recall_at_k
 
 F = np.float32
@@ -193,6 +193,134 @@ def test_half_floats_are_rounded_vectors():
         index.merge_from(index_factory(D, "IVF6,PQ3x4,Refine"))
 
 
+def in_bytes(spec, metric, k_factor=300):
+    """An index of 300 vectors in bytes, the last of length 0 for cosine, and one of the same bytes alone."""
+    index = index_factory(D, f"{spec},Refine(SQ8)", metric=metric)
+    with pytest.raises(NotTrainedError):
+        index.add(vectors(1))
+    index.train(vectors(400))
+    x = vectors(300, 1)
+    if metric == "cosine":
+        x[299] = 0
+    index.add(x)
+    index.k_factor = k_factor
+    plain = IndexSQ(D, metric=metric)
+    plain.train(vectors(400))
+    plain.add(x)
+    return index, plain
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_bytes_are_ranked_as_an_index_of_bytes_would(spec, metric, monkeypatch):
+    index, plain = in_bytes(spec, metric)
+    q = vectors(20, 2)
+    q[7] = 0
+    some = np.arange(1, 300, 5)
+    radius = float(plain.search(q, 60).distances[0, 40])
+    for _ in range(2):
+        for kernel in ("reference", ""):
+            monkeypatch.setenv("IVFPQ_KERNEL", kernel)
+            assert same(index.search(q, 9, nprobe=6), plain.search(q, 9))
+            assert same(index.search(q[:7], 300, nprobe=6), plain.search(q[:7], 300))
+            assert same(index.search(q, 9, nprobe=6, ids=some), plain.search(q, 9, ids=some))
+            assert same(index.range_search(q, radius, nprobe=6), plain.range_search(q, radius))
+        for i in plain.ids[[0, -1]].tolist():
+            assert same([index.reconstruct(i)], [plain.reconstruct(i)])
+        for each in (index, plain):
+            each.remove_ids([299, 4])
+        index = load_again(index)  # in whose lists nothing tells that there was a zero vector
+    assert index.code_size == index.base.code_size + D
+    assert index.bytes_per_vector == index.base.bytes_per_vector + D + 4 * (metric != "ip") + 3
+
+
+def load_again(index):
+    return IndexRefine.from_state(*index.state())
+
+
+def test_an_index_of_bytes_is_changed_and_merged(metric):
+    index, _ = in_bytes("IVF6,PQ3x4", metric)
+    q, x = vectors(9, 6), vectors(5, 7)
+    assert index.remove_ids([4, 200, 10**9]) == 2
+    index.add_with_ids(x[:3], [300, 2**40, 200])
+    index.update([7, 2**40], x[3:])
+    other = load_again(index)
+    other.reset()
+    other.add_with_ids(x, np.arange(1000, 1005))
+    index.merge_from(other)
+    assert index.ntotal == index.base.ntotal == 306 and other.ntotal == 5
+    again = load_again(other)
+    again.reset()
+    everything = np.sort(index.ids)
+    want = vectors(300, 1)
+    if metric == "cosine":
+        want[299] = 0
+    known = dict(enumerate(want)) | dict(zip([300, 2**40, 200], x[:3], strict=True))
+    known |= dict(zip([7, 2**40, *range(1000, 1005)], [*x[3:], *x], strict=True))
+    again.add_with_ids(np.array([known[i] for i in everything.tolist()]), everything)
+    again.k_factor = index.k_factor
+    assert same(index.search(q, 9, nprobe=6), again.search(q, 9, nprobe=6))
+    stranger = index_factory(D, "IVF6,PQ3x4,Refine(SQ8)", metric=metric)
+    stranger.base = load_again(other).base  # trained as one, but for the bytes
+    with pytest.raises(NotTrainedError):
+        index.merge_from(stranger)
+    stranger = load_again(again)
+    stranger.reset()
+    stranger.store.install(2 * index.store.codec.pq.codebooks)
+    with pytest.raises(ValueError, match="different codebooks: only indexes trained as one"):
+        index.merge_from(stranger)
+
+
+def test_bytes_find_nearly_all():
+    rng = np.random.default_rng(0)
+    x, q = rng.normal(size=(1000, 64)).astype(F), rng.normal(size=(50, 64)).astype(F)
+    index, flat = index_factory(64, "PQ16x4,Refine(SQ8)"), IndexFlat(64)
+    index.train(x)
+    for each in (index, flat):
+        each.add(x)
+    index.k_factor = 40
+    truth = flat.search(q, 10).ids
+    assert knn_recall_at_k(index.base.search(q, 10).ids, truth) < 0.7
+    assert knn_recall_at_k(index.search(q, 10).ids, truth) > 0.97
+    assert index.tune(q, 10, 0.95).found >= 0.95  # by what the bytes stand for
+
+
+def sketched(index):
+    """Whether its last search used sketches."""
+    return bool(index._compiled._task["sketch"][0])
+
+
+@pytest.mark.parametrize("part", ["Refine", "Refine(SQfp16)"])
+def test_sketches_are_made_where_they_are_wanted(part, tmp_path):
+    index = index_factory(D, f"PCA6,IVF6,PQ3x4,{part}")
+    index.train(vectors(400))
+    index.add(vectors(300, 1))
+    save(index, tmp_path / "a.index")
+    mapped, q = load(tmp_path / "a.index", mmap=True), vectors(9, 2)
+    want = index.search(q, 5, nprobe=3)
+    assert sketched(index) == (part == "Refine") and index.sketch is mapped.sketch is None
+    assert same(mapped.search(q, 5, nprobe=3), want) and not sketched(mapped)
+    mapped.sketch = True
+    assert same(mapped.search(q, 5, nprobe=3), want) and sketched(mapped)
+    index.sketch = False
+    assert same(index.search(q, 5, nprobe=3), want) and not sketched(index)
+    save(mapped, tmp_path / "b.index")
+    assert load(tmp_path / "b.index").sketch is True and load(tmp_path / "a.index").sketch is None
+    mapped.add(vectors(5, 3))
+    index.add(vectors(5, 3))
+    assert same(mapped.search(q, 5, nprobe=3), index.search(q, 5, nprobe=3)) and sketched(mapped)
+
+
+def test_a_sketch_is_true_false_or_none_and_not_of_bytes():
+    index = IndexRefine(IndexFlat(D), sketch=False)
+    for wrong in (1, "yes", 0.0):
+        with pytest.raises(TypeError, match="sketch must be True, False or None"):
+            index.sketch = wrong
+    assert index.sketch is False
+    with pytest.raises(ValueError, match="sketch=True is for float vectors"):
+        IndexRefine(IndexFlat(D), dtype="uint8", sketch=True)
+    IndexRefine(IndexFlat(D), dtype="uint8", sketch=False)
+
+
 def test_mapped_vectors_stay_in_the_file(tmp_path):
     index = index_factory(D, "PCA6,IVF6,PQ3x4,Refine")
     index.train(vectors(400))
@@ -215,7 +343,7 @@ def test_what_does_not_fit_is_refused():
         IndexRefine(full)
     with pytest.raises(TypeError, match="got IndexRefine"):
         IndexRefine(IndexRefine(IndexFlat(D)))
-    with pytest.raises(ValueError, match="dtype must be 'float32' or 'float16', got 'int8'"):
+    with pytest.raises(ValueError, match="dtype must be one of 'float32', 'float16', 'uint8', got 'int8'"):
         IndexRefine(IndexFlat(D), dtype="int8")
     with pytest.raises(ValueError, match="k_factor must be at least 1"):
         IndexRefine(IndexFlat(D), k_factor=0)

@@ -109,7 +109,7 @@ def search(quantizers, codec, lists, x, nprobe, scratch, distances, ids):
     quantizers_, codec_, lists_, scratch_ = quantizers[0], codec[0], lists[0], scratch[0]
     nq, k = ids.shape
     most = k if k < lists_.ntotal else lists_.ntotal
-    work = _furnished(quantizers_, scratch_, nq, nprobe, most + 1 if distances is None else most)
+    work = furnished(quantizers_, scratch_, nq, nprobe, most + 1 if distances is None else most)
     for q in range(nq):
         at = address(x) + 4 * q * quantizers_.d
         _scan(quantizers_, codec_, lists_, scratch_, work, at, (q, nq), np.inf)
@@ -146,7 +146,7 @@ def range_search(quantizers, codec, lists, x, nprobe, scratch, theta):
     The other parameters are as for `search`.
     """
     quantizers_, codec_, lists_, scratch_, nq = quantizers[0], codec[0], lists[0], scratch[0], len(x)
-    work = _furnished(quantizers_, scratch_, nq, nprobe, np.int64(0))
+    work = furnished(quantizers_, scratch_, nq, nprobe, np.int64(0))
     for q in range(nq):
         _scan(quantizers_, codec_, lists_, scratch_, work, address(x) + 4 * q * quantizers_.d, (q, nq), theta)
     n = work.n
@@ -164,7 +164,7 @@ def range_search(quantizers, codec, lists, x, nprobe, scratch, theta):
 
 # w, y, sums, heap, found = np.empty(d + STEP, np.int16), np.empty(d, np.float32), ...
 @jit_inner
-def _furnished(quantizers, scratch, nq, nprobe, kept):
+def furnished(quantizers, scratch, nq, nprobe, kept):
     """Memory for all that a search works with. Returns the record of type WORK, behind what `furnish` gives a place."""
     d = quantizers.d
     scratch.nq, scratch.nprobe, scratch.kept = TOGETHER if nq > TOGETHER else nq, nprobe, kept

@@ -37,7 +37,7 @@ from ivfpq.distances import SMALL_BLOCK, comparable, ordered_sum
 from ivfpq.list_layout import Lists
 from ivfpq.pq import Codes, Quantizer
 from ivfpq.results import RangeResult, SearchResult, best_k, within
-from ivfpq.screening import BLOCK, CandidateFilter, Points, screen
+from ivfpq.screening import BLOCK, CandidateFilter, Points, of_similarity, screen
 
 
 def adc(x: Floats, centroids: Floats, codes: Codes, pq: Quantizer, metric: Metric) -> Floats:
@@ -128,8 +128,8 @@ def _candidates(
                 continue
             y = pq.decode(codes)
             score, error = screen(residual, Points.of(y), "ip" if metric == "ip" else "l2")
-            if metric == "cosine":  # halving is exact; 1 is added here and in `adc`, and each sum rounded
-                score, error = score / np.float32(2) - np.float32(1), error / 2 * 1.1 + 2.0**-22
+            if metric == "cosine":
+                score, error = of_similarity(score, error)
             if metric == "ip":  # <x, c_l> comes apart from <x, y_i>, in the bound too: the two may cancel
                 coarse, coarse_error = screen(residual, Points.of(centroids[number : number + 1]), metric)
                 score, error = score + coarse, error + coarse_error

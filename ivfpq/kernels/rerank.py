@@ -52,7 +52,7 @@ from ivfpq.kernels.memory import (
     put_int64,
     record_reader,
 )
-from ivfpq.list_layout import Lists
+from ivfpq.list_layout import Lists, in_order
 from ivfpq.results import SearchResult
 from ivfpq.screening import HUGE, product_error
 from ivfpq.threads import spread
@@ -146,10 +146,14 @@ AHEAD = 4  # candidates whose sketches are on their way while one is looked at
 # sketch = s, scale, np.linalg.norm(y, axis=1), np.linalg.norm(y - scale[:, None] * s, axis=1)
 @jit_entry
 def _sketch(task, first, last):
-    """Make the sketches of rows first to last - 1 of float32 vectors."""
+    """Make the sketches of rows first to last - 1."""
     t = task[0]
+    widened = allocate(4 * (t.d + SKETCH))
     for row in range(first, last):
-        vector, sketch = t.rows + 4 * t.d * row, t.sketch + (t.wide + SIZES) * row
+        vector, sketch = t.rows + t.stride * row, t.sketch + (t.wide + SIZES) * row
+        if t.half:
+            _widened(vector, t.d, widened)
+            vector = widened
         largest, length, apart = F32(0.0), 0.0, 0.0
         for i in range(t.d):
             size = abs(float32_at(vector, i))
@@ -166,6 +170,7 @@ def _sketch(task, first, last):
         put_float64(sketch + t.wide, 0, scale)
         put_float64(sketch + t.wide, 1, np.sqrt(length))
         put_float64(sketch + t.wide, 2, np.sqrt(apart) * 1.000001)
+    free(widened)
 
 
 # distance = pair_distances(x[q][None], y[rows[q]], metric)
@@ -338,8 +343,8 @@ def _defined(t, x, y, vector):
 class Store:
     """The vectors of an `IndexRefine` at one moment.
 
-    Sketches are made of float32 vectors in memory: a quarter of their size. Those in a file would have to be read for
-    it, all of them, and whoever stores float16 wants no more memory than that.
+    Unless told otherwise, sketches are made of float32 vectors in memory: a quarter of their size. Those in a file
+    would have to be read for it, all of them, and whoever stores float16 wants no more memory than that.
 
     Parameters
     ----------
@@ -349,6 +354,8 @@ class Store:
     before : Store or None
         Of an earlier moment: what it knows of the same arrays is used. The one list only grows at its end, so new rows
         alone are missing.
+    sketch : bool or None
+        Whether to make sketches; None for what is said above.
 
     Attributes
     ----------
@@ -360,15 +367,15 @@ class Store:
     __slots__ = ("_sketches", "_task", "in_order", "lists")
     _sketches: npt.NDArray[np.int8]
 
-    def __init__(self, lists: Lists, metric: Metric, before: Store | None) -> None:
+    def __init__(self, lists: Lists, metric: Metric, before: Store | None, sketch: bool | None) -> None:
         self.lists = lists
         n, d = int(lists.sizes.sum()), lists.blocks.shape[1]  # rows, those of removed vectors too
-        self.in_order = np.array_equal(lists.ids(np.arange(n)), np.arange(n))
+        self.in_order = in_order(lists)
         task = self._task = np.zeros(1, STORE)
         task["n"], task["d"], task["rows"], task["l2"] = n, d, lists.addresses["blocks"], metric == "l2"
         task["half"], task["stride"] = lists.blocks.itemsize == 2, d * lists.blocks.itemsize
         task["gamma"], task["floor"] = product_error(d)
-        if lists.blocks.dtype != np.float32 or _mapped(lists.blocks):
+        if not (lists.blocks.dtype == np.float32 and not _mapped(lists.blocks) if sketch is None else sketch):
             return
         task["wide"] = wide = -(-d // SKETCH) * SKETCH
         task["steps"] = min(STEPS, (2**31 - 1) // (127 * wide // 32))  # sums of 32 bits must not overflow
