@@ -154,14 +154,22 @@ def _seconds(call: Callable[[], object]) -> float:
 
 
 def resident_bytes() -> int | None:
-    """Memory of this process that is in RAM, after giving back what is free; None where Linux does not tell."""
+    """Memory of this process that is in RAM: see `memory_of_this_process`."""
+    return memory_of_this_process("Rss")
+
+
+def memory_of_this_process(kind: str) -> int | None:
+    """Bytes of a kind that smaps_rollup has, after giving back what is free; None where Linux does not tell.
+
+    "Rss" is all that is in RAM, "Anonymous" what of it is no part of a file.
+    """
     gc.collect()
     try:
         ctypes.CDLL(None).malloc_trim(0)
         text = Path("/proc/self/smaps_rollup").read_text()
     except (OSError, AttributeError):  # not glibc, not Linux
         return None
-    match = re.search(r"^Rss:\s+(\d+) kB", text, re.MULTILINE)
+    match = re.search(rf"^{kind}:\s+(\d+) kB", text, re.MULTILINE)
     return int(match[1]) * 1024 if match else None
 
 

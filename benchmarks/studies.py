@@ -3,7 +3,7 @@
 ``fast-table`` measures speed and size beside faiss, in one run.
 ``scaling`` shows how the time of a query grows with the vectors, the lists probed, the length of codes and the threads.
 Both take vectors by --features (fast-table: those of 2048 dimensions, synthetic ones if none are given), and --n and
---d for the large synthetic set that they make. ``high-recall``, ``target-recall``, ``codecs`` and
+--d for the large synthetic set that they make. ``high-recall``, ``target-recall``, ``refinement``, ``codecs`` and
 ``abilities`` have modules of their own.
 """
 
@@ -33,6 +33,7 @@ from benchmarks.data import MAX_TRAIN, Data, features_of, mixture, prepare, synt
 from benchmarks.engines import Arguments, EngineError, Subject
 from benchmarks.high_recall import high_recall
 from benchmarks.process import Process
+from benchmarks.refinement import refinement
 from benchmarks.report import (
     COLOURS,
     RECALL_MARGIN,
@@ -611,6 +612,7 @@ STUDIES: dict[str, Callable[[argparse.Namespace, Sequence[str], Path, float], st
     "scaling": scaling,
     "high-recall": high_recall,
     "target-recall": target_recall,
+    "refinement": refinement,
     "codecs": codecs,
     "abilities": abilities,
 }

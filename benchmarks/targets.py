@@ -58,7 +58,7 @@ def target_recall(args: argparse.Namespace, command: Sequence[str], folder: Path
     x, name = (synthetic(10_000, 2048, args.seed), "synthetic") if args.features == "synthetic" else features_of(args)
     data = prepare(x, name, folder / "unit", queries=2 * args.queries, k=args.k, seed=args.seed, unit=True)
     factory = f"PCA{min(256, data.d)},IVF{min(100, max(1, data.n // 40))},SQ8,Refine"
-    with _one_thread():
+    with one_thread():
         index = index_factory(data.d, factory, seed=args.seed)
         index.train(np.load(data.train))
         index.add(np.load(data.base))
@@ -92,18 +92,18 @@ def rows_of(index: Any, data: Data, repeats: int) -> list[Row]:
     truth = flat.search(asked, k).ids
     fixed = []
     for nprobe, k_factor in product([p for p in PROBES if p == 1 or p <= index.nlist], K_FACTORS):
-        ask = _asking(index, k, nprobe=nprobe, k_factor=k_factor)
+        ask = asking(index, k, nprobe=nprobe, k_factor=k_factor)
         found = knn_recall_at_k(ask(asked), truth)
         fixed.append((min(_seconds(ask, asked) for _ in range(2)), nprobe, k_factor, found))
     rows = []
     for target in TARGETS:
         tuned = index.tune(learnt, k, target)
-        wanted = _asking(index, k, target_recall=target)
+        wanted = asking(index, k, target_recall=target)
         recall = knn_recall_at_k(wanted(asked), truth)
         finalists = sorted(one for one in fixed if one[-1] >= min(target, recall))[:FINALISTS]
         for way in ("batch", "single"):
-            asks = [wanted, *(_asking(index, k, nprobe=n, k_factor=f) for _, n, f, _ in finalists)]
-            times = _rounds(asks, asked, way, repeats)
+            asks = [wanted, *(asking(index, k, nprobe=n, k_factor=f) for _, n, f, _ in finalists)]
+            times = rounds_of(asks, asked, way, repeats)
             best = min(range(1, len(times)), key=lambda i: Spread.of(times[i]).median)
             _, nprobe, k_factor, found = finalists[best - 1]
             rows.append(
@@ -143,7 +143,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """BLAS and our compiled code, which reads the variable at every search, use one thread meanwhile."""
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -157,7 +157,7 @@ def _one_thread() -> Iterator[None]:
             os.environ["OMP_NUM_THREADS"] = before
 
 
-def _asking(index: Any, k: int, **how: Any) -> Ask:
+def asking(index: Any, k: int, **how: Any) -> Ask:
     return lambda x: index.search(x, k, **how).ids
 
 
@@ -167,7 +167,7 @@ def _seconds(ask: Ask, x: Floats) -> float:
     return time.process_time() - started
 
 
-def _rounds(asks: Sequence[Ask], x: Floats, way: str, repeats: int) -> list[list[float]]:
+def rounds_of(asks: Sequence[Ask], x: Floats, way: str, repeats: int) -> list[list[float]]:
     """Microseconds a query of each way to ask, in turns, every second round backwards."""
     times: list[list[float]] = [[] for _ in asks]
     parts = [x] if way == "batch" else np.split(x[:SINGLES], len(x[:SINGLES]))
