@@ -30,8 +30,9 @@ from features.collection.store import FeatureStore
 from features.collection.writer import StoreWriter
 from features.datasets import Dataset, DatasetError, Item, origin_of, reading_options
 from features.images import TOO_LARGE, ImageError, decode_image, decode_with_size
+from features.images.exif import camera_of
 from features.phash import SIDE, perceptual_hashes
-from features.picture_files import MAX_FILE_BYTES, read_picture
+from features.picture_files import MAX_FILE_BYTES, open_picture, read_picture
 
 if TYPE_CHECKING:
     import torch
@@ -54,6 +55,7 @@ class _Prepared:
     height: int | None = None
     error: str | None = None
     phash: bytes | None = None
+    camera: str | None = None
 
 
 def extract(
@@ -174,7 +176,10 @@ def encode_items(
                 features[[image.tensor is not None for image in batch]] = encoder.encode_prepared(good)
             yield (
                 features,
-                [Facts(image.sha256, image.width, image.height, image.error, image.phash) for image in batch],
+                [
+                    Facts(image.sha256, image.width, image.height, image.error, image.phash, image.camera)
+                    for image in batch
+                ],
             )
 
 
@@ -192,6 +197,24 @@ def hash_items(
 
     with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode") as pool:
         return list(pool.map(hashes_of, items))
+
+
+def cameras_of(
+    items: Sequence[Item], *, root: Path, follow_links: bool = False, max_pixels: int | None = None
+) -> list[str | None]:
+    """The cameras that images name, as `camera_of`; None of those that cannot be read now. Options as of
+    `encode_items`.
+    """
+
+    def camera_in(item: Item) -> str | None:
+        try:
+            with open_picture(root, item.path, follow_links=follow_links) as file:
+                return camera_of(file)
+        except ImageError:
+            return None
+
+    with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode") as pool:
+        return list(pool.map(camera_in, items))
 
 
 def _finished(folder: Path, dataset: Dataset, items: Sequence[Item], encoder: Encoder, dtype: str) -> FeatureStore:
@@ -244,4 +267,5 @@ def _prepare(item: Item, *, encoder: Encoder, root: Path, follow_links: bool, ma
         return _Prepared(
             None, sha256, error=f"{error.reason}; --max-megapixels raises that" if raised else error.reason
         )
-    return _Prepared(encoder.preprocess(image), sha256, width, height, phash=perceptual_hashes(image))
+    phash, camera = perceptual_hashes(image), camera_of(data)
+    return _Prepared(encoder.preprocess(image), sha256, width, height, phash=phash, camera=camera)

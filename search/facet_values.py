@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -15,15 +15,11 @@ from features.collection.conditions import Condition, Tree
 from features.collection.facet_columns import (
     NumberColumn,
     ValueColumn,
-    album_column,
+    camera_column,
     date_column,
-    favourite_column,
-    field_column,
     label_column,
     path_column,
-    said_kinds,
     size_column,
-    tag_column,
     years_of,
 )
 from features.collection.fields import FORMAT_ENDINGS
@@ -39,7 +35,7 @@ _FORMATS = {ending: endings[0] for endings in FORMAT_ENDINGS for ending in endin
 
 
 @dataclass(frozen=True)
-class _Values:
+class Values:
     """Entries of pictures and values; `ids` of which picture, `codes` of which value."""
 
     ids: Ids
@@ -62,7 +58,7 @@ class CountedValues:
     """
 
     def __init__(
-        self, title: str, read: Callable[[], _Values], *, none: Condition | None = None, in_order: bool = False
+        self, title: str, read: Callable[[], Values], *, none: Condition | None = None, in_order: bool = False
     ) -> None:
         self.title = title
         self._read = read
@@ -70,12 +66,17 @@ class CountedValues:
         self._in_order = in_order
 
     @cached_property
-    def _values(self) -> _Values:
+    def _values(self) -> Values:
         return self._read()
 
     def load(self) -> None:
         """Read the values."""
         _ = self._values
+
+    @property
+    def has_values(self) -> bool:
+        """Whether any picture has a value."""
+        return bool(self._values.trees)
 
     @cached_property
     def trees(self) -> tuple[Tree, ...]:
@@ -85,17 +86,15 @@ class CountedValues:
     def texts(self) -> tuple[str, ...]:
         return (*self._values.texts, *(() if self._none is None else ("none",)))
 
-    @cached_property
-    def _has_any(self) -> Ids:
-        return np.unique(self._values.ids)
-
     def counts(self, mask: NDArray[np.bool_]) -> Ids:
         """How many of the masked pictures have each value, int64 (n,)."""
         values = self._values
         counts = np.bincount(values.codes[mask[values.ids]], minlength=len(values.trees))
         if self._none is None:
             return counts
-        return np.append(counts, np.count_nonzero(mask) - np.count_nonzero(mask[self._has_any]))
+        without = mask.copy()
+        without[values.ids] = False
+        return np.append(counts, np.count_nonzero(without))
 
     def first(self, counts: Ids, limit: int) -> list[int]:
         """Places of the values to show, at most so many, none without a picture."""
@@ -111,50 +110,28 @@ class CountedValues:
 
 def fixed_facets(store: FeatureStore) -> dict[str, CountedValues]:
     """Facets of what files say, by field; those without a value are left out."""
-    catalog, no_label = store.catalog, Condition("label", "empty")
+    catalog, no_label, no_camera = store.catalog, Condition("label", "empty"), Condition("camera", "empty")
     found = {
-        "label": CountedValues("Label", lambda: _plain("label", label_column(catalog)), none=no_label),
+        "label": CountedValues("Label", lambda: plain_values("label", label_column(catalog)), none=no_label),
         "folder": CountedValues("Folder", lambda: _folders(path_column(catalog, "folder"))),
         "date": CountedValues("Year", lambda: _years("date", date_column(catalog)), in_order=True),
         "size": CountedValues("Size", lambda: _sizes(size_column(catalog)), in_order=True),
         "format": CountedValues("Format", lambda: _formats(path_column(catalog, "ending"))),
+        "camera": CountedValues("Camera", lambda: plain_values("camera", camera_column(catalog)), none=no_camera),
     }
-    return {field: each for field, each in found.items() if each.trees and (field != "label" or len(each.trees) > 1)}
+    return {field: each for field, each in found.items() if each.has_values}
 
 
-def said_facets(store: FeatureStore) -> dict[str, CountedValues]:
-    """Facets of what people and models say, by field; those that say nothing are left out."""
-    if not store.has_annotations:
-        return {}
-    said = store.annotations
-    there, kinds = said_kinds(said)
-    found = {
-        "favourite": CountedValues("Favourite", lambda: _plain("favourite", favourite_column(said))),
-        "album": CountedValues("Album", lambda: _plain("album", album_column(said)), none=Condition("album", "empty")),
-        "tag": CountedValues("Tag", lambda: _plain("tag", tag_column(said)), none=Condition("tag", "empty")),
-    }
-    found = {field: each for field, each in found.items() if there[field]}
-    for name, kind in sorted(kinds.items(), key=lambda each: (each[0] != "camera", each[0])):
-        read = partial(field_column, said, name)
-        found[name] = CountedValues(
-            name.replace("_", " ").capitalize(),
-            partial(_own, name, kind, read),
-            none=Condition(name, "empty"),
-            in_order=kind in ("number", "date"),
-        )
-    return found
-
-
-def _plain(field: str, column: ValueColumn) -> _Values:
+def plain_values(field: str, column: ValueColumn) -> Values:
     """Each value is one that a picture is to have."""
     trees = tuple(Condition(field, "eq", value) for value in column.values)
-    return _Values(column.ids, column.codes, trees, tuple(map(str, column.values)))
+    return Values(column.ids, column.codes, trees, tuple(map(str, column.values)))
 
 
-def _own(name: str, kind: str, read: Callable[[], ValueColumn]) -> _Values:
-    column = read()
+def own_values(name: str, kind: str, column: ValueColumn) -> Values:
+    """Those of a field of a kind that people and models fill."""
     if kind in ("text", "yes/no"):
-        return _plain(name, column)
+        return plain_values(name, column)
     numbers = NumberColumn(column.ids, np.array(column.values)[column.codes])
     if kind == "date":
         return _years(name, numbers)
@@ -162,11 +139,11 @@ def _own(name: str, kind: str, read: Callable[[], ValueColumn]) -> _Values:
         ordered = np.argsort(np.array(column.values), kind="stable")
         ranks = np.argsort(ordered)
         values = tuple(column.values[place] for place in ordered)
-        return _plain(name, ValueColumn(column.ids, ranks[column.codes], values))
+        return plain_values(name, ValueColumn(column.ids, ranks[column.codes], values))
     return _spans(name, numbers)
 
 
-def _folders(column: ValueColumn) -> _Values:
+def _folders(column: ValueColumn) -> Values:
     """A picture is in its folder and in all around it."""
     places: dict[str, int] = {}
     around: list[list[int]] = []
@@ -180,25 +157,25 @@ def _folders(column: ValueColumn) -> _Values:
     times = depths[column.codes]
     steps = np.arange(times.sum()) - np.repeat(np.cumsum(times) - times, times)
     codes = flat[np.repeat(begins[column.codes], times) + steps] if times.size else flat
-    return _plain("folder", ValueColumn(np.repeat(column.ids, times), codes, tuple(places)))
+    return plain_values("folder", ValueColumn(np.repeat(column.ids, times), codes, tuple(places)))
 
 
-def _formats(column: ValueColumn) -> _Values:
+def _formats(column: ValueColumn) -> Values:
     """Endings that mean the same format are one value."""
     names = [_FORMATS.get(str(ending), str(ending)) for ending in column.values]
     places = {name: place for place, name in enumerate(dict.fromkeys(names))}
     codes = np.array([places[name] for name in names], np.int64)
-    return _plain("format", ValueColumn(column.ids, codes[column.codes] if codes.size else codes, tuple(places)))
+    return plain_values("format", ValueColumn(column.ids, codes[column.codes] if codes.size else codes, tuple(places)))
 
 
-def _years(field: str, column: NumberColumn) -> _Values:
+def _years(field: str, column: NumberColumn) -> Values:
     """Years, the latest first."""
     years, codes = np.unique(-years_of(column.numbers), return_inverse=True)
     texts = tuple(f"{-year:04d}" for year in years)
-    return _Values(column.ids, codes.reshape(-1), tuple(Condition(field, "eq", text) for text in texts), texts)
+    return Values(column.ids, codes.reshape(-1), tuple(Condition(field, "eq", text) for text in texts), texts)
 
 
-def _sizes(column: NumberColumn) -> _Values:
+def _sizes(column: NumberColumn) -> Values:
     """Sizes of files, by powers of ten."""
     least, most = 0, 2**62
     bounds = (least, *_SIZES, most)
@@ -208,7 +185,7 @@ def _sizes(column: NumberColumn) -> _Values:
     return _in_spans(column, bounds[1:-1], trees, texts)
 
 
-def _spans(field: str, column: NumberColumn) -> _Values:
+def _spans(field: str, column: NumberColumn) -> Values:
     """Spans of a number that hold about as many pictures each, between numbers that are easily read."""
     cuts = np.quantile(column.numbers.astype(np.float64), np.arange(1, 8) / 8)
     bounds = sorted({_rounded(float(cut)) for cut in cuts})
@@ -222,9 +199,9 @@ def _spans(field: str, column: NumberColumn) -> _Values:
     return _in_spans(column, bounds, trees, texts)
 
 
-def _in_spans(column: NumberColumn, bounds: Iterable[float], trees: Sequence[Tree], texts: Sequence[str]) -> _Values:
+def _in_spans(column: NumberColumn, bounds: Iterable[float], trees: Sequence[Tree], texts: Sequence[str]) -> Values:
     codes = np.searchsorted(np.array(list(bounds)), column.numbers, "right")
-    return _Values(column.ids, codes.astype(np.int64), tuple(trees), tuple(texts))
+    return Values(column.ids, codes.astype(np.int64), tuple(trees), tuple(texts))
 
 
 def _rounded(number: float) -> float:

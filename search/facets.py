@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from features.collection.conditions import AllOf, AnyOf, Condition, Not, Scalar, Tree, conditions_of
 from features.collection.fields import known_field
 from features.collection.store import FeatureStore
-from search.facet_values import CountedValues, fixed_facets, said_facets
+from search.facet_values import CountedValues, fixed_facets
 from search.filters import Filter
+from search.said_facets import SaidFacets
 
 Choice = Literal["", "only", "not"]
 Mask = NDArray[np.bool_]
@@ -121,13 +122,14 @@ def without(filter: Filter, tree: Tree) -> Filter:
 class Facets:
     """The facets of a collection, counted exactly. Safe to use from many threads.
 
-    Columns of what files say are read once, those of what is said when something else is said.
+    Columns of what files say are read once, those of what is said follow what is said anew.
     """
 
     def __init__(self, store: FeatureStore) -> None:
         self._store = store
         self._lock = threading.Lock()
         self._fixed: dict[str, CountedValues] | None = None
+        self._said_facets = SaidFacets(store)
         self._said: dict[str, CountedValues] = {}
         self._changes: int | None = None
 
@@ -169,7 +171,7 @@ class Facets:
             self._fixed = fixed_facets(self._store)
         changes = self._store.annotations.changes if self._store.has_annotations else None
         if changes != self._changes:
-            self._said = said_facets(self._store)
+            self._said = self._said_facets.now()
             self._changes = changes
         return {**self._fixed, **self._said}
 

@@ -17,6 +17,7 @@ from features.collection.catalog import Catalog, change_counter
 from features.collection.catalog_schema import PATH_PARTS
 from features.collection.conditions import AllOf, Condition, Not
 from features.collection.errors import StoreError
+from features.collection.facet_columns import camera_column
 from features.collection.file_facts import stat_of
 from features.collection.records import CatalogChanges, Row
 from features.datasets import ImageFolder
@@ -94,8 +95,8 @@ def test_the_first_catalogs_are_read_and_migrated(folder, tmp_path):
     path = folder / "catalog.sqlite"
     with sqlite3.connect(path) as old:
         old.executescript("ALTER TABLE images DROP COLUMN generation; DROP TABLE removed; PRAGMA user_version = 0")
-        old.execute("DROP INDEX images_folder")
-        for column in (*PATH_PARTS, "phash"):
+        old.executescript("DROP INDEX images_folder; DROP INDEX images_camera")
+        for column in (*PATH_PARTS, "phash", "camera"):
             old.execute(f"ALTER TABLE images DROP COLUMN {column}")
     catalog = Catalog.open(path)
     in_b = Condition("folder", "eq", "b")
@@ -104,16 +105,39 @@ def test_the_first_catalogs_are_read_and_migrated(folder, tmp_path):
     assert catalog.ids_matching(AllOf((Not(in_b), Condition("size", "gt", 0)))).tolist() == [0, 1]
     assert catalog.removed() == []
     assert catalog.removed_count() == 0
-    assert catalog.phashes()[0].size == 0 and catalog.without_phash() == {0, 1, 2, 4}
+    assert catalog.phashes()[0].size == 0 and catalog.without_phash() == {0, 1, 2, 4} == catalog.without_camera()
+    no_camera = Condition("camera", "empty")
+    assert catalog.ids_matching(no_camera).tolist() == [0, 1, 2, 4]
+    assert catalog.ids_matching(AllOf((no_camera, in_b))).tolist() == [2, 4]
+    assert camera_column(catalog).values == ()
     new = catalog.copy(tmp_path / "new.sqlite")
     assert new.records() == catalog.records()
     new.close()
     with sqlite3.connect(tmp_path / "new.sqlite") as new:
-        assert new.execute("PRAGMA user_version").fetchone() == (4,)
+        assert new.execute("PRAGMA user_version").fetchone() == (5,)
         assert new.execute("SELECT id FROM images WHERE folder = 'b' AND error IS NULL").fetchall() == [(2,), (4,)]
         assert new.execute("SELECT DISTINCT generation FROM images").fetchall() == [(0,)]
         assert {"images_size", "images_mtime", "images_folder"} <= {name for _, name, *_ in new.execute(_INDEXES)}
-        assert new.execute("SELECT DISTINCT phash FROM images").fetchall() == [(None,)]
+        assert new.execute("SELECT DISTINCT phash, camera FROM images").fetchall() == [(None, None)]
+
+
+def test_catalogs_without_cameras_are_read_and_migrated(folder, tmp_path):
+    path = folder / "catalog.sqlite"
+    with sqlite3.connect(path) as old:
+        old.executescript("DROP INDEX images_camera; ALTER TABLE images DROP COLUMN camera; PRAGMA user_version = 4")
+    catalog = Catalog.open(path)
+    in_b, nikon = Condition("folder", "eq", "b"), Condition("camera", "eq", "NIKON D90")
+    assert catalog.ids_matching(AllOf((Not(nikon), in_b))).tolist() == [2, 4]
+    assert catalog.ids_matching(nikon).tolist() == []
+    new = catalog.copy(tmp_path / "new.sqlite")
+    new.apply(CatalogChanges(cameras=[(0, "NIKON D90"), (1, "Nikon D90"), (2, "")]), 1)
+    assert new.without_camera() == {4}
+    assert new.ids_matching(nikon).tolist() == [0, 1]
+    assert new.ids_matching(Condition("camera", "prefix", "nikon")).tolist() == [0, 1]
+    assert new.ids_matching(Condition("camera", "empty")).tolist() == [2, 4]
+    assert new.changes_since(0)[0].tolist() == [], "no vector is another for that"
+    found = camera_column(new)
+    assert (found.values, found.ids.tolist()) == (("NIKON D90",), [0, 1])
 
 
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n) SELECT i AS id"

@@ -33,11 +33,10 @@ _HEAR = "INSERT INTO voices " + " UNION ".join(
 
 def keys_of(connection: sqlite3.Connection, records: Sequence[Record]) -> list[int]:
     """The keys of some images, made where there are none."""
-    for record in records:
-        connection.execute(
-            "INSERT INTO pictures (image_id, path, sha256) VALUES (?, ?, ?) ON CONFLICT (image_id) DO NOTHING",
-            (record.id, path_to(record.path), record.sha256),
-        )
+    connection.executemany(
+        "INSERT INTO pictures (image_id, path, sha256) VALUES (?, ?, ?) ON CONFLICT (image_id) DO NOTHING",
+        ((record.id, path_to(record.path), record.sha256) for record in records),
+    )
     asked = (json.dumps([record.id for record in records]),)
     among = "SELECT image_id, picture FROM pictures WHERE image_id IN (SELECT value FROM json_each(?))"
     found = dict(connection.execute(among, asked))

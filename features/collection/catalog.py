@@ -19,7 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.checksum import sha256_of
-from features.collection.catalog_schema import COLUMNS, FILTER_INDEXES, GENERATION, PATH_PARTS, PHASH, REMOVED, TABLES
+from features.collection.catalog_faults import fault_of_rows, fault_of_tables
+from features.collection.catalog_schema import (
+    CAMERA,
+    FILTER_INDEXES,
+    GENERATION,
+    PATH_PARTS,
+    PHASH,
+    REMOVED,
+    TABLES,
+)
 from features.collection.conditions import Tree
 from features.collection.errors import StoreError, cannot_write
 from features.collection.fields import Field
@@ -34,7 +43,7 @@ _SET_PARTS = ", ".join(f"{part} = ?" for part in PATH_PARTS)
 class Catalog:
     """An open catalog. Safe to use from many threads, one at a time. What sqlite cannot read is a StoreError."""
 
-    VERSION = 4
+    VERSION = 5
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
@@ -54,45 +63,13 @@ class Catalog:
 
     def check_tables(self) -> None:
         """Raise StoreError unless its tables are what they should be."""
-        if wrong := self._fault_of_schema():
+        if wrong := fault_of_tables(self.rows):
             raise StoreError(f"{self.path} is damaged: {wrong}")
 
     def check_rows(self, count: int) -> None:
         """Raise StoreError unless every row makes sense for `count` rows of vectors."""
-        if wrong := self._fault_of_rows(count):
+        if wrong := fault_of_rows(self.rows, count):
             raise StoreError(f"{self.path} is damaged: {wrong}")
-
-    def _fault_of_schema(self) -> str | None:
-        # A view, a virtual table or a computed column would be run by every query, for as long as its maker likes.
-        found = {name: (kind, sql or "") for kind, name, sql in self.rows("SELECT type, name, sql FROM sqlite_master")}
-        for table, wanted in COLUMNS.items():
-            kind, sql = found.get(table, ("table" if table == "removed" else None, ""))
-            if kind != "table" or sql.lstrip().upper().startswith("CREATE VIRTUAL"):
-                return f"{table} is not a table"
-            columns = self.rows(f"PRAGMA table_xinfo({table})")
-            if columns and not wanted <= {name for _, name, *_, hidden in columns if not hidden}:
-                return f"the table {table} has other columns"
-        triggers = self.rows("SELECT name FROM sqlite_master WHERE type = 'trigger'")
-        return f"it has a trigger ({triggers[0][0]})" if triggers else None
-
-    def _fault_of_rows(self, count: int) -> str | None:
-        bad_row = (
-            "SELECT id FROM images WHERE id NOT BETWEEN 0 AND ? OR typeof(path) NOT IN ('text', 'blob') "
-            "OR typeof(size) <> 'integer' OR typeof(mtime) <> 'integer' OR typeof(sha256) NOT IN ('text', 'null') "
-            "OR typeof(width) NOT IN ('integer', 'null') OR typeof(height) NOT IN ('integer', 'null') "
-            "OR typeof(error) NOT IN ('text', 'null') OR path = '' OR substr(path, 1, 1) = '/' "
-            "OR '/' || CAST(path AS TEXT) || '/' LIKE '%/../%' LIMIT 1"
-        )
-        unlabelled = "typeof(label) <> 'text' OR image_id NOT IN (SELECT id FROM images)"
-        bad_label = f"SELECT image_id FROM labels WHERE {unlabelled} LIMIT 1"
-        bad_removed = "SELECT id FROM removed WHERE id NOT BETWEEN 0 AND ? OR id IN (SELECT id FROM images) LIMIT 1"
-        if rows := self.rows(bad_row, (count - 1,)):
-            return f"the row of image {rows[0][0]} makes no sense"
-        if rows := self.rows(bad_label):
-            return f"a label of image {rows[0][0]} makes no sense"
-        if self._has_removed() and (rows := self.rows(bad_removed, (count - 1,))):
-            return f"image {rows[0][0]} cannot be removed"
-        return None
 
     def check_structure(self) -> None:
         """Raise StoreError unless sqlite finds every page and every entry of an index in its place."""
@@ -158,6 +135,8 @@ class Catalog:
                 )
             if version < 4 and "phash" not in there:
                 connection.execute(f"ALTER TABLE images ADD COLUMN {PHASH}")
+            if version < 5 and "camera" not in there:
+                connection.execute(f"ALTER TABLE images ADD COLUMN {CAMERA}")
             for index in FILTER_INDEXES:
                 connection.execute(index)
             connection.execute(f"PRAGMA user_version = {self.VERSION}")
@@ -365,7 +344,14 @@ class Catalog:
 
     def without_phash(self) -> set[int]:
         """Ids of the usable images whose perceptual hashes are not known."""
-        lacking = "" if "phash" not in self._columns() else "AND phash IS NULL"
+        return self._lacking("phash")
+
+    def without_camera(self) -> set[int]:
+        """Ids of the usable images of which it is not known whether a camera is named in them."""
+        return self._lacking("camera")
+
+    def _lacking(self, column: str) -> set[int]:
+        lacking = f"AND {column} IS NULL" if column in self._columns() else ""
         return {id for (id,) in self.rows(f"SELECT id FROM images WHERE error IS NULL {lacking}")}
 
     def has_content(self, sha256: str) -> bool:
@@ -398,7 +384,7 @@ class Catalog:
                 connection.execute("DELETE FROM images WHERE id = ?", (id,))
             connection.executemany(
                 f"UPDATE images SET path = ?, {_SET_PARTS}, size = ?, mtime = ?, sha256 = ?, "
-                "width = ?, height = ?, error = ?, phash = ?, generation = ? WHERE id = ?",
+                "width = ?, height = ?, error = ?, phash = ?, camera = ?, generation = ? WHERE id = ?",
                 ((*_path_columns(row.path), *row[2:], generation, row.id) for row in changes.encoded),
             )
             connection.executemany(
@@ -407,6 +393,7 @@ class Catalog:
             )
             _insert(connection, changes.added, generation)
             connection.executemany("UPDATE images SET phash = ? WHERE id = ?", ((h, id) for id, h in changes.hashed))
+            connection.executemany("UPDATE images SET camera = ? WHERE id = ?", ((c, id) for id, c in changes.cameras))
             connection.executemany("DELETE FROM labels WHERE image_id = ?", ((id,) for id in changes.labels))
             _insert_labels(connection, changes.labels.items())
             connection.execute("COMMIT")
@@ -415,7 +402,7 @@ class Catalog:
 def _insert(connection: sqlite3.Connection, rows: Iterable[Row], generation: int) -> None:
     connection.executemany(
         f"INSERT INTO images (id, path, {', '.join(PATH_PARTS)}, size, mtime, sha256, width, height, error, "
-        f"phash, generation) VALUES ({', '.join('?' * (10 + len(PATH_PARTS)))})",
+        f"phash, camera, generation) VALUES ({', '.join('?' * (11 + len(PATH_PARTS)))})",
         ((row.id, *_path_columns(row.path), *row[2:], generation) for row in rows),
     )
 

@@ -33,12 +33,16 @@ CREATE TABLE IF NOT EXISTS removed (
 """
 
 FILTER_INDEXES = tuple(
-    f"CREATE INDEX IF NOT EXISTS images_{column} ON images ({column})" for column in ("size", "mtime", "folder")
+    f"CREATE INDEX IF NOT EXISTS images_{column} ON images ({column})"
+    for column in ("size", "mtime", "folder", "camera")
 )
 """A filter by one of these reads no other column; catalogs of earlier versions are read whole."""
 
 PHASH = "phash BLOB"
 """A column of `images`: perceptual hashes, as `features.phash` makes them; NULL where the image could not be read."""
+
+CAMERA = "camera TEXT"
+"""A column of `images`: the camera, as `features.images.exif.camera_of` tells it; NULL where nobody has looked yet."""
 
 HASHED_IN = "hashed_in"
 """What `about` calls the generation in which images that had been without got their hashes."""

@@ -32,6 +32,9 @@ _TABLES = {
     "set_aside": ("picture", "sha256", "kept"),
 }
 
+_OF_TAGS, _OF_CAPTIONS = ("tags", "refused"), ("captions", "refused")
+"""What an edit of tags or of captions changes."""
+
 LEARNED = {
     "learned_tags": ("tag", "vector", "middle", "slope", "metric", "encoder"),
     "learned_examples": ("tag", "picture", "meant"),
@@ -61,34 +64,34 @@ def add_tag(annotations: Annotations, ids: Iterable[int], tag: str) -> None:
         The tag is empty, or there is no such image. So do the other edits.
     """
     tag = _not_empty(clean_tag(tag), "a tag")
-    with editing(annotations, ids, f"tagged {tag}") as (connection, keys):
+    with editing(annotations, ids, f"tagged {tag}", tables=_OF_TAGS) as (connection, keys):
         _add_tag(connection, keys, tag)
 
 
 def remove_tag(annotations: Annotations, ids: Iterable[int], tag: str) -> None:
     """Take a tag from images, whoever gave it."""
     tag = clean_tag(tag)
-    with editing(annotations, ids, f"tag {tag} removed") as (connection, keys):
+    with editing(annotations, ids, f"tag {tag} removed", tables=_OF_TAGS) as (connection, keys):
         _remove_tag(connection, keys, tag)
 
 
 def add_caption(annotations: Annotations, ids: Iterable[int], text: str) -> None:
     """Say a sentence of images."""
     text = _not_empty(clean_text(text), "a caption")
-    with editing(annotations, ids, "caption added") as (connection, keys):
+    with editing(annotations, ids, "caption added", tables=_OF_CAPTIONS) as (connection, keys):
         _add_caption(connection, keys, text)
 
 
 def remove_caption(annotations: Annotations, ids: Iterable[int], text: str) -> None:
     """Take a caption from images, whoever said it."""
-    with editing(annotations, ids, "caption removed") as (connection, keys):
+    with editing(annotations, ids, "caption removed", tables=_OF_CAPTIONS) as (connection, keys):
         _remove_caption(connection, keys, clean_text(text))
 
 
 def change_caption(annotations: Annotations, ids: Iterable[int], old: str, new: str) -> None:
     """Put a person's caption in the place of one, whoever said that."""
     new = _not_empty(clean_text(new), "a caption")
-    with editing(annotations, ids, "caption changed") as (connection, keys):
+    with editing(annotations, ids, "caption changed", tables=_OF_CAPTIONS) as (connection, keys):
         _remove_caption(connection, keys, clean_text(old))
         _add_caption(connection, keys, new)
 
@@ -96,14 +99,14 @@ def change_caption(annotations: Annotations, ids: Iterable[int], old: str, new: 
 def set_field(annotations: Annotations, ids: Iterable[int], name: str, value: Value | None) -> None:
     """Give images a value of a field, or none. One that the field cannot hold is refused: see `typed_fields`."""
     known = _not_empty(field_name(name), "the name of a field")
-    with editing(annotations, ids, _field_set(known, value)) as (connection, keys):
+    with editing(annotations, ids, _field_set(known, value), tables=("field_values",)) as (connection, keys):
         _set_field(connection, keys, known, value)
 
 
 def set_favourite(annotations: Annotations, ids: Iterable[int], is_favourite: bool) -> None:
     """Count images among the favourites, or no longer."""
     what = "made a favourite" if is_favourite else "no longer a favourite"
-    with editing(annotations, ids, what) as (connection, keys):
+    with editing(annotations, ids, what, tables=("favourites",)) as (connection, keys):
         _set_favourite(connection, keys, is_favourite)
 
 
@@ -163,7 +166,7 @@ def change(annotations: Annotations, ids: Iterable[int], changes: Changes) -> in
 def put_in_album(annotations: Annotations, ids: Iterable[int], album: str) -> None:
     """Put images into an album; it is made where there is none of this name."""
     album = _not_empty(clean_tag(album), "the name of an album")
-    with editing(annotations, ids, f"put in the album {album}") as (connection, keys):
+    with editing(annotations, ids, f"put in the album {album}", tables=("albums",)) as (connection, keys):
         named = connection.execute("SELECT album FROM albums WHERE album = ? LIMIT 1", (album,)).fetchone()
         known = album if named is None else named[0]
         connection.executemany(
@@ -174,7 +177,7 @@ def put_in_album(annotations: Annotations, ids: Iterable[int], album: str) -> No
 def take_out_of_album(annotations: Annotations, ids: Iterable[int], album: str) -> None:
     """Take images out of an album; it is gone with the last of them."""
     album = clean_tag(album)
-    with editing(annotations, ids, f"taken out of the album {album}") as (connection, keys):
+    with editing(annotations, ids, f"taken out of the album {album}", tables=("albums",)) as (connection, keys):
         connection.executemany("DELETE FROM albums WHERE picture = ? AND album = ?", ((key, album) for key in keys))
 
 
@@ -237,20 +240,30 @@ def keep_edit(connection: sqlite3.Connection, what: str, changes: Mapping[str, A
 
 @contextmanager
 def editing(
-    annotations: Annotations, ids: Iterable[int], what: str, numbers: list[int] | None = None
+    annotations: Annotations,
+    ids: Iterable[int],
+    what: str,
+    numbers: list[int] | None = None,
+    *,
+    tables: Sequence[str] = tuple(_TABLES),
 ) -> Iterator[tuple[sqlite3.Connection, Sequence[int]]]:
     """A transaction over the keys of some images that ends with what takes it back. Nothing changed is no edit.
 
-    The number of the edit is put into `numbers`.
+    Parameters
+    ----------
+    numbers : list, optional
+        The number of the edit is put into it.
+    tables : sequence of str
+        Those that the edit may change: what it changes in others is not taken back.
     """
     with annotations.changing() as connection:
         keys = annotations.keys_of(connection, ids)
-        before = _rows_of(connection, keys)
+        before = _rows_of(connection, keys, tables)
         yield connection, keys
-        after = _rows_of(connection, keys)
+        after = _rows_of(connection, keys, tables)
         changes = {
             table: (sorted(before[table] - after[table], key=repr), sorted(after[table] - before[table], key=repr))
-            for table in _TABLES
+            for table in tables
             if before[table] != after[table]
         }
         if not changes:
@@ -262,15 +275,16 @@ def editing(
         refresh(connection, keys)
 
 
-def _rows_of(connection: sqlite3.Connection, keys: Sequence[int]) -> _Rows:
+def _rows_of(connection: sqlite3.Connection, keys: Sequence[int], tables: Iterable[str]) -> _Rows:
     asked = (json.dumps(list(keys)),)
     return {
         table: set(
             connection.execute(
-                f"SELECT {', '.join(columns)} FROM {table} WHERE picture IN (SELECT value FROM json_each(?))", asked
+                f"SELECT {', '.join(_TABLES[table])} FROM {table} WHERE picture IN (SELECT value FROM json_each(?))",
+                asked,
             )
         )
-        for table, columns in _TABLES.items()
+        for table in tables
     }
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from features.collection.annotations import Annotations
 from features.collection.catalog import Catalog
-from features.collection.columns import image_of_key, numbers_of
+from features.collection.columns import numbers_of
 from features.collection.conditions import Scalar
 from features.collection.file_facts import parts_of
 from features.collection.said import EPOCH
@@ -45,20 +45,29 @@ class NumberColumn(NamedTuple):
 
 def label_column(catalog: Catalog) -> ValueColumn:
     """The labels of the usable images."""
-    return _grouped(catalog.rows("SELECT label, count(*), group_concat(image_id) FROM labels GROUP BY label"))
+    return grouped(catalog.rows("SELECT label, count(*), group_concat(image_id) FROM labels GROUP BY label"))
 
 
 def path_column(catalog: Catalog, part: str) -> ValueColumn:
     """One of `catalog_schema.PATH_PARTS` of each usable image, where it is not empty."""
     if part in {column[1] for column in catalog.rows("PRAGMA table_info(images)")}:
         has_part = f"error IS NULL AND {part} <> ''"
-        return _grouped(
+        return grouped(
             catalog.rows(f"SELECT {part}, count(*), group_concat(id) FROM images WHERE {has_part} GROUP BY {part}")
         )
     place = {"folder": 0, "name": 1, "ending": 2}[part]  # a catalog of an earlier version
     paths = catalog.rows("SELECT id, path FROM images WHERE error IS NULL")
     pairs = ((parts_of(path)[place], id) for id, path in paths)
     return _coded((str(value), id) for value, id in pairs if value)
+
+
+def camera_column(catalog: Catalog) -> ValueColumn:
+    """The camera of each usable image whose file names one."""
+    if "camera" not in {column[1] for column in catalog.rows("PRAGMA table_info(images)")}:
+        return _coded(())  # a catalog of an earlier version
+    named = "error IS NULL AND camera <> ''"
+    query = f"SELECT min(camera), count(*), group_concat(id) FROM images WHERE {named} GROUP BY camera COLLATE NOCASE"
+    return grouped(catalog.rows(query))
 
 
 def size_column(catalog: Catalog) -> NumberColumn:
@@ -69,29 +78,6 @@ def size_column(catalog: Catalog) -> NumberColumn:
 def date_column(catalog: Catalog) -> NumberColumn:
     """When each usable image file was changed: nanoseconds since 1970."""
     return _catalog_numbers(catalog, "mtime")
-
-
-def tag_column(annotations: Annotations) -> ValueColumn:
-    """The tags of the images, each in the letters that come first, whoever gave it."""
-    return _said(
-        annotations, "SELECT min(tag), count(*), group_concat(picture) FROM tags GROUP BY tag COLLATE NOCASE", ()
-    )
-
-
-def album_column(annotations: Annotations) -> ValueColumn:
-    """The albums that the images are in."""
-    return _said(annotations, "SELECT min(album), count(*), group_concat(picture) FROM albums GROUP BY album", ())
-
-
-def favourite_column(annotations: Annotations) -> ValueColumn:
-    """The favourites, whose only value is "yes"."""
-    return _said(annotations, "SELECT 'yes', count(*), group_concat(picture) FROM favourites HAVING count(*) > 0", ())
-
-
-def field_column(annotations: Annotations, name: str) -> ValueColumn:
-    """The values of a field that people and models fill, as `said.stored` has them."""
-    query = "SELECT value, count(*), group_concat(picture) FROM field_values WHERE name = ? GROUP BY value"
-    return _said(annotations, query, (name,))
 
 
 def said_kinds(annotations: Annotations) -> tuple[dict[str, bool], dict[str, str]]:
@@ -117,20 +103,7 @@ def _catalog_numbers(catalog: Catalog, column: str) -> NumberColumn:
     return NumberColumn(numbers_of(ids), numbers_of(numbers))
 
 
-def _said(annotations: Annotations, query: str, values: tuple[Any, ...]) -> ValueColumn:
-    """What a statement says of keys, of the images that they are of; what several say of one counts once."""
-    with annotations.reading() as connection:
-        found = _grouped(connection.execute(query, values).fetchall())
-        images = image_of_key(connection)
-    if not found.ids.size:
-        return found
-    ids = images[found.ids]
-    most = int(images.max()) + 1
-    pairs = np.unique((found.codes * most + ids)[ids >= 0])
-    return ValueColumn(pairs % most, pairs // most, found.values) if pairs.size else ValueColumn(pairs, pairs, ())
-
-
-def _grouped(rows: list[tuple[Any, ...]]) -> ValueColumn:
+def grouped(rows: list[tuple[Any, ...]]) -> ValueColumn:
     """Of rows of a value, how often it is there, and where, joined."""
     ids = numbers_of(",".join(joined for _, _, joined in rows))
     codes = np.repeat(np.arange(len(rows)), [count for _, count, _ in rows])

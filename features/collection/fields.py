@@ -66,14 +66,14 @@ class Field(ABC):
     ----------
     is_of_images : bool
         Whether its SQL is a condition on a row of images; else `elsewhere` says where to look.
-    of_path : bool
-        Whether its SQL speaks of a folder, name or ending.
+    is_later : bool
+        Whether its SQL speaks of columns that catalogs of earlier versions lack: folder, name, ending, camera.
     is_said : bool
         Whether it is of the annotations, which are attached as `said`.
     """
 
     is_of_images: ClassVar[bool] = True
-    of_path: ClassVar[bool] = False
+    is_later: ClassVar[bool] = False
     is_said: ClassVar[bool] = False
 
     def __init__(self, name: str, *, aliases: Iterable[str] = (), participle: str = "") -> None:
@@ -135,7 +135,7 @@ class PathField(TextField):
         The same in SQL without case and diacritics: what contains, prefix and suffix look at.
     """
 
-    of_path = True
+    is_later = True
 
     def __init__(self, name: str, expression: str, *, as_folded: str = "") -> None:
         super().__init__(name, expression)
@@ -148,6 +148,12 @@ class PathField(TextField):
         if len(wanted) > MAX_PATTERN:  # of no file, and more than sqlite compares with
             return Sql("0")
         return compare_text(self._as_folded, Condition(self.name, condition.comparison, wanted))
+
+
+class CameraField(TextField):
+    """The camera that a picture was taken with, by its EXIF."""
+
+    is_later = True
 
 
 class FolderField(PathField):
@@ -379,6 +385,7 @@ for _field in (
     PathField("name", "name", as_folded=_NAME),
     PathField("path", "ltrim(folder || '/' || name, '/')", as_folded=f"ltrim({_FOLDER} || '/' || {_NAME}, '/')"),
     DateField("date", "mtime", aliases=["year"]),
+    CameraField("camera", "camera COLLATE NOCASE", participle="taken with"),
     NumberField("id", "id"),
     TableField("sha256", "images", "id", "sha256"),
     SaidField(TextField("tag", "tag COLLATE NOCASE"), "said.tags", aliases=["tags"], participle="tagged"),

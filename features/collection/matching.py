@@ -32,7 +32,7 @@ Own = Mapping[str, Field]
 # Catalogs of earlier versions do not hold the parts of paths, and those open for reading cannot be changed.
 _TEMP_PARTS = f"CREATE TEMP TABLE path_parts (id INTEGER PRIMARY KEY, {', '.join(PATH_PARTS)})"
 _WITH_PARTS = (
-    "(SELECT images.id AS id, size, mtime, width, height, sha256, error, "
+    "(SELECT images.id AS id, size, mtime, width, height, sha256, error, NULL AS camera, "
     + ", ".join(f"path_parts.{part} AS {part}" for part in PATH_PARTS)
     + " FROM images JOIN temp.path_parts ON path_parts.id = images.id)"
 )
@@ -59,7 +59,7 @@ class Matcher:
 
     def _reset(self) -> None:
         self._usable: Mask | None = None
-        self._path_rows = ""
+        self._later_rows = ""
         self._of_catalog = LruCache[Elsewhere, Mask]()
         self._forget_said()
 
@@ -87,8 +87,8 @@ class Matcher:
         if annotations is not None and not self._has_said:
             self._connection.execute("ATTACH ? AS said", (f"{annotations.as_uri()}?mode=ro",))
             self._has_said = True
-        if not self._path_rows and any(field_of(condition, own).of_path for condition in conditions_of(tree)):
-            self._path_rows = self._with_path_parts()
+        if not self._later_rows and any(field_of(condition, own).is_later for condition in conditions_of(tree)):
+            self._later_rows = self._with_later_columns()
         self._connection.execute("BEGIN")  # all conditions are asked of the same state
         try:
             if self._has_said:
@@ -116,11 +116,11 @@ class Matcher:
 
     def _found(self, tree: Tree, own: Own) -> Mask:
         if _is_of_images(tree, own):
-            of_path = any(field_of(condition, own).of_path for condition in conditions_of(tree))
+            is_later = any(field_of(condition, own).is_later for condition in conditions_of(tree))
             text, parameters = _where(tree, own)
             # Of several conditions sqlite would look up each row that an index tells for one of them.
             images = "images" if isinstance(tree, Condition) else "images NOT INDEXED"
-            images = self._path_rows if of_path and self._path_rows != "images" else images
+            images = self._later_rows if is_later and self._later_rows != "images" else images
             rows = Sql(f"{images} WHERE {text}", parameters)
             return self._looked_up(Elsewhere(rows, "id"), self._of_catalog)
         if isinstance(tree, Condition):
@@ -176,10 +176,11 @@ class Matcher:
         ((found,),) = self._connection.execute(query, rows.parameters)
         return numbers_of(found)
 
-    def _with_path_parts(self) -> str:
-        """What to ask for parts of paths."""
-        if set(PATH_PARTS) <= {column[1] for column in self._connection.execute("PRAGMA table_info(images)")}:
-            return "images"
+    def _with_later_columns(self) -> str:
+        """What to ask for parts of paths and for cameras."""
+        there = {column[1] for column in self._connection.execute("PRAGMA table_info(images)")}
+        if set(PATH_PARTS) <= there:
+            return "images" if "camera" in there else "(SELECT *, NULL AS camera FROM images)"
         self._connection.execute("PRAGMA temp_store = MEMORY")
         paths = self._connection.execute("SELECT id, path FROM images WHERE error IS NULL").fetchall()
         self._connection.execute("BEGIN")

@@ -8,13 +8,16 @@ from typing import NamedTuple
 
 
 class Facts(NamedTuple):
-    """What reading an image file told; `phash` as `features.phash` makes it, of what could be decoded."""
+    """What reading an image file told; `phash` as `features.phash` makes it, of what could be decoded, and `camera` as
+    `features.images.exif.camera_of` tells it.
+    """
 
     sha256: str | None
     width: int | None
     height: int | None
     error: str | None
     phash: bytes | None = None
+    camera: str | None = None
 
 
 class Record(NamedTuple):
@@ -39,6 +42,7 @@ class Row(NamedTuple):
     height: int | None
     error: str | None
     phash: bytes | None = None
+    camera: str | None = None
 
 
 @dataclass
@@ -54,6 +58,7 @@ class CatalogChanges:
         The same content under another path, or with another time.
     added : list of Row
     hashed : list of (id, phash)
+    cameras : list of (id, camera)
         Images that a catalog of an earlier version has without.
     labels : dict of int to tuple of str
         All labels of the images whose labels have changed.
@@ -64,7 +69,8 @@ class CatalogChanges:
     moved: list[tuple[int, Path, int, int]] = field(default_factory=list)
     added: list[Row] = field(default_factory=list)
     hashed: list[tuple[int, bytes]] = field(default_factory=list)
+    cameras: list[tuple[int, str]] = field(default_factory=list)
     labels: dict[int, tuple[str, ...]] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return any((self.removed, self.encoded, self.moved, self.added, self.hashed, self.labels))
+        return any((self.removed, self.encoded, self.moved, self.added, self.hashed, self.cameras, self.labels))

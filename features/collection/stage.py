@@ -23,7 +23,7 @@ from features.images import TOO_LARGE
 STAGE = ".sync.sqlite"
 _ENCODED = (
     "CREATE TABLE IF NOT EXISTS encoded (path PRIMARY KEY, size INTEGER, mtime INTEGER, sha256 TEXT, "
-    "width INTEGER, height INTEGER, error TEXT, phash BLOB, vector BLOB)"
+    "width INTEGER, height INTEGER, error TEXT, phash BLOB, camera TEXT, vector BLOB)"
 )
 
 
@@ -54,7 +54,7 @@ class Stage:
             self._connection.execute("BEGIN EXCLUSIVE")
             self._connection.execute("CREATE TABLE IF NOT EXISTS maker (spec TEXT)")
             self._connection.execute(_ENCODED)
-            if "phash" not in [row[1] for row in self._connection.execute("PRAGMA table_info(encoded)")]:
+            if "camera" not in [row[1] for row in self._connection.execute("PRAGMA table_info(encoded)")]:
                 self._connection.execute("DROP TABLE encoded")  # an earlier version's: encoded again, with it
                 self._connection.execute(_ENCODED)
             self._connection.execute("COMMIT")
@@ -104,14 +104,14 @@ class Stage:
         ]
         try:
             self._connection.execute("BEGIN")
-            self._connection.executemany("INSERT OR REPLACE INTO encoded VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", batch)
+            self._connection.executemany("INSERT OR REPLACE INTO encoded VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", batch)
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
             raise cannot_write(self.path, error) from error
 
     def facts(self, path: Path) -> Facts:
         """What is known of an encoded file."""
-        query = "SELECT sha256, width, height, error, phash FROM encoded WHERE path = ?"
+        query = "SELECT sha256, width, height, error, phash, camera FROM encoded WHERE path = ?"
         return Facts(*self._connection.execute(query, (path_to(path),)).fetchone())
 
     def vector(self, path: Path, dtype: np.dtype[Any]) -> np.ndarray:

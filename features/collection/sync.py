@@ -42,7 +42,7 @@ from features.collection.stage import STAGE, Stage
 from features.collection.store import FeatureStore
 from features.collection.writer import BLOCK, as_rows, write_features
 from features.datasets import Dataset, Item, origin_of, reading_options
-from features.encoding import Progress, check_counts, encode_items, hash_items
+from features.encoding import Progress, cameras_of, check_counts, encode_items, hash_items
 
 if TYPE_CHECKING:
     from features.encoders import Encoder
@@ -145,9 +145,10 @@ def sync(
         changes = find_changes(store, dataset, dataset.items[:limit])
         check_same_collection(store, dataset, changes)
         stats = _encode(stage, changes, dataset, encoder, dtype, batch_size, progress)
-        hashed = _hash_others(store, changes, dataset)
+        hashed, cameras = _hash_others(store, changes, dataset), _look_for_cameras(store, changes, dataset)
         try:
-            report = _NextGeneration(store, stage, changes, dataset, stats, hashed).put_in_force(with_store)
+            next_one = _NextGeneration(store, stage, changes, dataset, stats, hashed, cameras)
+            report = next_one.put_in_force(with_store)
         finally:
             remove_leftovers(folder)
         stage.remove()
@@ -192,6 +193,14 @@ def _hash_others(store: FeatureStore, changes: Changes, dataset: Dataset) -> lis
     return [(file.record.id, phash) for file, phash in found if phash is not None]
 
 
+def _look_for_cameras(store: FeatureStore, changes: Changes, dataset: Dataset) -> list[tuple[int, str]]:
+    """The cameras of unchanged images of which nobody has looked for one, as in the collections of earlier versions."""
+    lacking = store.catalog.without_camera()
+    files = [file for file in (*changes.kept, *changes.renamed) if file.record.id in lacking]
+    found = zip(files, cameras_of([file.item for file in files], **reading_options(dataset)), strict=True)
+    return [(file.record.id, camera) for file, camera in found if camera is not None]
+
+
 class _NextGeneration:
     """The next generation of a store: its files first, then the manifest that names them."""
 
@@ -203,8 +212,9 @@ class _NextGeneration:
         dataset: Dataset,
         stats: dict[Path, tuple[int, int]],
         hashed: list[tuple[int, bytes]],
+        cameras: list[tuple[int, str]],
     ) -> None:
-        self._hashed = hashed
+        self._hashed, self._cameras = hashed, cameras
         self._store, self._stage, self._changes, self._dataset, self._stats = store, stage, changes, dataset, stats
         self._number = store.generation + 1
         # An image that could not be read before and cannot be now has not changed.
@@ -282,6 +292,7 @@ class _NextGeneration:
             ],
             added=[self._row(id, item) for id, item in self._added],
             hashed=self._hashed,
+            cameras=self._cameras,
             labels=labels,
         )
 
