@@ -135,6 +135,12 @@ class CollectionJobs:
             folder = self._place_of(name)
             return self._start(Job(f"Bringing {name} up to date", name), {"folder": str(folder)}, [])
 
+    def check_free(self, name: str) -> None:
+        """Raise JobError unless work on a collection could begin now."""
+        with self._lock:
+            self._check_idle()
+            self._place_of(name)
+
     def look_for_duplicates(self, name: str) -> Job:
         """Begin to look for duplicates in a collection, and closer at those that only hash and vector speak for.
 

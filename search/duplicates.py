@@ -1,7 +1,8 @@
 """Pictures of a collection that are the same, as ``python -m search.duplicates Pictures`` tells them.
 
-Exact copies are told by the content of the files, near ones are the pairs of `duplicate_pairs`. No file is ever touched
-here: people decide (see `features.collection.duplicates`), and what they set aside is a list, written by --export.
+Exact copies are told by the content of the files, near ones are the pairs of `duplicate_pairs`. People decide (see
+`features.collection.duplicates`). What they set aside is a list, written by --export, or goes to a trash folder, after
+a person has said yes, and comes back from it: see `features.collection.trash`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from tqdm import tqdm
 
 from features.collection.duplicates import DIFFERENT, LATER, set_aside, verdicts
 from features.collection.store import FeatureStore, StoreError
+from features.collection.trash import Moved, move_to_trash, put_back, trash_folder, why_no_trash
 from features.command_line import add_collections, collection_folder, set_up_streams
 from features.paths import expanded
 from search.command_line import refused
@@ -169,12 +171,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m search.duplicates",
-        description="Tell which pictures of a collection are the same. Nothing is changed but what is known of them.",
+        description="Tell which pictures of a collection are the same. --trash and --put-back alone touch files.",
     )
     parser.add_argument("collection", metavar="NAME", help="a collection, or its folder")
     parser.add_argument("--quick", action="store_true", help="by hash and vector alone, without a closer look at each")
     parser.add_argument("--alike", action="store_true", help="also what only looks alike")
     parser.add_argument("--export", type=expanded, metavar="FILE", help="write the paths of what people have set aside")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--trash", action="store_true", help="ask, then move what people have set aside to a trash folder"
+    )
+    what.add_argument("--put-back", action="store_true", help="move what is in the trash folder back to where it was")
     parser.add_argument("--json", action="store_true", help="print the groups as JSON")
     add_collections(parser)
     options = parser.parse_args(arguments)
@@ -196,6 +203,10 @@ def _run(options: argparse.Namespace) -> int:
         count = export_set_aside(store, options.export)
         sys.stdout.write(f"{count:,} paths written to {options.export}\n")
         return 0
+    if options.trash:
+        return _ask_and_move(store)
+    if options.put_back:
+        return _told_moves(store, put_back(store), "back where they were")
     pairs = Pairs.of(store) or find_duplicates(store)
     if not options.quick and pairs.unseen:
         if can_prove():
@@ -216,6 +227,33 @@ def _run(options: argparse.Namespace) -> int:
             sys.stdout.write(f"  {each['path']}  ({size})\n")
     sys.stdout.write(f"{len(told):,} groups; {in_words(counts_of(groups)) or 'no duplicates'}\n")
     return 0
+
+
+def _ask_and_move(store: FeatureStore) -> int:
+    """Move what is set aside to the trash folder if the person at the keyboard says yes."""
+    if reason := why_no_trash(store):
+        raise StoreError(reason)
+    away = list(set_aside(store.annotations)) if store.has_annotations else []
+    for record in store.records(away):
+        sys.stdout.write(f"  {os.fsencode(record.path).decode('utf-8', 'replace')}\n")
+    if not away:
+        sys.stdout.write("nothing is set aside\n")
+        return 0
+    sys.stdout.write(f"Move these {len(away):,} files to {trash_folder(store)}? Type yes: ")
+    sys.stdout.flush()
+    if sys.stdin.readline().strip().lower() != "yes":
+        sys.stdout.write("nothing was moved\n")
+        return 1
+    return _told_moves(store, move_to_trash(store, len(away)), f"in {trash_folder(store)}; --put-back brings them back")
+
+
+def _told_moves(store: FeatureStore, moved: Moved, where: str) -> int:
+    sys.stdout.write(f"{len(moved.paths):,} files are {where}\n")
+    for path, reason in moved.left:
+        sys.stdout.write(f"left where it is: {os.fsencode(path).decode('utf-8', 'replace')}: {reason}\n")
+    if moved.paths:
+        sys.stdout.write(f"bring {store.folder.name} up to date now: create_index.py --sync, or Manage on the page\n")
+    return 0 if moved.paths or not moved.left else 1
 
 
 def export_set_aside(store: FeatureStore, file: Path) -> int:

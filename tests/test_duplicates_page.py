@@ -47,6 +47,13 @@ class Jobs(SimpleNamespace):
     def manages(self, name):
         return True
 
+    def check_free(self, name):
+        if self.job is not None:
+            raise JobError("Something is under way.")
+
+    def sync(self, name):
+        self.asked.append(f"sync {name}")
+
     def look_for_duplicates(self, name):
         if self.job is not None:
             raise JobError("Something is under way.")
@@ -104,6 +111,33 @@ def test_what_is_not_kept_is_set_aside_as_a_list_and_can_be_taken_back(client, e
     assert engine.store.items[first["id"]].path.exists()
 
 
+def test_what_is_set_aside_goes_to_the_trash_when_it_is_confirmed_and_comes_back(client, engine, jobs):
+    first, second = copies(engine)
+    path = engine.store.items[second["id"]].path
+    page = client.post("/duplicates/c", json={"do": "keep", "pictures": [first, second], "show": "aside"}).text
+    assert "Yes, move 1 file" in page and "1 file goes to" in page and path.exists()
+    jobs.job = SimpleNamespace(state="running", collection="c", title="Looking", stage="at pairs", done=3, total=9)
+    assert client.post("/duplicates/c", json={"do": "trash", "count": 1}).status_code == 409
+    jobs.job = None
+    again = client.post("/duplicates/c", json={"do": "trash", "count": 2})
+    assert (again.status_code, path.exists()) == (409, True), "what was confirmed is not what would be moved"
+    page = client.post("/duplicates/c", json={"do": "trash", "count": 1, "show": "aside"}).text
+    assert not path.exists() and jobs.asked == ["sync c"]
+    assert "1 file is in the trash folder" in page and 'data-do="put_back"' in page
+    client.post("/duplicates/c", json={"do": "put_back"})
+    assert path.exists() and jobs.asked == ["sync c"] * 2
+
+
+def test_what_stays_is_told(client, engine):
+    first, second = copies(engine)
+    client.post("/duplicates/c", json={"do": "keep", "pictures": [first, second]})
+    engine.store.items[second["id"]].path.write_bytes(b"edited")
+    told = client.post("/duplicates/c", json={"do": "trash", "count": 1})
+    assert told.status_code == 409
+    assert "0 files were moved and 1 stayed where they are" in told.json()["detail"]
+    assert "the file has changed: sync the collection first" in told.json()["detail"]
+
+
 def test_what_is_put_off_is_on_a_shelf_of_its_own(client, engine):
     pair = copies(engine)
     left = groups(client.post("/duplicates/c", json={"do": "later", "pictures": pair}).text)
@@ -119,8 +153,8 @@ def test_who_may_not_manage_sees_and_does_not_decide(engine, jobs):
     client = client_of(engine, jobs, holds_token=False)
     page = client.get("/duplicates/c").text
     assert groups(page) and "data-keep" not in page and "can decide" in page
-    refused = client.post("/duplicates/c", json={"do": "keep", "pictures": copies(engine)})
-    assert refused.status_code == 403
+    for decision in ({"do": "keep", "pictures": copies(engine)}, {"do": "trash", "count": 0}, {"do": "put_back"}):
+        assert client.post("/duplicates/c", json=decision).status_code == 403
     assert not engine.store.has_annotations or decisions.set_aside(engine.store.annotations) == {}
 
 

@@ -1,7 +1,8 @@
 """Duplicates over HTTP: seen by everyone, decided by who may manage collections.
 
 The answer to all of these is the same piece of the page: the groups that are left to decide about, those put off, or
-what was set aside. Decisions are edits as any others, and no file is touched.
+what was set aside. Decisions are edits as any others. Files are moved only to the trash folder and back, when a person
+has confirmed it, and then the collection is brought up to date: see `features.collection.trash`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from starlette.routing import BaseRoute
 from features.collection import duplicates as decisions
 from features.collection import edits
 from features.collection.annotations import Annotations
+from features.collection.trash import move_to_trash, put_back, trash_folder, trashed, why_no_trash
 from features.images.formats import FILE_ENDINGS
 from gradio_app.grid import Tile, tile_values
 from gradio_app.jobs import CollectionJobs, JobError
@@ -56,13 +58,16 @@ class DuplicateDecision(BaseModel):
         Of a group; the first is the one that is kept.
     edit : int
         Which edit is taken back: the number that the page showed.
+    count : int
+        How many files go to the trash, as the person has confirmed.
     show, shown, alike
         What the page wants to see: see `duplicate_routes`.
     """
 
-    do: Literal["keep", "different", "later", "take_back", "undo", "closer"]
+    do: Literal["keep", "different", "later", "take_back", "undo", "closer", "trash", "put_back"]
     pictures: list[ShownPicture] = Field([], max_length=decisions.MAX_DECIDED)
     edit: int = 0
+    count: int = 0
     show: Shelf = "open"
     shown: int = PAGE
     alike: bool = False
@@ -112,9 +117,9 @@ def duplicate_routes(
             raise HTTPException(403, REFUSED)
         engine = collection_in(engines, collection)
         with in_words():
-            if decision.do == "closer":
+            if decision.do in ("closer", "trash", "put_back"):
                 try:
-                    jobs.look_for_duplicates(collection)
+                    _work(decision, engine, jobs)
                 except JobError as error:
                     raise HTTPException(409, str(error)) from error
             else:
@@ -135,6 +140,23 @@ def duplicate_routes(
         return PlainTextResponse("".join(f"{path}\n" for path in paths), headers=headers)
 
     return list(router.routes)
+
+
+def _work(decision: DuplicateDecision, engine: SearchEngine, jobs: CollectionJobs) -> None:
+    """What takes longer than a decision, or is to be followed by a sync."""
+    if decision.do == "closer":
+        jobs.look_for_duplicates(engine.name)
+        return
+    jobs.check_free(engine.name)  # before a file is moved
+    moved = put_back(engine.store) if decision.do == "put_back" else move_to_trash(engine.store, decision.count)
+    if moved.paths:
+        jobs.sync(engine.name)
+    if moved.left:
+        path, reason = moved.left[0]
+        raise JobError(
+            f"{len(moved.paths):,} files were moved and {len(moved.left):,} stayed where they are, the first of them "
+            f"{printable(os.fspath(path))}: {reason}."
+        )
 
 
 def duplicates_panel(
@@ -171,6 +193,8 @@ def duplicates_panel(
         last=last,
         editable=editable,
         is_managed=jobs is not None,
+        trash=printable(os.fspath(trash_folder(store))) if show == "aside" and why_no_trash(store) is None else "",
+        trashed=len(trashed(store)) if show == "aside" and editable else 0,
         manages=jobs is not None and jobs.manages(engine.name),
         is_looked_for=pairs is not None,
         unseen=0 if pairs is None else pairs.unseen,

@@ -61,12 +61,12 @@ element.addEventListener('click', (event) => {
   const button = event.target.closest('button');
   if (!button || !twins.contains(button)) return;
   const section = button.closest('.ris-twins');
-  const { do: what, show, more, edit } = button.dataset;
+  const { do: what, show, more, edit, count } = button.dataset;
   if ('keep' in button.dataset) decide_twins(section, 'keep', button.closest('.ris-tile'));
   else if ('takeBack' in button.dataset) {
     tell_twins({ do: 'take_back', pictures: [named_twin(button.closest('.ris-tile'))] }, () => twins.querySelector('[data-show][aria-pressed=true]').focus());
   } else if (section && what) decide_twins(section, what);
-  else if (what) tell_twins({ do: what, edit: Number(edit ?? 0) }, () => (twins.querySelector('[data-do=undo]') ?? twins.querySelector('[data-show]'))?.focus());
+  else if (what) tell_twins({ do: what, edit: Number(edit ?? 0), count: Number(count ?? 0) }, () => (twins.querySelector('[data-do=undo]') ?? twins.querySelector('[data-show]'))?.focus());
   else if (show) {
     Object.assign(wanted, { show, shown: 0 });
     tell_twins(null, () => twins.querySelector(`[data-show=${show}]`)?.focus());
