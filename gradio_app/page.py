@@ -23,6 +23,7 @@ from gradio_app.routes.details import detail_routes
 from gradio_app.routes.duplicates import duplicate_routes
 from gradio_app.routes.found import found_routes
 from gradio_app.routes.learned import learned_routes
+from gradio_app.routes.map import map_routes
 from gradio_app.routes.pictures import icon_route, picture_routes
 from gradio_app.routes.selection import selection_routes
 from gradio_app.routes.suggestions import suggestion_routes
@@ -37,6 +38,7 @@ TITLE = "Reverse image search"
 CARD = render(
     "card.html", title=TITLE, description="Find pictures by a picture, a part of one, by words, or by any mix of them."
 )
+STYLES = ("page.css", "words.css", "said.css", "explain.css", "browse.css", "duplicates.css", "map.css")
 UPLOAD_LIMIT = "25mb"
 DAY = 24 * 60 * 60
 SESSIONS = 500  # whose pictures are remembered at a time; Gradio's own limit is 10,000, some 0.5 MB each
@@ -84,7 +86,7 @@ class SearchPage(gr.Blocks):
         routes = [icon_route(), *picture_routes(library), *library_routes(library, jobs, self.start_token)]
         routes += word_routes(library, self.start_token, is_managed=jobs is not None)
         routes += learned_routes(library, self.start_token, is_managed=jobs is not None)
-        routes += [*suggestion_routes(library), *browse_routes(library)]
+        routes += [*suggestion_routes(library), *browse_routes(library), *map_routes(library)]
         routes += found_routes(library, lambda: Path(self.GRADIO_CACHE))
         routes += selection_routes(library, self.start_token, is_managed=jobs is not None)
         routes += detail_routes(library, self.start_token, is_managed=jobs is not None)
@@ -99,7 +101,7 @@ class SearchPage(gr.Blocks):
                 "middleware": [Middleware(self._guarded), Middleware(ContentPolicy, card=CARD)],
                 "openapi_url": None,
             },
-            "css": script("page.css", "words.css", "said.css", "explain.css", "browse.css", "duplicates.css"),
+            "css": script(*STYLES),
             "theme": _theme(),
             "max_file_size": UPLOAD_LIMIT,
             "footer_links": [],

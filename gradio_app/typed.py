@@ -174,6 +174,14 @@ def filter_of(result: Result) -> Filter:
     return chosen & parse(result.asked.words).filter if result.asked.words else chosen
 
 
+def picture_of(result: Result) -> QueryPicture | None:
+    """The one picture that was searched with: the one on the page, or the one of the collection that was typed."""
+    if result.asked.picture is not None or result.hits.parts:
+        return result.asked.picture
+    typed = [part.picture for part in parse(result.asked.words).parts if isinstance(part, ImagePart)]
+    return QueryPicture.of(result.engine, typed[0]) if typed and isinstance(typed[0], int) else None
+
+
 def parts_of(result: Result) -> list[str]:
     """What each part of a query that was answered is called; none where it is one picture."""
     if not result.hits.parts:

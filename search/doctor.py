@@ -44,6 +44,7 @@ from search.build import create_index, create_space, create_spaces
 from search.command_line import refused
 from search.duplicate_pairs import find_duplicates
 from search.errors import EngineError
+from search.picture_map import PictureMap, map_of
 from search.space import VISUAL, Entry, Space
 from search.spaces import default_spaces, open_space, space_kind, space_names, visual_space
 
@@ -141,6 +142,7 @@ def _faults(folder: Path) -> Iterator[tuple[Finding, Mend | None]]:
     for name, entry in store.manifest.get("spaces", {}).items():
         yield from _space(store, name, entry)
     yield from _duplicates(store)
+    yield from _map(store)
     if said.exists() and not harm:
         yield from _words(folder)
     yield from _originals(store)
@@ -203,6 +205,18 @@ def _duplicates(store: FeatureStore) -> Iterator[tuple[Finding, Mend]]:
             raise StoreError(f"{store.folder / entry['file']} is damaged: it is not what was written")
     except (StoreError, OSError) as error:
         yield Finding("duplicates", str(error)), again
+
+
+def _map(store: FeatureStore) -> Iterator[tuple[Finding, Mend]]:
+    """Whether the map is what was written."""
+
+    def again() -> None:
+        map_of(FeatureStore.open(store.folder))
+
+    try:
+        PictureMap.read(store)
+    except StoreError as error:
+        yield Finding("map", str(error)), again
 
 
 def _words(folder: Path) -> Iterator[tuple[Finding, Mend]]:

@@ -26,6 +26,7 @@ from search.backends.base import SearchableIndex
 from search.errors import EngineError, QueryError
 from search.filters import Filter, FilterLike
 from search.hits import Answer, Hit
+from search.index_lists import FIELD, list_field
 from search.neighbour_order import CANDIDATES, NeighbourOrder, Ranked
 from search.neighbourhood import NEIGHBOURHOOD as NEIGHBOURHOOD_SPACE
 from search.options import NEIGHBOURHOOD, SearchOptions
@@ -83,6 +84,7 @@ class SearchEngine:
             neighbourhood = self._spaces[NEIGHBOURHOOD_SPACE].space
             self._spaces[VISUAL].order = NeighbourOrder(neighbourhood)
             self._spaces[VISUAL].strength = StrengthOfHits(neighbourhood, self._spaces[VISUAL].space)
+        store.told[FIELD] = list_field(self._spaces[VISUAL])
         self._encoder = encoder
         self._fetch = fetch
         self._scorers: dict[str, TextScorer] = {}

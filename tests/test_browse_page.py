@@ -61,6 +61,13 @@ def test_controls_hold_the_addresses_that_they_lead_to(client, store):  # noqa: 
     assert leading(page, "all") == "tab=browse"
 
 
+def test_selected_pictures_are_shown_alone(client):
+    page = client.post("/browse/c?order=name", json={"ids": [7, 3, 59, 5_000]}).text
+    assert sorted(shown(page)) == [3, 7, 59]
+    assert "<b>3 of 60</b> pictures of <b>c</b>: those that are selected" in page
+    assert client.post("/browse/c", json={"ids": list(range(10_001))}).status_code == 422
+
+
 def test_orders_sizes_and_pages(client, store, monkeypatch):  # noqa: F811
     monkeypatch.setattr("gradio_app.tabs.browse.views.LEAF", 25)
     page = client.get("/browse/c?order=random&seed=5&leaf=2").text

@@ -73,6 +73,6 @@ def test_a_tab_may_be_for_some_pages_only(engine, made_up, tmp_path):
     def titles(page):
         return [block.label for block in page.blocks.values() if isinstance(block, gr.Tab)]
 
-    own = ["Search", "Browse the collection", "Duplicates", "Learned tags", "Compare", "Explain", "Evaluate"]
+    own = ["Search", "Browse the collection", "Map", "Duplicates", "Learned tags", "Compare", "Explain", "Evaluate"]
     assert titles(build_app([engine])) == [*own, "Made up"]
     assert titles(build_app([engine], manage=tmp_path)) == [*own, "Manage", "Made up"]

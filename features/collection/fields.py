@@ -310,6 +310,32 @@ class FavouriteField(Field):
         return answer in ("no", "false", "0")
 
 
+class ToldField(Field):
+    """What something beside the catalog tells of the images of a collection, such as the lists of its index.
+
+    Parameters
+    ----------
+    ids_of : callable, optional
+        The ids of the images with a value. Without it nothing is told: so it is in a collection that has nothing of
+        the kind, and the sentence says so.
+    """
+
+    def __init__(
+        self, name: str, ids_of: Callable[[Scalar], Iterable[int]] | None = None, *, participle: str = ""
+    ) -> None:
+        super().__init__(name, participle=participle)
+        self._ids_of = ids_of
+
+    def sql(self, condition: Condition) -> Sql:
+        if self._ids_of is None:
+            raise FilterError(f"nothing in this collection has an {self.name}")
+        if condition.comparison not in ("eq", "any") or condition.value is None:
+            raise FilterError(f"{self.name} can be equal to one value or to any of several")
+        values = condition.value if isinstance(condition.value, tuple) else (condition.value,)
+        ids = sorted({int(id) for value in values for id in self._ids_of(value)})
+        return Sql("id IN (SELECT value FROM json_each(?))", (json.dumps(ids),))
+
+
 def own_field(name: str, kind: str) -> Field:
     """A field that people and models have filled, by its name and kind: see `Annotations.fields`."""
     kinds: dict[str, Callable[[str, str], Field]] = {"number": NumberField, "date": DateField}
@@ -394,6 +420,7 @@ for _field in (
     SaidField(TextField("maker", "maker"), "said.voices"),
     FavouriteField("favourite", aliases=["favorite"]),
     SaidField(TextField("album", "album COLLATE NOCASE"), "said.albums", aliases=["albums"], participle="in the album"),
+    ToldField("index_list", participle="in index list"),
 ):
     register_field(_field)
 

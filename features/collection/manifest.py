@@ -110,14 +110,14 @@ def files_of(manifest: dict[str, Any]) -> set[str]:
 
 
 def derived_files(manifest: dict[str, Any]) -> list[dict[str, Any]]:
-    """The entries of files that can be made again from the vectors: those of other spaces, of indexes, and of
-    pairs of duplicates.
+    """The entries of files that can be made again from the vectors: those of other spaces, of indexes, of pairs of
+    duplicates, and of the map.
     """
     spaces = list(manifest.get("spaces", {}).values())
     beside = [entry for space in spaces for entry in space.get("beside", {}).values()]
     indexes = [entry for owner in (manifest, *spaces) for entry in owner.get("indexes", {}).values()]
-    pairs = manifest.get("duplicates") or {}
-    return [entry for entry in (*spaces, *beside, *indexes, pairs) if entry.get("file")]
+    pairs, points = (manifest.get(name) or {} for name in ("duplicates", "map"))
+    return [entry for entry in (*spaces, *beside, *indexes, pairs, points) if entry.get("file")]
 
 
 def spaces_of(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -107,6 +107,13 @@ class DuplicatesEntry(FileEntry):
     generation: Count = 0
 
 
+class MapEntry(FileEntry):
+    """The pictures as points of a plane, by the vectors of a generation, as a metric compares them."""
+
+    generation: Count = 0
+    metric: Metric
+
+
 class SourceEntry(_Entry):
     """How the images of the root were chosen; see `features.datasets.base.source_of`."""
 
@@ -137,6 +144,7 @@ class Manifest(_Entry):
     indexes: dict[str, IndexEntry] = {}
     spaces: dict[str, SpaceEntry] = {}
     duplicates: DuplicatesEntry | None = None
+    map: MapEntry | None = None
     annotations: Annotated[str, Field(pattern="^[0-9a-f]{32}$")] | None = None
 
     @model_validator(mode="after")

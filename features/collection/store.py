@@ -26,7 +26,7 @@ from features.collection.annotations import Annotations
 from features.collection.catalog import Catalog, change_counter
 from features.collection.conditions import Tree
 from features.collection.errors import StoreError
-from features.collection.fields import own_field
+from features.collection.fields import Field, own_field
 from features.collection.lock import writing
 from features.collection.manifest import (
     MANIFEST,
@@ -63,6 +63,8 @@ class FeatureStore:
         versions``, and whatever `update_manifest` added.
     features : ndarray, shape (n, dim), float16 or float32
         Memory-mapped, read-only. The row of a damaged or removed image is zero.
+    told : dict of str to Field
+        What the images can be filtered by that something beside the catalog tells, such as an index.
 
     Notes
     -----
@@ -75,6 +77,7 @@ class FeatureStore:
         self.manifest = manifest
         self.features = features
         self.catalog = catalog
+        self.told: dict[str, Field] = {}
         self._lock = threading.Lock()
 
     @classmethod
@@ -168,9 +171,9 @@ class FeatureStore:
             There is no such field, or it cannot be compared so; the message is for who asked.
         """
         if not self.has_annotations:
-            return self.catalog.ids_matching(tree)
+            return self.catalog.ids_matching(tree, own=self.told)
         own = {name: own_field(name, kind) for name, kind in self.annotations.fields().items()}
-        return self.catalog.ids_matching(tree, self.annotations.path, own)
+        return self.catalog.ids_matching(tree, self.annotations.path, {**self.told, **own})
 
     @property
     def has_annotations(self) -> bool:

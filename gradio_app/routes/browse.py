@@ -11,11 +11,13 @@ from weakref import WeakKeyDictionary
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from fastapi.responses import HTMLResponse
+from pydantic import BaseModel, Field
 from starlette.routing import BaseRoute
 
 from gradio_app.browse_address import BrowseAddress
 from gradio_app.routes.access import require_login
 from gradio_app.routes.pictures import collection_in
+from gradio_app.routes.selection import MAX_SELECTED
 from gradio_app.routes.words import NOW, in_words
 from gradio_app.tabs.browse import views
 from gradio_app.tabs.browse.views import Shelf
@@ -24,6 +26,12 @@ from search.errors import QueryError
 
 MAX_OPEN = 100
 Fields = Annotated[list[str], Query(max_length=MAX_OPEN)]
+
+
+class SelectedIds(BaseModel):
+    """What is selected, as the page sends it."""
+
+    ids: list[int] = Field(max_length=MAX_SELECTED)
 
 
 def browse_routes(engines: Mapping[str, SearchEngine]) -> list[BaseRoute]:
@@ -48,6 +56,11 @@ def browse_routes(engines: Mapping[str, SearchEngine]) -> list[BaseRoute]:
     @router.get("")
     def leaf(request: Request, collection: str) -> Response:
         return answer(collection, request, views.leaf)
+
+    @router.post("")
+    def selected(request: Request, collection: str, shown: SelectedIds) -> Response:
+        """A page of those pictures alone that are selected."""
+        return answer(collection, request, lambda shelf, address: views.leaf(shelf, address, shown.ids))
 
     @router.get("/facets")
     def facets(request: Request, collection: str, open: Fields = [], whole: Fields = []) -> Response:  # noqa: B006

@@ -19,7 +19,7 @@ from gradio_app.routes.access import EditPermission, StartToken, require_login
 from gradio_app.routes.pictures import folder_of, read_item
 from gradio_app.routes.words import NOW, collection_of_picture, in_words
 from search.engine import SearchEngine
-from search.explain import InvertedFile
+from search.inverted_file import InvertedFile
 
 
 def detail_routes(engines: Mapping[str, SearchEngine], token: StartToken, *, is_managed: bool) -> list[BaseRoute]:

@@ -7,6 +7,7 @@ const parts = panel.dataset.names.split(' '); // of an address
 const opened = new Set(['label', 'album', 'tag', 'folder']);
 const whole = new Set();
 let browsed = null; // the address that is shown
+let only_selected = () => undefined; // how to ask for the selected pictures alone: see select.js
 let browse_turn = 0; // an answer to what was asked before the last question is dropped
 
 const browse_in = () => document.querySelector('#ris-examples .ris-tile')?.dataset.collection;
@@ -28,10 +29,10 @@ function write_address(said, how) {
   if (address.href !== location.href) history[how](said ? null : { ris_left: true }, '', address);
 }
 
-async function read(place) {
+async function read(place, options) {
   let reply, text;
   try {
-    reply = await fetch(place);
+    reply = await fetch(place, options);
     text = await reply.text();
   } catch { return { fault: 'The server cannot be reached.' }; }
   return reply.ok ? { text } : { fault: reason(text) ?? `The server answered ${reply.status}.` };
@@ -52,7 +53,7 @@ async function browse(said, how, { counts = true } = {}) {
   const mine = ++browse_turn;
   const place = `browse/${encodeURIComponent(name)}`;
   const counted = counts ? count(place, said, mine) : null;
-  const { text, fault } = await read(`${place}?${said}`);
+  const { text, fault } = await read(`${place}?${said}`, only_selected());
   if (mine !== browse_turn) return;
   if (fault) {
     leaf.innerHTML = '<p class="ris-fault" role="alert"></p><button type="button" class="ris-show-all" data-to="">Show all pictures</button>';

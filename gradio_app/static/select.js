@@ -1,8 +1,20 @@
 // Selecting in the Browse tab, by mouse and by keyboard; what is selected stays while pages are turned. Needs browse.js.
 const bar = panel.querySelector('.ris-selection');
+const MOST_SELECTED = 10000; // as the server takes
 const selected = new Map(); // id to content
 let selected_in = null; // the collection
 let anchor = null; // from where Shift extends
+let is_only = false; // whether nothing but what is selected is shown
+only_selected = () => (is_only && selected.size ? {
+  method: 'POST',
+  headers: { 'Content-Type': 'application/json' },
+  body: JSON.stringify({ ids: [...selected.keys()].map(Number).slice(0, MOST_SELECTED) }),
+} : undefined);
+function show_only(wanted) {
+  if (is_only === wanted) return;
+  is_only = wanted;
+  if (browsed !== null) browse(new URLSearchParams(browsed).size ? browsed : 'tab=browse', null, { counts: false });
+}
 
 const leaf_tiles = () => [...leaf.querySelectorAll('.ris-tile')];
 const place_of = (name) => `selection/${encodeURIComponent(browse_in())}${name}`;
@@ -14,6 +26,8 @@ function show_selection() {
     tile.querySelector('.ris-select').setAttribute('aria-pressed', String(is_it));
   }
   bar.hidden = !selected.size;
+  panel.classList.toggle('ris-is-only-selected', is_only && selected.size > 0);
+  bar.querySelector('[data-select=only]')?.setAttribute('aria-pressed', String(is_only));
   const count = bar.querySelector('[data-count]');
   if (count) count.textContent = selected.size.toLocaleString('en');
   else if (selected.size) tools();
@@ -94,12 +108,13 @@ async function select_all() {
   for (const [id, content] of JSON.parse(text)) selected.set(String(id), content);
   show_selection();
 }
-function clear() { selected.clear(); anchor = null; show_selection(); }
+function clear() { selected.clear(); anchor = null; show_selection(); show_only(false); }
 
 bar.addEventListener('click', ({ target }) => {
   const { select: what, get: kind, undo } = target.closest('button')?.dataset ?? {};
   if (what === 'all') select_all();
   if (what === 'none') clear();
+  if (what === 'only') show_only(!is_only);
   if (what === 'keys') show_keys();
   if (kind) get(kind);
   if (undo) tools({ do: 'undo', edit: Number(undo) });
@@ -115,10 +130,26 @@ leaf.addEventListener('click', (event) => {
   if (tile && event.target.closest('.ris-select')) select(tile, { shift: event.shiftKey });
 });
 document.addEventListener('ris-leaf', () => {
-  if (selected_in !== browse_in()) { selected.clear(); bar.replaceChildren(); }
+  if (selected_in !== browse_in()) { selected.clear(); bar.replaceChildren(); is_only = false; }
   selected_in = browse_in();
   show_selection();
 });
+
+// What another tab has selected takes the place of what was; the map leaves it here.
+function take_selected() {
+  const { collection, pictures } = document.ris_selected ?? {};
+  if (!pictures || collection !== browse_in()) return;
+  document.ris_selected = null;
+  selected.clear();
+  for (const [id, content] of pictures) selected.set(String(id), content);
+  if (selected_in !== collection) bar.replaceChildren();
+  selected_in = collection;
+  is_only = true;
+  show_selection();
+  if (is_seen()) look(); // what is on its way shows all
+}
+document.addEventListener('ris-select', take_selected);
+take_selected();
 
 const KEYS = [
   ['Arrows', 'move from picture to picture'], ['Enter', 'enlarge'], ['Space', 'select, or no longer'],

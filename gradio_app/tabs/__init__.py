@@ -39,6 +39,7 @@ class Tab:
 _TABS: dict[str, str | Tab] = {
     "search": "gradio_app.tabs.search",
     "browse": "gradio_app.tabs.browse",
+    "map": "gradio_app.tabs.map",
     "duplicates": "gradio_app.tabs.duplicates",
     "learned": "gradio_app.tabs.learned",
     "compare": "gradio_app.tabs.compare",

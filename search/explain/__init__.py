@@ -12,14 +12,11 @@ from numpy.typing import NDArray
 
 from features.encoders import Encoder
 from ivfpq import IndexIVFPQ
-from ivfpq.checks import Metric
 from ivfpq.distances import normalised
-from ivfpq.faiss_compat import FaissIndex, from_faiss
-from ivfpq.pretransform import IndexPreTransform
-from ivfpq.refine import IndexRefine
 from search.engine import SearchEngine
 from search.filters import Filter, FilterLike
 from search.hits import Answer
+from search.inverted_file import InvertedFile
 from search.neighbour_reasons import NeighbourReason, explain_neighbours
 from search.options import SearchOptions
 from search.searcher import RERANK_FACTOR
@@ -136,52 +133,6 @@ class CellMap:
     query: NDArray[Any]
     sizes: NDArray[np.int64]
     probed: NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class InvertedFile:
-    """The cells and codes inside an index, whatever is wrapped around them.
-
-    Attributes
-    ----------
-    cells : IndexIVFPQ
-    outer : index
-        What `cells` are in, or they themselves.
-    metric : str
-        Of the collection. (Cells for cosine may compare vectors of length 1 by their distance.)
-    """
-
-    cells: IndexIVFPQ
-    outer: Any
-    metric: Metric
-
-    @classmethod
-    def of(cls, index: Any) -> InvertedFile | None:
-        """Of any engine's index; None if it has no inverted lists of codes."""
-        outer = _from_faiss(index) if isinstance(index, FaissIndex) else index
-        outer = outer.base if isinstance(outer, IndexRefine) else outer
-        cells = outer.index if isinstance(outer, IndexPreTransform) else outer
-        return cls(cells, outer, index.metric) if isinstance(cells, IndexIVFPQ) else None
-
-    def seen(self, vector: Vector) -> NDArray[np.float32]:
-        """A query (d,) as the cells are asked for it, shape (1, cells.d)."""
-        x = vector[None]
-        if self.metric == "cosine" and self.outer.metric != "cosine":
-            x = normalised(x)
-        return self.outer.apply_chain(x) if isinstance(self.outer, IndexPreTransform) else x
-
-    def score(self, distance: float) -> float:
-        """What the cells found, in the terms of the collection's metric."""
-        return 1 - distance / 2 if self.metric == "cosine" and self.cells.metric == "l2" else distance
-
-
-@lru_cache(maxsize=4)
-def _from_faiss(index: FaissIndex) -> Any:
-    """The same lists and codes in an index of ours, or the index itself if ours has no such kind."""
-    try:
-        return from_faiss(index.faiss_index)
-    except (TypeError, ValueError):
-        return index
 
 
 def explain(

@@ -13,9 +13,10 @@ from features.picture_files import stored_pixels
 from ivfpq import IndexFlat
 from ivfpq.distances import normalised
 from search.engine import SearchEngine
-from search.explain import InvertedFile, inverted_file
+from search.explain import inverted_file
 from search.explain.page import PAGE, SIDE, places, read_numbers, rounded
 from search.explain.recording import CellSearch, UnexplainableError, exact, packed, recorded_query
+from search.inverted_file import InvertedFile
 from search.options import SearchOptions
 
 Ids = NDArray[np.int64]

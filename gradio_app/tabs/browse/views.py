@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from markupsafe import Markup
 
 from features.collection.conditions import Tree
@@ -36,8 +37,13 @@ class Shelf:
         return cls(engine, Facets(engine.store), PictureOrders(engine.store))
 
 
-def leaf(shelf: Shelf, address: BrowseAddress) -> str:
+def leaf(shelf: Shelf, address: BrowseAddress, only: Sequence[int] | None = None) -> str:
     """A page of the pictures that an address asks for, or of the nearest one there is.
+
+    Parameters
+    ----------
+    only : sequence of int, optional
+        Ids of the pictures that are selected, where no others are to be shown.
 
     Raises
     ------
@@ -47,6 +53,8 @@ def leaf(shelf: Shelf, address: BrowseAddress) -> str:
     engine = shelf.engine
     ids = address.filter.ids(engine.store)
     ids = engine.store.ids if ids is None else ids
+    if only is not None:
+        ids = np.intersect1d(ids, np.array(only, np.int64))
     pages = max(1, math.ceil(ids.size / LEAF))
     page = min(address.leaf, pages)
     begin = (page - 1) * LEAF
@@ -61,6 +69,7 @@ def leaf(shelf: Shelf, address: BrowseAddress) -> str:
         total=len(engine.store.ids),
         sentence=str(address.filter).removeprefix("pictures "),
         is_filtered=address.filter.where is not None,
+        is_selected=only is not None,
         everything=address.written(filter=Filter(), leaf=1),
         chips=[
             (_sentence(tree), address.written(filter=without(address.filter, tree), leaf=1))

@@ -11,7 +11,7 @@ import numpy as np
 from features.encoders import EncoderError
 from gradio_app.gradio_seam import sorry
 from gradio_app.library import Library
-from gradio_app.session import QueryPicture, Result, Session
+from gradio_app.session import Result, Session
 from gradio_app.tabs.controls import (
     MAX_K,
     NO_PICTURE,
@@ -25,13 +25,12 @@ from gradio_app.tabs.controls import (
 )
 from gradio_app.tabs.explain import views
 from gradio_app.tabs.explain.state import ExplainRequest, ExplainState
-from gradio_app.typed import filter_of, parse
+from gradio_app.typed import filter_of, picture_of
 from search.engine import SearchEngine
 from search.errors import EngineError
 from search.explain import cell_map, explain, map_methods
 from search.hits import Hit
 from search.options import SearchOptions
-from search.query import ImagePart
 from search.reasons import explain_parts
 
 ONLY_FILTERED = "The last search only filtered: nothing was compared. Choose a picture, or type words."
@@ -184,15 +183,7 @@ def _request_of(result: Result, nprobe: float) -> ExplainRequest:
         request.engine, min(request.k, MAX_K), lists, request.rerank, neighbourhood=request.neighbourhood
     )
     by_parts = result if result.hits.parts else None
-    return ExplainRequest(engine, _picture_of(result), options, filter_of(result), result=by_parts)
-
-
-def _picture_of(result: Result) -> QueryPicture | None:
-    """The one picture that was searched with: the one on the page, or the one of the collection that was typed."""
-    if result.asked.picture is not None or result.hits.parts:
-        return result.asked.picture
-    typed = [part.picture for part in parse(result.asked.words).parts if isinstance(part, ImagePart)]
-    return QueryPicture.of(result.engine, typed[0]) if typed and isinstance(typed[0], int) else None
+    return ExplainRequest(engine, picture_of(result), options, filter_of(result), result=by_parts)
 
 
 def _found_and_lost(
