@@ -37,7 +37,7 @@ from features.datasets import (
     folder_options,
     open_dataset,
 )
-from features.encoders import Encoder, EncoderError, create_encoder, encoder_for
+from features.encoders import Encoder, EncoderError, create_encoder, encoder_for, without_background
 from features.encoding import extract
 from features.extract import positive
 from features.makers import MakerOptions, create_maker
@@ -112,6 +112,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument("--encoder", default="auto", help="auto (default), resnet50 or efficientnet-lite0")
     parser.add_argument("--weights", metavar="PATH", help="weights file for the encoder")
+    parser.add_argument(
+        "--remove-background",
+        action="store_true",
+        help="see white behind the object of each picture, also of those that are searched with",
+    )
     parser.add_argument("--factory", help=f"index description, as faiss writes it ({FACTORY})")
     parser.add_argument("--engine", choices=[*backend_names(built=True), "both"], help="(both)")
     parser.add_argument(
@@ -267,17 +272,19 @@ def _open_dataset(args: argparse.Namespace) -> Dataset:
 
 
 def _encoder(args: argparse.Namespace, folder: Path) -> Encoder:
-    """The encoder that is named, or else that of the collection."""
-    if args.encoder == "auto" and args.weights is None and (folder / MANIFEST).is_file():
-        return encoder_for(read_manifest(folder)["encoder"])
-    name = args.encoder
-    if name == "auto" and (folder / MANIFEST).is_file():
-        name = read_manifest(folder)["encoder"]["name"]
-    return create_encoder(name, weights=None if args.weights is None else expanded(args.weights))
+    """The encoder that is named, or else that of the collection; without what is behind objects where that is."""
+    made = read_manifest(folder)["encoder"] if (folder / MANIFEST).is_file() else None
+    if args.encoder == "auto" and args.weights is None and made is not None:
+        encoder = encoder_for(made)
+    else:
+        name = made["name"] if args.encoder == "auto" and made is not None else args.encoder
+        encoder = create_encoder(name, weights=None if args.weights is None else expanded(args.weights))
+    is_without = args.remove_background or (made is not None and "background" in made)
+    return without_background(encoder) if is_without and "background" not in encoder.spec else encoder
 
 
 def _run_sync(args: argparse.Namespace, dataset: Dataset, folder: Path) -> str:
-    named = args.encoder != "auto" or args.weights is not None
+    named = args.encoder != "auto" or args.weights is not None or args.remove_background
     encoder = _encoder(args, folder) if named else None
     if args.spaces is not None:
         keep_spaces(folder, args.spaces)  # before what is not wanted any more is brought up to date

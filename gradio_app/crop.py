@@ -50,6 +50,8 @@ def render(
     *,
     then: str = "",
     weight: float = 1.0,
+    foreground: bool = False,
+    veil: str = "",
 ) -> str:
     """HTML of a picture with its crop box.
 
@@ -70,6 +72,10 @@ def render(
         "found" is a picture that comes back with what was found: there is nothing left to do.
     weight : float
         How much it counts beside words.
+    foreground : bool
+        Whether its object is looked at.
+    veil : str
+        Address of what lies over the part then, clear where the object is; "" where none was found.
     """
     x0, y0, x1, y1 = box or (0, 0, width, height)
     style = (
@@ -88,6 +94,8 @@ def render(
         style=style,
         then=then,
         weight=weight,
+        foreground=foreground,
+        veil=veil,
         part=f"{x1 - x0} × {y1 - y0} of {width} × {height} px" if box else f"{width} × {height} px",
         edges=[dict(zip(("title", "value", "low", "high"), edge, strict=True)) for edge in edges],
     )

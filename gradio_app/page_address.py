@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import parse_qs, urlencode
 
@@ -22,7 +22,7 @@ from gradio_app.tabs.controls import is_image
 from search.options import NEIGHBOURHOOD
 
 NAMES = (
-    "in", "q", "picture", "upload", "box", "weight",
+    "in", "q", "picture", "upload", "box", "foreground", "weight",
     "kind", "n", "shown", "index", "nprobe", "rerank", "label", "least", "sort", "fold", "view",
 )  # fmt: skip
 """Of all parts of an address; others in it are none of ours."""
@@ -46,6 +46,8 @@ class PageAddress:
         those know who have the picture, or were given the link.
     box : tuple of int, optional
         The part of the picture to search.
+    foreground : bool
+        Whether its object counts more than what is behind it.
     weight : float
         How much the picture counts beside the words.
     kind : float, optional
@@ -70,6 +72,7 @@ class PageAddress:
     picture: str = ""
     upload: str = ""
     box: Box | None = None
+    foreground: bool = False
     weight: float = 1.0
     kind: float | None = None
     n: int | None = None
@@ -99,6 +102,7 @@ class PageAddress:
             picture="" if own is None else own.source,
             upload="" if own is None else own.upload,
             box=None if own is None else own.box,
+            foreground=own is not None and own.foreground,
             weight=1.0 if own is None else asked.weight,
             kind=None if request.neighbourhood == NEIGHBOURHOOD else request.neighbourhood,
             n=None if request.page == RESULTS else request.page,
@@ -120,6 +124,7 @@ class PageAddress:
             "picture": self.picture,
             "upload": self.upload,
             "box": "" if self.box is None else ",".join(map(str, self.box)),
+            "foreground": int(self.foreground) or "",
             "weight": "" if self.weight == 1 else f"{self.weight:g}",
             "kind": "" if self.kind is None else f"{self.kind:g}",
             "n": self.n,
@@ -151,6 +156,7 @@ class PageAddress:
             picture=said.get("picture", ""),
             upload=said.get("upload", ""),
             box=_box(said.get("box", "")),
+            foreground=said.get("foreground") == "1",
             weight=1.0 if (weight := _number(said.get("weight"), -MAX_WEIGHT, MAX_WEIGHT)) is None else weight,
             kind=_number(said.get("kind"), 0, 1),
             n=_whole(said.get("n")),
@@ -179,7 +185,7 @@ class PageAddress:
             picture = _of_collection(self.picture, library)
         else:
             return None
-        return picture.with_box(self.box)
+        return replace(picture.with_box(self.box), foreground=self.foreground)
 
 
 def _of_collection(source: str, library: Library) -> QueryPicture:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import secrets
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from features.background import object_mask
 from features.images import STRANGERS_PICTURES, ImageError, decode_image
 from features.picture_files import read_picture
 from gradio_app.crop import Box, clipped, parse_box
@@ -20,6 +22,7 @@ from gradio_app.routes.pictures import PictureFolder, folder_of, to_jpeg
 from search.engine import SearchEngine
 from search.hits import Answer
 from search.options import NEIGHBOURHOOD
+from search.query import ImagePart
 
 PREVIEW_SIDE = 800  # pixels; what the browser shows of the query, while the search reads the picture itself
 THUMB_SIDE = 128
@@ -47,6 +50,8 @@ class QueryPicture:
         The folder that it is in: of a picture of a collection.
     source : str
         Of a picture of a collection which it is: ``COLLECTION/ID/SHA256``.
+    foreground : bool
+        Whether its object counts more than what is behind it: see `ImagePart`.
     """
 
     token: str
@@ -57,6 +62,7 @@ class QueryPicture:
     box: Box | None = None
     folder: PictureFolder | None = None
     source: str = ""
+    foreground: bool = False
 
     @classmethod
     def open(cls, path: Path, name: str) -> QueryPicture:
@@ -86,13 +92,22 @@ class QueryPicture:
         x0, y0, x1, y1 = self.box or (0, 0, self.width, self.height)
         return _decode(self.path, self.name, self.folder)[y0:y1, x0:x1]
 
+    def part(self, weight: float = 1.0) -> ImagePart:
+        """What is asked with it."""
+        # An uncropped picture goes as its file: the engine then knows it again if the collection holds it.
+        return ImagePart(self.path if self.box is None else self.pixels(), weight=weight, foreground=self.foreground)
+
+    def veil(self) -> str:
+        """Data URI of what lies over the part to search, clear where its object is; "" where none stands out."""
+        return _veil(replace(self, token=""))
+
     def preview(self) -> str:
         """Data URI of the whole picture, for the browser."""
-        return _preview(replace(self, token="", box=None), PREVIEW_SIDE)
+        return _preview(replace(self, token="", box=None, foreground=False), PREVIEW_SIDE)
 
     def thumbnail(self) -> str:
         """Data URI of the part to search, small."""
-        return _preview(replace(self, token=""), THUMB_SIDE)
+        return _preview(replace(self, token="", foreground=False), THUMB_SIDE)
 
     def again(self) -> QueryPicture:
         """The same picture and box, chosen anew."""
@@ -132,7 +147,8 @@ class Asked:
     def identity(self) -> tuple[object, ...]:
         """Equal for what would be the same in the strip of recent queries."""
         picture = self.picture
-        return (self.words, self.weight, None if picture is None else (picture.path, picture.box))
+        chosen = None if picture is None else (picture.path, picture.box, picture.foreground)
+        return (self.words, self.weight, chosen)
 
 
 @dataclass(frozen=True)
@@ -274,3 +290,17 @@ def _decode(path: Path, name: str, folder: PictureFolder | None) -> np.ndarray:
 def _preview(query: QueryPicture, side: int) -> str:
     jpeg = to_jpeg(Image.fromarray(query.pixels()), side)
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
+
+
+@lru_cache(maxsize=32)
+def _veil(query: QueryPicture) -> str:
+    mask = object_mask(query.pixels())
+    if mask is None:
+        return ""
+    shown = Image.fromarray(mask)
+    shown.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
+    # Grey is seen over white as well as over black.
+    veil = Image.merge("LA", (Image.new("L", shown.size, 128), shown.point(lambda object: (255 - object) * 4 // 5)))
+    png = io.BytesIO()
+    veil.save(png, "PNG")
+    return "data:image/png;base64," + base64.b64encode(png.getvalue()).decode()

@@ -77,7 +77,7 @@ def picture_term(picture: QueryPicture, engine: SearchEngine, weight: float = 1.
 
     name, number, _ = (*picture.source.split("/"), "", "")[:3]
     named: int | str = int(number) if picture.source and name == engine.name else UPLOADED + picture.upload
-    return write(Query((ImagePart(named, crop=picture.box, weight=weight),)))
+    return write(Query((ImagePart(named, crop=picture.box, foreground=picture.foreground, weight=weight),)))
 
 
 def fetchable(
@@ -240,6 +240,7 @@ def said_of_part(part: Part, engine: SearchEngine) -> str:
         return f"{'learned ' if part.learned else ''}tag {part.tag}"
     picture = part.picture if isinstance(part, ImagePart) else None
     piece = "a piece of " if isinstance(part, ImagePart) and part.crop is not None else ""
+    piece = f"the object in {piece}" if isinstance(part, ImagePart) and part.foreground else piece
     if isinstance(picture, int):
         return f"like {piece}{_called(picture, engine)}"
     called = (

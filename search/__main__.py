@@ -28,7 +28,7 @@ from search.errors import EngineError
 from search.hits import Answer, Hit
 from search.options import NEIGHBOURHOOD
 from search.parts import learn_tag
-from search.query import FeedbackPart, ImagePart, Query
+from search.query import FeedbackPart, ImagePart, Part, Query
 from search.query_json import part_to_json
 
 # A minus and what is neither an option of this command nor a number: "-night", not "-k5" or "-0.5".
@@ -65,6 +65,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="a picture that is asked for as well; may be repeated",
     )
     parser.add_argument("--in", dest="collection", required=True, metavar="NAME", help="a collection, or its folder")
+    parser.add_argument(
+        "--foreground", action="store_true", help="look at the object of each picture, not so much at what is behind it"
+    )
     parser.add_argument("-k", type=int, default=10, metavar="N", help="most hits wanted (%(default)s)")
     parser.add_argument(
         "--more", type=_ids, action="extend", default=[], metavar="ID,ID", help="hits that are meant (--json has ids)"
@@ -140,14 +143,17 @@ def _ids(text: str) -> list[int]:
 
 def _whole(query: str, options: argparse.Namespace) -> str | Query:
     """A query with what options add to it."""
-    if not (options.image or options.more or options.less or options.keep is not None):
+    if not (options.image or options.more or options.less or options.keep is not None or options.foreground):
         return query
     from search.grammar import parse  # its parser takes a while to load
 
     asked = Query.of(query) if os.path.isfile(query) else parse(query)  # noqa: PTH113 (a NUL is no file)
     pictures = tuple(ImagePart(Path(file)) for file in options.image)
     judged = (FeedbackPart(options.more, options.less),) if options.more or options.less else ()
-    return replace(asked, parts=(*asked.parts, *pictures, *judged))
+    parts: tuple[Part, ...] = (*asked.parts, *pictures, *judged)
+    if options.foreground:
+        parts = tuple(replace(part, foreground=True) if isinstance(part, ImagePart) else part for part in parts)
+    return replace(asked, parts=parts)
 
 
 def _teller(options: argparse.Namespace) -> Teller:

@@ -19,7 +19,7 @@ from features.collection.manifest import absolute, unchanged_while
 from features.collection.store import FeatureStore, StoreError
 from features.encoders import Encoder, shared_encoder
 from features.images import ImageError, decode_image
-from features.picture_files import read_picture, stored_pixels
+from features.picture_files import read_picture
 from ivfpq import SearchResult
 from ivfpq.checks import Metric
 from search.backends.base import SearchableIndex
@@ -31,7 +31,8 @@ from search.neighbour_order import CANDIDATES, NeighbourOrder, Ranked
 from search.neighbourhood import NEIGHBOURHOOD as NEIGHBOURHOOD_SPACE
 from search.options import NEIGHBOURHOOD, SearchOptions
 from search.parts import EncodedQuery, search_parts, space_of
-from search.query import ImagePart, Part, Picture, Query, is_address
+from search.picture_parts import encode_part
+from search.query import ImagePart, Part, Picture, Query
 from search.searcher import RERANK_FACTOR, SpaceSearcher
 from search.space import VISUAL
 from search.spaces import (
@@ -207,30 +208,8 @@ class SearchEngine:
         return EncodedQuery(searcher.space.kind.encode_picture(pixels, self), None)
 
     def encode_part(self, part: ImagePart, searcher: SpaceSearcher) -> EncodedQuery:
-        """The vector of a part that is a picture: see `encode`. A piece of a picture is no picture of the collection.
-
-        Raises
-        ------
-        QueryError
-            The collection has no picture of this id, or an address cannot be opened.
-        """
-        picture = part.picture
-        if isinstance(picture, int):
-            if not 0 <= picture < len(self.store.items) or self.store.items[picture].error is not None:
-                raise QueryError(f"{self.name} has no picture {picture}")
-            if part.crop is None:
-                return EncodedQuery(searcher.space.rows(np.array([picture]))[0], picture)
-            picture = stored_pixels(self.store.manifest, self.store.items[picture].path)
-        elif is_address(picture):
-            picture = self._fetched(str(picture))
-        if part.crop is not None:
-            pixels = picture if isinstance(picture, np.ndarray) else decode_image(picture)
-            left, top, right, bottom = part.crop
-            height, width = pixels.shape[:2]
-            if right > width or bottom > height:
-                raise QueryError(f"the crop {part.crop} does not lie inside a picture of {width} x {height} pixels")
-            picture = np.ascontiguousarray(pixels[top:bottom, left:right])
-        return self.encode(picture, space=searcher.space.name)
+        """The vector of a part that is a picture: see `picture_parts.encode_part`."""
+        return encode_part(part, searcher, self, self._fetched)
 
     def search(
         self,

@@ -5,7 +5,8 @@
 ``"a red boat"``, ``boa*``         a phrase, taken literally; the beginning of a word
 ``-night``, ``boat^2``             less like it; twice as much
 ``(red boat)^2``, ``red OR sea``   words as parts of their own
-``image:photo.jpg``, ``like:7``    a picture by file or address, ``#xywh=x,y,width,height`` for a piece of it; by its id
+``image:photo.jpg``, ``like:7``    a picture by file or address, or by its id; ``#xywh=x,y,width,height`` for a piece of
+                                   it, ``#foreground`` behind that to look at its object
 ``more:7``, ``less:9|12``          hits that are meant, and that are not: see `FeedbackPart`
 ``tag:x^2``, ``tag:~x``            a tag that is scored; one that was learnt
 ``label:cat|dog``, ``-label:cat``  only pictures whose field is one of these; all others
@@ -67,6 +68,7 @@ PHRASE: /{_QUOTED}\*?/s
 
 _BRACKETS = re.compile(rf"{_QUOTED}|\\.|[()]", re.DOTALL)
 _CROP = re.compile(r"#xywh=([0-9]{1,9}),([0-9]{1,9}),([0-9]{1,9}),([0-9]{1,9})\Z")
+_FOREGROUND = "#foreground"
 _SIGNS: dict[str, Comparison] = {">=": "gte", "<=": "lte", ">": "gt", "<": "lt"}
 _FORMS: dict[str, str] = {
     **{comparison: f"{sign}{{}}" for sign, comparison in _SIGNS.items()},
@@ -290,10 +292,11 @@ def _plain(shielded: str) -> str:
 
 def _picture(wanted: str) -> ImagePart:
     crop: Box | None = None
+    foreground, wanted = wanted.endswith(_FOREGROUND), wanted.removesuffix(_FOREGROUND)
     if match := _CROP.search(wanted):
         x, y, width, height = map(int, match.groups())
         crop, wanted = (x, y, x + width, y + height), wanted[: match.start()]
-    return ImagePart(_plain(wanted), crop=crop)
+    return ImagePart(_plain(wanted), crop=crop, foreground=foreground)
 
 
 def _like(wanted: str) -> ImagePart:
@@ -400,10 +403,10 @@ def _written_picture(part: ImagePart) -> str:
         written = f"like:{picture}"
     else:
         written = f"image:{_written_value(os.fsdecode(picture))}"
-    if part.crop is None:
-        return written
-    left, top, right, bottom = part.crop
-    return f"{written}#xywh={left},{top},{right - left},{bottom - top}"
+    if part.crop is not None:
+        left, top, right, bottom = part.crop
+        written += f"#xywh={left},{top},{right - left},{bottom - top}"
+    return f"{written}{_FOREGROUND if part.foreground else ''}"
 
 
 def _written_words(text: str) -> str:

@@ -78,10 +78,14 @@ class ImagePart(Part):
     picture : Picture
     crop : Box or None
         The piece of the picture that is meant; all of it if None.
+    foreground : bool
+        Whether its object counts more than what is behind it: the vector is half-way between that of the picture as it
+        is and that of the object on white. See `features.background`.
     """
 
     picture: Picture
     crop: Box | None = None
+    foreground: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -96,6 +100,8 @@ class ImagePart(Part):
             object.__setattr__(self, "picture", _content_of(picture))
         if self.crop is not None:
             object.__setattr__(self, "crop", _checked_box(self.crop))
+        if not isinstance(self.foreground, bool):
+            raise QueryError(f"foreground is true or false, got {self.foreground!r}")
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ImagePart):
@@ -105,11 +111,14 @@ class ImagePart(Part):
             same = isinstance(mine, np.ndarray) and isinstance(theirs, np.ndarray) and np.array_equal(mine, theirs)
         else:
             same = _named(mine) == _named(theirs)
-        return same and (self.crop, self.space, self.weight) == (other.crop, other.space, other.weight)
+        return same and self._how() == other._how()
 
     def __hash__(self) -> int:
         picture = self.picture.tobytes() if isinstance(self.picture, np.ndarray) else _named(self.picture)
-        return hash((picture, self.crop, self.space, self.weight))
+        return hash((picture, *self._how()))
+
+    def _how(self) -> tuple[object, ...]:
+        return self.crop, self.foreground, self.space, self.weight
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 ``{"collection": "demo", "parts": [{"image": {"id": 7}, "crop": [0, 0, 120, 80]}, {"text": "boat", "weight": -0.5},
 {"tag": "outdoor"}, {"more": [3], "less": [9]}], "filter": {"rating": {"gte": 4}}, "k": 20,
-"options": {"engine": "ivfpq"}}``; of an image ``id``, ``file``, ``url`` or ``bytes`` (base64).
+"options": {"engine": "ivfpq"}}``; of an image ``id``, ``file``, ``url`` or ``bytes`` (base64), and beside it
+``"foreground": true`` to look at its object.
 """
 
 from __future__ import annotations
@@ -80,6 +81,8 @@ def part_to_json(part: Part) -> dict[str, Any]:
         written = {"image": _written_picture(part.picture)}
         if part.crop is not None:
             written["crop"] = list(part.crop)
+        if part.foreground:
+            written["foreground"] = True
     elif isinstance(part, TextPart):
         written = {"text": part.text}
         if part.match != "words":
@@ -114,8 +117,9 @@ def _read(part: Any) -> Part:
     if not isinstance(common.get("space"), str | None):
         raise QueryError(f"a space is named by a str, got {type(part['space']).__name__}")
     if "image" in part:
-        read = _mapping(part, "a part", "image", "crop", "weight", "space")
-        return ImagePart(_read_picture(read["image"]), crop=read.get("crop"), **common)
+        read = _mapping(part, "a part", "image", "crop", "foreground", "weight", "space")
+        foreground = read.get("foreground", False)
+        return ImagePart(_read_picture(read["image"]), crop=read.get("crop"), foreground=foreground, **common)
     if "text" in part:
         read = _mapping(part, "a part", "text", "match", "weight", "space")
         return TextPart(read["text"], match=read.get("match", "words"), **common)

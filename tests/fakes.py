@@ -16,7 +16,7 @@ from features.datasets import Item
 from features.images import decode_image
 from search.errors import QueryError
 from search.hits import Answer, Hit
-from search.query import Query
+from search.query import ImagePart, Query
 
 
 class FakeEngine:
@@ -54,6 +54,7 @@ class FakeEngine:
     ) -> Answer:
         if isinstance(query, Query):
             self.score_text("")
+        query = query.picture if isinstance(query, ImagePart) else query
         self.asked.append((query, k, nprobe, engine))
         pixels = query if isinstance(query, np.ndarray) else decode_image(query)
         own = Path(query) if isinstance(query, str | os.PathLike) else None

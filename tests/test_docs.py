@@ -177,6 +177,8 @@ def installs(words, project):
     optional = {Requirement(line).name for line in lines if line.strip()}
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     for word in words[2:]:
+        if word == "--no-deps":
+            continue
         itself = re.fullmatch(r"\.(?:\[(.*)\])?", word)
         assert set((itself[1] or "numba").split(",")) <= extras.keys() if itself else Requirement(word).name in optional
 
@@ -222,6 +224,7 @@ WAYS = (
     (r"python -m benchmarks\.duplicates", parses),  # minutes; test_benchmark_duplicates runs its parts
     (r"python -m search\.doctor ", parses),  # test_doctor runs it
     (r"python -m search\.annotate ", parses),  # test_annotate runs it
+    (r"python -m benchmarks\.background", parses),  # minutes; test_benchmark_background runs it on little
     (r"python -m benchmarks\.(tags|annotations)", parses),  # minutes
     (r"python -m benchmarks\.browsing", parses),  # minutes; test_benchmark_browsing runs it on little
     (r"python -m benchmarks\.download", parses),  # minutes; test_download runs it on little

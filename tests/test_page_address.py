@@ -95,6 +95,7 @@ ADDRESSES = st.builds(
     picture=st.sampled_from(["", "a collection/7/" + "0f" * 32]),
     upload=st.sampled_from(["", "ab" * 32 + "/Ein Bild & mehr.png"]),
     box=st.none() | st.tuples(*[st.integers(0, 10**6)] * 4),
+    foreground=st.booleans(),
     weight=st.floats(-100, 100).map(lambda x: float(f"{x:g}")),
     kind=st.none() | st.integers(0, 20).map(lambda x: x / 20),
     n=whole,
@@ -139,7 +140,7 @@ def test_a_long_text_is_read_as_far_as_the_field_goes():
 
 def test_every_part_has_a_name():
     everything = PageAddress(
-        "c", "w", "c/1/", "f/n", (1, 2, 3, 4), 2, 0.25, 5, 10, "faiss", 3, False, ("x",), "0.5", "name", True, 7
+        "c", "w", "c/1/", "f/n", (1, 2, 3, 4), True, 2, 0.25, 5, 10, "faiss", 3, False, ("x",), "0.5", "name", True, 7
     )
     assert {pair.split("=")[0] for pair in everything.written().split("&")} == set(NAMES)
 

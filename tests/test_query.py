@@ -31,7 +31,7 @@ PARTS = st.one_of(
     st.builds(TagPart, WORDS, st.booleans(), weight=WEIGHTS),
     st.builds(FeedbackPart, st.lists(st.integers(0, 40), min_size=1, max_size=4), weight=WEIGHTS.map(abs)),
     st.builds(FeedbackPart, less=st.lists(st.integers(41, 10**9), min_size=1, max_size=4), weight=WEIGHTS.map(abs)),
-    st.builds(ImagePart, PICTURES.filter(lambda each: each != "data:"), CROPS, weight=WEIGHTS),
+    st.builds(ImagePart, PICTURES.filter(lambda each: each != "data:"), CROPS, st.booleans(), weight=WEIGHTS),
 )
 SCALARS = TEXT | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
 NAMES = TEXT | st.sampled_from(["image", "like", "more", "less", "tag", "label"])
@@ -94,6 +94,9 @@ BOAT = TextPart("boat")
         ("boat OR sea", [BOAT, TextPart("sea")]),
         ("image:photo.jpg", [ImagePart("photo.jpg")]),
         ('image:"a b.jpg"#xywh=10,20,30,40^2', [ImagePart("a b.jpg", (10, 20, 40, 60), weight=2)]),
+        ("like:7#foreground^2", [ImagePart(7, foreground=True, weight=2)]),
+        ("image:a.jpg#xywh=0,0,3,4#foreground", [ImagePart("a.jpg", (0, 0, 3, 4), foreground=True)]),
+        ('image:"a.jpg#foreground"', [ImagePart("a.jpg#foreground")]),
         (r'image:"C:\a b\"c\\d.jpg"', [ImagePart(r'C:\a b"c\d.jpg')]),
         ("image:https://example.org/b.jpg?c=1", [ImagePart("https://example.org/b.jpg?c=1")]),
         ("image:data:;base64,AAEC", [ImagePart(b"\x00\x01\x02")]),
@@ -219,6 +222,7 @@ def test_a_weight_is_a_finite_number(weight):
         (lambda: ImagePart("a", (1, 2, 3)), r"a crop is \(left, top, right, bottom\)"),
         (lambda: ImagePart("a", (1, 2, 1, 3)), "at least one pixel wide"),
         (lambda: ImagePart("a", (0.5, 2, 1, 3)), "whole numbers"),
+        (lambda: ImagePart("a", foreground=1), "foreground is true or false, got 1"),
         (lambda: Query(("boat",)), "parts of a query are ImagePart, TextPart or TagPart"),
         (lambda: Query(k=0), "k must be a whole number"),
         (lambda: Query(filter={"not": 3}), "a filter is a mapping"),

@@ -243,5 +243,5 @@ def check_same_encoder(made: dict[str, Any], now: dict[str, Any], where: object,
 
     before, after = encoder_identity(made), encoder_identity(now)
     if before != after:
-        differing = ", ".join(key for key in after if before.get(key) != after[key]) or "spec"
+        differing = ", ".join(key for key in {**before, **after} if before.get(key) != after.get(key)) or "spec"
         raise StoreError(f"{where} is of encoder {title(made)}, not of {title(now)}: different {differing}{hint}")

@@ -93,12 +93,20 @@ class WeightsEntry(_Entry):
     sha256: str
 
 
+class BackgroundEntry(_Entry):
+    """The network that told objects from what is behind them, which was left out."""
+
+    network: str
+    sha256: Sha256
+
+
 class EncoderEntry(_Entry):
     """What made the vectors."""
 
     name: str
     dim: Annotated[int, Field(ge=1, le=2**20)]
     weights: WeightsEntry
+    background: BackgroundEntry | None = None
 
 
 class DuplicatesEntry(FileEntry):

@@ -9,6 +9,7 @@ from features.encoders.registry import (
     register_encoder,
     share_encoder,
     shared_encoder,
+    without_background,
 )
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "register_encoder",
     "share_encoder",
     "shared_encoder",
+    "without_background",
 ]

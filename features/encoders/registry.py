@@ -115,8 +115,10 @@ def create_encoder(
 
 def _class_of(name: str) -> Callable[..., Encoder]:
     target = _CLASSES[name]
-    if not isinstance(target, str):
-        return target
+    return _imported(target) if isinstance(target, str) else target
+
+
+def _imported(target: str) -> Callable[..., Encoder]:
     module, _, attribute = target.partition(":")
     found: Callable[..., Encoder] = getattr(import_module(module), attribute)
     return found
@@ -125,7 +127,20 @@ def _class_of(name: str) -> Callable[..., Encoder]:
 def encoder_for(spec: dict[str, Any], *, device: str | None = None) -> Encoder:
     """Make the encoder that a store's manifest describes; `FeatureStore.check_encoder` proves that it is the same."""
     weights = spec.get("weights") or {}
-    return create_encoder(spec["name"], weights=weights.get("argument"), device=device)
+    made = create_encoder(spec["name"], weights=weights.get("argument"), device=device)
+    return without_background(made) if "background" in spec else made
+
+
+def without_background(encoder: Encoder) -> Encoder:
+    """The same encoder, which sees white behind the objects of pictures: see `features.encoders.on_white`.
+
+    Raises
+    ------
+    EncoderError
+        What finds the objects is not installed.
+    """
+    made: Encoder = _imported("features.encoders.on_white:OnWhite")(encoder)
+    return made
 
 
 def shared_encoder(spec: dict[str, Any]) -> Encoder:

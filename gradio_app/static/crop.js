@@ -133,6 +133,11 @@ element.addEventListener('keydown', (event) => {
   settling = setTimeout(changed, 400, true);
 });
 element.addEventListener('dblclick', (event) => { if (event.target.closest('.ris-stage')) reset(crop()); });
+// What is clear in the veil is the object of the part that was drawn before: another part has another.
+const at_object = () => crop()?.dataset.foreground !== undefined;
+element.addEventListener('change', (event) => {
+  if (event.target.matches('.ris-foreground input')) ask('foreground', { ...typed(), on: event.target.checked });
+});
 element.addEventListener('change', (event) => {
   if (event.target.dataset.edge === undefined) return;
   const b = box(crop());
@@ -162,6 +167,11 @@ const at_once = () => document.querySelector('#ris-at-once input')?.checked;
 const go = () => setTimeout(() => { searching = chosen(); ask('go', typed()); }, 20);
 const changed = (of_box = false) => {
   show_stale();
+  if (of_box === true && at_object()) {
+    element.querySelector('.ris-veil')?.remove();
+    ask('foreground', { ...typed(), on: true }); // it comes back with the object of this part, and is searched then
+    return;
+  }
   if (!at_once() || document.ris_opening || !(crop() || typed().words.trim())) return;
   document.ris_cropping = of_box === true;
   go();
@@ -181,7 +191,8 @@ document.addEventListener('ris-words', () => setTimeout(show_stale));
 let leaving = false; // the picture is taken out of a search that goes on with its words
 document.addEventListener('ris-go', () => { document.ris_cropping = false; go(); });
 document.addEventListener('ris-changed', () => changed());
-// Gradio (6.31) wants the name of each event that may be triggered in this script: 'keep', 'swap', 'misread', 'beside'.
+// Gradio (6.31) wants the name of each event that may be triggered in this script: 'keep', 'swap', 'misread', 'beside',
+// 'foreground'.
 document.addEventListener('ris-ask', (event) => ask(event.detail, typed()));
 document.addEventListener('ris-leave-picture', () => { leaving = true; trigger('remove'); });
 document.addEventListener('ris-open', (event) => ask('open', { url: event.detail }));
@@ -190,6 +201,7 @@ new MutationObserver(() => {
   const c = crop();
   if (c?.dataset.token === token) return;
   token = c?.dataset.token;
+  if (c) c.querySelector('.ris-foreground input').checked = at_object(); // what is morphed keeps the state it was clicked to
   if (!c && leaving && typed().words.trim()) go();
   leaving = false;
   show_stale();

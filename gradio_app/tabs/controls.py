@@ -103,8 +103,7 @@ def whole(value: float | None, low: int, high: int) -> int:
 def encode(engine: SearchEngine, query: QueryPicture) -> tuple[np.ndarray, int | None]:
     """Vector and own id of a query, as `SearchEngine.encode`; what goes wrong is told in a sentence."""
     try:
-        # An uncropped picture goes as its file: the engine then knows it again if the collection holds it.
-        return engine.encode(query.path if query.box is None else query.pixels())
+        return engine.encode_part(query.part(), engine.space())
     except (EngineError, EncoderError, ImageError) as error:
         raise sorry(str(error)) from error
 

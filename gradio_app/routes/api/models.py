@@ -48,6 +48,7 @@ class PictureNamed(Asked):
 class PicturePart(Asked):
     image: PictureNamed
     crop: Box | None = Field(None, description="Left, top, right and bottom edge of the piece that is meant, in pixels")
+    foreground: bool = Field(False, description="Look at its object, not so much at what is behind it")
     weight: Weight = 1.0
     space: str | None = None
 
@@ -149,6 +150,7 @@ class SearchForm(SearchRequest):
     model_config = ConfigDict(json_schema_extra=_with_file)
 
     crop: Box | None = Field(None, description="The piece of the picture that is meant")
+    foreground: bool = Field(False, description="Look at the object of the picture")
     weight: Weight = Field(1.0, description="Of the picture")
 
 

@@ -200,7 +200,8 @@ def _query(asked: SearchRequest, image: bytes | None) -> Query:
     query = from_json({name: value for name, value in said.items() if value is not None})
     parts = (*typed.parts, *query.parts)
     if image is not None and isinstance(asked, SearchForm):
-        parts = (*parts, ImagePart(image, crop=asked.crop, weight=asked.weight))  # type: ignore[arg-type]  # a list is read
+        own = ImagePart(image, crop=asked.crop, foreground=asked.foreground, weight=asked.weight)  # type: ignore[arg-type]
+        parts = (*parts, own)
     options = query.options or typed.options
     whole = Query(parts, typed.filter & query.filter, options=options, collection=typed.collection, faults=typed.faults)
     addresses = {part.picture for part in parts if isinstance(part, ImagePart) and is_address(part.picture)}

@@ -31,7 +31,7 @@ from search.errors import EngineError, QueryError
 from search.hits import Answer
 from search.options import NEIGHBOURHOOD
 from search.parts import learn_tag
-from search.query import ImagePart, Query
+from search.query import Query
 
 
 class SearchHandlers:
@@ -102,6 +102,21 @@ class SearchHandlers:
         term = typed.picture_term(asked.picture, engine, asked.weight)
         session.query = None
         return "", views.reading(Asked(None, f"{asked.words} {term}".strip()), engine, fill=True)
+
+    def look_at_object(self, session: Session, drawn: str | None, event: gr.EventData) -> str:
+        """The picture comes back with its object told from what is behind it, or as it was."""
+        query = session.crop(drawn)
+        if query is None:
+            return ""
+        weight = _asked(session, drawn, event).weight
+        wanted = session.query = replace(query.again(), foreground=getattr(event, "on", None) is True)
+        try:
+            if wanted.foreground:
+                wanted.veil()
+        except EncoderError as error:
+            session.query = query
+            raise sorry(_sentence(error)) from error
+        return views.picture(wanted, weight=weight)
 
     def remove(self, session: Session) -> str:
         session.query = None
@@ -223,7 +238,7 @@ class SearchHandlers:
         if not asked.words and asked.picture is not None and asked.weight > 0:
             return asked.picture
         query = typed.parse(asked.words)
-        own = () if asked.picture is None else (ImagePart(_content(asked.picture), weight=asked.weight),)
+        own = () if asked.picture is None else (asked.picture.part(asked.weight),)
         replace(query, parts=(*query.parts, *own)).check()  # before anything is fetched
         query = typed.fetchable(query, session, fetch_image, self._brought_along)
         return replace(query, parts=(*query.parts, *own))
@@ -365,14 +380,9 @@ def _asked(session: Session, drawn: str | None, event: gr.EventData) -> Asked:
     )
 
 
-def _content(picture: QueryPicture) -> Any:
-    # An uncropped picture goes as its file: the engine then knows it again if the collection holds it.
-    return picture.path if picture.box is None else picture.pixels()
-
-
 def _search(engine: SearchEngine, query: Query | QueryPicture, request: Request) -> Answer:
     return engine.search(
-        query if isinstance(query, Query) else _content(query),
+        query if isinstance(query, Query) else query.part(),
         request.k + 1,  # to know whether there are more
         nprobe=request.nprobe,
         engine=request.engine,

@@ -29,6 +29,8 @@ ADJUSTED = "() => document.dispatchEvent(new Event('ris-adjusted'))"
 CONTINUED = "() => document.dispatchEvent(new Event('ris-continued'))"
 RESTORED = "() => document.dispatchEvent(new Event('ris-restored'))"
 ADDRESS_OPENED = "() => document.dispatchEvent(new Event('ris-opened'))"
+# The switch is where it was, as nothing has come of it.
+UNLOOKED = "() => { document.querySelector('.ris-foreground input').checked = false; }"
 SHOW_PICTURE = "() => document.querySelector('#ris-query').scrollIntoView({ behavior: 'smooth', block: 'start' })"
 
 
@@ -177,6 +179,8 @@ def build(parts: PageParts, tab: gr.Tab) -> Connect:
     )
     going.success(None, js=SHOW_RESULTS)
     picture.beside(handlers.set_beside, [session, box, collection], [picture, reading], js=read_box, **UNQUEUED)
+    looking = picture.foreground(handlers.look_at_object, [session, box], picture, js=read_box, **UNQUEUED)
+    looking.failure(None, js=UNLOOKED)
     picture.misread(handlers.show_reading, [session, box, collection], reading, js=read_box, **UNQUEUED)
     going.failure(None, js=MISREAD)  # what could not be searched is shown as it was understood
     reading.keep(handlers.keep_tag, session, reading, **UNQUEUED)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from features.collection.learned_tags import LearnedTag
 from features.collection.said import MAX_TAG
+from features.encoders import EncoderError
 from gradio_app import browse_address
 from gradio_app.browse_address import BrowseAddress
 from gradio_app.crop import render as render_crop
@@ -52,7 +53,21 @@ def picture(query: QueryPicture | None, *, then: str = "", weight: float = 1.0) 
     if query is None:
         return ""
     size = (query.width, query.height)
-    return render_crop(query.token, query.preview(), query.name, *size, query.box, then=then, weight=weight)
+    try:
+        veil = query.veil() if query.foreground else ""
+    except EncoderError:  # who searches is told why
+        veil = ""
+    return render_crop(
+        query.token,
+        query.preview(),
+        query.name,
+        *size,
+        query.box,
+        then=then,
+        weight=weight,
+        foreground=query.foreground,
+        veil=veil,
+    )
 
 
 def words_field() -> str:
@@ -71,9 +86,9 @@ def part_of(asked: Asked | None) -> str:
     if picture is None:
         return ""
     if picture.box is None:
-        return "whole picture"
+        return "its object" if picture.foreground else "whole picture"
     x0, y0, x1, y1 = picture.box
-    return f"{x1 - x0} × {y1 - y0} px of it"
+    return f"{'the object in ' if picture.foreground else ''}{x1 - x0} × {y1 - y0} px of it"
 
 
 def recent(session: Session) -> str:
@@ -278,7 +293,11 @@ def own_pictures(result: Result) -> list[OwnPicture]:
 def title_of(result: Result) -> str:
     """What was searched, in a line."""
     asked, labels = result.asked, result.request.labels
-    picture = "" if asked.picture is None else asked.picture.name + (" (a part)" if asked.picture.box else "")
+    picture = ""
+    if asked.picture is not None:
+        piece = "a part" if asked.picture.box else ""
+        meant = " of ".join(filter(None, ("the object" if asked.picture.foreground else "", piece)))
+        picture = f"{asked.picture.name} ({meant})" if meant else asked.picture.name
     only = f"only {', '.join(labels)}" if labels else ""
     return f"{' · '.join(filter(None, (asked.words, picture, only)))} in {result.engine.name}"
 
