@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
+
+from features.collection.append import AppendReport, append
 from features.collection.lock import writing
 from features.collection.manifest import read_manifest
 from features.collection.store import FeatureStore, StoreError
@@ -28,6 +31,7 @@ from search.space import VISUAL, Candidates, Space, SpaceKind
 from search.spaces import (
     default_spaces,
     earlier_space,
+    grow_space,
     make_space,
     open_space,
     open_spaces,
@@ -37,6 +41,8 @@ from search.spaces import (
 )
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 FACTORY = "IVF100,PQ8"
 OWN_ENGINE = "ivfpq"
@@ -251,6 +257,21 @@ def keep_spaces(folder: Path, names: Sequence[str]) -> None:
         store.update_manifest(spaces={name: entry for name, entry in listed.items() if name in names})
 
 
+def append_collection(
+    folder: Path,
+    *,
+    dataset: Dataset | None = None,
+    encoder: Encoder | None = None,
+    limit: int | None = None,
+    progress: bool | Progress = True,
+) -> tuple[AppendReport, list[IndexUpdate]]:
+    """Add the images of its dataset that a collection does not have: see `features.collection.append.append`.
+
+    What follows from the vectors, and what is refused, is as `sync_collection` has it.
+    """
+    return _brought(append, folder, dataset, encoder, limit, progress)
+
+
 def sync_collection(
     folder: Path,
     *,
@@ -279,6 +300,18 @@ def sync_collection(
     DatasetError, EncoderError
         What the collection was made with is not here any more.
     """
+    return _brought(sync, folder, dataset, encoder, limit, progress)
+
+
+def _brought(
+    bring: Callable[..., T],
+    folder: Path,
+    dataset: Dataset | None,
+    encoder: Encoder | None,
+    limit: int | None,
+    progress: bool | Progress,
+) -> tuple[T, list[IndexUpdate]]:
+    """Let `sync` or `append` bring what is new into a collection, and what follows from the vectors with it."""
     made = read_manifest(folder)
     dataset = dataset or reopen_dataset(made["dataset"], made["root"], made.get("source"))
     encoder = encoder or encoder_for(made["encoder"])
@@ -301,7 +334,7 @@ def sync_collection(
             told["indexes"] = entries
         return told if listed is None else {**told, "spaces": followed}
 
-    report = sync(dataset, encoder, folder, limit=limit, progress=progress, with_store=follow)
+    report = bring(dataset, encoder, folder, limit=limit, progress=progress, with_store=follow)
     store = FeatureStore.open(folder)
     before = {VISUAL: made, **made.get("spaces", {})}
     for name, space in open_spaces(store).items():
@@ -318,6 +351,7 @@ def _update(space: Space, name: str, entry: Entry) -> tuple[dict[str, Any], Inde
     changed, gone = space.store.changes_since(entry.get("generation") or 0)
     if (not changed.size and not gone.size) or name not in backend_names(built=True):
         return dict(entry), None
+    changed = np.intersect1d(changed, space.ids)  # a space may know nothing of a picture
     factory = entry.get("asked") or entry.get("factory") or FACTORY
     asked = IndexRecipe(factory, space.metric, entry.get("seed") or 0, entry.get("store"))
     reason, taken_out, new = None, 0, dict(entry)
@@ -355,6 +389,11 @@ def _remade(
     except EngineError as error:  # it was made by a program that knows more kinds: what it made stays, out of date
         logger.warning("%s: %s", store.folder.name, error)
         return dict(entry)
+    if kind.why_not(store) is None and (grown := grow_space(store, kind, entry)):
+        space, new = grown
+        followed = {engine: _update(space, engine, index) for engine, index in space.indexes.items()}
+        updates.extend(update for _, update in followed.values() if update)
+        return {**new, "indexes": {engine: index for engine, (index, _) in followed.items()}}
     if kind.is_live:  # it is made again when the sync is in force: what is said follows it then
         return None
     if reason := kind.why_not(store):  # a package may have gone; the pictures are brought up to date all the same

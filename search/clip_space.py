@@ -75,6 +75,14 @@ class ClipSpace(SpaceKind):
         _encode(store, store.records(todo.tolist()), encoder, vectors)
         return Made(vectors)
 
+    def make_rows(self, store: FeatureStore, ids: NDArray[np.int64], made: Entry) -> NDArray[Any] | None:
+        encoder = self._encoder(store)
+        if not _is_same(made.get("maker"), encoder.spec):
+            return None
+        vectors = np.zeros((len(store.features), encoder.dim), np.float16)  # only what is written takes memory
+        _encode(store, store.records(ids.tolist()), encoder, vectors)
+        return vectors[ids]
+
     def is_made_so(self, maker: Entry | None) -> bool:
         argument = str((maker or {}).get("weights", {}).get("argument", ""))
         return self._model is None or self._model in (argument, argument.partition("@")[0])

@@ -35,6 +35,7 @@ from features.collection.manifest import (
 )
 from features.collection.schema import ANNOTATIONS
 from features.collection.store import FeatureStore, StoreError
+from features.collection.vector_file import check_vectors, cut_surplus, surplus
 from features.command_line import add_collections, collection_folder, set_up_streams
 from features.datasets import DatasetError, reopen_dataset
 from features.encoders import EncoderError, encoder_for
@@ -124,6 +125,9 @@ def _faults(folder: Path) -> Iterator[tuple[Finding, Mend | None]]:
     """What is wrong, each with what mends it, in the order in which to mend: what later parts are made of first."""
     if names := leftovers(folder):
         yield Finding(", ".join(sorted(names)), "left by a writer that was stopped"), lambda: remove_leftovers(folder)
+    for name, count in surplus(folder, read_manifest(folder)).items():
+        what = f"{count:,} bytes at its end were left by a writer that was stopped"
+        yield Finding(name, what), lambda: cut_surplus(folder, read_manifest(folder))
     said = folder / ANNOTATIONS
     harm = damage(said) if said.exists() else None
     if harm:
@@ -179,11 +183,12 @@ def _space(store: FeatureStore, name: str, entry: Entry) -> Iterator[tuple[Findi
         create_space(FeatureStore.open(store.folder), name, engines=None if needed else tuple(entry["indexes"]))
 
     try:
-        for file in (entry, *entry.get("beside", {}).values()):
+        check_vectors(store.folder, entry)
+        for file in entry.get("beside", {}).values():
             if file.get("sha256") not in (None, sha256_of(store.folder / file["file"])):
                 raise EngineError(f"{store.folder / file['file']} is damaged: it is not what was written")
         space = open_space(store, name, entry)
-    except (EngineError, OSError) as error:
+    except (EngineError, StoreError, OSError) as error:
         yield (
             Finding(f"space {name}", str(error), f"it cannot be made again: {reason}" if reason else ""),
             (None if reason else again),

@@ -112,6 +112,21 @@ class SpaceKind(ABC):
         """
         return Made(self.make(store))
 
+    def make_rows(self, store: FeatureStore, ids: NDArray[np.int64], made: Entry) -> NDArray[Any] | None:
+        """The vectors (len(ids), dim) of pictures that have come, of kinds where they change no vector of another.
+
+        Parameters
+        ----------
+        made : mapping
+            What the manifest says of the space that the rows are for.
+
+        Returns
+        -------
+        array or None
+            None where all vectors are to be made again.
+        """
+        return None
+
     def encode_picture(self, pixels: NDArray[np.uint8], collection: OpenCollection) -> NDArray[np.float32]:
         """The vector (dim,) of a decoded picture, uint8 (H, W, 3): of kinds that accept an `ImagePart`."""
         raise NotImplementedError(f"space {self.name} says that it accepts pictures, and cannot encode them")

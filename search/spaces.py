@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from features.checksum import sha256_of
 from features.collection.manifest import new_part
 from features.collection.store import FeatureStore
+from features.collection.vector_file import can_grow, grow_vectors, map_vectors
 from features.concepts import Concepts, no_words
 from features.encoders import Encoder, EncoderError, shared_encoder
 from features.encoders.sentence import sentence_encoder
@@ -75,6 +76,14 @@ class ConceptSpace(SpaceKind):
             vectors[block] = concepts.encode_features(store.features[block])
         return vectors
 
+    def make_rows(self, store: FeatureStore, ids: NDArray[np.int64], made: Entry) -> NDArray[Any] | None:
+        if made.get("maker") != self.maker():
+            return None
+        rows: NDArray[Any] = _concepts_of(shared_encoder(store.manifest["encoder"])).encode_features(
+            store.features[ids]
+        )
+        return rows
+
     def text_hints(self, part: TextPart, collection: OpenCollection) -> tuple[str, ...]:
         return collection.text_scorer(self.name).score(part.text).hints
 
@@ -121,6 +130,9 @@ class CaptionSpace(SpaceKind):
             for id, vector in caption_vectors(block, sentence_encoder()).items():
                 vectors[id] = vector
         return vectors
+
+    def make_rows(self, store: FeatureStore, ids: NDArray[np.int64], made: Entry) -> NDArray[Any] | None:
+        return np.zeros((ids.size, made["dim"]), made["dtype"])  # what may be said of them is newer than the space
 
     def make_temporary(self, store: FeatureStore) -> NDArray[Any]:
         return np.zeros((len(store.features), sentence_encoder().dim), np.float16)
@@ -295,6 +307,30 @@ def make_space(
     return open_space(store, name, entry), entry
 
 
+def grow_space(store: FeatureStore, kind: SpaceKind, entry: Entry) -> tuple[Space, dict[str, Any]] | None:
+    """A space with vectors of the pictures that have come, written behind those that it has. For who holds the lock.
+
+    Returns
+    -------
+    space, entry
+        As `make_space` gives them, the indexes as they were; None where it has to be made again.
+    """
+    changed, gone = store.changes_since(entry.get("generation") or 0)
+    try:
+        before = len(map_vectors(store.folder, entry))
+    except (OSError, ValueError):
+        return None
+    if not can_grow(entry) or min(changed.min(initial=before), gone.min(initial=before)) < before:
+        return None
+    rows = kind.make_rows(store, changed, entry)
+    if rows is None or rows.shape != (changed.size, entry["dim"]) or not np.isfinite(rows).all():
+        return None
+    new = np.zeros((len(store.features) - before, entry["dim"]), entry["dtype"])
+    new[changed - before] = rows
+    grown = {**grow_vectors(store.folder, entry, [new]), "generation": store.generation}
+    return open_space(store, kind.name, grown), grown
+
+
 def _written(store: FeatureStore, stem: str, array: NDArray[Any]) -> dict[str, str]:
     """Write an array to a new file of the collection, durably; returns its entry for the manifest."""
     path = new_part(store.folder, f"{stem}.npy", store.generation)
@@ -342,7 +378,7 @@ def _read(store: FeatureStore, name: str, entry: Entry, count: int | None = None
 def _mapped(store: FeatureStore, name: str, entry: Entry) -> NDArray[Any]:
     path = store.folder / entry["file"]
     try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: NDArray[Any] = map_vectors(store.folder, entry)
     except (OSError, ValueError, EOFError) as error:
         raise EngineError(f"{path} cannot be read ({error}): {_how_to_make_again(name)}") from error
     return array

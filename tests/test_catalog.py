@@ -179,8 +179,8 @@ def test_features_that_are_something_else_are_refused(folder):
         archive.writestr("features.npy", whole)
     with pytest.raises(StoreError, match=r"features.npy cannot be read"):
         FeatureStore.open(folder)
-    path.write_bytes(whole + b"x")
-    with pytest.raises(StoreError, match=r"features.npy has 169 bytes, its header speaks of 168"):
+    path.write_bytes(whole[:-1])
+    with pytest.raises(StoreError, match=r"features.npy cannot be read"):
         FeatureStore.open(folder)
     path.write_bytes(whole.replace(b"'fortran_order': False", b"'fortran_order': True "))
     with pytest.raises(StoreError, match=r"features\.npy holds"):

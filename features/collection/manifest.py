@@ -120,6 +120,11 @@ def derived_files(manifest: dict[str, Any]) -> list[dict[str, Any]]:
     return [entry for entry in (*spaces, *beside, *indexes, pairs, points) if entry.get("file")]
 
 
+def vector_files(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    """The entries of the files of vectors, row = id, that can grow: see `features.collection.vector_file`."""
+    return [manifest["features"], *manifest.get("spaces", {}).values()]
+
+
 def spaces_of(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """All spaces of a collection by name, in the form of the manifest's `spaces`.
 

@@ -50,10 +50,18 @@ class FileEntry(_Entry):
     bytes: Count | None = None
 
 
+class GrownEntry(_Entry):
+    """Rows that were written behind those of a file of vectors, and the SHA-256 of their bytes."""
+
+    rows: Annotated[int, Field(ge=1, le=2**53)]
+    sha256: Sha256
+
+
 class FeaturesEntry(FileEntry):
-    """The file of vectors."""
+    """The file of vectors; `sha256` is that of its header and of the rows that this speaks of."""
 
     sha256: str
+    grown: list[GrownEntry] = []
 
 
 class CatalogEntry(FileEntry):
@@ -79,6 +87,7 @@ class SpaceEntry(FileEntry):
     dim: Annotated[int, Field(ge=1, le=2**20)]
     dtype: Literal["float16", "float32"]
     metric: Metric
+    grown: list[GrownEntry] = []
     accepts: list[str] = []
     maker: dict[str, Any] | None = None
     generation: Count = 0

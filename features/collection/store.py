@@ -4,9 +4,10 @@ One folder holds ``features.npy`` (row = id), ``catalog.sqlite`` (one row per im
 them together: it names the encoder, the sizes and the checksum of the vectors. Parts that do not belong together are
 refused.
 
-A store is never changed in place. `sync` writes the parts that change under new names (``features.3.npy``: that of the
-third generation) and then replaces the manifest, which names the files in force. So there is one moment at which
-everything becomes new, and who has the old parts open keeps them.
+What a store holds is never changed in place. `sync` writes the parts that change under new names
+(``features.3.npy``: that of the third generation), or new vectors behind those that are there (see `vector_file`), and
+then replaces the manifest, which says what is in force. So there is one moment at which everything becomes new, and who
+has the old parts open keeps them.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from features.collection.manifest import (
 )
 from features.collection.records import Record
 from features.collection.schema import ANNOTATIONS
+from features.collection.vector_file import check_vectors, map_vectors
 from features.datasets import Item
 
 if TYPE_CHECKING:
@@ -239,16 +241,30 @@ class FeatureStore:
         derived : bool
             Also what can be made again from the vectors: indexes and other spaces.
         """
-        manifest = self.manifest
-        self._check_sum(manifest["features"])
-        entry = manifest.get("catalog") or {}
-        path = self.folder / catalog_file(manifest)
+        check_vectors(self.folder, self.manifest["features"])
+        self.verify_catalog()
+        spaces = list(self.manifest.get("spaces", {}).values()) if derived else []
+        for entry in spaces:
+            check_vectors(self.folder, entry)
+        for entry in derived_files(self.manifest) if derived else ():
+            if not any(entry is space for space in spaces):
+                self._check_sum(entry)
+
+    def verify_catalog(self, *, structure: bool = True) -> None:
+        """Read the catalog and raise StoreError if it is not what was written.
+
+        Parameters
+        ----------
+        structure : bool
+            Also look at every page of it, where its sum is right.
+        """
+        entry = self.manifest.get("catalog") or {}
         # A program may have added tables of its own to the catalog; damage does not count up as sqlite does.
-        if entry.get("change_counter") == change_counter(path):
+        is_as_written = entry.get("change_counter") == change_counter(self.folder / catalog_file(self.manifest))
+        if is_as_written:
             self._check_sum(entry)
-        self.catalog.check_structure()
-        for entry in derived_files(manifest) if derived else ():
-            self._check_sum(entry)
+        if structure or not is_as_written:
+            self.catalog.check_structure()
 
     def _check_sum(self, entry: dict[str, Any]) -> None:
         path = self.folder / entry["file"]
@@ -287,10 +303,9 @@ def _size_of(path: Path) -> int:
 def _open_features(folder: Path, manifest: dict[str, Any]) -> np.ndarray:
     """The vectors, memory-mapped, of the shape and type that the manifest says."""
     path = folder / manifest["features"]["file"]
-    size = _size_of(path)
+    _size_of(path)  # not that of a pipe, which would be waited for
     try:
-        # Not np.load: that takes a zip file of arrays as well.
-        features = np.lib.format.open_memmap(path, mode="r")
+        features = map_vectors(folder, manifest["features"])
     except Exception as error:  # numpy reads the header as Python: whatever a broken one leads to means damage
         raise StoreError(f"{path} cannot be read: {error}") from error
     wanted = (manifest["count"], manifest["dim"]), manifest["dtype"]
@@ -298,6 +313,4 @@ def _open_features(folder: Path, manifest: dict[str, Any]) -> np.ndarray:
         raise StoreError(
             f"{path} holds {features.dtype.name} {features.shape}, but {folder / MANIFEST} says {wanted[1]} {wanted[0]}"
         )
-    if size != features.offset + features.nbytes:
-        raise StoreError(f"{path} has {size} bytes, its header speaks of {features.offset + features.nbytes}")
     return features

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +26,7 @@ from features.collection.records import Facts, Row
 from features.collection.schema import ANNOTATIONS
 from features.collection.stage import STAGE, Stage
 from features.collection.store import FeatureStore
+from features.collection.vector_file import write_vectors
 from features.datasets import Dataset, ImageFolder, Item, origin_of, spec_of
 
 BLOCK = 16_384  # rows of the features that are in memory at a time
@@ -131,7 +129,7 @@ class StoreWriter:
             No image can be read.
         """
         shape = (len(self._items), self._spec["dim"])
-        features = write_features(self.folder / FEATURES, shape, self._dtype, self._blocks())
+        features = write_vectors(self.folder / FEATURES, shape, self._dtype, self._blocks())
         catalog = Catalog.create(self.folder / CATALOG)
         catalog.fill(self._rows(), ((item.id, item.labels) for item in self._items))
         catalog.set_about(features_sha256=features["sha256"], encoder=self._spec, dtype=self._dtype.name)
@@ -186,29 +184,6 @@ class StoreWriter:
     def close(self) -> None:
         """Let go of the files; what was appended stays."""
         self._stage.close()
-
-
-def write_features(
-    path: Path, shape: tuple[int, int], dtype: np.dtype[Any], blocks: Iterable[np.ndarray]
-) -> dict[str, Any]:
-    """Write vectors as an npy file, durably; returns its entry for the manifest."""
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": dtype.str, "fortran_order": False, "shape": shape})
-    checksum = hashlib.sha256(header.getvalue())
-    try:
-        with path.open("wb") as file:
-            file.write(header.getvalue())
-            for block in blocks:
-                content = block.tobytes()
-                checksum.update(content)
-                file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        if error.errno is not None and error.filename is None:  # a full disk does not say which file it is about
-            error.filename = os.fspath(path)
-        raise
-    return {"file": path.name, "sha256": checksum.hexdigest()}
 
 
 def dataset_name(dataset: Dataset) -> str:

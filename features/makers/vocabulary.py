@@ -18,6 +18,7 @@ from features.collection.manifest import encoder_identity
 from features.collection.records import Record
 from features.collection.said import Maker, Words, clean_tag
 from features.collection.store import FeatureStore
+from features.collection.vector_file import map_vectors
 from features.encoders import EncoderError, create_encoder, shared_encoder
 from features.makers.base import MakerError, MakerOptions, WordMaker
 from features.makers.tables import check_file
@@ -99,7 +100,7 @@ class VocabularyMaker(WordMaker):
         if any(ids.size for ids in self.store.changes_since(entry.get("generation") or 0)):
             return None
         try:
-            found: NDArray[Any] = np.load(self.store.folder / entry["file"], mmap_mode="r", allow_pickle=False)
+            found: NDArray[Any] = map_vectors(self.store.folder, entry)
         except (OSError, ValueError, EOFError):  # it can be made again; the pictures are here
             return None
         return found if found.shape == (len(self.store.features), self._encoder.dim) else None
