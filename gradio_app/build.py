@@ -20,7 +20,7 @@ from features.datasets import DatasetError, ImageFolder
 from features.encoders import EncoderError, create_encoder
 from features.extract import extract
 from gradio_app.zips import ZipError, unpack
-from search.build import create_index, create_spaces, sync_collection
+from search.build import append_collection, create_index, create_spaces, sync_collection
 from search.duplicate_pairs import Pairs, find_duplicates, look_closer
 from search.duplicates import duplicates_of
 from search.same_picture import can_prove
@@ -65,6 +65,17 @@ def create(folder: Path, final: Path, pictures: Path, packed: bool, say: Say) ->
         pictures.rename(folder / "images")
         store.update_manifest(root=str(final / "images"))
     return _report(FeatureStore.open(folder), passed_over)
+
+
+def add_new(folder: Path, say: Say) -> dict[str, Any]:
+    """Take into a collection the pictures that have come into the folder of its images."""
+    say("Looking for new pictures", 0, 0)
+    report, _ = append_collection(folder, progress=lambda done, total: say("Encoding new pictures", done, total))
+    return {
+        "summary": f"{len(report.added):,} added to {report.before:,}{_duplicates_in(folder)}",
+        "skipped": len(report.damaged),
+        "files": [[os.fspath(path), reason] for path, reason in report.damaged[:MAX_SKIPPED]],
+    }
 
 
 def bring_up_to_date(folder: Path, say: Say) -> dict[str, Any]:
@@ -130,6 +141,8 @@ def main() -> int:
         folder = Path(job["folder"])
         if "pictures" in job:
             report = create(folder, Path(job["final"]), Path(job["pictures"]), job["packed"], say)
+        elif job.get("only_new"):
+            report = add_new(folder, say)
         elif "duplicates" in job:
             report = look_for_duplicates(folder, say)
         else:

@@ -122,8 +122,13 @@ class CollectionJobs:
             place.mkdir(parents=True)
             return self._start(Job(f"Making {name}", name), order, [place, source] if packed else [place])
 
-    def sync(self, name: str) -> Job:
+    def sync(self, name: str, *, only_new: bool = False) -> Job:
         """Begin to take into a collection what has changed in the folder of its images.
+
+        Parameters
+        ----------
+        only_new : bool
+            Take only images that have come, without looking at the others.
 
         Raises
         ------
@@ -133,7 +138,8 @@ class CollectionJobs:
         with self._lock:
             self._check_idle()
             folder = self._place_of(name)
-            return self._start(Job(f"Bringing {name} up to date", name), {"folder": str(folder)}, [])
+            job = Job(f"Adding to {name}" if only_new else f"Bringing {name} up to date", name)
+            return self._start(job, {"folder": str(folder), "only_new": only_new}, [])
 
     def check_free(self, name: str) -> None:
         """Raise JobError unless work on a collection could begin now."""

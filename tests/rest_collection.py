@@ -8,7 +8,7 @@ from features.datasets import ImageFolder
 from features.encoders import share_encoder
 from features.encoding import extract
 from gradio_app.routes.api.job_worker import CancelledError
-from search.build import create_index, create_spaces, sync_collection
+from search.build import append_collection, create_index, create_spaces, sync_collection
 from search.engine import SearchEngine
 
 
@@ -33,10 +33,11 @@ def colours(folder, monkeypatch, name="c", count=4, is_own=False):
 def sync_here(library):
     """Brings a collection up to date in this process, in place of the process that the server has for it."""
 
-    def sync(name, progress):
+    def sync(name, progress, only_new=False):
         if not progress("Encoding new pictures", 0, 1):
             raise CancelledError
-        sync_collection(library[name].folder, encoder=ColourEncoder(), progress=False)
+        bring = append_collection if only_new else sync_collection
+        bring(library[name].folder, encoder=ColourEncoder(), progress=False)
         library.put(SearchEngine.open(library[name].folder))
 
     return sync

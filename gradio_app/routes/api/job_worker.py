@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from features.checksum import sha256_of
 from features.collection.store import StoreError
@@ -36,14 +36,20 @@ class CancelledError(Exception):
     """The job was cancelled, or is no longer ours."""
 
 
-def sync_by(jobs: CollectionJobs) -> Callable[[str, Progress], None]:
+class Sync(Protocol):
+    """Brings a collection up to date, or adds only the pictures that have come, and puts it into the library."""
+
+    def __call__(self, name: str, progress: Progress, only_new: bool = False) -> None: ...
+
+
+def sync_by(jobs: CollectionJobs) -> Sync:
     """Brings a collection up to date as the page does, in its turn: what the page shows of it is this job."""
 
-    def sync(name: str, progress: Progress) -> None:
+    def sync(name: str, progress: Progress, only_new: bool = False) -> None:
         """Raises JobError where it fails, CancelledError where `progress` says so."""
         while True:
             try:
-                job = jobs.sync(name)
+                job = jobs.sync(name, only_new=only_new)
             except JobError:
                 if not jobs.manages(name):
                     raise
@@ -75,11 +81,10 @@ class JobWorker:
 
     Parameters
     ----------
-    sync : callable
-        Brings a collection up to date, and puts it into the library.
+    sync : Sync
     """
 
-    def __init__(self, store: JobStore, library: Library, sync: Callable[[str, Progress], None]) -> None:
+    def __init__(self, store: JobStore, library: Library, sync: Sync) -> None:
         self.store, self.library, self._sync = store, library, sync
         self._folder = store.path.parent
         self._told = threading.Event()
@@ -160,7 +165,7 @@ class JobWorker:
         for done, file in enumerate(files):
             self._beat(job, "Putting pictures in their place", done, len(files))
             _put(self.place_of(job.id) / file["staged"], _below(root, file["path"]), file["sha256"], job.id)
-        self._bring_up_to_date(job)
+        self._bring_up_to_date(job, only_new=True)
         store = self.library[job.collection].store
         return {
             "images": [
@@ -184,9 +189,9 @@ class JobWorker:
         self._bring_up_to_date(job)
         return {"pictures": int(self.library[job.collection].store.ids.size)}
 
-    def _bring_up_to_date(self, job: StoredJob) -> None:
+    def _bring_up_to_date(self, job: StoredJob, *, only_new: bool = False) -> None:
         self._beat(job, "Looking for changes", 0, 0)
-        self._sync(job.collection, lambda stage, done, total: self.store.beat(job.id, stage, done, total))
+        self._sync(job.collection, lambda stage, done, total: self.store.beat(job.id, stage, done, total), only_new)
 
     def _beat(self, job: StoredJob, stage: str, done: int, total: int) -> None:
         if not self.store.beat(job.id, stage, done, total):
