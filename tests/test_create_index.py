@@ -27,7 +27,8 @@ from features.extract import extract
 from gradio_app.create_index import main
 from ivfpq import IndexFlat, load
 from ivfpq.faiss_compat import FaissIndex
-from search.backends.trial import recall
+from search.backends import trial
+from search.backends.trial import nearest_of_all, recall
 from search.build import create_index, sync_collection
 from search.engine import SearchEngine
 from search.errors import EngineError
@@ -527,3 +528,18 @@ def test_recall_counts_ties(metric):
     assert truth.ids.tolist() == [[0]]
     for found, right in ((0, 1), (1, 1), (2, 0), (3, 0), (-1, 0)):
         assert recall(space, query, np.array([[found]]), truth, metric) == right
+
+
+@pytest.mark.parametrize("metric", ["l2", "ip", "cosine"])
+def test_the_nearest_of_all_are_those_of_one_comparison(monkeypatch, metric):
+    monkeypatch.setattr(trial, "_BLOCK", 7)
+    generator = np.random.default_rng(3)
+    vectors = generator.integers(1, 4, (40, 3)).astype(np.float32)  # many are as near as others
+    flat, ids = IndexFlat(3, metric=metric), np.arange(2, 39)
+    flat.add_with_ids(vectors[ids], ids)
+    add_rows = lambda index, ids: index.add_with_ids(vectors[ids], ids)  # noqa: E731
+    space, queries = SimpleNamespace(dim=3, add_rows=add_rows), vectors[:5]
+    for k in (1, 10, 37):
+        found, wanted = nearest_of_all(space, ids, queries, k, metric), flat.search(queries, k)
+        np.testing.assert_array_equal(found.ids, wanted.ids)
+        np.testing.assert_array_equal(found.distances, wanted.distances)
