@@ -62,6 +62,8 @@ class Web:
         Hosts that hang up on everyone now.
     with_rules : set of str
         Hosts whose robots.txt forbids ``/good/13`` and what begins so.
+    held : threading.Event
+        Set, pictures of the kind "held" are given; until then who asks waits.
     packing : str or None
         The encoding of contents that a robots.txt is said to have; "gzip" it then has.
     """
@@ -72,6 +74,7 @@ class Web:
         self.away: set[str] = set()
         self.with_rules: set[str] = set()
         self.packing: str | None = None
+        self.held = threading.Event()
         self.most_at_once: Counter[str] = Counter()
         self._at_once: Counter[str] = Counter()
         self._names = [f"127.0.{1 + number // 250}.{1 + number % 250}" for number in range(hosts)]
@@ -203,6 +206,10 @@ class Web:
                     await asyncio.sleep(0.02)
             case "silent":
                 await asyncio.sleep(3600)
+            case "held":
+                while not self.held.is_set():
+                    await asyncio.sleep(0.01)
+                return await send("200 OK", body)
             case "zipped":
                 return await send("200 OK", body, "Content-Encoding: gzip")
             case "noai":

@@ -119,18 +119,62 @@ def _extract(
     with closing(writer):
         if writer.done:
             logger.info("going on after %d of %d images", writer.done, len(items))
-        skipped = 0
-        bar = tqdm(total=len(items), initial=writer.done, unit="image", disable=progress is not True, smoothing=0.1)
-        encoded = encode_items(writer.todo, encoder, batch_size, **reading_options(dataset))
-        with bar, closing(encoded) as batches:
-            for features, facts in batches:
-                writer.append(features, facts)
-                skipped += sum(fact.error is not None for fact in facts)
-                bar.set_postfix({"damaged": skipped} if skipped else {}, refresh=False)
-                bar.update(len(facts))
-                if callable(progress):
-                    progress(writer.done, len(items))
+        _encode(writer, dataset, encoder, batch_size, progress, len(items))
         return writer.finish()
+
+
+def encode_ahead(
+    dataset: Dataset,
+    encoder: Encoder,
+    folder: str | os.PathLike[str],
+    *,
+    batch_size: int = 32,
+    dtype: str = "float16",
+    progress: Progress,
+) -> None:
+    """Encode images for a store before all of them are there: `extract` goes on from here with the whole dataset.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        What has come so far.
+    folder, batch_size, dtype, progress
+        See `extract`. What `progress` raises stops it; what was encoded is kept.
+
+    Raises
+    ------
+    StoreError
+        What was begun there is of another encoder or dtype, or another process is at it.
+    """
+    check_counts(batch_size, None)
+    folder = absolute(folder)
+    with (
+        writing(folder, purpose="extracted"),
+        closing(StoreWriter(folder, dataset, dataset.items, encoder.spec, dtype)) as writer,
+    ):
+        _encode(writer, dataset, encoder, batch_size, progress, len(dataset.items))
+
+
+def _encode(
+    writer: StoreWriter,
+    dataset: Dataset,
+    encoder: Encoder,
+    batch_size: int,
+    progress: bool | Progress,
+    total: int,
+) -> None:
+    """Encode what a writer has to do, of so many images in all."""
+    skipped = 0
+    bar = tqdm(total=total, initial=writer.done, unit="image", disable=progress is not True, smoothing=0.1)
+    encoded = encode_items(writer.todo, encoder, batch_size, **reading_options(dataset))
+    with bar, closing(encoded) as batches:
+        for features, facts in batches:
+            writer.append(features, facts)
+            skipped += sum(fact.error is not None for fact in facts)
+            bar.set_postfix({"damaged": skipped} if skipped else {}, refresh=False)
+            bar.update(len(facts))
+            if callable(progress):
+                progress(writer.done, total)
 
 
 def check_counts(batch_size: int, limit: int | None) -> None:

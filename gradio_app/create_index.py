@@ -15,6 +15,7 @@ import sqlite3
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,9 @@ from features.datasets import (
     folder_options,
     open_dataset,
 )
+from features.datasets.base import label_text
 from features.encoders import Encoder, EncoderError, create_encoder, encoder_for, without_background
-from features.encoding import extract
+from features.encoding import Progress, encode_ahead, extract
 from features.extract import positive
 from features.makers import MakerOptions, create_maker
 from features.paths import expanded
@@ -52,6 +54,7 @@ from search.build import (
     ENGINES,
     FACTORY,
     IndexUpdate,
+    append_collection,
     create_index,
     create_space,
     create_spaces,
@@ -63,6 +66,7 @@ from search.databases import index_spaces
 from search.duplicate_pairs import find_duplicates
 from search.duplicates import duplicates_of
 from search.errors import EngineError
+from search.meanwhile import Use, UsedMeanwhile
 from search.space import VISUAL
 from search.spaces import CAPTIONS, default_spaces, space_names
 
@@ -139,10 +143,16 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument("--name", help="name of the collection (default: that of the dataset)")
     parser.add_argument("--seed", type=int, help="(0)")
-    parser.add_argument(
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument(
         "--sync",
         action="store_true",
         help="bring an existing collection up to date with added, edited, renamed and removed images",
+    )
+    how.add_argument(
+        "--append",
+        action="store_true",
+        help="add images that an existing collection does not have, without looking at the others",
     )
     add_folder_options(parser)
     parser.add_argument("--limit", type=positive, metavar="N", help="take only N images")
@@ -218,16 +228,11 @@ def run(args: argparse.Namespace) -> str:
     if there:
         dataset = as_recorded(dataset, read_manifest(folder).get("source"), folder_options(args))
     try:
-        if there and args.sync:
+        if there and (args.sync or args.append):
             told = _run_sync(args, dataset, folder)
             _annotate(dataset, folder)
             return told
-        encoder = _encoder(args, folder)
-        if factory := args.factory or ("" if there else FACTORY):  # refused before hours of work
-            index_factory(encoder.dim, factory, metric=args.metric or "cosine")
-        if args.store is not None:
-            recipe = IndexRecipe(args.factory or FACTORY, args.metric or "cosine", args.seed or 0, args.store)
-            backend_at(args.store).check(encoder.dim, recipe)
+        encoder = _checked_encoder(args, folder)
         extract(dataset, encoder, folder, limit=args.limit)
     except StoreError as error:
         root = read_manifest(folder)["root"] if there else str(dataset.root)
@@ -240,6 +245,29 @@ def run(args: argparse.Namespace) -> str:
     told = _told(args, _run_create(args, dataset, folder, encoder))
     _annotate(dataset, folder)
     return told
+
+
+def _while_fetching(args: argparse.Namespace, pictures: Path) -> Use | None:
+    """What is done with the pictures of a list as they come to a folder: they are encoded and, with ``--append``, can
+    be searched.
+    """
+    folder = args.collections / collection_name(args.name or label_text(pictures.name))
+    if args.limit is not None or ((folder / MANIFEST).is_file() and not args.append):
+        return None
+    encoder = _checked_encoder(args, folder)
+
+    def use(dataset: Dataset, progress: Progress) -> None:
+        if not args.append:
+            encode_ahead(dataset, encoder, folder, progress=progress)
+        elif (folder / MANIFEST).is_file():
+            report, _ = append_collection(folder, dataset=dataset, encoder=encoder, progress=progress)
+            logger.info("%s: %s", folder, str(report).partition("\n")[0])
+        else:
+            extract(dataset, encoder, folder, progress=progress)
+            made = _run_create(args, dataset, folder, encoder)
+            logger.info("%s: the first %d images can be searched", folder, made["images"])
+
+    return use
 
 
 def _annotate(dataset: Dataset, folder: Path) -> None:
@@ -257,18 +285,30 @@ def _open_dataset(args: argparse.Namespace) -> Dataset:
     """A dataset by what the command line says: downloaded ones lie in this folder's ``datasets``, or the checkout's."""
     data: str = args.data
     options = folder_options(args)
+    meanwhile = UsedMeanwhile(partial(_while_fetching, args))
     if data not in dataset_names():
         path = expanded(data)
         if data.startswith("~") and not path.exists():
             raise DatasetError(f"unknown dataset {data!r}: no such folder exists")
         spec = str(path.absolute()) if path.exists() else data
-        return open_dataset(spec, **options)
+        return open_dataset(spec, meanwhile=meanwhile, **options)
     try:
         return open_dataset(data, **options)
     except DatasetError:
         if (CHECKOUT / "datasets").resolve() == Path("datasets").resolve():
             raise
         return open_dataset(data, datasets_dir=CHECKOUT / "datasets")
+
+
+def _checked_encoder(args: argparse.Namespace, folder: Path) -> Encoder:
+    """The encoder, of vectors that can be indexed as asked: what cannot is refused before hours of work."""
+    encoder = _encoder(args, folder)
+    if factory := args.factory or ("" if (folder / MANIFEST).is_file() else FACTORY):
+        index_factory(encoder.dim, factory, metric=args.metric or "cosine")
+    if args.store is not None:
+        recipe = IndexRecipe(args.factory or FACTORY, args.metric or "cosine", args.seed or 0, args.store)
+        backend_at(args.store).check(encoder.dim, recipe)
+    return encoder
 
 
 def _encoder(args: argparse.Namespace, folder: Path) -> Encoder:
@@ -284,11 +324,13 @@ def _encoder(args: argparse.Namespace, folder: Path) -> Encoder:
 
 
 def _run_sync(args: argparse.Namespace, dataset: Dataset, folder: Path) -> str:
+    """Bring a collection up to date, or add to it."""
     named = args.encoder != "auto" or args.weights is not None or args.remove_background
     encoder = _encoder(args, folder) if named else None
     if args.spaces is not None:
         keep_spaces(folder, args.spaces)  # before what is not wanted any more is brought up to date
-    report, updates = sync_collection(folder, dataset=dataset, encoder=encoder, limit=args.limit)
+    bring = append_collection if args.append else sync_collection
+    report, updates = bring(folder, dataset=dataset, encoder=encoder, limit=args.limit)
     created = None if _is_as_asked(args, read_manifest(folder)) else _run_create(args, dataset, folder)
     if created is None and args.spaces is not None:
         create_spaces(FeatureStore.open(folder), args.spaces, models=_models(args))

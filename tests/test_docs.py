@@ -230,6 +230,7 @@ WAYS = (
     (r"python -m benchmarks\.download", parses),  # minutes; test_download runs it on little
     (r"python -m benchmarks\.mixed", parses),  # minutes; test_benchmark_mixed runs its parts
     (r"python -m benchmarks\.weak", parses),  # minutes; test_strength runs it on little
+    (r"python -m benchmarks\.appending", parses),  # minutes; test_append runs it on little
     (r"python -m benchmarks\.stores", parses),  # minutes; test_backends runs it on little
     (r"python -m benchmarks\.soak", parses),  # minutes; test_soak runs it for a moment
     (r"python -m benchmarks\.words", parses),  # minutes; test_benchmark_words runs its parts

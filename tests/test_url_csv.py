@@ -4,15 +4,18 @@ import csv
 import json
 
 import pytest
+from test_extract import FakeEncoder
 
 from benchmarks.web import Web, colour_of
-from features.collection.store import FeatureStore
+from features.collection.store import FeatureStore, StoreError
 from features.datasets import DatasetError, open_dataset, reopen_dataset, source_of
 from features.datasets.url_csv import UrlCsv
 from features.download.options import DownloadOptions
+from features.encoders import register_encoder, registry
 from features.images import decode_image
 from gradio_app.create_index import main
 from search.engine import SearchEngine
+from search.meanwhile import UsedMeanwhile
 
 OWN = DownloadOptions(rate=1000, allow_private=True, processes=1)
 
@@ -106,3 +109,94 @@ def test_what_the_list_says_becomes_words_of_the_collection(web, tmp_path, monke
     assert {hit.id for hit in engine.search('caption:"number 620000"', k=3)} == {3}
     assert main(["--data", "cars.csv", "--sync"]) == 0
     assert FeatureStore.open(tmp_path / "collections" / "cars").annotations.of([0]) == {0: said[0]}
+
+
+class Gate:
+    """Lets held pictures go when so many others have been used, and knows what was done with them, turn by turn."""
+
+    def __init__(self, web, count):
+        self.web, self.count, self.turns = web, count, []
+
+    def __call__(self, dataset, progress):
+        progress(0, len(dataset.items))
+        self.turns.append([item.path for item in dataset.items])
+        if len(self.turns[-1]) == self.count:
+            self.web.held.set()
+
+
+def test_pictures_are_used_while_others_are_being_fetched(web, tmp_path):
+    path = a_list(web, tmp_path / "cars.csv", [40, 11, 25])
+    with path.open("a") as file:
+        file.write(f"{web.url(0, 'held', 7)},odd,held,1\n")
+    gate = Gate(web, 3)
+    web.held.clear()
+    dataset = UrlCsv(
+        path,
+        datasets_dir=tmp_path / "sets",
+        options=OWN,
+        meanwhile=UsedMeanwhile(lambda folder: gate, first=1),
+    )
+    assert len(dataset.items) == 4
+    assert gate.turns and all(set(turn) <= {item.path for item in dataset.items} for turn in gate.turns)
+    assert 3 in map(len, gate.turns)
+
+
+def test_what_goes_wrong_meanwhile_is_told_at_the_end(web, tmp_path):
+    def fail(dataset, progress):
+        raise StoreError("the disk of the collection is full")
+
+    def begin(folder):
+        raise StoreError("no such encoder")
+
+    path = a_list(web, tmp_path / "cars.csv", [40, 11, 25])
+    with pytest.raises(DatasetError, match="no such encoder"):
+        UrlCsv(path, datasets_dir=tmp_path / "none", options=OWN, meanwhile=UsedMeanwhile(begin))
+    path.write_text(path.read_text() + f"{web.url(0, 'flaky', 9)},odd,late,1\n")
+    with pytest.raises(StoreError, match="the disk of the collection is full"):
+        UrlCsv(path, datasets_dir=tmp_path / "sets", options=OWN, meanwhile=UsedMeanwhile(lambda folder: fail, first=1))
+    assert len(UrlCsv(tmp_path / "sets/cars").items) == 4, "what was fetched is there"
+
+
+@pytest.mark.parametrize("appends", [False, True])
+def test_a_collection_of_a_list_is_encoded_while_it_is_fetched(web, tmp_path, monkeypatch, capsys, caplog, appends):
+    """By the command itself, which may ask this machine here and takes turns of two pictures."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(registry, "_CLASSES", dict(registry._CLASSES))
+    encoder = FakeEncoder()
+    register_encoder("fake", lambda name, **options: encoder)
+    monkeypatch.setattr("features.datasets.url_csv.DownloadOptions", lambda: OWN)
+    path = a_list(web, tmp_path / "cars.csv", [40, 11, 25, 60])
+    with path.open("a") as file:
+        file.write(f"{web.url(0, 'held', 7)},odd,held,1\n")
+    web.held.clear()
+    folder, seen = tmp_path / "collections" / "cars", []
+
+    class LettingGo(UsedMeanwhile):
+        def __init__(self, begins):
+            super().__init__(lambda folder: letting_go(begins(folder)), first=1)
+
+    def letting_go(use):
+        def used(dataset, progress):
+            use(dataset, progress)
+            if appends:
+                seen.append(len(SearchEngine.open(folder).store.ids))
+            if encoder.encoded == 4:
+                web.held.set()
+
+        return used
+
+    monkeypatch.setattr("gradio_app.create_index.UsedMeanwhile", LettingGo)
+    command = ["--data", "cars.csv", "--encoder", "fake", "--factory", "Flat", *(["--append"] if appends else [])]
+    assert main([*command, "--spaces", "visual"]) == 0
+    assert encoder.encoded == 5, "nothing is encoded twice"
+    store = FeatureStore.open(folder)
+    store.verify()
+    assert len(store.ids) == 5
+    if appends:
+        assert seen == sorted(seen) and 4 in seen, "it could be searched before the last picture was there"
+        assert store.generation > 0
+    else:
+        assert [item.path for item in store.items] == [item.path for item in UrlCsv(tmp_path / "datasets/cars").items]
+        assert store.generation == 0
+    assert main([*command, "--spaces", "visual"]) == 0
+    assert encoder.encoded == 5

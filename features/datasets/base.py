@@ -50,6 +50,22 @@ class Dataset(Protocol):
     def items(self) -> list[Item]: ...
 
 
+class Meanwhile(Protocol):
+    """Makes use of the pictures of a dataset while others are still being brought here."""
+
+    def begin(self, folder: Path) -> None:
+        """Before any comes to this folder; what this raises ends the bringing before it begins."""
+        ...
+
+    def came(self, count: int) -> None:
+        """So many more are there, or will be in a moment. It returns at once."""
+        ...
+
+    def end(self) -> None:
+        """Nothing more comes: what is being done ends, and what went wrong is raised."""
+        ...
+
+
 def source_of(dataset: Dataset) -> dict[str, Any]:
     """What `reopen_dataset` needs besides name and root to find the same images again, ready for a manifest.
 

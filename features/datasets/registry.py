@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-from features.datasets.base import Dataset, DatasetError
+from features.datasets.base import Dataset, DatasetError, Meanwhile
 from features.datasets.folder import ImageFolder
 from features.images import MAX_PIXELS
 from features.paths import expanded
@@ -26,8 +26,14 @@ class PathDataset(Protocol):
 
     kind: str
 
-    def __call__(self, path: str | os.PathLike[str], *, datasets_dir: str | os.PathLike[str] = "datasets") -> Dataset:
-        """Open it; what it has to bring here goes to `datasets_dir`."""
+    def __call__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        datasets_dir: str | os.PathLike[str] = "datasets",
+        meanwhile: Meanwhile | None = None,
+    ) -> Dataset:
+        """Open it; what it has to bring here goes to `datasets_dir`, and `meanwhile` is told of it."""
         ...
 
     def is_at(self, path: Path) -> bool:
@@ -95,6 +101,7 @@ def open_dataset(
     exclude: Sequence[str] = (),
     follow_links: bool = False,
     max_megapixels: float | None = None,
+    meanwhile: Meanwhile | None = None,
 ) -> Dataset:
     """Open a dataset by name or by path.
 
@@ -107,6 +114,8 @@ def open_dataset(
         Where ``data_download.sh`` puts the named ones, and where the pictures of a list go.
     exclude, follow_links, max_megapixels
         See `ImageFolder`; only for a folder.
+    meanwhile : Meanwhile, optional
+        Makes use of the pictures of a list while others are still being fetched.
 
     Raises
     ------
@@ -122,7 +131,7 @@ def open_dataset(
             f"{spec}"
         )
     if of_path is not None:
-        dataset = of_path(expanded(spec), datasets_dir=datasets_dir)
+        dataset = of_path(expanded(spec), datasets_dir=datasets_dir, meanwhile=meanwhile)
     elif spec in _CLASSES:
         kind = _class_of(spec)
         dataset = kind(Path(datasets_dir) / kind.location)

@@ -6,11 +6,12 @@ import json
 import logging
 import os
 import sqlite3
+from collections import Counter
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from features.datasets.base import DatasetError, Item, label_text
+from features.datasets.base import DatasetError, Item, Meanwhile, label_text
 from features.download.errors import DownloadError
 from features.download.lists import TABLES, url_column
 from features.download.options import DownloadOptions
@@ -36,6 +37,8 @@ class UrlCsv:
         folder nothing is fetched.
     datasets_dir : path
     options : DownloadOptions, optional
+    meanwhile : Meanwhile, optional
+        Told of the pictures as they come.
 
     Attributes
     ----------
@@ -57,11 +60,17 @@ class UrlCsv:
         *,
         datasets_dir: str | os.PathLike[str] = "datasets",
         options: DownloadOptions | None = None,
+        meanwhile: Meanwhile | None = None,
     ) -> None:
         path = Path(path).resolve()
         try:
             if not path.is_dir():
-                path = _downloaded(path, Path(datasets_dir).resolve() / path.stem, options or DownloadOptions())
+                folder = Path(datasets_dir).resolve() / path.stem
+                try:
+                    path = _downloaded(path, folder, options or DownloadOptions(), meanwhile)
+                finally:
+                    if meanwhile is not None:
+                        meanwhile.end()
             self.root = path
             if not (self.root / STATE).is_file():
                 raise DatasetError(f"{self.root} is not the folder of a download: it has no {STATE}")
@@ -97,7 +106,7 @@ class UrlCsv:
             state.close()
 
 
-def _downloaded(path: Path, folder: Path, options: DownloadOptions) -> Path:
+def _downloaded(path: Path, folder: Path, options: DownloadOptions, meanwhile: Meanwhile | None) -> Path:
     """The folder of a list, with all of its pictures that can be had."""
     column = url_column(path, None)
     if not (folder / STATE).is_file() and folder.is_dir() and any(folder.iterdir()):
@@ -113,9 +122,17 @@ def _downloaded(path: Path, folder: Path, options: DownloadOptions) -> Path:
         if not todo:
             return folder
         logger.info("downloading %s to %s", f"{todo:,} pictures", folder)
+        if meanwhile is not None:
+            meanwhile.begin(folder)
         bar = ProgressBar(todo)
+
+        def told(ended: Counter[str]) -> None:
+            bar(ended)
+            if meanwhile is not None and ended["done"]:
+                meanwhile.came(ended["done"])
+
         try:
-            is_finished = download(state, folder, options, progress=bar)
+            is_finished = download(state, folder, options, progress=told)
         finally:
             bar.close()
         write_pictures(state, folder)
