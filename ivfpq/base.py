@@ -246,10 +246,14 @@ class StoredIndex(Index):
             needs = f"training needs at least {self.train_size_min} vectors ({self._what_training_depends_on()})"
             raise ValueError(f"{needs}, got n={len(x)}")
         self._check_empty()
-        changes = self.learned(x)
+        changes = self.relearned(x)
         with self._lock:
             self._check_empty()
-            self.lists.published.replace(*changes, (self._settings_part, ()))
+            self.lists.published.replace(*changes)
+
+    def relearned(self, x: Floats) -> list[Change]:
+        """What `learned` says, and that all is forgotten which `tune` had found for what was known before."""
+        return [*self.learned(x), (self._settings_part, ())]
 
     @abstractmethod
     def learned(self, x: Floats) -> list[Change]:

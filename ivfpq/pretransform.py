@@ -139,7 +139,7 @@ class IndexPreTransform(StoredIndex):
                 transform.train(x, np.random.default_rng([self.seed, number]), centred=self.metric != "ip")
             x = _through([transform], x)
             transforms.append(transform)
-        learned: list[Change] = self.index.learned(x)
+        learned: list[Change] = self.index.relearned(x)
         return [(self._transforms_part, tuple(transforms)), *learned]
 
     def apply_chain(self, x: Any) -> Floats:

@@ -177,7 +177,7 @@ class IndexRefine(StoredIndex):
 
     def learned(self, x: Floats) -> list[Change]:
         """As the base, and the ranges of bytes. See `StoredIndex.learned`."""
-        return [*self.base.learned(x), *self.store.learned(x)]
+        return [*self.base.relearned(x), *self.store.learned(x)]
 
     def encode(self, x: Floats) -> tuple[Ids, Any]:
         """As the base. See `StoredIndex.encode`."""

@@ -244,6 +244,22 @@ def test_training_forgets_what_was_tuned_and_adding_does_not(index):
     assert codes.settings == ()
 
 
+def test_training_forgets_what_the_indexes_inside_were_tuned_for():
+    x, found = vectors(300, 0), (Setting(1, 0.5, 0.6, 2, None),)
+    index = index_factory(D, "PCA8,IVF4,SQ8,Refine")
+    index.train(x)
+    inside = [index, index.base, index.base.index]
+    for one in inside:
+        one.settings = found
+    with pytest.raises(ValueError, match="at least 9 vectors"):
+        index.train(x[:3])
+    assert all(one.settings == found for one in inside)
+    index.base.train(x)
+    assert [one.settings for one in inside] == [found, (), ()]
+    index.train(x)
+    assert all(one.settings == () for one in inside)
+
+
 @pytest.mark.parametrize("spec", ["Flat", "PQ4", "L2norm,PQ4", "PQ4,Refine"])
 def test_an_index_without_lists_can_be_tuned_too(spec):
     index = index_factory(D, spec)
