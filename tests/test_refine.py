@@ -1,6 +1,8 @@
 """IndexRefine: exact distances for what its base finds."""
 
+import re
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from ivfpq.metrics import knn_recall_at_k
 
 F = np.float32
 D = 12
+SMAPS = Path("/proc/self/smaps")  # Linux's
 METRICS = ["l2", "ip", "cosine"]
 SPECS = ["Flat", "IVF6,PQ3x4", "PCA6,IVF6,PQ3x4", "PCA6,IVF6,RQ3x4", "IVF6,SQ8"]
 
@@ -308,6 +311,27 @@ def test_sketches_are_made_where_they_are_wanted(part, tmp_path):
     mapped.add(vectors(5, 3))
     index.add(vectors(5, 3))
     assert same(mapped.search(q, 5, nprobe=3), index.search(q, 5, nprobe=3)) and sketched(mapped)
+
+
+@pytest.mark.skipif(
+    not SMAPS.exists() or "VmFlags" not in SMAPS.read_text(), reason="this system does not tell how files are mapped"
+)
+def test_a_file_is_read_ahead_only_as_long_as_there_are_no_sketches(tmp_path):
+    index, q = index_factory(512, "Flat,Refine"), np.ones((1, 512), F)
+    index.add(np.random.default_rng(0).normal(size=(50, 512)))
+    save(index, tmp_path / "a.index")
+    mapped = load(tmp_path / "a.index", mmap=True)
+
+    def at_random():
+        """How many mappings of the file are not read ahead: "rr" among their flags."""
+        parts = re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", SMAPS.read_text(), flags=re.MULTILINE)
+        return sum(bool(re.search(r"^VmFlags:.* rr\b", p, re.MULTILINE)) for p in parts if str(tmp_path) in p)
+
+    want = mapped.search(q, 3)
+    assert at_random() == 0
+    mapped.sketch = True
+    assert same(mapped.search(q, 3), want) and at_random() == 1  # the vectors alone
+    assert same(mapped.search(q, 3), index.search(q, 3))
 
 
 def test_a_sketch_is_true_false_or_none_and_not_of_bytes():

@@ -10,6 +10,7 @@ pass the k-th distance found. To the errors come those of rounding, as in `scree
 from __future__ import annotations
 
 import functools
+import mmap
 from typing import Any
 
 import numpy as np
@@ -375,7 +376,8 @@ class Store:
         task["n"], task["d"], task["rows"], task["l2"] = n, d, lists.addresses["blocks"], metric == "l2"
         task["half"], task["stride"] = lists.blocks.itemsize == 2, d * lists.blocks.itemsize
         task["gamma"], task["floor"] = product_error(d)
-        if not (lists.blocks.dtype == np.float32 and not _mapped(lists.blocks) if sketch is None else sketch):
+        mapped = _mapping(lists.blocks)
+        if not (lists.blocks.dtype == np.float32 and mapped is None if sketch is None else sketch):
             return
         task["wide"] = wide = -(-d // SKETCH) * SKETCH
         task["steps"] = min(STEPS, (2**31 - 1) // (127 * wide // 32))  # sums of 32 bits must not overflow
@@ -387,6 +389,9 @@ class Store:
         task["sketch"] = self._sketches.ctypes.data
         count = (n - first) * d // WORTH_A_THREAD
         spread(lambda start, end: _sketch(task, first + start, first + end), n - first, count)
+        if mapped is not None and hasattr(mapped, "madvise"):
+            # From now on few vectors are read, from all over the file: what lies behind them is not wanted.
+            mapped.madvise(mmap.MADV_RANDOM)
 
     def rerank(self, x: Floats, rows: Ids, ids: Ids, k: int) -> SearchResult | None:
         """The k best candidates of each query, ties to the smaller id, missing ones padded; None if a row is not there.
@@ -415,8 +420,8 @@ class Store:
 _FIRST = np.zeros(1, np.int64)
 
 
-def _mapped(array: Any) -> bool:
-    """Whether an array is a part of a file: its sketches would ask for all of it to be read."""
-    while array is not None and not isinstance(array, np.memmap):
+def _mapping(array: Any) -> mmap.mmap | None:
+    """What maps the file that an array is a part of, if it is: its sketches ask for all of it to be read."""
+    while array is not None and not isinstance(array, mmap.mmap):
         array = getattr(array, "base", None)
-    return array is not None
+    return array
