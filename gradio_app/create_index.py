@@ -143,6 +143,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument("--name", help="name of the collection (default: that of the dataset)")
     parser.add_argument("--seed", type=int, help="(0)")
+    parser.add_argument(
+        "--target-recall",
+        type=share,
+        metavar="SHARE",
+        help="search as many lists as it takes to find this share of what all lists hold, as 0.99 (8 lists)",
+    )
     how = parser.add_mutually_exclusive_group()
     how.add_argument(
         "--sync",
@@ -195,6 +201,14 @@ def spaces(text: str) -> tuple[str, ...]:
     if unknown := [name for name in names if name not in space_names()]:
         raise argparse.ArgumentTypeError(f"there is no space {unknown[0]!r}; there are {', '.join(space_names())}")
     return names
+
+
+def share(text: str) -> float:
+    """A command line's number above 0 and up to 1."""
+    number = float(text)
+    if not 0 < number <= 1:
+        raise argparse.ArgumentTypeError(f"must be above 0 and at most 1, got {text}")
+    return number
 
 
 def cause_of(error: BaseException, folder: Path) -> str:
@@ -354,6 +368,7 @@ def _is_as_asked(args: argparse.Namespace, manifest: dict[str, Any]) -> bool:
         and (args.store is None or _is_in_store(args.store, indexes))
         and args.metric in (None, manifest["metric"])
         and all(args.seed in (None, entry.get("seed")) for entry in indexes.values())
+        and all(args.target_recall in (None, indexes[name].get("target_recall")) for name in ENGINES if name in indexes)
         and all(args.factory in (None, entry.get("asked") or entry.get("factory")) for entry in indexes.values())
     )
 
@@ -373,7 +388,13 @@ def _run_create(
 ) -> dict[str, Any]:
     store = FeatureStore.open(folder)
     reports = create_index(
-        store, factory=args.factory, engines=_engines(args), metric=args.metric, seed=args.seed, address=args.store
+        store,
+        factory=args.factory,
+        engines=_engines(args),
+        metric=args.metric,
+        seed=args.seed,
+        address=args.store,
+        target_recall=args.target_recall,
     )
     create_spaces(store, args.spaces, encoder=encoder, models=_models(args))
     if args.store is not None:

@@ -197,6 +197,8 @@ class FaissIndex(Index):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the index in faiss's own format: the old file or the new one is there, whatever happens."""
+        if self._lists is not None:
+            self._lists.nprobe = self.nprobe
         with replaced(path) as file:
             faiss.write_index(self.faiss_index, file.name)
 

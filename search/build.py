@@ -89,6 +89,7 @@ def create_index(
     metric: Metric | None = None,
     seed: int | None = None,
     address: str | None = None,
+    target_recall: float | None = None,
 ) -> list[EngineReport]:
     """Build, measure and save indexes over a collection's vectors, then list them in its manifest.
 
@@ -100,6 +101,8 @@ def create_index(
     ----------
     address : str, optional
         Of a database: its engine is built there, without `engines` that one alone where there are indexes already.
+    target_recall : float, optional
+        See `IndexRecipe`.
 
     Raises
     ------
@@ -117,7 +120,7 @@ def create_index(
         if address is not None:
             at = backend_at(address).name
             engines = tuple(dict.fromkeys((*(engines or (() if manifest.get("indexes") else ENGINES)), at)))
-        return _create_index(store, manifest, factory, engines, metric, seed, address)
+        return _create_index(store, manifest, factory, engines, metric, seed, address, target_recall)
 
 
 def _create_index(
@@ -128,6 +131,7 @@ def _create_index(
     metric: Metric | None,
     seed: int | None,
     address: str | None,
+    target_recall: float | None,
 ) -> list[EngineReport]:
     store.verify(derived=False)  # a damaged index is what this makes again
     recorded = manifest.get("indexes", {})
@@ -140,7 +144,8 @@ def _create_index(
         backend = get_backend(engine)
         is_there = address is not None and address.startswith(backend.schemes)
         at = address if is_there else recorded.get(engine, {}).get("store")
-        recipe = IndexRecipe(asked, metric, (known.get("seed") or 0) if seed is None else seed, at)
+        number = (known.get("seed") or 0) if seed is None else seed
+        recipe = IndexRecipe(asked, metric, number, at, target_recall or known.get("target_recall"))
         entries[engine], report = backend.build(space, recipe)
         reports.append(report)
     # An engine that is not rebuilt keeps its index as long as that covers the same vectors by the same metric.
@@ -353,7 +358,7 @@ def _update(space: Space, name: str, entry: Entry) -> tuple[dict[str, Any], Inde
         return dict(entry), None
     changed = np.intersect1d(changed, space.ids)  # a space may know nothing of a picture
     factory = entry.get("asked") or entry.get("factory") or FACTORY
-    asked = IndexRecipe(factory, space.metric, entry.get("seed") or 0, entry.get("store"))
+    asked = IndexRecipe(factory, space.metric, entry.get("seed") or 0, entry.get("store"), entry.get("target_recall"))
     reason, taken_out, new = None, 0, dict(entry)
     try:
         if changed.size + gone.size > space.ids.size / 2:

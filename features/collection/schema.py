@@ -78,6 +78,7 @@ class IndexEntry(_Entry):
     factory: str | None = None
     asked: str | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
+    target_recall: Annotated[float, Field(gt=0, le=1)] | None = None
     generation: Count | None = None
 
 

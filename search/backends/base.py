@@ -46,12 +46,16 @@ class IndexRecipe:
         As `ivfpq.index_factory` reads it.
     address : str or None
         Of the database, for a backend whose vectors lie in one.
+    target_recall : float or None
+        Of what a search of all lists finds, the share to find without being told how many lists to look into: as many
+        as that takes are looked into. None: `local.DEFAULT_NPROBE`. Databases do not know it.
     """
 
     factory: str
     metric: Metric
     seed: int = 0
     address: str | None = None
+    target_recall: float | None = None
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from features.collection.manifest import files_of, new_part
 from ivfpq import IndexFlat, index_factory, load, save
 from ivfpq.checks import IndexFileError, Metric
 from ivfpq.faiss_compat import FaissIndex
+from ivfpq.tuning import Reading, cheapest
 from search.backends.base import Backend, EngineReport, IndexRecipe, SearchableIndex, UpdateError
-from search.backends.trial import measure, split
+from search.backends.trial import K, measure, split
 from search.errors import EngineError
 from search.space import VISUAL, Entry, Space
 
@@ -41,6 +42,10 @@ class LocalBackend(Backend):
     @abstractmethod
     def read(self, path: Path, metric: Metric) -> Any:
         """Load an index. Raises IndexFileError if the file is damaged."""
+
+    @abstractmethod
+    def lists_for(self, index: Any, queries: NDArray[np.float32], recall: float) -> int:
+        """How many lists a search takes to find a share of the `K` that a search of all lists finds."""
 
     def build(self, space: Space, recipe: IndexRecipe) -> tuple[dict[str, Any], EngineReport]:
         """Index all vectors of a space. See `Backend.build`.
@@ -66,6 +71,8 @@ class LocalBackend(Backend):
         trained = time.perf_counter()
         space.add_rows(index, kept)
         added = time.perf_counter()
+        if recipe.target_recall is not None and getattr(index, "nlist", None) and held_out.size:
+            index.nprobe = self.lists_for(index, space.rows(held_out), recipe.target_recall)
         recall, us_per_query = measure(index, space, kept, space.rows(held_out), recipe.metric)
         space.add_rows(index, held_out)
 
@@ -95,7 +102,7 @@ class LocalBackend(Backend):
             raise UpdateError(f"it did not hold what it should ({index.ntotal} vectors, not {space.ids.size})")
         if not np.array_equal(index.ids, space.ids):
             raise UpdateError("it did not hold what it should (vectors of other pictures)")
-        recipe = IndexRecipe(entry["factory"], space.metric, entry["seed"])
+        recipe = IndexRecipe(entry["factory"], space.metric, entry["seed"], target_recall=entry.get("target_recall"))
         return self._save(index, space, recipe, entry.get("asked") or entry["factory"]), taken_out
 
     def open(self, space: Space, entry: Entry) -> SearchableIndex:
@@ -154,6 +161,7 @@ class LocalBackend(Backend):
             "seed": recipe.seed,
             "images": int(space.ids.size),
             "generation": store.generation,
+            **({} if recipe.target_recall is None else {"target_recall": recipe.target_recall}),
         }
 
 
@@ -172,6 +180,10 @@ class Ivfpq(LocalBackend):
     def read(self, path: Path, metric: Metric) -> Any:
         return load(path)
 
+    def lists_for(self, index: Any, queries: NDArray[np.float32], recall: float) -> int:
+        # What it learns stays with the index: whoever has it can search with that target.
+        return int(index.tune(queries, min(K, index.ntotal), recall).nprobe)
+
 
 class Faiss(LocalBackend):
     """The same method in C++."""
@@ -186,6 +198,12 @@ class Faiss(LocalBackend):
 
     def read(self, path: Path, metric: Metric) -> Any:
         return FaissIndex.load(path, metric=metric)  # a faiss file cannot say "cosine" by itself
+
+    def lists_for(self, index: Any, queries: NDArray[np.float32], recall: float) -> int:
+        k = min(K, index.ntotal)
+        truth = index.search(queries, k, nprobe=index.nlist).ids
+        reading = Reading(index.nlist, index.ntotal * index.code_size / index.nlist, 0, index.ntotal)
+        return cheapest(lambda nprobe, _: index.search(queries, k, nprobe=nprobe).ids, truth, recall, k, reading).nprobe
 
 
 class Exact(Backend):
@@ -227,7 +245,7 @@ def trainable(space: Space, recipe: IndexRecipe) -> IndexRecipe:
     if there >= needed:
         return recipe
     logger.warning("%s needs %d images to train, there are %d: building Flat", recipe.factory, needed, there)
-    return IndexRecipe("Flat", recipe.metric, recipe.seed)
+    return IndexRecipe("Flat", recipe.metric, recipe.seed, target_recall=recipe.target_recall)
 
 
 def train_size_min(space: Space, recipe: IndexRecipe) -> int:
