@@ -8,7 +8,7 @@ from test_store import images, store  # noqa: F401  (fixtures)
 from features.collection import edits, exchange
 from features.collection.errors import StoreError
 from features.collection.said import Maker, Words
-from features.collection.typed_fields import drop_field, make_field
+from features.collection.typed_fields import make_field
 from search.facets import Facets
 from search.filters import Filter
 from search.grammar import parse
@@ -75,7 +75,7 @@ def test_a_maker_still_says_what_it_finds(said, store):  # noqa: F811
     assert said.fields() == {"rating": "text"} and values(said, "rating") == {0: "4", 1: "good"}
 
 
-def test_fields_are_made_once_and_dropped_when_they_are_empty(said):
+def test_fields_are_made_once(said):
     make_field(said, "rating", "number")
     make_field(said, "Rating", "number")
     with pytest.raises(StoreError, match="there is a field rating already, and it holds a number"):
@@ -84,14 +84,7 @@ def test_fields_are_made_once_and_dropped_when_they_are_empty(said):
         make_field(said, "other", "colour")
     with pytest.raises(StoreError, match="at least one character"):
         make_field(said, "...", "text")
-    edits.set_field(said, [0], "rating", 4)
-    with pytest.raises(StoreError, match="1 pictures have a value of rating"):
-        drop_field(said, "rating")
-    edits.set_field(said, [0], "rating", None)
-    drop_field(said, "rating")
-    assert said.fields() == {}
-    with pytest.raises(StoreError, match="there is no field rating"):
-        drop_field(said, "rating")
+    assert said.fields() == {"rating": "number"}
 
 
 def test_yes_and_no_are_found_counted_and_exported(said, store, tmp_path):  # noqa: F811

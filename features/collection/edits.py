@@ -22,7 +22,7 @@ from features.collection.typed_fields import fitting, kind_held
 MAX_EDITS = 1_000
 """Edits that can be undone; what lies further back is for good."""
 
-_TABLES = {
+SAID = {
     "captions": ("picture", "source", "maker", "text", "certainty"),
     "tags": ("picture", "tag", "source", "maker", "certainty"),
     "field_values": ("picture", "name", "value", "source", "maker"),
@@ -31,6 +31,7 @@ _TABLES = {
     "albums": ("picture", "album"),
     "set_aside": ("picture", "sha256", "kept"),
 }
+"""What is said of pictures."""
 
 _OF_TAGS, _OF_CAPTIONS = ("tags", "refused"), ("captions", "refused")
 """What an edit of tags or of captions changes."""
@@ -43,6 +44,10 @@ LEARNED = {
 
 VERDICTS = {"duplicate_verdicts": ("first", "second", "verdict")}
 """What `duplicates` changes, likewise."""
+
+FIELDS = {"fields": ("name", "kind")}
+RUNS = {"runs": ("picture", "source", "maker", "version", "sha256")}
+"""What `resets` takes away beside the others."""
 
 _Rows = dict[str, set[tuple[object, ...]]]
 
@@ -200,7 +205,7 @@ def undo(annotations: Annotations, number: int | None = None) -> str | None:
     Raises
     ------
     StoreError
-        Another edit is the latest.
+        Another edit is the latest, or a field that it took away has been made again, of another kind.
     """
     with annotations.changing() as connection:
         row = connection.execute("SELECT edit, what, changes FROM edits ORDER BY edit DESC LIMIT 1").fetchone()
@@ -211,18 +216,27 @@ def undo(annotations: Annotations, number: int | None = None) -> str | None:
         number, what, changes = row
         keys: set[int] = set()
         for table, (removed, added) in json.loads(changes).items():
-            columns = {**_TABLES, **LEARNED, **VERDICTS}[table]
+            columns = {**SAID, **LEARNED, **VERDICTS, **FIELDS, **RUNS}[table]
+            if table in FIELDS:
+                _check_kinds(connection, removed)
             same = " AND ".join(f"{column} IS ?" for column in columns)
             connection.executemany(f"DELETE FROM {table} WHERE {same}", added)
             connection.executemany(
                 f"INSERT OR IGNORE INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})",
                 removed,
             )
-            if table in _TABLES:
+            if table in SAID:
                 keys.update(row[0] for row in (*removed, *added))
         connection.execute("DELETE FROM edits WHERE edit = ?", (number,))
         refresh(connection, sorted(keys))
     return str(what)
+
+
+def _check_kinds(connection: sqlite3.Connection, fields: Iterable[tuple[str, str]]) -> None:
+    """Raise StoreError where there is a field of the name of one of these, and of another kind."""
+    for name, kind in fields:
+        if kind_held(connection, name) not in (None, kind):
+            raise StoreError(f"a field {name} that holds something else has been made meanwhile: drop that first")
 
 
 def keep_edit(connection: sqlite3.Connection, what: str, changes: Mapping[str, Any]) -> int:
@@ -245,7 +259,7 @@ def editing(
     what: str,
     numbers: list[int] | None = None,
     *,
-    tables: Sequence[str] = tuple(_TABLES),
+    tables: Sequence[str] = tuple(SAID),
 ) -> Iterator[tuple[sqlite3.Connection, Sequence[int]]]:
     """A transaction over the keys of some images that ends with what takes it back. Nothing changed is no edit.
 
@@ -280,7 +294,7 @@ def _rows_of(connection: sqlite3.Connection, keys: Sequence[int], tables: Iterab
     return {
         table: set(
             connection.execute(
-                f"SELECT {', '.join(_TABLES[table])} FROM {table} WHERE picture IN (SELECT value FROM json_each(?))",
+                f"SELECT {', '.join(SAID[table])} FROM {table} WHERE picture IN (SELECT value FROM json_each(?))",
                 asked,
             )
         )

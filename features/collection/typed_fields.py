@@ -48,18 +48,6 @@ def make_field(annotations: Annotations, name: str, kind: str) -> str:
     return known
 
 
-def drop_field(annotations: Annotations, name: str) -> None:
-    """Take away a field that no picture has a value of. Raises StoreError where one has, or there is none."""
-    known = field_name(name)
-    with annotations.changing() as connection:
-        if kind_held(connection, known) is None:
-            raise StoreError(f"there is no field {known}")
-        ((count,),) = connection.execute("SELECT count(*) FROM field_values WHERE name = ?", (known,))
-        if count:
-            raise StoreError(f"{count:,} pictures have a value of {known}: empty it there first")
-        connection.execute("DELETE FROM fields WHERE name = ?", (known,))
-
-
 def kind_held(connection: sqlite3.Connection, name: str) -> str | None:
     """The kind of a field; None where there is no such field."""
     row = connection.execute("SELECT kind FROM fields WHERE name = ?", (name,)).fetchone()
