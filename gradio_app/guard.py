@@ -38,7 +38,7 @@ LONGEST_WAIT = 60.0  # seconds between two tries
 # Addresses as a whole: a collection may be called as a part of one, and then stands in those of its pictures and words.
 _EVENT = re.compile(r"^/gradio_api/((run|api|call)/|queue/join/?$)")
 _UPLOAD = "/gradio_api/upload"
-_ZIP = "/collections/upload"
+_SENT = re.compile(r"^/collections/(upload|uploads/[0-9a-f]{32}/\d+)/?$")  # zip files, and files of a folder
 _ASSETS = re.compile(r"^/(assets|static|svelte|favicon\.ico|icon\.svg|robots\.txt|(gradio_api/)?theme\.css)")
 
 # Gradio makes functions out of text to run a page's scripts ('unsafe-eval') and writes styles into elements. Scripts in
@@ -176,7 +176,7 @@ class Guard:
         logging_in = path.rstrip("/") == "/login"
         if login_is_needed(scope.get("app")) and not logging_in and await user_of(HTTPConnection(scope)) is None:
             return _refuse(401, "Please log in."), receive
-        if path.rstrip("/") == _ZIP:  # counts for itself, and knows who may send how much
+        if scope["method"] == "PUT" and _SENT.match(path):  # counts for itself, and knows who may send how much
             return None, receive
         uploading = path.rstrip("/") == _UPLOAD
         limit = MAX_LOGIN if logging_in else MAX_UPLOAD_BODY if uploading else MAX_BODY

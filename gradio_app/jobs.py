@@ -9,30 +9,32 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import secrets
 import shutil
 import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from features.collection.exchange import said_rows, write_said
 from features.collection.lock import writing
 from features.collection.names import collection_name
 from features.collection.store import StoreError
 from features.paths import expanded
+from gradio_app.adding import take_back
+from gradio_app.incoming import UploadError, Uploads, runs
 from gradio_app.library import Library
+from gradio_app.recipe import Recipe
 from search.databases import drop_tables
 from search.engine import SearchEngine
 
 logger = logging.getLogger(__name__)
 
 MAX_NAME = 80  # characters; what is left of 255 bytes for suffixes, whatever the alphabet
-DAY = 24 * 60 * 60
 
 
 class JobError(ValueError):
@@ -56,7 +58,11 @@ class Job:
     error : str
         Why it failed.
     report : dict
-        ``summary`` in words, ``skipped`` (a count), ``files`` (pairs of a skipped file and the reason).
+        ``summary`` in words, ``kinds``: see `ingest_report.shown`.
+    table : Path or None
+        The whole report as CSV, once it is done.
+    sent : str
+        Token of what was sent, of which the collection is made; "" for a folder of the server.
     seconds : float
     """
 
@@ -68,6 +74,8 @@ class Job:
     state: str = "running"
     error: str = ""
     report: dict[str, Any] = field(default_factory=dict)
+    table: Path | None = None
+    sent: str = ""
     started: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
 
@@ -86,6 +94,8 @@ class CollectionJobs:
     ----------
     job : Job or None
         The one under way, or else the last one.
+    uploads : Uploads
+        What has been sent, to become collections.
     """
 
     def __init__(self, folder: Path, library: Library) -> None:
@@ -96,9 +106,10 @@ class CollectionJobs:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._remove_leftovers()
+        self.uploads = Uploads(self.folder)
 
-    def create(self, name: str, pictures: str | Path, *, packed: bool = False) -> Job:
-        """Begin to make a collection of a folder of images, or of a zip file of them, which is deleted in the end.
+    def create(self, name: str, pictures: str | Path, recipe: Recipe | None = None) -> Job:
+        """Begin to make a collection of a folder of images.
 
         Raises
         ------
@@ -107,20 +118,79 @@ class CollectionJobs:
         """
         name = self._new_name(name)
         source = expanded(pictures)
-        if not packed and not source.is_dir():
+        if not source.is_dir():
             raise JobError(f"There is no folder {pictures} on the server.")
-        source = source.resolve()
+        return self._make(name, source.resolve(), recipe or Recipe())
+
+    def create_of_sent(self, name: str, token: str, recipe: Recipe | None = None) -> Job:
+        """Begin to make a collection of pictures that were sent; they stay where they are until it is there.
+
+        Raises
+        ------
+        JobError
+            As `create`; or nothing was sent under this token.
+        """
+        name = self._new_name(name)
+        return self._make(name, self._sent(token), recipe or Recipe(), token)
+
+    def _settle(self) -> None:
+        """Wait until a job that is over has cleared up after itself."""
+        if self.job is not None and self.job.state != "running" and self._thread is not None:
+            self._thread.join()
+
+    def _make(self, name: str, source: Path, recipe: Recipe, token: str = "") -> Job:
         place = self.folder / f".making-{os.getpid()}-{secrets.token_hex(4)}"
         order = {
             "folder": str(place / name),
             "final": str(self.folder / name),
             "pictures": str(source),
-            "packed": packed,
+            "sent": bool(token),
+            "left_out": self.uploads.left_out(token),
+            "recipe": recipe.written(),
         }
+        self._settle()
         with self._lock:
             self._check_idle()
             place.mkdir(parents=True)
-            return self._start(Job(f"Making {name}", name), order, [place, source] if packed else [place])
+            return self._start(Job(f"Making {name}", name, sent=token), order, place)
+
+    def add(self, name: str, token: str) -> Job:
+        """Begin to put pictures that were sent into a collection whose pictures lie in its own folder.
+
+        Raises
+        ------
+        JobError
+            There is no such collection here, or nothing was sent under this token, or something else is under way.
+        """
+        self._settle()
+        with self._lock:
+            self._check_idle()
+            if name not in self.with_own_pictures():
+                raise JobError(f"{name} is no collection that pictures can be put into here.")
+            place = self.folder / f".making-{os.getpid()}-{secrets.token_hex(4)}"
+            order = {
+                "folder": str(self._place_of(name)),
+                "add": str(self._sent(token)),
+                "place": str(place),
+                "left_out": self.uploads.left_out(token),
+            }
+            return self._start(Job(f"Adding pictures to {name}", name, sent=token), order, place)
+
+    def with_own_pictures(self) -> list[str]:
+        """The collections here whose pictures were sent, so that more can be put beside them."""
+        return [
+            name
+            for name, engine in self.library.items()
+            if self.manages(name)
+            and Path(engine.store.manifest["root"]).resolve().is_relative_to(Path(engine.folder).resolve())
+            and engine.store.manifest.get("source", {}).get("kind", "folder") == "folder"
+        ]
+
+    def _sent(self, token: str) -> Path:
+        try:
+            return self.uploads.place(token)
+        except UploadError as error:
+            raise JobError(str(error)) from error
 
     def sync(self, name: str, *, only_new: bool = False) -> Job:
         """Begin to take into a collection what has changed in the folder of its images.
@@ -135,11 +205,12 @@ class CollectionJobs:
         JobError
             There is no such collection here, or something else is under way.
         """
+        self._settle()
         with self._lock:
             self._check_idle()
             folder = self._place_of(name)
             job = Job(f"Adding to {name}" if only_new else f"Bringing {name} up to date", name)
-            return self._start(job, {"folder": str(folder), "only_new": only_new}, [])
+            return self._start(job, {"folder": str(folder), "only_new": only_new})
 
     def check_free(self, name: str) -> None:
         """Raise JobError unless work on a collection could begin now."""
@@ -158,7 +229,7 @@ class CollectionJobs:
         with self._lock:
             self._check_idle()
             order = {"folder": str(self._place_of(name)), "duplicates": True}
-            return self._start(Job(f"Looking for duplicates in {name}", name), order, [])
+            return self._start(Job(f"Looking for duplicates in {name}", name), order)
 
     def cancel(self) -> None:
         """Stop what is under way; nothing of it stays."""
@@ -166,6 +237,18 @@ class CollectionJobs:
             if self.job is not None and self.job.state == "running" and self._process is not None:
                 self.job.state = "cancelled"
                 self._process.kill()
+
+    def _keep_words(self, name: str) -> None:
+        """Write what is said of a collection's pictures into a file beside it, if anything is."""
+        store = self.library[name].store
+        if store.has_annotations and next(said_rows(store.annotations), None) is not None:
+            write_said(store.annotations, self.folder / f"{name} words {datetime.now():%Y-%m-%d %H.%M.%S}.jsonl")
+
+    def forget(self, token: str) -> None:
+        """Delete what was sent, unless something is being made of it."""
+        with self._lock:
+            if self.job is None or self.job.state != "running" or self.job.sent != token:
+                self.uploads.remove(token)
 
     def wait(self) -> None:
         """Until nothing is under way."""
@@ -175,7 +258,8 @@ class CollectionJobs:
     def delete(self, name: str) -> None:
         """Delete a collection: its vectors, indexes and, where it was made of a zip file, its pictures.
 
-        The images of a folder that it was made of stay where they are.
+        The images of a folder that it was made of stay where they are. What is said of them cannot be made again: it is
+        written first into a file beside the collections.
 
         Raises
         ------
@@ -191,30 +275,15 @@ class CollectionJobs:
                 with writing(place, purpose="deleted"):
                     if place.is_symlink():
                         place.unlink()
-                    else:  # gone from one moment to the next; deleting what is in it takes longer
+                    else:
+                        self._keep_words(name)
+                        # Gone from one moment to the next; deleting what is in it takes longer
                         drop_tables(place)
                         place.rename(trash)
                     self.library.drop(name)
             except (StoreError, OSError) as error:
                 raise JobError(f"{name} cannot be deleted: {error}") from error
         shutil.rmtree(trash, ignore_errors=True)
-
-    def new_upload(self) -> tuple[str, Path]:
-        """A place for a zip file that is being sent, and the token it goes by. Yesterday's that came to nothing go."""
-        self._remove_uploads()
-        token = secrets.token_hex(16)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return token, self._upload_of(token)
-
-    def uploaded(self, token: str) -> Path:
-        """The zip file that was sent. Raises JobError if there is none."""
-        path = self._upload_of(token)
-        if not (re.fullmatch("[0-9a-f]{32}", token) and path.is_file()):
-            raise JobError("The zip file is no longer on the server. Choose it again.")
-        return path
-
-    def _upload_of(self, token: str) -> Path:
-        return self.folder / f".upload-{os.getpid()}-{token}.zip"
 
     def manages(self, name: str) -> bool:
         """Whether a collection of the library is one of the jobs' folder."""
@@ -243,7 +312,7 @@ class CollectionJobs:
         if self.job is not None and self.job.state == "running":
             raise JobError(f"{self.job.title} is under way. Wait for its end, or cancel it.")
 
-    def _start(self, job: Job, order: dict[str, Any], waste: list[Path]) -> Job:
+    def _start(self, job: Job, order: dict[str, Any], waste: Path | None = None) -> Job:
         command = [sys.executable, "-m", "gradio_app.build"]
         self._process = subprocess.Popen(
             command,
@@ -253,12 +322,15 @@ class CollectionJobs:
             encoding="utf-8",
             errors="surrogateescape",
         )
+        if self.job is not None and self.job.table is not None:  # that of the last job
+            self.job.table.unlink(missing_ok=True)
         self.job = job
+        order["table"] = str(self.folder / f".report-{os.getpid()}-{secrets.token_hex(4)}.csv")
         self._thread = threading.Thread(target=self._follow, args=(job, self._process, order, waste), daemon=True)
         self._thread.start()
         return job
 
-    def _follow(self, job: Job, process: subprocess.Popen[str], order: dict[str, Any], waste: list[Path]) -> None:
+    def _follow(self, job: Job, process: subprocess.Popen[str], order: dict[str, Any], waste: Path | None) -> None:
         """Hand the process its order, note what it says, and put what it made in its place; then the waste goes."""
         said: dict[str, Any] = {}
         try:
@@ -283,11 +355,10 @@ class CollectionJobs:
             for pipe in (process.stdin, process.stdout):
                 if pipe is not None:
                     pipe.close()
-            for path in waste:
-                if path.is_dir():
-                    shutil.rmtree(path, ignore_errors=True)
-                else:
-                    path.unlink(missing_ok=True)
+            if waste is not None:
+                _clear(waste)
+            if job.state == "done" and job.sent:
+                self.uploads.remove(job.sent)
             job.seconds = time.monotonic() - job.started
 
     def _finish(self, job: Job, said: dict[str, Any], order: dict[str, Any]) -> None:
@@ -311,32 +382,26 @@ class CollectionJobs:
             job.state, job.error = "failed", str(error) or type(error).__name__
             return
         job.report = said["report"]
+        table = Path(order["table"])
+        job.table = table if table.is_file() else None
         job.state = "done"
 
     def _remove_leftovers(self) -> None:
-        """Of servers that were killed while they made, took in or deleted something."""
-        for place in self.folder.glob(".making-*-*"):
+        """Of servers that were killed while they made or deleted something."""
+        for place in [*self.folder.glob(".making-*-*"), *self.folder.glob(".report-*-*")]:
             owner = place.name.split("-")[1]
             if owner.isdecimal() and (int(owner) == os.getpid() or not runs(int(owner))):
-                shutil.rmtree(place, ignore_errors=True)
-        self._remove_uploads(own=True)
-
-    def _remove_uploads(self, *, own: bool = False) -> None:
-        """Zip files that came to nothing: of yesterday, and of servers that are no more; at the start also our own."""
-        for path in self.folder.glob(".upload-*.zip"):
-            owner = path.name.split("-")[1]
-            ended = owner.isdecimal() and (own if int(owner) == os.getpid() else not runs(int(owner)))
-            with suppress(OSError):
-                if ended or time.time() - path.stat().st_mtime > DAY:
-                    path.unlink()
+                if place.is_dir():
+                    _clear(place)
+                else:
+                    place.unlink(missing_ok=True)
 
 
-def runs(pid: int) -> bool:
-    """Whether there is a process of this number."""
+def _clear(place: Path) -> None:
+    """Delete the hidden folder of a job, and first undo what it says is to be undone."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
+        take_back(place)
+    except (OSError, ValueError):
+        logger.exception("%s is left for the next start", place)
+        return
+    shutil.rmtree(place, ignore_errors=True)

@@ -31,7 +31,7 @@ from gradio_app.routes.uploads import library_routes
 from gradio_app.routes.words import word_routes
 from gradio_app.session import Session
 from gradio_app.tabs import tabs_of
-from gradio_app.tabs.controls import UNQUEUED, PageParts
+from gradio_app.tabs.controls import UNQUEUED, PageParts, collection_chooser
 from gradio_app.tabs.explain.state import ExplainState
 
 TITLE = "Reverse image search"
@@ -176,7 +176,7 @@ def _lay_out(library: Library, jobs: CollectionJobs | None, token: StartToken) -
     with gr.Row(elem_id="ris-head"):
         head = gr.HTML(render("head.html", log_out=False), apply_default_css=False)
         collection = gr.Dropdown(
-            **_chooser(library, ""),
+            **collection_chooser(library, ""),
             label="Collection",
             container=False,
             elem_id="ris-collection",
@@ -199,20 +199,10 @@ def _lay_out(library: Library, jobs: CollectionJobs | None, token: StartToken) -
             connect()
 
     def on_changed(name: str) -> dict[str, Any]:
-        return gr.update(**_chooser(library, name))
+        return gr.update(**collection_chooser(library, name))
 
     watch.changed(on_changed, collection, collection, **UNQUEUED)
     return head
-
-
-def _chooser(library: Library, chosen: str) -> dict[str, Any]:
-    choices = [(f"{name} · {len(engine.store.ids):,} pictures", name) for name, engine in library.items()]
-    names = [name for _, name in choices]
-    return {
-        "choices": choices,
-        "value": chosen if chosen in names else next(iter(names), None),
-        "filterable": len(names) > 8,
-    }
 
 
 def _theme() -> gr.themes.Base:

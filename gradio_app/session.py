@@ -17,6 +17,7 @@ from features.images import STRANGERS_PICTURES, ImageError, decode_image
 from features.picture_files import read_picture
 from gradio_app.crop import Box, clipped, parse_box
 from gradio_app.gradio_seam import sorry
+from gradio_app.jobs import Job
 from gradio_app.markup import printable
 from gradio_app.routes.pictures import PictureFolder, folder_of, to_jpeg
 from search.engine import SearchEngine
@@ -195,6 +196,25 @@ class Result:
 
 
 @dataclass
+class Making:
+    """A collection that is being made, and what the form said of it.
+
+    Attributes
+    ----------
+    name, folder : str
+        As they were typed.
+    upload : str
+        Token of what was sent; "" for a folder of the server.
+    job : Job or None
+    """
+
+    name: str
+    folder: str
+    upload: str
+    job: Job | None = None
+
+
+@dataclass
 class Session:
     """One visitor's session.
 
@@ -216,7 +236,9 @@ class Session:
     fold : bool
         Whether hits that are nearly the same wait behind the best of them.
     upload : str
-        Token of a zip file that was sent, to become a collection.
+        Token of what was sent, to become a collection.
+    making : Making or None
+        The collection that this visitor makes.
     may_keep : bool
         Whether what was learnt may be kept by who searched last; whoever keeps something is asked again.
     fetched : dict of str to bytes
@@ -230,6 +252,7 @@ class Session:
     turn: int = 0
     fold: bool = False
     upload: str = ""
+    making: Making | None = None
     may_keep: bool = False
     fetched: dict[str, bytes] = field(default_factory=dict)
 

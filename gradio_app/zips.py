@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
+from features.datasets.walk import LeftOut, why_not_taken
 from features.images import extensions
 
 MAX_BYTES = 20 * 2**30  # unpacked, all files together
@@ -35,7 +36,7 @@ def unpack(
     max_file_bytes: int = MAX_FILE_BYTES,
     max_files: int = MAX_FILES,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> int:
+) -> list[LeftOut]:
     """Unpack the pictures of a zip file into a new folder.
 
     Only what is called like a picture is written. Hidden files are passed over, and so is a folder that everything
@@ -50,8 +51,8 @@ def unpack(
 
     Returns
     -------
-    int
-        How many other files were passed over.
+    list of LeftOut
+        The other files, but for hidden ones.
 
     Raises
     ------
@@ -85,7 +86,9 @@ def unpack(
                         file.write(chunk)
                 done += size
                 progress(done, total)
-            return len(shown) - len(pictures)
+            written = {place for place, _ in pictures}
+            others = [place for place, _ in shown if place not in written]
+            return [LeftOut(place.as_posix(), why_not_taken(place) or "other files (no extension)") for place in others]
     except ZipError:
         raise
     except FileExistsError as error:
@@ -107,16 +110,27 @@ def _is_folder(info: zipfile.ZipInfo) -> bool:
 
 def _place(info: zipfile.ZipInfo) -> PurePosixPath:
     """Where a file of the zip belongs, below the folder."""
-    # Old packers of Windows separate folders by backslashes. zipfile has cut the name at NUL.
-    name = info.filename.replace("\\", "/")
-    place = PurePosixPath(name)
-    if not place.parts:
+    if not PurePosixPath(info.filename.replace("\\", "/")).parts:
         raise ZipError("The zip file holds a file without a name.")
-    if place.is_absolute() or ".." in place.parts or not _is_plain(place):
+    place = place_below(info.filename)
+    if place is None:
         raise ZipError(f"The zip file names a place outside its folder: {info.filename!r}.")
     kind = stat.S_IFMT(info.external_attr >> 16)
     if kind not in (0, stat.S_IFREG):
         raise ZipError(f"The zip file holds a link or a device: {info.filename!r}.")
+    return place
+
+
+def place_below(name: str) -> PurePosixPath | None:
+    """Where a file of a name from outside belongs, below a folder; None where the name means anything else."""
+    # Old packers of Windows separate folders by backslashes. zipfile has cut the name at NUL.
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:  # half a character
+        return None
+    place = PurePosixPath(name.replace("\\", "/"))
+    if not place.parts or place.is_absolute() or ".." in place.parts or "\0" in name or not _is_plain(place):
+        return None
     return place
 
 

@@ -864,7 +864,7 @@ def test_collections_are_made_brought_up_to_date_and_deleted(open_page, picture_
     assert len(search(other)) == 20
     page.wait_for_selector(".ris-job[data-state=done]")
     assert "12 pictures" in page.locator("#ris-job").inner_text()
-    page.locator("#ris-job summary").click()
+    page.locator("#ris-job [data-kind=unreadable] summary").click()
     assert "warm/broken.jpg not an image" in page.locator("#ris-job").inner_text()
 
     # It is in the chooser of everyone.
@@ -934,8 +934,12 @@ def test_the_tab_to_manage_can_be_read_and_reached(open_page, scheme):
     page.get_by_role("tab", name="Manage").click()
     page.locator("#ris-create").wait_for()
     assert barriers(page) == []
-    page.get_by_label("A zip file of mine").check()
-    page.locator("#ris-new-zip input").wait_for()
+    page.get_by_label("Pictures, a folder or a zip file of mine").check()
+    page.locator(".ris-send").wait_for()
+    page.locator("#ris-new-how > button").click()
+    page.locator("#ris-new-spaces").wait_for()
+    page.locator(".ris-stored summary").click()
+    page.locator(".ris-make-field").wait_for()
     assert barriers(page) == []
 
 
@@ -946,21 +950,27 @@ def test_a_zip_file_is_sent_and_its_making_cancelled(page, picture_folder, tmp_p
             archive.write(picture, picture.relative_to(picture_folder))
     page.get_by_role("tab", name="Manage").click()
     page.get_by_role("textbox", name="Name", exact=True).fill("zipped")
-    page.get_by_label("A zip file of mine").check()
-    page.set_input_files("#ris-new-zip input", path)
-    page.wait_for_function("document.querySelector('.ris-zip p').textContent === 'pictures.zip is ready.'")
+    page.get_by_label("Pictures, a folder or a zip file of mine").check()
+    page.set_input_files(".ris-send-files", path)
+    said = page.locator(".ris-send [role=status]")
+    ready = "document.querySelector('.ris-send [role=status]').textContent === 'pictures.zip is ready.'"
+    page.wait_for_function(ready)
     page.click("#ris-create")
     page.wait_for_selector(".ris-job[data-state=running]")
     page.click(".ris-cancel")
     page.wait_for_selector(".ris-job[data-state=cancelled]")
     page.wait_for_timeout(500)
-    assert [path.name for path in demo_collection.parent.iterdir()] == ["demo"]
-    # The form is as it was at first, and takes the next.
-    said = page.locator(".ris-zip p")
-    assert said.inner_text() == "Up to 4 GB. Names of folders in it become labels."
-    assert page.get_by_role("textbox", name="Name", exact=True).input_value() == ""
-    page.set_input_files("#ris-new-zip input", path)
-    page.wait_for_function("document.querySelector('.ris-zip p').textContent === 'pictures.zip is ready.'")
+    there = [path.name for path in demo_collection.parent.iterdir() if not path.name.startswith(".upload-")]
+    assert there == ["demo"]
+    # The form is as it was, with what was sent, and begins again.
+    name = page.get_by_role("textbox", name="Name", exact=True)
+    assert (said.inner_text(), name.input_value()) == ("pictures.zip is ready.", "zipped")
+    page.evaluate("document.querySelector('#ris-job').replaceChildren()")
+    page.click("#ris-create")
+    page.wait_for_selector(".ris-job[data-state=running]")
+    page.click(".ris-cancel")
+    page.wait_for_selector(".ris-job[data-state=cancelled]")
+    name.fill("")
     page.click("#ris-create")
     assert "Give the collection a name first." in toast(page)
     assert said.inner_text() == "pictures.zip is ready."  # what was refused is not lost

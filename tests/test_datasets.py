@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 import os
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import SimpleNamespace
 
 import numpy as np
@@ -26,6 +26,7 @@ from features.datasets import (
     spec_of,
 )
 from features.datasets.demo import View, make_views, render
+from features.datasets.walk import why_not_taken
 
 
 def touch(root: Path, *names: str) -> None:
@@ -168,6 +169,30 @@ def test_pipes_and_devices_are_named_and_never_opened(tmp_path, caplog, follow_l
     assert relative(ImageFolder(tmp_path, follow_links=follow_links)) == ["1.jpg"]
     assert "2 named pipes are passed over: pictures are files (cam.jpg, pipe)" in caplog.text
     assert "zero.jpg" in caplog.text
+
+
+def test_what_is_left_out_is_named_with_the_reason(tmp_path, monkeypatch):
+    monkeypatch.setattr("features.datasets.walk.extensions", lambda: frozenset({".jpg"}))
+    touch(tmp_path, "1.jpg", "a/b.hif", "a/c.txt", "a/.hidden", "@eaDir/2.jpg", "README", "x/3.jpg")
+    folder = ImageFolder(tmp_path, exclude=["x"])
+    assert relative(folder) == ["1.jpg"]
+    found = {
+        "@eaDir": "system folders are passed over",
+        "README": "other files (no extension)",
+        "a/b.hif": "HEIC images are passed over: pip install pillow-heif to read them",
+        "a/c.txt": "other files (.txt)",
+        "x": "files and folders are left out, as --exclude says",
+    }
+    assert dict(folder.left_out) == found and folder.left_out_count == 5
+    names = [PurePath(name) for name in ("1.jpg", "README", *found)]
+    assert [why_not_taken(name) for name in names] == [
+        None, None, None, None, found["a/b.hif"], found["a/c.txt"], None,
+    ]  # fmt: skip
+    assert why_not_taken(PurePath("@eaDir/2.jpg")) == found["@eaDir"]
+    assert why_not_taken(PurePath("a/.hidden")) == why_not_taken(PurePath(".a/1.jpg")) == "hidden files and folders"
+    monkeypatch.setattr("features.datasets.walk.MAX_NAMED", 2)
+    folder = ImageFolder(tmp_path, exclude=["x"])
+    assert relative(folder) == ["1.jpg"] and (len(folder.left_out), folder.left_out_count) == (2, 5)
 
 
 def test_links_out_of_the_folder_are_taken_only_when_asked_for(tmp_path, caplog):

@@ -1,10 +1,11 @@
 """Making and deleting collections: the real process, on real pictures; cancelled, killed and refused."""
 
+import csv
 import os
 import shutil
 import threading
-import time
 import zipfile
+from collections import Counter
 
 import pytest
 from waiting import until
@@ -12,6 +13,7 @@ from waiting import until
 from features.collection.lock import writing
 from gradio_app.jobs import CollectionJobs, JobError
 from gradio_app.library import Library
+from gradio_app.recipe import Recipe
 
 
 @pytest.fixture
@@ -27,51 +29,64 @@ def left(jobs) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_folder_becomes_a_collection_and_is_deleted(jobs, picture_folder):
+def test_a_folder_becomes_a_collection_and_is_deleted(jobs, picture_folder, tmp_path):
     version = jobs.library.version
-    job = jobs.create(" My pictures! ", picture_folder)
+    folder = tmp_path / "pictures"
+    shutil.copytree(picture_folder, folder)
+    (folder / "notes.txt").write_text("hello")
+    job = jobs.create(" My pictures! ", folder, Recipe(target_recall=0.99))
     assert job.state == "running"
     with pytest.raises(JobError, match="Making My-pictures is under way"):
-        jobs.create("another", picture_folder)
+        jobs.create("another", folder)
     jobs.wait()
     assert (job.state, job.error) == ("done", "")
     assert job.report["summary"] == "12 pictures; duplicates: 10 likely"
-    assert job.report["skipped"] == 1
-    assert job.report["files"] == [["warm/broken.jpg", "not an image in any format that can be read"]]
+    unreadable = ["warm/broken.jpg", "not an image in any format that can be read"]
+    counts = {"added": 12, "duplicate": 10, "unreadable": 1, "left out": 1}
+    assert {kind["kind"]: kind["count"] for kind in job.report["kinds"]} == counts
+    assert job.report["kinds"][2]["files"] == [unreadable]
+    assert job.report["kinds"][3]["reasons"] == [["other files (.txt)", 1]]
+    with job.table.open(encoding="utf-8", newline="") as table:
+        header, *rows = csv.reader(table)
+    assert header == ["what", "path", "why"]
+    assert Counter(what for what, *_ in rows) == counts
+    assert ["unreadable", *unreadable] in rows
+    assert jobs.library["My-pictures"].store.catalog.counts() == (13, 1)  # 12 added and 1 unreadable
     assert jobs.library.version > version
     engine = jobs.library["My-pictures"]
-    assert [hit.labels for hit in engine.search(picture_folder / "cold" / "0.png", k=3)] == [("cold",)] * 3
-    assert left(jobs) == ["My-pictures"]
+    assert [hit.labels for hit in engine.search(folder / "cold" / "0.png", k=3)] == [("cold",)] * 3
+    assert left(jobs) == [job.table.name, "My-pictures"]
 
     with pytest.raises(JobError, match="is a collection My-pictures already"):
-        jobs.create("My pictures", picture_folder)
+        jobs.create("My pictures", folder)
     with pytest.raises(JobError, match="no collection other"):
         jobs.delete("other")
     jobs.delete("My-pictures")
-    assert left(jobs) == []
+    assert left(jobs) == [job.table.name]
     assert "My-pictures" not in jobs.library
-    assert (picture_folder / "cold" / "0.png").is_file()  # its pictures stay
+    assert (folder / "cold" / "0.png").is_file()  # its pictures stay
 
 
 @pytest.mark.slow
 def test_a_zip_file_becomes_a_collection_with_its_pictures(jobs, picture_folder):
-    token, path = jobs.new_upload()
+    token, path = jobs.uploads.new_zip()
     with zipfile.ZipFile(path, "w") as archive:
         for picture in sorted(picture_folder.rglob("*.png")):
             archive.write(picture, f"top/{picture.relative_to(picture_folder)}")
         archive.writestr("top/notes.txt", "hello")
-    job = jobs.create("zipped", jobs.uploaded(token), packed=True)
+    job = jobs.create_of_sent("zipped", token)
     jobs.wait()
     assert (job.state, job.error) == ("done", "")
     engine = jobs.library["zipped"]
     assert all(item.path.is_file() for item in engine.store.items)
     assert engine.store.items[0].path == engine.folder / "images" / "cold" / "0.png"
     assert engine.labels == {"cold": 6, "warm": 6}
-    assert left(jobs) == ["zipped"]  # the zip file is gone
+    assert left(jobs) == [job.table.name, "zipped"]  # the zip file is gone
+    assert job.report["kinds"][-1]["files"] == [["top/notes.txt", "other files (.txt)"]]
     with pytest.raises(JobError, match="no longer on the server"):
-        jobs.uploaded(token)
+        jobs.create_of_sent("again", token)
     jobs.delete("zipped")
-    assert left(jobs) == []
+    assert left(jobs) == [job.table.name]
 
 
 @pytest.mark.slow
@@ -84,18 +99,63 @@ def test_a_collection_is_brought_up_to_date(jobs, picture_folder, tmp_path):
     version = jobs.library.version
     (folder / "warm" / "0.png").unlink()
     shutil.copy(folder / "cold" / "0.png", folder / "new.png")
+    shutil.copy(folder / "warm" / "2.png", folder / "warm" / "1.png")
     (folder / "bad.jpg").write_bytes(b"x")
     job = jobs.sync("mine")
     jobs.wait()
     assert (job.state, job.error) == ("done", "")
-    assert job.report["summary"].startswith("2 added, 0 edited, 0 renamed, 1 removed")
-    assert job.report["files"] == [["bad.jpg", "not an image in any format that can be read"]]
+    assert job.report["summary"].startswith("1 added, 1 updated, 0 renamed, 1 removed; 11 as they were")
+    assert {kind["kind"]: kind["files"] for kind in job.report["kinds"]} == {
+        "added": [["new.png", ""]],
+        "updated": [["warm/1.png", ""]],
+        "removed": [["warm/0.png", ""]],
+        "duplicate": [
+            ["new.png", "the same file as cold/0.png"],
+            ["warm/1.png", "the same file as warm/2.png"],
+        ],
+        "unreadable": [["bad.jpg", "not an image in any format that can be read"]],
+    }
+    assert jobs.library["mine"].store.catalog.counts() == (14, 2)
     assert jobs.library.version > version
     assert jobs.library["mine"].store.ids.size == 12
     assert before.store.ids.size == 12  # who has it open still finds what was there
     assert before.search(folder / "cold" / "1.png", k=12)
     with pytest.raises(JobError, match="no collection other"):
         jobs.sync("other")
+
+
+@pytest.mark.slow
+def test_a_folder_that_was_sent_outlives_what_is_cancelled_and_goes_with_what_is_made(jobs, picture_folder):
+    token = jobs.uploads.new_folder()
+    sent = jobs.uploads.folder(token)
+    files = sorted(picture_folder.rglob("*.png"))
+    names = [(f"holidays/{path.relative_to(picture_folder)}", path.stat().st_size) for path in files]
+    numbers = sent.announce([*names, ("holidays/phone/1.svg", 5), ("holidays/film.mov", 10**9)])
+    assert numbers == [*range(12), None, None]
+    for number, path in enumerate(files):
+        part = sent.part_of(number)
+        shutil.copy(path, part)
+        sent.receive(number, part)
+    job = jobs.create_of_sent("sent", token)
+    until(lambda: job.stage != "Starting", "the first stage")
+    jobs.forget(token)  # not while something is made of it
+    jobs.cancel()
+    jobs.wait()
+    assert left(jobs) == [sent.folder.name]
+    job = jobs.create_of_sent("sent", token, Recipe(engines=("ivfpq",), spaces=("neighbourhood", "concepts")))
+    jobs.wait()
+    assert (job.state, job.error) == ("done", "")
+    engine = jobs.library["sent"]
+    assert engine.labels == {"cold": 6, "warm": 6}  # the folder around everything is no label
+    assert engine.engines == ("ivfpq", "exact")
+    assert engine.store.items[0].path == engine.folder / "images" / "cold" / "0.png"
+    assert left(jobs) == [job.table.name, "sent"]
+    kinds = {kind["kind"]: kind for kind in job.report["kinds"]}
+    assert kinds["added"]["count"] == engine.store.ids.size == 12
+    assert dict(map(tuple, kinds["left out"]["reasons"])) == {
+        ".svg files are passed over: they hold drawings or pages, not pixels": 1,
+        "other files (.mov)": 1,
+    }
 
 
 @pytest.mark.slow
@@ -149,7 +209,7 @@ def test_a_folder_without_pictures_fails_in_words(jobs, tmp_path):
 @pytest.mark.parametrize("token", ["", "../a", "x" * 32, "0" * 32, "0" * 31 + "\n"])
 def test_a_made_up_token_names_no_file(jobs, token):
     with pytest.raises(JobError, match="no longer on the server"):
-        jobs.uploaded(token)
+        jobs.create_of_sent("new", token)
 
 
 def test_leftovers_of_killed_servers_go(tmp_path):
@@ -157,36 +217,9 @@ def test_leftovers_of_killed_servers_go(tmp_path):
     gone = 2**22 + 1  # beyond the largest process id
     for name in (f".making-{gone}-ab", f".making-{os.getppid()}-ab", "demo"):
         (folder / name).mkdir(parents=True)
+    (folder / f".report-{gone}-ab.csv").touch()
     CollectionJobs(folder, Library())
     assert sorted(path.name for path in folder.iterdir()) == [f".making-{os.getppid()}-ab", "demo"]
-
-
-def test_yesterdays_upload_goes_when_the_next_is_sent(jobs):
-    _, old = jobs.new_upload()
-    old.write_bytes(b"x")
-    os.utime(old, (time.time() - 10**5,) * 2)
-    _, fresh = jobs.new_upload()
-    fresh.write_bytes(b"x")
-    jobs.new_upload()
-    assert left(jobs) == [fresh.name]
-
-
-def test_zip_files_of_servers_that_were_killed_are_removed(tmp_path):
-    gone, other = 2**22 + 1, os.getppid()
-    names = [
-        f".upload-{gone}-{'a' * 32}.zip",
-        f".upload-{os.getpid()}-{'b' * 32}.zip",
-        f".upload-{other}-{'c' * 32}.zip",
-    ]
-    for name in names:
-        (tmp_path / name).write_bytes(b"x")
-    jobs = CollectionJobs(tmp_path, Library())  # the second is of an earlier process that had our number
-    assert left(jobs) == [names[2]]
-    token, path = jobs.new_upload()
-    path.write_bytes(b"x")
-    assert jobs.uploaded(token) == path
-    jobs.new_upload()
-    assert path.exists()  # it may still be being sent
 
 
 @pytest.mark.slow

@@ -111,7 +111,7 @@ def test_a_file_is_kept_under_its_token(client):
     client, jobs = client
     reply = client.put("/collections/upload", content=b"content")
     assert reply.status_code == 200
-    assert jobs.uploaded(reply.text).read_bytes() == b"content"
+    assert jobs.uploads.place(reply.text).read_bytes() == b"content"
 
 
 def test_what_is_too_large_is_refused_and_not_kept(client, monkeypatch, tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from features.datasets.base import DatasetError, Item, label_text
-from features.datasets.walk import PictureWalk
+from features.datasets.walk import LeftOut, PictureWalk
 from features.paths import expanded
 
 MAX_MEGAPIXELS = 100_000
@@ -35,6 +35,13 @@ class ImageFolder:
         Take what links lead to that lies outside the root.
     max_megapixels : float, optional
         The largest image that is decoded, in millions of pixels; by default `features.images.MAX_PIXELS`.
+
+    Attributes
+    ----------
+    left_out : list of LeftOut
+        What is passed over, once `items` has been asked for; the first `walk.MAX_NAMED`.
+    left_out_count : int
+        Of all that is.
     """
 
     kind = "folder"
@@ -54,6 +61,8 @@ class ImageFolder:
         self.exclude = tuple(exclude)
         self.follow_links = follow_links
         self.options: dict[str, Any] = {"exclude": list(self.exclude), "follow_links": follow_links}
+        self.left_out: list[LeftOut] = []
+        self.left_out_count = 0
         self.max_pixels: int | None = None
         if max_megapixels is not None:
             if not 0 < max_megapixels <= MAX_MEGAPIXELS:
@@ -70,6 +79,7 @@ class ImageFolder:
         if not paths:
             raise DatasetError(f"no images in {self.root} (nor in its subfolders): {walk.summary()}")
         walk.report()
+        self.left_out, self.left_out_count = walk.left_out, walk.passed_over.total()
         return [Item(id, path, self._labels(path)) for id, path in enumerate(paths)]
 
     def _labels(self, path: Path) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
+from typing import NamedTuple
 
 from features.images.formats import BEGINNING, OPTIONAL_READERS, extensions, looks_like_image
 from features.picture_files import file_kind
@@ -36,6 +37,41 @@ SYSTEM_FOLDERS = frozenset(
 
 _DRAWINGS_AND_PAGES = frozenset({".svg", ".svgz", ".eps", ".ps", ".ai", ".pdf", ".wmf", ".emf", ".xcf", ".kra"})
 _SHOWN = 3  # examples that a message names
+MAX_NAMED = 100_000  # files that are passed over and kept by name
+
+
+class LeftOut(NamedTuple):
+    """A file or folder that is not taken: its path relative to the root, and why."""
+
+    path: str
+    reason: str
+
+
+def why_not_taken(path: PurePath) -> str | None:
+    """Why a file is no picture that is read here, as far as its name tells; None where it may be one.
+
+    Parameters
+    ----------
+    path : PurePath
+        Relative to the root.
+    """
+    if any(part.startswith(".") for part in path.parts):
+        return "hidden files and folders"
+    if any(part.lower() in SYSTEM_FOLDERS for part in path.parts[:-1]):
+        return _SYSTEM
+    return _why_not_read(extension_of(path.name))
+
+
+def _why_not_read(extension: str) -> str | None:
+    """Why a file of an extension is no picture that is read here; None where it may be one."""
+    if not extension or extension in extensions():
+        return None
+    reader = next((reader for reader in OPTIONAL_READERS if extension in reader.extensions), None)
+    if reader is not None:
+        return f"{reader.kind} images are passed over: {reader.install} to read them"
+    if extension in _DRAWINGS_AND_PAGES:
+        return f"{extension} files are passed over: they hold drawings or pages, not pixels"
+    return f"other files ({extension})"
 
 
 def is_excluded(path: PurePath, exclude: Sequence[str]) -> bool:
@@ -75,6 +111,8 @@ class PictureWalk:
     ----------
     passed_over : Counter
         What is not a picture that can be read here, each kind with the reason, and how many.
+    left_out : list of LeftOut
+        The same by name, the first `MAX_NAMED`.
     """
 
     def __init__(self, root: Path, exclude: Sequence[str] = (), *, follow_links: bool = False) -> None:
@@ -84,11 +122,13 @@ class PictureWalk:
         self._wanted = extensions()
         self._visited: set[tuple[int, int]] = set()
         self.passed_over: Counter[str] = Counter()
+        self.left_out: list[LeftOut] = []
         self._examples: dict[str, list[str]] = {}
 
     def __iter__(self) -> Iterator[Path]:
         self._visited.clear()
         self.passed_over.clear()
+        self.left_out.clear()
         self._examples.clear()
         yield from self._below(self._root, "")
 
@@ -108,9 +148,11 @@ class PictureWalk:
         named = f" ({', '.join(examples)}{', ...' if count > len(examples) else ''})" if examples else ""
         return f"{count} {reason}{named}"
 
-    def _pass_over(self, reason: str, path: str | None = None) -> None:
+    def _pass_over(self, reason: str, path: str, *, is_example: bool = False) -> None:
         self.passed_over[reason] += 1
-        if path is not None and self.passed_over[reason] <= _SHOWN:
+        if len(self.left_out) < MAX_NAMED:
+            self.left_out.append(LeftOut(path, reason))
+        if is_example and self.passed_over[reason] <= _SHOWN:
             self._examples.setdefault(reason, []).append(os.fsencode(path).decode("utf-8", "replace"))
 
     def _below(self, folder: Path, relative: str) -> Iterator[Path]:
@@ -120,7 +162,7 @@ class PictureWalk:
                 found = sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
             logger.warning("%s is passed over: %s", error.filename or folder, error.strerror)
-            self.passed_over["folders that cannot be listed"] += 1
+            self._pass_over("folders that cannot be listed", relative or ".")
             return
         if (state.st_dev, state.st_ino) in self._visited:
             return
@@ -130,7 +172,7 @@ class PictureWalk:
             if entry.name.startswith("."):
                 continue
             if _fits(path, self._exclude):
-                self._pass_over("files and folders are left out, as --exclude says")
+                self._pass_over("files and folders are left out, as --exclude says", path)
             elif self._is_folder(entry):
                 if self._may_enter(entry, path):
                     yield from self._below(folder / entry.name, f"{path}/")
@@ -146,14 +188,14 @@ class PictureWalk:
 
     def _may_enter(self, entry: os.DirEntry[str], path: str) -> bool:
         if entry.name.lower() in SYSTEM_FOLDERS:
-            self._pass_over("system folders are passed over", path)
+            self._pass_over(_SYSTEM, path, is_example=True)
             return False
         if not entry.is_symlink():
             return True
         if not self._leads_out(entry):
             return False  # what it leads to is looked into where it is
         if not self._follow_links:
-            self._pass_over(_LINKS, path)
+            self._pass_over(_LINKS, path, is_example=True)
         return self._follow_links
 
     def _leads_out(self, entry: os.DirEntry[str]) -> bool:
@@ -162,28 +204,23 @@ class PictureWalk:
     def _is_picture(self, entry: os.DirEntry[str], path: str) -> bool:
         """Whether to take a file. A link whose target is not there now is taken: its drive may be away."""
         if entry.is_symlink() and self._leads_out(entry) and not self._follow_links:
-            self._pass_over(_LINKS, path)
+            self._pass_over(_LINKS, path, is_example=True)
             return False
         try:
             kind = None if entry.is_file() else file_kind(entry.stat().st_mode)
         except OSError:
             kind = None
         if kind is not None:
-            self._pass_over(f"{kind}s are passed over: pictures are files", path)
+            self._pass_over(f"{kind}s are passed over: pictures are files", path, is_example=True)
             return False
         extension = extension_of(entry.name)
         if extension in self._wanted or (not extension and _begins_like_image(entry.path)):
             return True
-        reader = next((reader for reader in OPTIONAL_READERS if extension in reader.extensions), None)
-        if reader is not None:
-            self._pass_over(f"{reader.kind} images are passed over: {reader.install} to read them")
-        elif extension in _DRAWINGS_AND_PAGES:
-            self._pass_over(f"{extension} files are passed over: they hold drawings or pages, not pixels")
-        else:
-            self._pass_over(f"other files ({extension or 'no extension'})")
+        self._pass_over(_why_not_read(extension) or "other files (no extension)", path)
         return False
 
 
+_SYSTEM = "system folders are passed over"
 _LINKS = "links that lead out of the folder are passed over: --follow-links takes them"
 
 

@@ -1,6 +1,6 @@
 // Whatever is dropped anywhere on the page, or pasted, is searched with: a file, a picture of another page, an address, a
-// picture of a grid. Files go the way of an upload, through a field that is there whichever source is chosen. Other fields
-// for files (Manage) keep what is dropped on them, and fields for text what is pasted into them.
+// picture of a grid. Files go the way of an upload, through a field that is there whichever source is chosen. Manage
+// takes what is dropped on it, and fields for text what is pasted into them.
 const MINE = 'application/x-ris-picture';
 
 function upload_file(files) {
@@ -35,7 +35,7 @@ function take(data) {
 
 const kinds = ['Files', 'text/uri-list', MINE];
 const is_ours = ({ target, dataTransfer }) =>
-  kinds.some((kind) => dataTransfer?.types.includes(kind)) && !target.closest?.('input, textarea, .ris-zip, dialog');
+  kinds.some((kind) => dataTransfer?.types.includes(kind)) && !target.closest?.('input, textarea, #ris-manage, dialog');
 let over = 0; // until it is no longer dragged over the page, where nothing tells of the end
 function hover(is_over) {
   clearTimeout(over);

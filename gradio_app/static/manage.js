@@ -1,65 +1,42 @@
-// The Manage tab: send a zip file, ask before a collection is deleted, cancel work. One script for its three parts.
-const zip_row = (text, share) => {
-  const row = element.querySelector('.ris-zip');
-  row.querySelector('p').textContent = text;
-  const bar = row.querySelector('progress');
-  bar.hidden = share === null;
-  bar.value = share ?? 0;
-};
+// The Manage tab: work under way and the collections there are. What cannot be made again goes only after its name was
+// typed. One script for its two parts.
+const item_of = (node) => node.closest('.ris-shelf-item');
 
-// Straight to a route of its own and as it is: Gradio's upload is capped at the size of a picture.
-function send(file) {
-  if (file.size > Number(element.querySelector('.ris-zip').dataset.max)) {
-    zip_row(`${file.name} is too large.`, null);
-    return;
-  }
-  const request = new XMLHttpRequest();
-  request.open('PUT', 'collections/upload');
-  request.upload.addEventListener('progress', (event) => zip_row(`Sending ${file.name} …`, event.loaded / file.size));
-  request.addEventListener('load', () => {
-    if (request.status === 200) {
-      zip_row(`${file.name} is ready.`, null);
-      trigger('sent', { token: request.responseText });
-    } else {
-      let detail = '';
-      try { detail = JSON.parse(request.responseText).detail; } catch { /* no answer of ours */ }
-      zip_row(detail || `${file.name} could not be sent.`, null);
-    }
-  });
-  request.addEventListener('error', () => zip_row(`${file.name} could not be sent.`, null));
-  request.send(file);
-}
-
-function confirm_delete(item) {
+// Ask before something is lost: the name is typed, or where it can be taken back a button is enough.
+function confirm({ title, text, action, name }, then) {
   const dialog = document.createElement('dialog');
   dialog.className = 'ris-confirm';
   dialog.innerHTML =
-    '<form method="dialog"><h2></h2><p></p><label>Type its name to delete it <input autocomplete="off"></label>' +
-    '<div><button value="">Keep it</button><button value="delete" class="ris-danger" disabled></button></div></form>';
-  dialog.querySelector('h2').textContent = `Delete the collection “${item.dataset.name}”?`;
-  dialog.querySelector('p').textContent = item.dataset.loss;
-  dialog.querySelector('.ris-danger').textContent = `Delete “${item.dataset.name}”`;
-  dialog.querySelector('input').addEventListener('input', ({ target }) => {
-    dialog.querySelector('.ris-danger').disabled = target.value.trim() !== item.dataset.name;
-  });
-  dialog.querySelector('input').addEventListener('keydown', (event) => { if (event.key === 'Enter') event.preventDefault(); });
+    '<form method="dialog"><h2></h2><p></p><label hidden><span></span> <input autocomplete="off"></label>' +
+    '<div><button value="">Keep it</button><button value="do" class="ris-danger"></button></div></form>';
+  dialog.querySelector('h2').textContent = title;
+  dialog.querySelector('p').textContent = text;
+  const button = dialog.querySelector('.ris-danger');
+  button.textContent = action;
+  if (name) {
+    dialog.querySelector('label').hidden = false;
+    dialog.querySelector('label span').textContent = `Type ${name} to go on`;
+    button.disabled = true;
+    const input = dialog.querySelector('input');
+    input.addEventListener('input', () => { button.disabled = input.value.trim() !== name; });
+    input.addEventListener('keydown', (event) => { if (event.key === 'Enter') event.preventDefault(); });
+  }
   dialog.addEventListener('close', () => {
-    if (dialog.returnValue === 'delete') trigger('remove', { name: item.dataset.name });
+    if (dialog.returnValue === 'do') then();
     dialog.remove();
   });
   document.body.append(dialog);
   dialog.showModal();
 }
 
-document.addEventListener('ris-zip-taken', () => {
-  const input = element.querySelector('.ris-zip input');
-  if (!input) return;
-  input.value = '';
-  zip_row(element.querySelector('.ris-zip').dataset.hint, null);
-});
+function confirm_delete(item) {
+  const { name, loss } = item.dataset;
+  confirm({ title: `Delete the collection “${name}”?`, text: loss, action: `Delete “${name}”`, name }, () => trigger('remove', { name }));
+}
+
 // A table of what is said: taken in as one edit, which the page can take back.
 async function take_in(input) {
-  const item = input.closest('.ris-shelf-item');
+  const item = item_of(input);
   const told = item.querySelector('.ris-taken');
   const [file] = input.files;
   told.hidden = false;
@@ -73,13 +50,66 @@ async function take_in(input) {
   input.value = '';
 }
 
+// The fields of a collection and what is said in it: drawn by the server, also after a change.
+async function kept(item, change) {
+  const place = item.querySelector('.ris-stored > div');
+  const options = change
+    ? { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(change) }
+    : { cache: 'no-store' };
+  let reply, text;
+  try {
+    reply = await fetch(`annotations/${encodeURIComponent(item.dataset.name)}/kept`, options);
+    text = await reply.text();
+  } catch { return kept_fault(place, 'The server cannot be reached.'); }
+  if (reply.ok) return void (place.innerHTML = text);
+  let detail;
+  try { detail = JSON.parse(text).detail; } catch { /* no answer of ours */ }
+  kept_fault(place, typeof detail === 'string' ? detail : `The server answered ${reply.status}.`);
+}
+
+function kept_fault(place, sentence) {
+  if (!place.querySelector('.ris-stored-fault')) place.innerHTML = '<p class="ris-stored-fault" role="alert"></p>';
+  const fault = place.querySelector('.ris-stored-fault');
+  fault.hidden = false;
+  fault.textContent = sentence;
+}
+
+function drop_field(button) {
+  const { field, count } = button.dataset;
+  const drop = () => kept(item_of(button), { do: 'drop', name: field });
+  if (count === '0') return drop();
+  const pictures = `${Number(count).toLocaleString()} picture${count === '1' ? '' : 's'}`;
+  const text = `Its values go with it, of ${pictures}. The Undo button below brings it back, as long as it is the last edit.`;
+  confirm({ title: `Drop the field “${field}”?`, text, action: `Drop “${field}”` }, drop);
+}
+
+function reset_said(item) {
+  const { name } = item.dataset;
+  const text = 'Captions, tags, values of fields, favourites, albums, learned tags and decisions about duplicates go, whoever said them. ' +
+    'Pictures and fields stay. It is kept as one edit: the Undo button brings all of it back, as long as it is the last edit.';
+  confirm({ title: `Reset what is said in “${name}”?`, text, action: 'Reset it', name }, () => kept(item, { do: 'reset', name }));
+}
+
 element.addEventListener('change', (event) => {
   if (event.target.matches('.ris-take-in') && event.target.files[0]) take_in(event.target);
-  if (event.target.matches('.ris-zip input') && event.target.files[0]) send(event.target.files[0]);
 });
-element.addEventListener('click', (event) => {
-  const item = event.target.closest('.ris-shelf-item');
-  if (item && event.target.closest('.ris-sync')) trigger('sync', { name: item.dataset.name });
-  if (item && event.target.closest('.ris-delete')) confirm_delete(item);
-  if (event.target.closest('.ris-cancel')) trigger('cancel');
+element.addEventListener('toggle', ({ target }) => { if (target.matches?.('.ris-stored') && target.open) kept(item_of(target)); }, true);
+element.addEventListener('submit', (event) => {
+  if (!event.target.matches('.ris-make-field')) return;
+  event.preventDefault();
+  const { name, kind } = event.target.elements;
+  kept(item_of(event.target), { do: 'make', name: name.value, kind: kind.value });
 });
+element.addEventListener('click', ({ target }) => {
+  const item = item_of(target);
+  const on = (wanted) => target.closest(wanted);
+  if (item && on('.ris-sync')) trigger('sync', { name: item.dataset.name });
+  if (item && on('.ris-delete')) confirm_delete(item);
+  if (item && on('.ris-drop-field')) drop_field(on('.ris-drop-field'));
+  if (item && on('.ris-reset-said')) reset_said(item);
+  if (item && on('.ris-stored-undo')) kept(item, { do: 'undo', edit: Number(on('.ris-stored-undo').dataset.edit) });
+  if (on('.ris-browse-it')) trigger('browse', { name: on('.ris-browse-it').dataset.name });
+  if (on('.ris-cancel')) trigger('cancel');
+});
+// What was opened before this script was there.
+element.querySelectorAll('.ris-stored[open]').forEach((opened) => kept(item_of(opened)));

@@ -87,6 +87,17 @@ class PageParts:
     grids: list[gr.HTML] = field(default_factory=list)
 
 
+def collection_chooser(library: Library, chosen: str) -> dict[str, Any]:
+    """Arguments of the chooser of collections, with one chosen if it is there."""
+    choices = [(f"{name} · {len(engine.store.ids):,} pictures", name) for name, engine in library.items()]
+    names = [name for _, name in choices]
+    return {
+        "choices": choices,
+        "value": chosen if chosen in names else next(iter(names), None),
+        "filterable": len(names) > 8,
+    }
+
+
 def engine_of(library: Library, name: str | None) -> SearchEngine:
     """The engine of the chosen collection, or a sentence to the visitor where it has been deleted meanwhile."""
     engine = library.get(name or "")

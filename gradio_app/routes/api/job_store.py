@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from features.collection.errors import cannot_write
 from features.sqlite_transaction import transaction
-from gradio_app.jobs import runs
+from gradio_app.incoming import runs
 from gradio_app.routes.api.beside import JOBS_FILE
 
 LEASE = 60.0  # seconds; renewed at every sign of life

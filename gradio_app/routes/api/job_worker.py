@@ -18,7 +18,8 @@ from typing import Any, Protocol
 
 from features.checksum import sha256_of
 from features.collection.store import StoreError
-from gradio_app.jobs import DAY, CollectionJobs, JobError
+from gradio_app.incoming import DAY
+from gradio_app.jobs import CollectionJobs, JobError
 from gradio_app.library import Library
 from gradio_app.routes.api.job_store import OVER, JobStore, StoredJob
 from gradio_app.routes.pictures import folder_of
