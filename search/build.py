@@ -394,7 +394,7 @@ def _remade(
     except EngineError as error:  # it was made by a program that knows more kinds: what it made stays, out of date
         logger.warning("%s: %s", store.folder.name, error)
         return dict(entry)
-    if kind.why_not(store) is None and (grown := grow_space(store, kind, entry)):
+    if kind.why_not(store) is None and (grown := grow_space(store, kind, entry, candidates)):
         space, new = grown
         followed = {engine: _update(space, engine, index) for engine, index in space.indexes.items()}
         updates.extend(update for _, update in followed.values() if update)

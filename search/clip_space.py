@@ -28,7 +28,7 @@ from features.encoding import encode_items
 from features.paths import expanded
 from search.errors import EngineError, QueryError
 from search.query import ImagePart, TextPart
-from search.space import ADD_BLOCK, VISUAL, Candidates, Entry, Made, Nearest, OpenCollection, Space, SpaceKind
+from search.space import ADD_BLOCK, VISUAL, Candidates, Entry, Made, More, Nearest, OpenCollection, Space, SpaceKind
 from search.words import CANDIDATES, SCORED_AT_MOST, TextScorer, TextScores
 
 logger = logging.getLogger(__name__)
@@ -75,13 +75,13 @@ class ClipSpace(SpaceKind):
         _encode(store, store.records(todo.tolist()), encoder, vectors)
         return Made(vectors)
 
-    def make_rows(self, store: FeatureStore, ids: NDArray[np.int64], made: Entry) -> NDArray[Any] | None:
-        encoder = self._encoder(store)
-        if not _is_same(made.get("maker"), encoder.spec):
+    def make_more(self, before: Space, ids: NDArray[np.int64], candidates: Candidates | None) -> More | None:
+        store, encoder = before.store, self._encoder(before.store)
+        if not _is_same(before.maker, encoder.spec):
             return None
         vectors = np.zeros((len(store.features), encoder.dim), np.float16)  # only what is written takes memory
         _encode(store, store.records(ids.tolist()), encoder, vectors)
-        return vectors[ids]
+        return More(ids, vectors[ids])
 
     def is_made_so(self, maker: Entry | None) -> bool:
         argument = str((maker or {}).get("weights", {}).get("argument", ""))

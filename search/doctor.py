@@ -183,10 +183,8 @@ def _space(store: FeatureStore, name: str, entry: Entry) -> Iterator[tuple[Findi
         create_space(FeatureStore.open(store.folder), name, engines=None if needed else tuple(entry["indexes"]))
 
     try:
-        check_vectors(store.folder, entry)
-        for file in entry.get("beside", {}).values():
-            if file.get("sha256") not in (None, sha256_of(store.folder / file["file"])):
-                raise EngineError(f"{store.folder / file['file']} is damaged: it is not what was written")
+        for file in (entry, *entry.get("beside", {}).values()):
+            check_vectors(store.folder, file)
         space = open_space(store, name, entry)
     except (EngineError, StoreError, OSError) as error:
         yield (

@@ -11,14 +11,15 @@ it is said in `neighbour_order`; what was measured, in docs/PICTURES.md.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from features.collection.store import FeatureStore
 from ivfpq.distances import normalised
-from search.space import Candidates, Made, Space, SpaceKind
+from search.space import Candidates, Made, More, Space, SpaceKind
 
 NEIGHBOURHOOD = "neighbourhood"
 NEIGHBOURS = 10
@@ -32,6 +33,10 @@ SHORTLIST = 32
 CANDIDATES = 100
 """Of each picture by the index of a larger collection."""
 
+LOOKED_BACK = 1_000
+"""Nearest of a new picture by that index, any of which may have it among its ten nearest now."""
+
+_FEW = 64  # new pictures that are compared with so many at a time
 _SAMPLE = 20_000  # rows that principal components are of
 _BLOCK = 512
 _ROUNDING = 1e-4  # more than fast and slow arithmetic can differ by
@@ -39,6 +44,12 @@ _ROUNDING = 1e-4  # more than fast and slow arithmetic can differ by
 Floats = NDArray[np.float32]
 Halves = NDArray[np.float16]
 Ids = NDArray[np.int64]
+
+
+class Points(Protocol):
+    """Where pictures lie, by id."""
+
+    def __getitem__(self, ids: NDArray[np.integer[Any]], /) -> Halves: ...
 
 
 class StoredVectors(Protocol):
@@ -63,6 +74,7 @@ class NeighbourhoodSpace(SpaceKind):
 
     name = NEIGHBOURHOOD
     accepts = ()
+    by_picture: ClassVar[Mapping[str, float]] = {"neighbours": -1, "similarities": -np.inf}
     is_default = True
 
     def make(self, store: FeatureStore) -> NDArray[Any]:
@@ -76,6 +88,12 @@ class NeighbourhoodSpace(SpaceKind):
         if earlier is None or changed.size + gone.size > store.ids.size / 2:
             return build_neighbourhood(store, fit_components(store), candidates)
         return _renewed(store, earlier, changed, gone, candidates)
+
+    def make_more(self, before: Space, ids: Ids, candidates: Candidates | None) -> More | None:
+        earlier, store = self._usable(before), before.store
+        if earlier is None or candidates is None or store.ids.size <= COMPARED_AT_MOST or ids.size > store.ids.size / 2:
+            return None
+        return _come(store, earlier, ids, candidates)
 
     def _usable(self, before: Space) -> Made | None:
         """What there was, where a sync can go on from it."""
@@ -169,9 +187,9 @@ def _renewed(store: StoredVectors, earlier: Made, changed: Ids, gone: Ids, candi
             "components": components,
         },
     )
-    made.vectors[:old] = earlier.vectors
+    made.vectors[:old] = np.asarray(earlier.vectors)
     for name in ("neighbours", "similarities"):
-        made.beside[name][:old] = earlier.beside[name]
+        made.beside[name][:old] = np.asarray(earlier.beside[name])
         made.beside[name][gone] = -1 if name == "neighbours" else -np.inf
     made.vectors[gone] = 0
     is_stale = np.zeros(n, bool)
@@ -226,11 +244,93 @@ def _look_again(made: Made, points: Halves, store: StoredVectors, rows: Ids, can
             shortlist = np.take(store.ids, shortlist)
         neighbours, similarities = _ten_nearest(points, block, own, shortlist)
         made.beside["neighbours"][block], made.beside["similarities"][block] = neighbours, similarities
-        taken_in = own
-        for column in range(NEIGHBOURS):  # one after the other, so that no order of summing can change a bit
-            weight = np.maximum(similarities[:, column, None], 0) ** POWER
-            taken_in = taken_in + weight * points[neighbours[:, column]].astype(np.float32)
-        made.vectors[block] = normalised(taken_in)
+        made.vectors[block] = _taken_in(own, neighbours, similarities, points)
+
+
+def _taken_in(own: Floats, neighbours: NDArray[np.int32], similarities: Floats, points: Points) -> Floats:
+    """The vectors (n, p) of pictures that lie at `own` and have these neighbours."""
+    taken_in = own
+    for column in range(NEIGHBOURS):  # one after the other, so that no order of summing can change a bit
+        weight = np.maximum(similarities[:, column, None], 0) ** POWER
+        taken_in = taken_in + weight * points[neighbours[:, column]].astype(np.float32)
+    return normalised(taken_in)
+
+
+class _PointsOfSome:
+    """Where some pictures lie, as `_points` tells of all; where -1 lies means nothing."""
+
+    def __init__(self, store: StoredVectors, components: Floats) -> None:
+        self._store, self._components = store, components
+        self.dim = len(components) - 1
+        self._ids = np.empty(0, np.int64)
+        self._rows = np.empty((0, self.dim), np.float16)
+
+    def add(self, ids: Ids) -> None:
+        new = np.setdiff1d(ids[ids >= 0], self._ids)
+        rows = np.empty((new.size, self.dim), np.float16)
+        for start in range(0, new.size, _BLOCK):
+            some = self._store.features[new[start : start + _BLOCK]]
+            block = np.zeros((_BLOCK, some.shape[1]), np.float32)  # of one size, as those of `_points`
+            block[: len(some)] = some
+            rows[start : start + _BLOCK] = project(block, self._components)[: len(some)]
+        order = np.argsort(known := np.concatenate([self._ids, new]))
+        self._ids, self._rows = known[order], np.concatenate([self._rows, rows])[order]
+
+    def __getitem__(self, ids: NDArray[np.integer[Any]]) -> Halves:
+        return self._rows[np.minimum(np.searchsorted(self._ids, ids), len(self._ids) - 1)]
+
+
+def _come(store: StoredVectors, earlier: Made, ids: Ids, candidates: Candidates) -> More:
+    """Pictures that have come, and those that have one of them among their ten nearest now.
+
+    Which these may be the index says: each new picture is compared with the `LOOKED_BACK` nearest to it.
+    """
+    points = _PointsOfSome(store, np.array(earlier.beside["components"]))
+    lists, found = [], []
+    for start in range(0, ids.size, _FEW):
+        block = ids[start : start + _FEW]
+        listed = candidates(block, LOOKED_BACK + 1)
+        points.add(np.union1d(block, listed))
+        own = points[block].astype(np.float32)
+        lists.append(_ten_nearest(points, block, own, listed))
+        near = np.einsum("nd,nmd->nm", own, points[listed].astype(np.float32))
+        is_other = (listed >= 0) & (listed < len(earlier.vectors))
+        farthest = np.full(listed.shape, np.inf, np.float32)
+        farthest[is_other] = earlier.beside["similarities"][listed[is_other], -1]
+        row, column = np.nonzero(near > farthest)
+        found.append((listed[row, column], block[row], near[row, column]))
+    others, shortlists = _newly_near(earlier, *map(np.concatenate, zip(*found, strict=True)))
+    points.add(np.union1d(others, shortlists))
+    for start in range(0, others.size, _BLOCK):
+        block = others[start : start + _BLOCK]
+        own = points[block].astype(np.float32)
+        lists.append(_ten_nearest(points, block, own, shortlists[start : start + _BLOCK]))
+    neighbours, similarities = (np.concatenate(parts) for parts in zip(*lists, strict=True))
+    both = np.concatenate([ids, others])
+    vectors = np.empty((both.size, points.dim), np.float16)
+    for start in range(0, both.size, _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        vectors[rows] = _taken_in(points[both[rows]].astype(np.float32), neighbours[rows], similarities[rows], points)
+    return More(both, vectors, {"neighbours": neighbours, "similarities": similarities})
+
+
+def _newly_near(earlier: Made, others: Ids, news: Ids, alike: Floats) -> tuple[Ids, Ids]:
+    """Pictures (s,) that are nearer to new ones than to one of their ten, and (s, 20) among which their ten are now.
+
+    Parameters
+    ----------
+    others, news, alike : arrays (p,)
+        A picture, a new one that is near it, and their cosine.
+    """
+    order = np.lexsort((news, -alike, others))
+    others, news = others[order], news[order]
+    rank = np.arange(others.size) - np.searchsorted(others, others)
+    others, news, rank = (each[rank < NEIGHBOURS] for each in (others, news, rank))
+    changed = np.unique(others)
+    shortlists = np.full((changed.size, 2 * NEIGHBOURS), -1, np.int64)
+    shortlists[:, :NEIGHBOURS] = earlier.beside["neighbours"][changed]
+    shortlists[np.searchsorted(changed, others), NEIGHBOURS + rank] = news
+    return changed, shortlists
 
 
 def _best_columns(scores: Floats, k: int) -> Ids:
@@ -241,7 +341,7 @@ def _best_columns(scores: Floats, k: int) -> Ids:
     return best
 
 
-def _ten_nearest(points: Halves, rows: Ids, own: Floats, shortlist: Ids) -> tuple[NDArray[np.int32], Floats]:
+def _ten_nearest(points: Points, rows: Ids, own: Floats, shortlist: Ids) -> tuple[NDArray[np.int32], Floats]:
     """The nearest among a shortlist (n, m) of each picture, best first, of equal ones the smaller id; -1 for none."""
     near = np.einsum("nd,nmd->nm", own, points[shortlist].astype(np.float32))
     near[(shortlist < 0) | (shortlist == rows[:, None])] = -np.inf

@@ -61,6 +61,53 @@ class Made:
     beside: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, eq=False)
+class More:
+    """What the pictures that have come add to a space.
+
+    Attributes
+    ----------
+    ids : int64 (m,)
+        Of the pictures whose vectors were made: those that have come, and others whose vectors change with that.
+    vectors : float16 or float32 array, shape (m, dim)
+    beside : mapping of str to array, shape (m, ...)
+        Their rows of what is kept beside the vectors by picture.
+    """
+
+    ids: NDArray[np.int64]
+    vectors: NDArray[Any]
+    beside: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+
+class Placed:
+    """Rows by id, where those that have changed stand again behind the others.
+
+    Parameters
+    ----------
+    rows : array (r, ...)
+    places : int (n,)
+        Which row is that of each picture.
+    """
+
+    def __init__(self, rows: NDArray[Any], places: NDArray[np.int32]) -> None:
+        self._rows, self._places = rows, places
+        self.shape, self.dtype = (len(places), *rows.shape[1:]), rows.dtype
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        ids, *others = key if isinstance(key, tuple) else (key,)
+        found: NDArray[Any] = self._rows[(self._places[ids], *others)]
+        return found
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self._rows[self._places], dtype)
+
+
+PLACES = "places"
+"""Beside the vectors of a space in which some have changed: where each picture's stands, int32, see `Placed`."""
+
 IDS = "ids"
 """Beside the vectors of a kind that has none for some usable pictures: the ids of the others, int64, ascending."""
 
@@ -81,6 +128,8 @@ class SpaceKind(ABC):
     is_live : bool
         Whether it changes while the collection stays as it is: then a collection that can have it has it, whether or
         not its manifest lists vectors, and a sync leaves it to be made again afterwards.
+    by_picture : mapping of str to number
+        What is kept beside the vectors with a row for each picture, and what stands there where there is no picture.
     voice_weights : mapping of str to float
         By which each of `text_voices` was multiplied, where that is not 1.
     """
@@ -90,6 +139,7 @@ class SpaceKind(ABC):
     metric: ClassVar[Metric] = "cosine"
     is_default: ClassVar[bool] = False
     is_live: ClassVar[bool] = False
+    by_picture: ClassVar[Mapping[str, float]] = {}
     voice_weights: ClassVar[Mapping[str, float]] = {}
 
     @abstractmethod
@@ -112,17 +162,21 @@ class SpaceKind(ABC):
         """
         return Made(self.make(store))
 
-    def make_rows(self, store: FeatureStore, ids: NDArray[np.int64], made: Entry) -> NDArray[Any] | None:
-        """The vectors (len(ids), dim) of pictures that have come, of kinds where they change no vector of another.
+    def make_more(self, before: Space, ids: NDArray[np.int64], candidates: Candidates | None) -> More | None:
+        """What pictures that have come add to a space, of kinds that need not make all vectors again for them.
 
         Parameters
         ----------
-        made : mapping
-            What the manifest says of the space that the rows are for.
+        before : Space
+            As it was made before they came; its store has them.
+        ids : int64 (m,)
+            Of the usable ones among them.
+        candidates : callable, optional
+            See `make_from`.
 
         Returns
         -------
-        array or None
+        More or None
             None where all vectors are to be made again.
         """
         return None

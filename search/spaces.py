@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,12 +29,15 @@ from search.query import ImagePart, TagPart, TextPart
 from search.space import (
     ADD_BLOCK,
     IDS,
+    PLACES,
     VISUAL,
     Candidates,
     Entry,
     Made,
+    More,
     Nearest,
     OpenCollection,
+    Placed,
     Space,
     SpaceKind,
 )
@@ -45,6 +48,10 @@ CAPTIONS = "captions"
 
 TEXT_FACTORY = "IVF100,PQ48"
 """The index over sentence vectors of more than `SCORED_AT_MOST` pictures."""
+
+
+MAX_VERSIONS = 3
+"""Rows for each picture that a file of vectors may have, those that have changed among them; then it is made again."""
 
 
 class Visual(SpaceKind):
@@ -76,13 +83,11 @@ class ConceptSpace(SpaceKind):
             vectors[block] = concepts.encode_features(store.features[block])
         return vectors
 
-    def make_rows(self, store: FeatureStore, ids: NDArray[np.int64], made: Entry) -> NDArray[Any] | None:
-        if made.get("maker") != self.maker():
+    def make_more(self, before: Space, ids: NDArray[np.int64], candidates: Candidates | None) -> More | None:
+        if before.maker != self.maker():
             return None
-        rows: NDArray[Any] = _concepts_of(shared_encoder(store.manifest["encoder"])).encode_features(
-            store.features[ids]
-        )
-        return rows
+        concepts = _concepts_of(shared_encoder(before.store.manifest["encoder"]))
+        return More(ids, concepts.encode_features(before.store.features[ids]))
 
     def text_hints(self, part: TextPart, collection: OpenCollection) -> tuple[str, ...]:
         return collection.text_scorer(self.name).score(part.text).hints
@@ -131,8 +136,8 @@ class CaptionSpace(SpaceKind):
                 vectors[id] = vector
         return vectors
 
-    def make_rows(self, store: FeatureStore, ids: NDArray[np.int64], made: Entry) -> NDArray[Any] | None:
-        return np.zeros((ids.size, made["dim"]), made["dtype"])  # what may be said of them is newer than the space
+    def make_more(self, before: Space, ids: NDArray[np.int64], candidates: Candidates | None) -> More | None:
+        return More(ids, np.zeros((ids.size, before.dim), np.float16))  # what may be said of them is newer than it
 
     def make_temporary(self, store: FeatureStore) -> NDArray[Any]:
         return np.zeros((len(store.features), sentence_encoder().dim), np.float16)
@@ -307,7 +312,9 @@ def make_space(
     return open_space(store, name, entry), entry
 
 
-def grow_space(store: FeatureStore, kind: SpaceKind, entry: Entry) -> tuple[Space, dict[str, Any]] | None:
+def grow_space(
+    store: FeatureStore, kind: SpaceKind, entry: Entry, candidates: Candidates | None
+) -> tuple[Space, dict[str, Any]] | None:
     """A space with vectors of the pictures that have come, written behind those that it has. For who holds the lock.
 
     Returns
@@ -316,19 +323,39 @@ def grow_space(store: FeatureStore, kind: SpaceKind, entry: Entry) -> tuple[Spac
         As `make_space` gives them, the indexes as they were; None where it has to be made again.
     """
     changed, gone = store.changes_since(entry.get("generation") or 0)
-    try:
-        before = len(map_vectors(store.folder, entry))
-    except (OSError, ValueError):
+    before = earlier_space(store, kind.name, entry)
+    if before is None or not can_grow(entry):
         return None
-    if not can_grow(entry) or min(changed.min(initial=before), gone.min(initial=before)) < before:
+    count = len(before.vectors)
+    if min(changed.min(initial=count), gone.min(initial=count)) < count:
         return None
-    rows = kind.make_rows(store, changed, entry)
-    if rows is None or rows.shape != (changed.size, entry["dim"]) or not np.isfinite(rows).all():
+    more = kind.make_more(before, changed, candidates)
+    if more is None or more.vectors.shape != (more.ids.size, before.dim) or not np.isfinite(more.vectors).all():
         return None
-    new = np.zeros((len(store.features) - before, entry["dim"]), entry["dtype"])
-    new[changed - before] = rows
-    grown = {**grow_vectors(store.folder, entry, [new]), "generation": store.generation}
-    return open_space(store, kind.name, grown), grown
+    is_other, written = more.ids < count, len(map_vectors(store.folder, entry))
+    others = more.ids[is_other]
+    if written + others.size > MAX_VERSIONS * count:
+        return None
+    rows = np.where(is_other, np.cumsum(is_other) - 1, others.size + more.ids - count)
+
+    def grown(part: Entry, made: NDArray[Any], blank: float = 0) -> dict[str, Any]:
+        known = map_vectors(store.folder, part)
+        new = np.full((others.size + len(store.features) - count, *made.shape[1:]), blank, known.dtype)
+        new[rows] = made
+        return grow_vectors(store.folder, part, [new])
+
+    beside = dict(entry.get("beside", {}))
+    if others.size or PLACES in beside:
+        places = np.arange(written + others.size - count, written + others.size - count + len(store.features))
+        places[:count] = map_vectors(store.folder, beside[PLACES]) if PLACES in beside else np.arange(count)
+        places[others] = written + np.arange(others.size)
+        beside[PLACES] = _written(store, f"{kind.name}-{PLACES}", places.astype(np.int32))
+    for name, blank in kind.by_picture.items():
+        beside[name] = grown(beside[name], more.beside[name], blank)
+    new = {**grown(entry, more.vectors), "generation": store.generation}
+    if beside:
+        new["beside"] = beside
+    return open_space(store, kind.name, new), new
 
 
 def _written(store: FeatureStore, stem: str, array: NDArray[Any]) -> dict[str, str]:
@@ -364,15 +391,24 @@ def open_space(store: FeatureStore, name: str, entry: Entry) -> Space:
 def _read(store: FeatureStore, name: str, entry: Entry, count: int | None = None) -> Space:
     """A space by its files. Raises EngineError if one cannot be read or has not as many vectors as it should."""
     vectors = _mapped(store, name, entry)
+    beside = {part: _mapped(store, name, file) for part, file in entry.get("beside", {}).items()}
+    if (places := beside.pop(PLACES, None)) is not None:
+        vectors = _placed(vectors, places)
+        placed = {part: _placed(beside[part], places) for part in space_kind(name).by_picture if part in beside}
+        beside = {**beside, **placed}
     wanted = (len(vectors) if count is None else count, entry["dim"]), entry["dtype"]
     if (vectors.shape, vectors.dtype.name) != wanted:
         raise EngineError(
             f"{store.folder / entry['file']} holds {vectors.dtype.name} {vectors.shape}, the manifest says {wanted[1]} "
             f"{wanted[0]}: {_how_to_make_again(name)}"
         )
-    beside = {part: _mapped(store, name, file) for part, file in entry.get("beside", {}).items()}
     kind, indexes, made = space_kind(name), entry.get("indexes", {}), entry.get("generation") or 0
     return Space(kind, store, vectors, entry["metric"], indexes, entry.get("maker"), beside, made)
+
+
+def _placed(rows: NDArray[Any], places: NDArray[np.int32]) -> NDArray[Any]:
+    # It can do what is asked of rows, and to be no array it need not say.
+    return cast(NDArray[Any], Placed(rows, places))
 
 
 def _mapped(store: FeatureStore, name: str, entry: Entry) -> NDArray[Any]:

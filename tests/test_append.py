@@ -25,7 +25,7 @@ from features.extract import extract
 from search.build import append_collection, create_index, create_spaces, sync_collection
 from search.doctor import examine
 from search.engine import SearchEngine
-from search.space import SpaceKind
+from search.space import More, SpaceKind
 from search.spaces import _KINDS
 
 
@@ -284,17 +284,20 @@ def test_killed_at_any_step_it_is_the_old_one_or_the_new_one(tmp_path):
 
 
 class Sums(SpaceKind):
-    """The vector and its sum with another: of each picture by itself, and counted."""
+    """The vector and one more: of each picture by itself, and counted."""
 
     name, accepts = "sums", ()
     made = 0
 
     def make(self, store):
         rows = np.zeros((len(store.features), 12), np.float16)
-        rows[store.ids] = self.make_rows(store, store.ids, {})
+        rows[store.ids] = self.of(store, store.ids)
         return rows
 
-    def make_rows(self, store, ids, made):
+    def make_more(self, before, ids, candidates):
+        return More(ids, self.of(before.store, ids))
+
+    def of(self, store, ids):
         Sums.made += len(ids)
         return np.asarray(store.features[ids]) + np.float16(1)
 

@@ -10,11 +10,12 @@ from test_sync import paint
 from features.collection.store import FeatureStore, StoreError
 from features.datasets import ImageFolder
 from features.extract import extract
-from search import neighbourhood
+from search import neighbourhood, spaces
 from search.build import create_index, create_space, create_spaces, sync_collection
 from search.engine import SearchEngine
 from search.errors import EngineError
 from search.neighbourhood import NEIGHBOURHOOD, build_neighbourhood, fit_components, project
+from search.space import Placed
 from search.spaces import open_spaces
 
 
@@ -230,3 +231,50 @@ def test_a_collection_that_is_not_compared_by_cosine_has_none(folder):
     assert create_spaces(store) == ()
     with pytest.raises(EngineError, match="cannot have the space neighbourhood: its vectors are compared by l2"):
         create_spaces(store, [NEIGHBOURHOOD])
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_pictures_that_come_to_many_change_only_those_that_are_near(folder, root, monkeypatch, seed):
+    """By the index, which of sixty gives all: the lists are those of a full build, and old rows stay where they are."""
+    monkeypatch.setattr(neighbourhood, "COMPARED_AT_MOST", 10)
+    monkeypatch.setattr(neighbourhood, "_FEW", 2)
+    create_spaces(FeatureStore.open(folder))
+    first, content = space_of(folder), (folder / "neighbourhood.npy").read_bytes()
+    monkeypatch.setattr(neighbourhood, "_points", lambda *_: pytest.fail("all pictures were looked at"))
+    for step in range(3):
+        opened = space_of(folder)
+        before = np.array(opened.beside["neighbours"])
+        for number in range(3):
+            paint(root / "label 0" / f"{step} {number}.png", 900 + 100 * seed + 10 * step + number)
+        (root / f"broken {step}.jpg").write_bytes(b"no picture")
+        sync(folder, root)
+        space = space_of(folder)
+        assert isinstance(space.vectors, Placed) and isinstance(space.beside["neighbours"], Placed)
+        np.testing.assert_array_equal(opened.beside["neighbours"], before)
+        FeatureStore.open(folder).verify()
+        monkeypatch.undo()
+        made = build_neighbourhood(space.store, np.array(space.beside["components"]))
+        ids = space.ids
+        np.testing.assert_array_equal(space.beside["neighbours"][ids], made.beside["neighbours"][ids])
+        np.testing.assert_allclose(space.beside["similarities"][ids], made.beside["similarities"][ids], atol=1e-3)
+        np.testing.assert_allclose(space.rows(ids), made.vectors[ids].astype(np.float32), atol=2e-3)
+        assert (space.beside["neighbours"][space.store.features.shape[0] - 4 :] == -1).any(axis=1).sum() == 1
+        monkeypatch.setattr(neighbourhood, "COMPARED_AT_MOST", 10)
+        monkeypatch.setattr(neighbourhood, "_points", lambda *_: pytest.fail("all pictures were looked at"))
+    assert (folder / "neighbourhood.npy").read_bytes()[: len(content)] == content
+    np.testing.assert_array_equal(np.asarray(first.vectors), first.vectors[np.arange(60)])
+    monkeypatch.undo()
+    (root / "label 0/0 0.png").unlink()  # and then all is written as one again
+    sync(folder, root)
+    assert "places" not in FeatureStore.open(folder).manifest["spaces"][NEIGHBOURHOOD]["beside"]
+    assert_as_a_full_build(folder)
+
+
+def test_rows_that_have_changed_often_are_written_as_one(folder, root, monkeypatch):
+    monkeypatch.setattr(neighbourhood, "COMPARED_AT_MOST", 10)
+    monkeypatch.setattr(spaces, "MAX_VERSIONS", 1)
+    create_spaces(FeatureStore.open(folder))
+    paint(root / "new.png", 100)
+    sync(folder, root)
+    entry = FeatureStore.open(folder).manifest["spaces"][NEIGHBOURHOOD]
+    assert (set(entry["beside"]), "grown" in entry) == ({"neighbours", "similarities", "components"}, False)

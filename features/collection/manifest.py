@@ -122,7 +122,8 @@ def derived_files(manifest: dict[str, Any]) -> list[dict[str, Any]]:
 
 def vector_files(manifest: dict[str, Any]) -> list[dict[str, Any]]:
     """The entries of the files of vectors, row = id, that can grow: see `features.collection.vector_file`."""
-    return [manifest["features"], *manifest.get("spaces", {}).values()]
+    spaces = list(manifest.get("spaces", {}).values())
+    return [manifest["features"], *spaces, *(entry for space in spaces for entry in space.get("beside", {}).values())]
 
 
 def spaces_of(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -57,11 +57,16 @@ class GrownEntry(_Entry):
     sha256: Sha256
 
 
-class FeaturesEntry(FileEntry):
-    """The file of vectors; `sha256` is that of its header and of the rows that this speaks of."""
+class VectorsEntry(FileEntry):
+    """A file of rows; `sha256` is that of its header and of the rows that this speaks of."""
+
+    grown: list[GrownEntry] = []
+
+
+class FeaturesEntry(VectorsEntry):
+    """The file of vectors."""
 
     sha256: str
-    grown: list[GrownEntry] = []
 
 
 class CatalogEntry(FileEntry):
@@ -82,18 +87,17 @@ class IndexEntry(_Entry):
     generation: Count | None = None
 
 
-class SpaceEntry(FileEntry):
+class SpaceEntry(VectorsEntry):
     """Vectors of another kind over the same pictures: which parts of a query may be asked there, and its indexes."""
 
     dim: Annotated[int, Field(ge=1, le=2**20)]
     dtype: Literal["float16", "float32"]
     metric: Metric
-    grown: list[GrownEntry] = []
     accepts: list[str] = []
     maker: dict[str, Any] | None = None
     generation: Count = 0
     indexes: dict[str, IndexEntry] = {}
-    beside: dict[str, FileEntry] = {}
+    beside: dict[str, VectorsEntry] = {}
 
 
 class WeightsEntry(_Entry):

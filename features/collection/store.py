@@ -39,6 +39,7 @@ from features.collection.manifest import (
     read_manifest,
     spaces_of,
     unchanged_while,
+    vector_files,
 )
 from features.collection.records import Record
 from features.collection.schema import ANNOTATIONS
@@ -241,14 +242,15 @@ class FeatureStore:
         derived : bool
             Also what can be made again from the vectors: indexes and other spaces.
         """
-        check_vectors(self.folder, self.manifest["features"])
+        features, *others = vector_files(self.manifest)
+        check_vectors(self.folder, features)
         self.verify_catalog()
-        spaces = list(self.manifest.get("spaces", {}).values()) if derived else []
-        for entry in spaces:
-            check_vectors(self.folder, entry)
-        for entry in derived_files(self.manifest) if derived else ():
-            if not any(entry is space for space in spaces):
-                self._check_sum(entry)
+        if derived:
+            for entry in others:
+                check_vectors(self.folder, entry)
+            for entry in derived_files(self.manifest):
+                if not any(entry is other for other in others):
+                    self._check_sum(entry)
 
     def verify_catalog(self, *, structure: bool = True) -> None:
         """Read the catalog and raise StoreError if it is not what was written.
