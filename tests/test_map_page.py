@@ -141,9 +141,10 @@ def test_likeness_to_the_query_is_a_byte_for_each_picture(engine):
     shades = np.frombuffer(base64.b64decode(told["shades"]), np.uint8)
     assert shades.size == engine.store.ids.size
     others = np.delete(cosines, 7)  # itself would take most of the scale
-    assert (told["low"], told["high"]) == (pytest.approx(others.min()), pytest.approx(others.max()))
+    assert (told["low"], told["high"]) == (pytest.approx(others.min()), pytest.approx(np.quantile(others, 0.99)))
     step = (told["high"] - told["low"]) / 255
-    np.testing.assert_allclose(told["low"] + step * np.delete(shades, 7), others, atol=0.51 * step + 1e-5)
+    known = np.minimum(others, told["high"])
+    np.testing.assert_allclose(told["low"] + step * np.delete(shades, 7), known, atol=0.51 * step + 1e-5)
     assert shades[7] == 255
     with pytest.raises(gr.Error, match="Search for a picture first"):
         handlers.scores("c", Session())

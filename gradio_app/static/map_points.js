@@ -141,7 +141,7 @@ function show_legend() {
   } else if (colour_by() === 'score') {
     const { low, high, measure } = world.scores;
     shades().forEach((hue, place, { length }) => {
-      entries.push([hue, place === 0 ? `${measure} from ${low.toPrecision(2)}` : place === length - 1 ? `to ${high.toPrecision(2)}` : '']);
+      entries.push([hue, place === 0 ? `${measure} from ${low.toPrecision(2)}` : place === length - 1 ? `to ${high.toPrecision(2)} and above` : '']);
     });
   } else entries.push(['', 'Neighbouring colours tell lists apart; several lists share one.']);
   part('legend').replaceChildren(...entries.map(([hue, text]) => {

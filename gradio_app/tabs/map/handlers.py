@@ -23,6 +23,7 @@ from search.picture_map import map_of
 
 NO_SEARCH = "Search for a picture first: then the points can be coloured by how much they are like it."
 SHADES = 255
+NEAREST_SHARE = 0.99  # of the others lie below the top of the scale, or a copy or two would take most of it
 
 
 class Asked(NamedTuple):
@@ -44,7 +45,7 @@ class MapHandlers:
         return "" if result is None else json.dumps(drawn_search(result))
 
     def scores(self, name: str | None, session: Session) -> str:
-        """How near each point is to the last query, as JSON: the lowest and highest of the others, a byte for each."""
+        """How near each point is to the last query, as JSON: the ends of the scale, and a byte for each."""
         result = self._result(name, session)
         asked = None if result is None else _asked(result)
         if result is None or asked is None:
@@ -55,7 +56,7 @@ class MapHandlers:
         except EngineError as error:
             raise sorry(str(error)) from error
         others = near[ids != asked.own_id] if asked.own_id is not None and ids.size > 1 else near
-        low, high = float(others.min()), float(others.max())
+        low, high = float(others.min()), float(np.quantile(others, NEAREST_SHARE))
         scaled = (near - low) * (SHADES / (high - low or 1.0))
         shades = np.rint(np.clip(scaled, 0, SHADES)).astype(np.uint8)
         told = base64.b64encode(shades.tobytes()).decode()
