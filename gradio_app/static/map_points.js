@@ -44,6 +44,7 @@ async function draw_now() {
   try { await plotting; } catch (error) { plotting = null; throw error; }
   if (colour_by() === 'score' && !world.scores) await read_scores();
   if (colour_by() === 'score' && !world.scores) mapped.querySelector('[data-colour]').value = 'label';
+  if (plot && plot.ris_crowded !== is_crowded()) { plot.destroy(); plot = null; } // what it draws with is chosen once
   if (!plot) make_plot();
   const { palette, of_points } = colours();
   const few = world.count < 5000;
@@ -53,7 +54,7 @@ async function draw_now() {
     pointColorActive: is_dark() ? '#ffffff' : '#0f172a',
     colorBy: 'category',
     pointSize: few ? 6 : world.count < 30000 ? 4 : 2.5,
-    opacity: few ? 0.9 : 0.7,
+    opacity: is_crowded() ? 1 : few ? 0.9 : 0.7,
   });
   const same = plot.ris_ids === world.ids;
   const kept = same ? { spatialIndex: plot.get('spatialIndex'), ...(chosen_points.length && { select: chosen_points }) } : {};
@@ -69,21 +70,23 @@ async function draw_now() {
   choose_tiles();
 }
 
+// Squares without blending look the same at two pixels, and are drawn sooner.
+const is_crowded = () => world.count > 50000;
 function make_plot() {
   const canvas = part('points');
-  // As fast as can be where there are many: squares without blending look the same at two pixels.
-  const many = world.count > 50000;
   plot = window.createScatterplot.default({
     canvas,
     width: 'auto',
     height: 'auto',
     syncEvents: true,
-    renderPointsAsSquares: many,
-    disableAlphaBlending: many,
+    renderPointsAsSquares: is_crowded(),
+    disableAlphaBlending: is_crowded(),
     lassoColor: QUERY,
     deselectOnEscape: false,
     pointColorHover: QUERY,
+    mouseMode: is_lasso() ? 'lasso' : 'panZoom',
   });
+  plot.ris_crowded = is_crowded();
   plot.subscribe('drawing', draw_over);
   plot.subscribe('view', () => { place_tiles(); tiles_later(); hide_tip(); });
   plot.subscribe('select', ({ points }) => choose_points([...points]));
