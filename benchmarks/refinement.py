@@ -2,16 +2,19 @@
 
 Every index is one file, opened in the ways that there are. Memory is what a process of its own has that is no part of a
 file, before and after opening it and searching. Times are of one thread's processor, in turns, and the file is in the
-cache of the system: what a disk takes is not among them.
+cache of the system: what a disk takes is not among them. What is read of a disk is counted by itself, query by query,
+after the system was told to forget the file.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import multiprocessing
+import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +29,8 @@ from benchmarks.report import describe, environment, markdown, spread, write_jso
 from benchmarks.targets import asking, one_thread, rounds_of
 from ivfpq import index_factory, load, save
 from ivfpq.kernels import active
+
+COLD = 20  # queries, whose reading of the disk is counted
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,8 @@ class Row:
     """Bytes a vector, of codes, ids and all, that are no part of a file; None where Linux does not tell"""
     file: float
     """Bytes a vector of the file"""
+    read: float | None
+    """Bytes that one of the first queries reads of the disk; None where no file is left, or Linux does not tell"""
     batch: Spread
     single: Spread
     times_batch: Spread
@@ -116,15 +123,19 @@ def rows_of(data: Data, base: str, how: dict[str, Any], args: argparse.Namespace
     asks = [asking(grade.open(paths[grade.part]), data.k, **how) for grade in GRADES]
     recalls = [data.recall(ask(queries)) for ask in asks]  # which compiles, too
     batch, single = (rounds_of(asks, queries, way, args.repeats) for way in ("batch", "single"))
-    memory = [memory_of(grade, paths[grade.part], str(data.queries), data.k, how) for grade in GRADES]
+    del asks  # what a process maps, the system does not forget
+    of_file = [(grade, paths[grade.part], str(data.queries), data.k, how) for grade in GRADES]
+    memory = [in_a_process(memory_here, *each) for each in of_file]
+    read = [in_a_process(read_here, *each) if each[0].mmap else None for each in of_file]
     return [
         Row(
             base,
             " ".join(f"{name}={value}" for name, value in how.items()),
             grade.name,
             recalls[i],
-            None if memory[i] is None else memory[i] / data.n,  # type: ignore[operator]
+            None if memory[i] is None else memory[i] / data.n,
             paths[grade.part].stat().st_size / data.n,
+            read[i],
             Spread.of(batch[i]),
             Spread.of(single[i]),
             Spread.of_ratios(batch[i], batch[0]),
@@ -134,13 +145,14 @@ def rows_of(data: Data, base: str, how: dict[str, Any], args: argparse.Namespace
     ]
 
 
-def memory_of(grade: Grade, path: Path, queries: str, k: int, how: dict[str, Any]) -> int | None:
-    """Anonymous bytes that an opened and searched index takes, seen by a process of its own."""
+def in_a_process(count: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function gives in a process of its own."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_memory_here, grade, path, queries, k, how).result()
+        return pool.submit(count, *arguments).result()
 
 
-def _memory_here(grade: Grade, path: Path, queries: str, k: int, how: dict[str, Any]) -> int | None:
+def memory_here(grade: Grade, path: Path, queries: str, k: int, how: dict[str, Any]) -> int | None:
+    """Anonymous bytes that an opened and searched index takes."""
     asked = np.load(queries)
     grade.open(path).search(asked, k, **how)  # what is compiled, and what libraries keep, is not the index's
     before = memory_of_this_process("Anonymous")
@@ -148,6 +160,44 @@ def _memory_here(grade: Grade, path: Path, queries: str, k: int, how: dict[str, 
     index.search(asked, k, **how)
     after = memory_of_this_process("Anonymous")
     return None if before is None or after is None else after - before
+
+
+def read_here(grade: Grade, path: Path, queries: str, k: int, how: dict[str, Any]) -> float | None:
+    """Bytes of the disk that one of the first queries reads when nothing of the file is in memory."""
+    asked, index = np.load(queries), grade.open(path)
+    index.search(asked, k, **how)
+    if not forgotten(path):
+        return None
+    before = _bytes_read()
+    for query in asked[:COLD]:
+        index.search(query[None], k, **how)
+    after = _bytes_read()
+    return None if before is None or after is None else (after - before) / len(asked[:COLD])
+
+
+def forgotten(path: Path) -> bool:
+    """Let the system forget what it has of a file, which this process maps; whether it can be told to."""
+    try:
+        advise, mappings = ctypes.CDLL(None).madvise, Path("/proc/self/maps").read_text().splitlines()
+    except (OSError, AttributeError):  # not Linux
+        return False
+    for line in mappings:
+        if line.endswith(str(path)):
+            start, end = (int(number, 16) for number in line.split()[0].split("-"))
+            advise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), 4)  # MADV_DONTNEED
+    file = os.open(path, os.O_RDONLY)
+    os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(file)
+    return True
+
+
+def _bytes_read() -> int | None:
+    """Bytes that this process has read of disks."""
+    try:
+        text = Path("/proc/self/io").read_text()
+    except OSError:
+        return None
+    return int(re.search(r"^read_bytes: (\d+)$", text, re.MULTILINE)[1])  # type: ignore[index]
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -160,6 +210,7 @@ def table(rows: Sequence[Row]) -> str:
             f"{row.recall:.4f}",
             "-" if row.memory is None else f"{row.memory:,.0f}",
             f"{row.file:,.0f}",
+            "-" if row.read is None else f"{row.read / 1024:,.0f}",
             spread(row.batch),
             spread(row.times_batch, "x"),
             spread(row.single),
@@ -167,5 +218,5 @@ def table(rows: Sequence[Row]) -> str:
         ]
         for row in rows
     ]
-    heads = "candidates of|setting|vectors|recall|memory, bytes a vector|file|us in a batch|times|us single|times"
-    return markdown(heads, lines, 3)
+    heads = "candidates of|setting|vectors|recall|memory, bytes a vector|file|kB read a query, cold"
+    return markdown(f"{heads}|us in a batch|times|us single|times", lines, 3)

@@ -13,7 +13,7 @@ from ivfpq import index_factory, save
 
 
 def test_each_grade_answers_and_is_measured_beside_the_first(tmp_path, monkeypatch):
-    monkeypatch.setattr(refinement, "memory_of", lambda *arguments: 6400)
+    monkeypatch.setattr(refinement, "in_a_process", lambda count, *arguments: 6400)
     np.save(tmp_path / "x.npy", synthetic(720, 24, 0))
     arguments = ["--study", "refinement", "--features", str(tmp_path / "x.npy"), "--queries", "80", "--repeats", "2"]
     assert main([*arguments, "--k", "5", "--out", str(tmp_path)]) == 0
@@ -30,6 +30,7 @@ def test_each_grade_answers_and_is_measured_beside_the_first(tmp_path, monkeypat
         assert rows[first]["times_batch"] == rows[first]["times_single"] == [1, 1, 1]
     for row in rows:
         assert row["recall"] > 0.9 and row["memory"] == 10 and row["grade"] in text
+        assert row["read"] == (6400 if "file" in row["grade"] else None)
     assert rows[3]["file"] < rows[2]["file"] < rows[0]["file"] == rows[5]["file"]
 
 
@@ -40,10 +41,14 @@ def test_vectors_in_a_file_take_no_memory(tmp_path):
     save(index, tmp_path / "a.index")
     np.save(tmp_path / "q.npy", np.zeros((1, 512), np.float32))
     mapped, copied = (
-        refinement._memory_here(
+        refinement.memory_here(
             refinement.Grade("", "", mmap=mmap, sketch=False), tmp_path / "a.index", str(tmp_path / "q.npy"), 3, {}
         )
         for mmap in (True, False)
     )
+    read = refinement.read_here(
+        refinement.Grade("", "", mmap=True), tmp_path / "a.index", str(tmp_path / "q.npy"), 3, {}
+    )
+    assert read is None or read >= 0  # 0 where a file's only place is memory
     of_vectors = 8000 * 512 * (2 + 4)
     assert mapped < of_vectors / 4 and copied > of_vectors / 2
