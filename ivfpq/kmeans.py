@@ -13,7 +13,7 @@ from ivfpq import kernels
 from ivfpq.assign import WORTH_A_THREAD
 from ivfpq.checks import Floats, Ids
 from ivfpq.distances import normalised
-from ivfpq.screening import BLOCK, Points
+from ivfpq.screening import Points
 from ivfpq.threads import spread
 
 logger = logging.getLogger(__name__)
@@ -23,7 +23,8 @@ MAX_POINTS_PER_CENTROID = 256  # more training points change centroids no more; 
 SEED_POWER = 0.75  # of the squared distance, that seeds are drawn by; 1 in k-means++
 LARGEST_EXPONENT = 50  # of 2, in a number: beyond it points are made smaller, for their squares would leave float32
 NARROW = 128  # dimensions up to which writing and reading the products takes longer than computing them
-TOLERANCE = 5e-4  # the training ends when an iteration gains less than this share of the objective
+SCORES = 1 << 18  # numbers of the products at a time: 1 MiB, which is still in a cache when the largest are looked for
+TOLERANCE = 1e-3  # the training ends when an iteration gains less than this share of the objective
 
 
 class Iteration(NamedTuple):
@@ -111,7 +112,7 @@ def _sampled(x: Floats, k: int, rng: np.random.Generator) -> Floats:
 
 def with_finite_squares(x: Floats) -> tuple[Floats, int]:
     """x / 2^e, which loses nothing, and e: 0 unless sums of squares of the numbers would leave float32."""
-    shrunk = max(0, int(np.frexp(np.abs(x).max(initial=0))[1]) - LARGEST_EXPONENT)
+    shrunk = max(0, int(np.frexp(max(x.max(initial=0), -x.min(initial=0)))[1]) - LARGEST_EXPONENT)
     return (np.ldexp(x, -shrunk) if shrunk else x), shrunk
 
 
@@ -119,14 +120,14 @@ def _seeds(x: Floats, k: int, rng: np.random.Generator) -> Floats:
     """First centroids: nearly k-means++ (Arthur and Vassilvitskii 2007), drawn in growing rounds.
 
     Each point is drawn with a probability that grows with its distance from the seeds so far; by less than the square
-    of k-means++, which draws the lone points that image features have many of too often. Drawing a quarter more at a
+    of k-means++, which draws the lone points that image features have many of too often. Drawing half as many more at a
     time instead of one (as k-means||, Bahmani et al. 2012, does) makes a round one matrix product.
     """
     chosen = rng.integers(len(x), size=1)
     lengths = np.einsum("ij,ij->i", x, x)
     gap = assign(x, lengths, x[chosen])[1]
     while len(chosen) < k:
-        wanted = min(k - len(chosen), max(1, len(chosen) // 4))
+        wanted = min(k - len(chosen), max(1, len(chosen) // 2))
         weight = np.maximum(gap, 0).astype(np.float64) ** SEED_POWER  # rounding can make gaps negative
         weight[chosen] = 0
         apart = np.count_nonzero(weight)
@@ -153,7 +154,7 @@ def assign(x: Floats, lengths: Floats | None, centroids: Floats) -> tuple[Ids, F
         return numbers, costs
     nearest, cost = np.empty(len(x), np.int64), np.empty(len(x), np.float32)
     half_norms = np.float32(0.5) * np.einsum("ij,ij->i", centroids, centroids)
-    step = max(1, BLOCK // len(centroids))
+    step = max(1, SCORES // len(centroids))
     for start in range(0, len(x), step):
         block = x[start : start + step]
         score = block @ centroids.T
@@ -178,9 +179,11 @@ def _means(x: Floats, nearest: Ids, cost: Floats, k: int) -> Floats:
             nearest[point] = centroid
     means = np.empty((k, x.shape[1]), np.float32)
     order = np.argsort(nearest.astype(np.min_scalar_type(k)), kind="stable")  # small numbers are sorted by their digits
-    members = np.split(order, np.cumsum(counts)[:-1])
-    for number, points in enumerate(members):
-        x[points].mean(axis=0, out=means[number])
+    first = 0
+    for number, last in enumerate(np.cumsum(counts).tolist()):
+        np.add.reduce(x.take(order[first:last], axis=0), axis=0, out=means[number])
+        first = last
+    means /= counts[:, None].astype(np.float32)
     return means
 
 
