@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import explainer
-from ivfpq import IndexFlat, load
+from ivfpq import IndexFlat, IndexIVFPQ, load
 from ivfpq.kmeans import lloyd
 from ivfpq.pq import ProductQuantizer
 from search.engine import SearchEngine
@@ -56,7 +56,9 @@ def test_every_query_is_what_a_search_computes(data, cells):
         probe = cells.probe(q[None], cells.nlist)
         assert query["order"] == probe.ids[0].tolist()
         np.testing.assert_allclose(query["to_centroids"], probe.distances[0], rtol=1e-5)
-        found = cells.search(q[None], data["about"]["stored"], nprobe=1)
+        place = query["order"].index(query["lookup"]["list"])
+        assert {data["sizes"][number] for number in query["order"][:place]} <= {0}  # nearer lists are empty
+        found = cells.search(q[None], data["about"]["stored"], nprobe=place + 1)
         rows = query["lookup"]["rows"]
         assert [row["id"] for row in rows] == found.ids[0, : len(rows)].tolist()
         assert [np.float32(row["sum"]) for row in rows] == found.distances[0, : len(rows)].tolist()  # to the bit
@@ -98,6 +100,29 @@ def test_the_recorder_writes_the_committed_numbers_again(data, cells):
         assert look["limit"] == known["limit"]
         # A sum of minima may round to the next step on another processor.
         assert sum(a != b for a, b in zip(look["survives"], known["survives"], strict=True)) <= 2
+
+
+def test_where_the_nearest_list_holds_nothing_else_the_next_one_is_shown():
+    cells = IndexIVFPQ(4, nlist=3, M=2, nbits=1, seed=0)
+    x = np.repeat(np.eye(4, dtype=np.float32)[:3], 4, axis=0)
+    cells.train(x)
+    cells.add(x)
+    order = CellSearch(cells, x[0]).order
+    cells.remove_ids(np.arange(1, 4))  # the list of x[0] keeps x[0] alone, the next one is emptied
+    cells.remove_ids(np.flatnonzero(cells.codes_of(np.arange(4, 12))[0] == order[1]) + 4)
+
+    def recorded(own_id):
+        kept = np.square(x - x[0]).sum(axis=1)
+        return recorded_query(CellSearch(cells, x[0]), lambda ids: (kept[ids], kept[ids]), nprobe=1, k=3, own_id=own_id)
+
+    assert (recorded(None)["lookup"]["list"], recorded(None)["screening"]["ids"]) == (order[0], [0])
+    others = recorded(0)
+    assert others["lookup"]["list"] == order[2]
+    assert {row["id"] for row in others["lookup"]["rows"]} == set(others["screening"]["ids"])
+    assert len(others["screening"]["looks"]) == 3
+    cells.remove_ids(np.arange(1, 12))
+    with pytest.raises(UnexplainableError, match="there is none to compare"):
+        recorded(0)
 
 
 def test_neighbours_in_the_kept_numbers_are_mostly_those_shown(data):

@@ -335,7 +335,7 @@ function lookUpStep(figure, telling) {
   const { M } = DATA.about, ksub = 2 ** DATA.about.nbits;
   const stage = el("div", { class: "stage", role: "img", "data-told": true });
   const canvas = el("canvas", { "aria-hidden": "true", style: "image-rendering:pixelated;border-radius:4px" }), over = svg("svg", { "aria-hidden": "true" });
-  const sum = el("div", { class: "stage" }), who = el("div", { class: "who", style: "margin:0" });
+  const title = el("h3", { class: "sub" }), sum = el("div", { class: "stage" }), who = el("div", { class: "who", style: "margin:0" });
   let rank = 0, pointed = null;
   const top = () => DATA.queries[page.query].lookup;
   const control = slider("Picture in the nearest list, by rank", { min: 1, max: top().rows.length, value: 1, id: "looked-up" }, (n) => { rank = n - 1; show(); });
@@ -348,6 +348,8 @@ function lookUpStep(figure, telling) {
   });
   function show() {
     const lookup = top(), rows = lookup.rows;
+    const others = lookup.list === DATA.queries[page.query].order[0] ? "" : " that holds another picture";
+    title.textContent = `The table of the query’s nearest list${others}: ${M} parts by ${ksub} codewords, the cheaper the stronger`;
     rank = Math.min(rank, rows.length - 1);
     control.set(rank + 1, rows.length);
     const row = rows[rank], entries = ofSteps(lookup.table), width = stage.clientWidth, height = width < 480 ? 150 : 208;
@@ -383,7 +385,7 @@ function lookUpStep(figure, telling) {
   }
   onQuery(() => { rank = 0; show(); });
   stage.append(canvas, over);
-  figure.append(el("div", { class: "controls" }, control.node, queryPart()), el("h3", { class: "sub" }, `The table of the query’s nearest list: ${M} parts by ${ksub} codewords, the cheaper the stronger`), stage, hover,
+  figure.append(el("div", { class: "controls" }, control.node, queryPart()), title, stage, hover,
     el("div", { class: "columns", style: "margin-top:14px" }, el("div", {}, el("h3", { class: "sub" }, "The entries, one after the other"), sum), who), ...telling.nodes());
   stageOf(stage, show)();
 }

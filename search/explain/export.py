@@ -103,7 +103,7 @@ class SearchRecord:
 
     def _chosen(self, truth: Ids) -> Ids:
         """What is on the map: all that is found, the nearest list's best, and others from everywhere."""
-        near = self._search.scanned(1)
+        near = self._search.nearest_list(self._own_id)[1]
         near = near[np.argsort(self._search.distances(near)[1], kind="stable")][:12]
         usable = self._engine.store.ids
         others = usable[np.unique(np.linspace(0, len(usable) - 1, min(SHOWN, len(usable))).astype(np.int64))]

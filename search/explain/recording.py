@@ -108,6 +108,21 @@ class CellSearch:
         lists = self.cells.lists.view
         return np.concatenate([np.empty(0, np.int64), *(lists.list_ids(int(n)) for n in self.order[:nprobe])])
 
+    def nearest_list(self, own_id: int | None = None) -> tuple[int, Ids]:
+        """The place in `order` of the first list that holds a vector other than `own_id`, and those that it holds.
+
+        Raises
+        ------
+        UnexplainableError
+            If no list holds one.
+        """
+        lists = self.cells.lists.view
+        for place, number in enumerate(self.order.tolist()):
+            ids = lists.list_ids(number)
+            if len(others := ids[ids != own_id]):
+                return place, others
+        raise UnexplainableError("the page explains how pictures are compared with a query; there is none to compare")
+
     def minima(self) -> Floats:
         """The smallest entry of each group of codewords in the one table that serves all lists, float32 (M, 16).
 
@@ -206,17 +221,17 @@ def recorded_query(
     k : int
         The screening is written down for 1 to k neighbours.
     rows : int
-        Vectors of the nearest list, the nearest first, whose look-ups are written down.
+        Vectors of the nearest list that is not empty, the nearest first, whose look-ups are written down.
     own_id : int, optional
         The query's own, which is left out.
     """
-    cells, first = search.cells, int(search.order[0])
-    near = search.scanned(1)
-    near = near[near != own_id]
+    cells = search.cells
+    place, near = search.nearest_list(own_id)
+    first = int(search.order[place])
     nearest = near[np.lexsort((near, search.distances(near)[1]))[:rows]]
     parts, sums = search.distances(nearest)
     codes, (kept, true) = cells.codes_of(nearest)[1], true_distances(nearest)
-    scanned = search.scanned(nprobe)
+    scanned = search.scanned(max(nprobe, place + 1))  # there is nothing to screen in empty lists
     scanned = scanned[scanned != own_id]
     looks = [search.screening(scanned, n) for n in range(1, min(k, len(scanned)) + 1)]
     minima = search.minima()
