@@ -51,11 +51,15 @@ def object_on_white(pixels: Pixels) -> NDArray[np.bool_] | None:
     return whole if SHARES[0] <= whole.mean() <= SHARES[1] else None
 
 
-def pasted(pixels: Pixels, mask: NDArray[np.bool_], scene: Pixels) -> Pixels:
-    """The object of a picture on another picture, which is stretched to its size."""
+def pasted(pixels: Pixels, mask: NDArray[np.bool_], scene: Pixels, scale: float = 1.0) -> Pixels:
+    """The object of a picture, scaled about the middle, on another picture, which is stretched to the same size."""
     height, width = mask.shape
-    behind = np.asarray(Image.fromarray(scene).resize((width, height), Image.Resampling.BICUBIC))
-    return np.where(mask[..., None], pixels, behind)
+    made = Image.fromarray(scene).resize((width, height), Image.Resampling.BICUBIC)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    corner = ((width - size[0]) // 2, (height - size[1]) // 2)
+    thing = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
+    made.paste(thing, corner, Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
+    return np.asarray(made)
 
 
 def judged(queries: Floats, own: NDArray[np.int64], base: Floats, labels: NDArray[np.str_]) -> NDArray[np.float64]:
@@ -77,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_collections(parser)
     parser.add_argument("--queries", type=int, default=ORDINARY, metavar="N", help="ordinary ones (%(default)s)")
     parser.add_argument("--strange", type=int, default=200, metavar="N", help="at most, pasted (%(default)s)")
+    parser.add_argument("--scale", type=float, default=1.0, help="of what is pasted (%(default)s)")
     options = parser.parse_args(arguments)
     engine = SearchEngine.open(collection_folder(options.collections, options.source))
     store = engine.store
@@ -116,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 continue
             behind = int(rng.choice(np.flatnonzero(labels != labels[place])))
             strange.append(place)
-            scenes.append(pasted(pixels, mask, pixels_of(behind)))
+            scenes.append(pasted(pixels, mask, pixels_of(behind), options.scale))
             if len(strange) == options.strange:
                 break
         in_scenes = vectors_of(scenes) if scenes else None

@@ -22,6 +22,8 @@ def test_an_object_on_white_is_found_whole_and_pasted():
     scene = np.full((10, 20, 3), 7, np.uint8)
     made = study.pasted(on_white_paper(), mask, scene)
     assert (made[mask] == on_white_paper()[mask]).all() and (made[~mask] == 7).all()
+    half = study.pasted(on_white_paper(), mask, scene, 0.5)
+    assert (half[15:25, 15:25] != 7).all() and (half == 7).all(axis=2).sum() == 40 * 40 - 100
 
 
 def test_what_stands_on_no_white_or_is_too_small_or_large_is_none():
