@@ -24,7 +24,7 @@ from features.datasets import ImageFolder
 from features.encoders import register_encoder, registry
 from features.evaluate import leave_one_out
 from features.extract import extract
-from gradio_app.create_index import main
+from gradio_app.create_index import main, parse_arguments
 from ivfpq import IndexFlat, load
 from ivfpq.faiss_compat import FaissIndex
 from search.backends import trial
@@ -53,6 +53,14 @@ def report(capsys, *arguments):
 
 def index_file(folder, engine):
     return folder / json.loads((folder / "manifest.json").read_text())["indexes"][engine]["file"]
+
+
+@pytest.mark.parametrize("share", ["0", "1.5", "-1", "nan", "much"])
+def test_a_recall_is_a_share(share, capsys):
+    assert parse_arguments(["--data", "x", "--target-recall", "0.99"]).target_recall == 0.99
+    with pytest.raises(SystemExit):
+        parse_arguments(["--data", "x", "--target-recall", share])
+    assert "--target-recall" in capsys.readouterr().err
 
 
 def test_a_collection_has_both_indexes_over_all_images(demo_collection):

@@ -28,6 +28,20 @@ def left(jobs) -> list[str]:
     return sorted(path.name for path in jobs.folder.iterdir())
 
 
+def send(jobs, files):
+    """Send a folder of files, whole; returns it and its token."""
+    token = jobs.uploads.new_folder()
+    sent = jobs.uploads.folder(token)
+    for number, path in zip(
+        sent.announce([(n, p.stat().st_size) for n, p in files.items()]), files.values(), strict=True
+    ):
+        if number is not None:
+            part = sent.part_of(number)
+            shutil.copy(path, part)
+            sent.receive(number, part)
+    return sent, token
+
+
 @pytest.mark.slow
 def test_a_folder_becomes_a_collection_and_is_deleted(jobs, picture_folder, tmp_path):
     version = jobs.library.version
@@ -156,6 +170,43 @@ def test_a_folder_that_was_sent_outlives_what_is_cancelled_and_goes_with_what_is
         ".svg files are passed over: they hold drawings or pages, not pixels": 1,
         "other files (.mov)": 1,
     }
+
+
+@pytest.mark.slow
+def test_more_is_added_to_what_was_sent_and_a_cancelled_try_leaves_it_as_it_was(jobs, picture_folder):
+    names = ("cold/0.png", *(f"warm/{i}.png" for i in range(4)))
+    _, first = send(jobs, {name: picture_folder / name for name in names})
+    jobs.create_of_sent("sent", first, Recipe(engines=("ivfpq",), spaces=()))
+    jobs.wait()
+    assert jobs.with_own_pictures() == ["sent"]
+    more = {
+        "warm/0.png": picture_folder / "warm" / "0.png",
+        "warm/1.png": picture_folder / "cold" / "1.png",
+        "cold/2.png": picture_folder / "cold" / "2.png",
+        "cold/broken.jpg": picture_folder / "warm" / "broken.jpg",
+    }
+    sent, token = send(jobs, more)
+    images = jobs.folder / "sent" / "images"
+    before = {path: path.read_bytes() for path in images.rglob("*.*")}
+    job = jobs.add("sent", token)
+    until(lambda: (images / "cold" / "2.png").exists(), "the first new picture in its place")
+    jobs.cancel()
+    jobs.wait()
+    assert job.state == "cancelled"
+    assert {path: path.read_bytes() for path in images.rglob("*.*")} == before
+    assert jobs.uploads.place(token) == sent.folder
+    job = jobs.add("sent", token)
+    jobs.wait()
+    assert (job.state, job.error) == ("done", "")
+    kinds = {kind["kind"]: kind["files"] for kind in job.report["kinds"]}
+    assert (kinds["added"], kinds["updated"]) == ([["cold/2.png", ""]], [["warm/1.png", ""]])
+    assert kinds["unreadable"] == [["cold/broken.jpg", "not an image in any format that can be read"]]
+    assert ["warm/0.png", "it is there already, under this name"] in kinds["duplicate"]
+    store = jobs.library["sent"].store
+    assert store.catalog.counts() == (7, 1) and store.labels() == {"cold": 2, "warm": 4}
+    assert left(jobs) == [job.table.name, "sent"]
+    with pytest.raises(JobError, match="other is no collection that pictures can be put into"):
+        jobs.add("other", token)
 
 
 @pytest.mark.slow

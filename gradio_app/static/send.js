@@ -1,5 +1,6 @@
 // What becomes a collection, on its way to the server: a zip file, or pictures and folders file by file, each to a route of
 // our own and as it is (Gradio's upload is capped at the size of a picture). And folders of the server, while they are typed.
+// Needs ask.js: what was sent is told twice in a moment, nothing first and then its token, and the last of these counts.
 const AT_A_TIME = 4;
 const NAMED_AT_A_TIME = 1000;
 let sending = null; // an AbortController, while something is sent
@@ -16,7 +17,7 @@ function tell(text, share = null) {
 const megabytes = (bytes) => (bytes < 1e6 ? `${Math.ceil(bytes / 1e3).toLocaleString()} kB` : `${Math.round(bytes / 1e6).toLocaleString()} MB`);
 const counted = (count, what) => `${count.toLocaleString()} ${what}${count === 1 ? '' : 's'}`;
 
-async function asked(place, options) {
+async function fetched(place, options) {
   let reply;
   try {
     reply = await fetch(place, { signal: sending.signal, ...options });
@@ -33,12 +34,12 @@ async function send(files) {
   if (!files.length) return;
   sending?.abort();
   const mine = (sending = new AbortController());
-  trigger('sent', { token: '' });
+  ask('sent', { token: '' });
   try {
     const token = files.length === 1 && /\.zip$/i.test(files[0].path) ? await send_zip(files[0].file) : await send_files(files);
     if (mine !== sending) return;
     sending = null;
-    if (token) trigger('sent', { token });
+    if (token) ask('sent', { token });
   } catch (error) {
     if (mine !== sending) return;
     sending = null;
@@ -70,7 +71,7 @@ function send_zip(file) {
 
 async function send_files(files) {
   const { signal } = sending;
-  const token = await (await asked('collections/uploads', { method: 'POST' })).text();
+  const token = await (await fetched('collections/uploads', { method: 'POST' })).text();
   const place = `collections/uploads/${token}`;
   signal.addEventListener('abort', () => fetch(place, { method: 'DELETE' }).catch(() => {}));
   const wanted = [];
@@ -78,7 +79,7 @@ async function send_files(files) {
     const some = files.slice(start, start + NAMED_AT_A_TIME);
     tell(`Looking at ${counted(files.length, 'file')} …`, start / files.length);
     const body = JSON.stringify({ files: some.map(({ path, file }) => [path, file.size]) });
-    const reply = await asked(place, { method: 'POST', headers: { 'Content-Type': 'application/json' }, body });
+    const reply = await fetched(place, { method: 'POST', headers: { 'Content-Type': 'application/json' }, body });
     (await reply.json()).forEach((number, at) => { if (number !== null) wanted.push({ ...some[at], number }); });
   }
   if (!wanted.length) throw new Error('There is no picture among them that could be read here.');
@@ -87,7 +88,7 @@ async function send_files(files) {
   const rest = [...wanted].reverse();
   const worker = async () => {
     for (let next = rest.pop(); next; next = rest.pop()) {
-      await asked(`${place}/${next.number}`, { method: 'PUT', body: next.file });
+      await fetched(`${place}/${next.number}`, { method: 'PUT', body: next.file });
       signal.throwIfAborted();
       count += 1;
       bytes += next.file.size;

@@ -46,7 +46,7 @@ def build(parts: PageParts, tab: gr.Tab) -> None:
                 elem_id="ris-new-folder",
             )
             # Hidden, not left out: what is dropped finds its way here whichever source is chosen.
-            sent = _scripted(send_field(), "send.js", visible="hidden", elem_id="ris-new-sent")
+            sent = _scripted(send_field(), "ask.js", "send.js", visible="hidden", elem_id="ris-new-sent")
             into = gr.Dropdown(
                 into_choices(jobs),
                 value=NEW,
@@ -110,9 +110,9 @@ def build(parts: PageParts, tab: gr.Tab) -> None:
     parts.watch.changed(handlers.watch, None, shown, **managing)
 
 
-def _scripted(value: str, name: str, **kwargs: Any) -> gr.HTML:
+def _scripted(value: str, *names: str, **kwargs: Any) -> gr.HTML:
     # "${value}": see crop.crop_overlay. All that comes from outside is escaped in the templates.
-    return gr.HTML(value, html_template="${value}", js_on_load=script(name), apply_default_css=False, **kwargs)
+    return gr.HTML(value, html_template="${value}", js_on_load=script(*names), apply_default_css=False, **kwargs)
 
 
 TAB = Tab("manage", "Manage", build, is_offered=lambda parts: parts.jobs is not None)
