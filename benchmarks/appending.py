@@ -26,7 +26,7 @@ from PIL import Image
 from features.collection.records import Facts
 from features.collection.store import FeatureStore
 from features.collection.writer import StoreWriter
-from features.datasets import ImageFolder
+from features.datasets import ImageFolder, Item
 from features.encoders import Encoder, create_encoder
 from features.encoding import extract
 from features.phash import HASH_BYTES
@@ -93,14 +93,44 @@ def made_rows(count: int, dim: int, generator: np.random.Generator) -> NDArray[n
     return heaps[one] + part * heaps[other] + 0.5 * noise[place]
 
 
-def made_collection(folder: Path, count: int, encoder: Encoder) -> FeatureStore:
-    """A collection of made vectors, whose pictures are empty files."""
-    for start in range(0, count, _A_FOLDER):
-        place = folder / "images" / f"{start // _A_FOLDER:04}"
-        place.mkdir(parents=True)
-        for number in range(start, min(start + _A_FOLDER, count)):
-            (place / f"{number:07}.jpg").touch()
-    dataset = ImageFolder(folder / "images")
+class BrightnessEncoder:
+    """Stands for a network where only the number of dimensions matters: the brightness of places of a picture."""
+
+    name, classes, min_side = "brightness", (), None
+
+    def __init__(self, dim: int) -> None:
+        self.dim = dim
+        self.spec = {"name": self.name, "dim": dim, "weights": {"argument": None, "source": "", "sha256": "0" * 64}}
+
+    def preprocess(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return np.resize(image[:: image.shape[0] // 12, :: image.shape[1] // 16].mean(axis=2), self.dim) / 255
+
+    def encode_prepared(self, prepared: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        return np.stack(prepared).astype(np.float32)
+
+    def encode(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        return self.encode_prepared([self.preprocess(image) for image in images])
+
+
+class MadePictures:
+    """As many pictures as are wanted: empty files, or none at all, of which the collection then knows nothing new."""
+
+    name = "made"
+
+    def __init__(self, root: Path, count: int, *, has_files: bool) -> None:
+        self.root = root
+        self.items = [
+            Item(number, root / f"{number // _A_FOLDER:04}" / f"{number:07}.jpg", ()) for number in range(count)
+        ]
+        for place in {item.path.parent for item in self.items} if has_files else ():
+            place.mkdir(parents=True)
+        for item in self.items if has_files else ():
+            item.path.touch()
+
+
+def made_collection(folder: Path, count: int, encoder: Encoder, *, has_files: bool) -> FeatureStore:
+    """A collection of made vectors."""
+    dataset = MadePictures(folder / "images", count, has_files=has_files)
     generator = np.random.default_rng(0)
     with closing(StoreWriter(folder / "made", dataset, dataset.items, encoder.spec, "float16")) as writer:
         for start in range(0, count, _BATCH):
@@ -122,27 +152,37 @@ def paint(folder: Path, count: int, seed: int) -> None:
 
 
 def measure(
-    folder: Path, rows: int, added: int, encoder: Encoder, spaces: Sequence[str], factory: str | None = None
+    folder: Path,
+    rows: int,
+    added: int,
+    encoder: Encoder,
+    spaces: Sequence[str],
+    *,
+    factory: str | None = None,
+    engines: Sequence[str] | None = None,
+    has_files: bool = True,
 ) -> list[Step]:
     """Make a collection, add to it, and say what each step took."""
     steps: list[Step] = []
     with measured(steps, "vectors and catalog"):
-        store = made_collection(folder, rows, encoder)
+        store = made_collection(folder, rows, encoder, has_files=has_files)
     with measured(steps, "indexes"):
-        create_index(store, factory=factory)
+        create_index(store, factory=factory, engines=engines)
     for name in spaces:
         if name != VISUAL:
             with measured(steps, f"space {name}"):
                 create_spaces(store, [*store.manifest.get("spaces", {}), name], encoder=encoder)
     with measured(steps, "duplicates"):
         find_duplicates(store)
+    del store
     paint(folder / "images" / "new", added, 1)
     encoder.encode([np.zeros((*_SIZE, 3), np.uint8)] * 4)  # what is loaded or compiled once is no part of it
     with measured(steps, "the new pictures alone, encoded"):
         extract(ImageFolder(folder / "images" / "new"), encoder, folder / "alone", progress=False)
     size = (folder / "made" / "features.npy").stat()
     with measured(steps, "the new pictures, added") as step:
-        report, updates = append_collection(folder / "made", encoder=encoder, progress=False)
+        dataset = ImageFolder(folder / "images")
+        report, updates = append_collection(folder / "made", dataset=dataset, encoder=encoder, progress=False)
     step["updates"] = [str(update) for update in updates]
     step["vectors_copied"] = (folder / "made" / "features.npy").stat().st_ino != size.st_ino
     step["added"] = len(report.added)
@@ -156,7 +196,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.appending", description=__doc__.split("\n\n")[0])
     parser.add_argument("--rows", type=int, default=100_000, metavar="N", help="pictures that there are (%(default)s)")
     parser.add_argument("--added", type=int, default=1_000, metavar="N", help="pictures that come (%(default)s)")
+    parser.add_argument("--dim", type=int, metavar="N", help="no network, but brightness at so many places")
+    parser.add_argument(
+        "--no-files", action="store_true", help="of the pictures that there are: their names are not read"
+    )
     parser.add_argument("--factory", help="of the indexes")
+    parser.add_argument("--engines", metavar="NAME,NAME", help="(ivfpq,faiss)")
     parser.add_argument("--spaces", default="visual,neighbourhood,concepts", metavar="NAME,NAME", help="(%(default)s)")
     parser.add_argument("--folder", type=Path, help="an empty folder for it; by default one that goes again")
     options = parser.parse_args(arguments)
@@ -166,9 +211,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             folder,
             options.rows,
             options.added,
-            create_encoder("auto"),
+            create_encoder("auto") if options.dim is None else BrightnessEncoder(options.dim),
             options.spaces.split(","),
-            options.factory,
+            factory=options.factory,
+            engines=None if options.engines is None else options.engines.split(","),
+            has_files=not options.no_files,
         )
     finally:
         if options.folder is None:

@@ -403,7 +403,7 @@ def test_cutting_back_takes_nothing_that_counts(root, folder):
 def test_the_benchmark_measures_each_step(tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "_CLASSES", dict(registry._CLASSES))
     register_encoder("fake", lambda name, **options: FakeEncoder())
-    found = measure(tmp_path, 300, 7, FakeEncoder(), ("visual", "neighbourhood"), "IVF4,PQ3x4")
+    found = measure(tmp_path, 300, 7, FakeEncoder(), ("visual", "neighbourhood"), factory="IVF4,PQ3x4")
     steps = {step["step"]: step for step in found}
     added = steps["the new pictures, added"]
     assert (added["added"], added["vectors_copied"]) == (7, False)
