@@ -103,7 +103,8 @@ class BrightnessEncoder:
         self.spec = {"name": self.name, "dim": dim, "weights": {"argument": None, "source": "", "sha256": "0" * 64}}
 
     def preprocess(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return np.resize(image[:: image.shape[0] // 12, :: image.shape[1] // 16].mean(axis=2), self.dim) / 255
+        seen = image[:: image.shape[0] // 12, :: image.shape[1] // 16].mean(axis=2, dtype=np.float32)
+        return np.resize(seen, self.dim)
 
     def encode_prepared(self, prepared: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
         return np.stack(prepared).astype(np.float32)
@@ -205,13 +206,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--spaces", default="visual,neighbourhood,concepts", metavar="NAME,NAME", help="(%(default)s)")
     parser.add_argument("--folder", type=Path, help="an empty folder for it; by default one that goes again")
     options = parser.parse_args(arguments)
+    encoder: Any = create_encoder("auto") if options.dim is None else BrightnessEncoder(options.dim)
     folder = options.folder or Path(tempfile.mkdtemp())
     try:
         steps = measure(
             folder,
             options.rows,
             options.added,
-            create_encoder("auto") if options.dim is None else BrightnessEncoder(options.dim),
+            encoder,
             options.spaces.split(","),
             factory=options.factory,
             engines=None if options.engines is None else options.engines.split(","),

@@ -182,7 +182,7 @@ def test_jobs_take_a_key_that_opens_writing(client, tmp_path):
 def test_a_cancelled_job_leaves_nothing(library, tmp_path, monkeypatch):
     going, may_go_on = threading.Event(), threading.Event()
 
-    def slow(name, progress):
+    def slow(name, progress, only_new):
         going.set()
         assert may_go_on.wait(300)
         if not progress("Encoding", 1, 2):
