@@ -234,6 +234,7 @@ WAYS = (
     (r"python -m benchmarks\.stores", parses),  # minutes; test_backends runs it on little
     (r"python -m benchmarks\.soak", parses),  # minutes; test_soak runs it for a moment
     (r"python -m benchmarks\.words", parses),  # minutes; test_benchmark_words runs its parts
+    (r"python -m benchmarks\.picture_map", parses),  # minutes; test_benchmark_picture_map runs it on little
     (r"python -m benchmarks\.pictures", parses),  # minutes; test_benchmark_pictures runs it on little
     (r"python -m benchmarks\.results", parses),  # half an hour; test_results runs each part on little
     (r"python -m pytest", collects),
