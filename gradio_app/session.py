@@ -235,8 +235,6 @@ class Session:
         Grows with every question; an answer to an earlier one is no longer wanted.
     fold : bool
         Whether hits that are nearly the same wait behind the best of them.
-    upload : str
-        Token of what was sent, to become a collection.
     making : Making or None
         The collection that this visitor makes.
     may_keep : bool
@@ -251,7 +249,6 @@ class Session:
     recent: tuple[Asked, ...] = ()
     turn: int = 0
     fold: bool = False
-    upload: str = ""
     making: Making | None = None
     may_keep: bool = False
     fetched: dict[str, bytes] = field(default_factory=dict)

@@ -28,7 +28,14 @@ TOKEN = StartToken()
 HELD = f"{TOKEN.cookie}={TOKEN.secret}"
 REQUEST = SimpleNamespace(headers={"cookie": HELD}, app=SimpleNamespace())
 STRANGER = SimpleNamespace(headers={}, app=SimpleNamespace())
-FORM = {"encoder": "auto", "quality": "fast", "index": "IVF8,PQ8", "with_faiss": False, "spaces": ["concepts"]}
+FORM = {
+    "encoder": "auto",
+    "quality": "fast",
+    "index": "IVF8,PQ8",
+    "with_faiss": False,
+    "spaces": ["concepts"],
+    "token": "",
+}
 
 
 class NoJobs(CollectionJobs):
@@ -67,29 +74,33 @@ def test_the_form_is_emptied_only_when_there_is_a_collection(handlers, jobs):
     skipped = (gr.skip(),) * 7
     for state in ("running", "failed", "cancelled"):
         session.making.job.state = state
-        assert handlers.open_made(session, "mine", "folder", "/pictures") == skipped
+        assert handlers.open_made(session, "mine", "folder", "/pictures", "") == skipped
     session.making.job.state = "done"
     jobs.library.put(SimpleNamespace(name="mine", store=SimpleNamespace(ids=range(7)), folder=Path("elsewhere")))
-    chooser, folder, sent, into, name, *_ = handlers.open_made(session, "next", "folder", "/pictures")
+    chooser, folder, sent, into, name, *_ = handlers.open_made(session, "next", "folder", "/pictures", "")
     assert chooser["value"] == "mine" and ("mine · 7 pictures", "mine") in chooser["choices"]
     assert (folder, sent) == (gr.update(value=""), gr.skip())
     assert "value" not in name, "another was typed meanwhile"
     assert into["visible"] is False
-    assert handlers.open_made(session, "mine", "folder", "/pictures") == skipped, "once"
+    assert handlers.open_made(session, "mine", "folder", "/pictures", "") == skipped, "once"
 
 
 def test_what_was_sent_is_kept_for_another_try_and_then_forgotten(handlers, jobs):
-    session = Session(upload="a" * 32)
-    handlers.create(session, "mine", "sent", "*", "", **FORM, request=REQUEST)
-    assert jobs.asked[:2] == ("mine", "a" * 32) and session.upload == "a" * 32
+    session, token = Session(), "a" * 32
+    form = {**FORM, "token": token, "request": REQUEST}
+    handlers.create(session, "mine", "sent", "*", "", **form)
+    assert jobs.asked[:2] == ("mine", token)
     session.making.job.state = "cancelled"
-    handlers.open_made(session, "mine", "sent", "")
-    assert session.upload == "a" * 32
-    handlers.create(session, "mine", "sent", "*", "", **FORM, request=REQUEST)
+    assert handlers.open_made(session, "mine", "sent", "", token) == (gr.skip(),) * 7
+    handlers.create(session, "mine", "sent", "*", "", **form)
     session.making.job.state = "done"
-    _, _, sent, _, name, *_ = handlers.open_made(session, "mine", "sent", "")
+    _, _, sent, _, name, *_ = handlers.open_made(session, "mine", "sent", "", token)
     assert "ris-send" in sent and name["value"] == ""
-    assert session.upload == ""
+    handlers.create(session, "mine", "sent", "*", "", **form)
+    session.making.job.state = "done"
+    assert handlers.open_made(session, "mine", "sent", "", "b" * 32)[2] == gr.skip(), (
+        "something else was sent meanwhile"
+    )
     with pytest.raises(gr.Error, match="Choose pictures, a folder or a zip file first"):
         handlers.create(session, "mine", "sent", "*", "", **FORM, request=REQUEST)
 
@@ -101,8 +112,7 @@ def test_pictures_are_added_to_collections_whose_pictures_were_sent(handlers, jo
     assert (name["visible"], how["visible"], button["value"]) == (True, True, "Make the collection")
     name, how, button = handlers.choose_target("holidays")
     assert (name["visible"], how["visible"], button["value"]) == (False, False, "Add the pictures")
-    session = Session(upload="a" * 32)
-    handlers.create(session, "", "sent", "holidays", "", **FORM, request=REQUEST)
+    handlers.create(Session(), "", "sent", "holidays", "", **{**FORM, "token": "a" * 32}, request=REQUEST)
     assert jobs.asked == ("holidays", "a" * 32)
     assert handlers.choose_source("folder")[2]["visible"] is False
 

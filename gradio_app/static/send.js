@@ -1,6 +1,5 @@
 // What becomes a collection, on its way to the server: a zip file, or pictures and folders file by file, each to a route of
 // our own and as it is (Gradio's upload is capped at the size of a picture). And folders of the server, while they are typed.
-// Needs ask.js: what was sent is told twice in a moment, nothing first and then its token, and the last of these counts.
 const AT_A_TIME = 4;
 const NAMED_AT_A_TIME = 1000;
 let sending = null; // an AbortController, while something is sent
@@ -34,12 +33,12 @@ async function send(files) {
   if (!files.length) return;
   sending?.abort();
   const mine = (sending = new AbortController());
-  ask('sent', { token: '' });
+  field().dataset.token = '';
   try {
     const token = files.length === 1 && /\.zip$/i.test(files[0].path) ? await send_zip(files[0].file) : await send_files(files);
     if (mine !== sending) return;
     sending = null;
-    if (token) ask('sent', { token });
+    if (token) field().dataset.token = token; // which the button sends with the form
   } catch (error) {
     if (mine !== sending) return;
     sending = null;

@@ -57,9 +57,6 @@ class ManageHandlers:
         """Exact search compares with every picture: there is no index to choose."""
         return gr.update(visible=quality != "exact")
 
-    def note_upload(self, session: Session, event: gr.EventData) -> None:
-        session.upload = str(getattr(event, "token", ""))
-
     def create(
         self,
         session: Session,
@@ -72,20 +69,21 @@ class ManageHandlers:
         index: str,
         with_faiss: bool,
         spaces: list[str] | None,
+        token: str | None,
         request: gr.Request,
     ) -> None:
         """Begin to make a collection, or to add to one. The form stays as it is until that is done."""
         self._check(request)
         with _in_words():
             recipe = Recipe.chosen(encoder or "", index or "", quality or "", bool(with_faiss), spaces or [])
-            making = Making(name or "", typed or "", session.upload if kind == "sent" else "")
+            making = Making(name or "", typed or "", (token or "") if kind == "sent" else "")
             if kind == "sent":
-                if not session.upload:
+                if not making.upload:
                     raise JobError("Choose pictures, a folder or a zip file first, and wait until they are sent.")
                 if into and into != NEW:
-                    making.job = self.jobs.add(into, session.upload)
+                    making.job = self.jobs.add(into, making.upload)
                 else:
-                    making.job = self.jobs.create_of_sent(making.name, session.upload, recipe)
+                    making.job = self.jobs.create_of_sent(making.name, making.upload, recipe)
             else:
                 folder = making.folder.strip()
                 if not folder:
@@ -118,15 +116,13 @@ class ManageHandlers:
             await asyncio.sleep(EVERY)
         yield job_view(self.jobs.job, self.library), shelf(self.library, self.jobs)
 
-    def open_made(self, session: Session, name: str | None, kind: str, typed: str | None) -> Any:
+    def open_made(self, session: Session, name: str | None, kind: str, typed: str | None, token: str | None) -> Any:
         """Open a collection that has been made, and empty the form of what it was made of; else it stays as it is."""
         making = session.making
         if making is None or making.job is None or making.job.state != "done":
             return (gr.skip(),) * 7
         session.making = None
-        is_sent = bool(making.upload) and session.upload == making.upload  # and nothing else in the meantime
-        if is_sent:
-            session.upload = ""
+        is_sent = bool(making.upload) and token == making.upload  # and nothing else in the meantime
         name_field, how, button = self.choose_target(NEW)
         return (
             gr.update(**collection_chooser(self.library, making.job.collection)),

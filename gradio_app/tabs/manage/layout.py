@@ -21,6 +21,8 @@ QUALITY = [
     ("Balanced: where 99 of 100 are", "balanced"),
     ("Exact: compares with every picture", "exact"),
 ]
+# What was sent goes by a token, which is in the page itself: it comes with the event that needs it, and not by another.
+SEND_TOKEN = "(...values) => [...values.slice(0, -1), document.querySelector('.ris-send')?.dataset.token ?? '']"
 LOCKED = (
     "To make, sync or delete collections, open the link that the app printed when it was started: "
     "“To manage collections, open …”."
@@ -46,7 +48,7 @@ def build(parts: PageParts, tab: gr.Tab) -> None:
                 elem_id="ris-new-folder",
             )
             # Hidden, not left out: what is dropped finds its way here whichever source is chosen.
-            sent = _scripted(send_field(), "ask.js", "send.js", visible="hidden", elem_id="ris-new-sent")
+            sent = _scripted(send_field(), "send.js", visible="hidden", elem_id="ris-new-sent")
             into = gr.Dropdown(
                 into_choices(jobs),
                 value=NEW,
@@ -82,6 +84,7 @@ def build(parts: PageParts, tab: gr.Tab) -> None:
                     label="What else can be searched",
                     elem_id="ris-new-spaces",
                 )
+            token = gr.Textbox(visible=False, elem_id="ris-new-token")
             create = gr.Button("Make the collection", variant="primary", elem_id="ris-create")
         with gr.Column(scale=1, min_width=280, elem_id="ris-collections"):
             progress = _scripted("", "manage.js", elem_id="ris-job")
@@ -96,12 +99,14 @@ def build(parts: PageParts, tab: gr.Tab) -> None:
     source.input(handlers.choose_source, source, [folder, sent, into, *of_target], **UNQUEUED)
     into.input(handlers.choose_target, into, of_target, **UNQUEUED)
     quality.input(handlers.choose_quality, quality, index, **UNQUEUED)
-    sent.sent(handlers.note_upload, parts.session, None, **managing)
-    asked = [parts.session, name, source, into, folder, encoder, quality, index, with_faiss, spaces]
-    creating = gr.on([create.click, name.submit, folder.submit], handlers.create, asked, None, **managing)
+    asked = [parts.session, name, source, into, folder, encoder, quality, index, with_faiss, spaces, token]
+    creating = gr.on(
+        [create.click, name.submit, folder.submit], handlers.create, asked, None, js=SEND_TOKEN, **managing
+    )
     watching = creating.success(handlers.watch, None, shown, **managing)
     opened = [parts.collection, folder, sent, into, *of_target]
-    watching.success(handlers.open_made, [parts.session, name, source, folder], opened, **managing)
+    made_of = [parts.session, name, source, folder, token]
+    watching.success(handlers.open_made, made_of, opened, js=SEND_TOKEN, **managing)
     collections.sync(handlers.sync, None, None, **managing).success(handlers.watch, None, shown, **managing)
     collections.remove(handlers.delete, None, collections, **managing)
     progress.cancel(handlers.cancel, None, None, **managing)
