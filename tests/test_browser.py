@@ -7,6 +7,7 @@ import re
 import shutil
 import threading
 import zipfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -67,11 +68,18 @@ def executable() -> str | None:
 # One browser for this file, not for the session: no other test could start an event loop while playwright's runs.
 @pytest.fixture(scope="module")
 def browser():
+    with chromium_with(ARGUMENTS) as chromium:
+        yield chromium
+
+
+@contextmanager
+def chromium_with(arguments):
+    """A Chromium started with these arguments; where none can be, the test is skipped, or fails if one is required."""
     from playwright.sync_api import Error, sync_playwright
 
     with sync_playwright() as playwright:
         try:
-            chromium = playwright.chromium.launch(executable_path=executable(), args=ARGUMENTS)
+            chromium = playwright.chromium.launch(executable_path=executable(), args=list(arguments))
         except Error as error:
             reason = f"no Chromium could be started (set CHROMIUM to one): {error.message.splitlines()[0]}"
             if os.environ.get("IVFPQ_REQUIRE_BROWSER") == "1":

@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from test_browser import ARGUMENTS, barriers, executable, open_page, outside, search, usual_context  # noqa: F401
+from test_browser import ARGUMENTS, barriers, chromium_with, open_page, outside, search, usual_context  # noqa: F401
 
 from gradio_app.app import build_app
 from search.engine import SearchEngine
@@ -19,15 +19,8 @@ WEBGL = ("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshad
 
 @pytest.fixture(scope="module")
 def browser():
-    from playwright.sync_api import Error, sync_playwright
-
-    with sync_playwright() as playwright:
-        try:
-            chromium = playwright.chromium.launch(executable_path=executable(), args=[*ARGUMENTS, *WEBGL])
-        except Error as error:
-            pytest.skip(f"no Chromium could be started (set CHROMIUM to one): {error.message.splitlines()[0]}")
+    with chromium_with((*ARGUMENTS, *WEBGL)) as chromium:
         yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")
