@@ -218,6 +218,20 @@ class TestRead:
     def test_what_is_not_there_is_a_problem(self, client, path):
         refused(client.get(f"/api/v1/{path}"), 404)
 
+    @pytest.mark.parametrize(
+        ("path", "said"),
+        [
+            ("collections/c/images?limt=3", "takes no parameter 'limt'; it takes filter, limit, cursor."),
+            (
+                "collections/c/images?limit=3&%C2%B2=",
+                "takes no parameter '\N{SUPERSCRIPT TWO}'; it takes filter, limit, cursor.",
+            ),
+            ("collections?limit=3", "takes no parameter 'limit'; it takes none."),
+        ],
+    )
+    def test_a_parameter_that_is_not_known_is_named(self, client, path, said):
+        assert said in refused(client.get(f"/api/v1/{path}"), 422)
+
     def test_no_path_of_the_server_is_told(self, client, engine):
         whole = client.get("/api/v1/collections").text + client.get("/api/v1/collections/c/images/0").text
         assert str(engine.store.manifest["root"]) not in whole + json.dumps(search(client, q="crimson"))

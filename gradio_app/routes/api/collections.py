@@ -23,6 +23,7 @@ FilterText = Annotated[
     str | None,
     Query(max_length=100_000, description="A filter as in a search, as JSON", examples=['{"label": ["cup", "chair"]}']),
 ]
+Version = Annotated[str | None, Query(description="Of the collection, so that another version has another address")]
 ImageId = Annotated[int, models.Field(ge=0, lt=2**53)]
 PICTURE: Responses = {
     200: {"description": "The picture", "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}
@@ -92,7 +93,7 @@ def collection_routes(context: Context) -> APIRouter:
         response_class=Response,
         responses={**documented(404), **PICTURE},
     )
-    def get_thumbnail(name: str, id: ImageId) -> Response:
+    def get_thumbnail(name: str, id: ImageId, v: Version = None) -> Response:
         """JPEG, at most 256 pixels on its longer side."""
         engine = context.collection(name)
         check_picture(engine, id)
@@ -101,7 +102,7 @@ def collection_routes(context: Context) -> APIRouter:
     @router.get(
         "/{name}/images/{id}/view", tags=["images"], response_class=Response, responses={**documented(404), **PICTURE}
     )
-    def get_view(name: str, id: ImageId) -> Response:
+    def get_view(name: str, id: ImageId, v: Version = None) -> Response:
         """JPEG, at most 1600 pixels on its longer side."""
         engine = context.collection(name)
         check_picture(engine, id)
@@ -113,7 +114,7 @@ def collection_routes(context: Context) -> APIRouter:
         response_class=Response,
         responses={**documented(404), **PICTURE},
     )
-    def get_original(name: str, id: ImageId) -> Response:
+    def get_original(name: str, id: ImageId, v: Version = None) -> Response:
         """The file itself."""
         engine = context.collection(name)
         check_picture(engine, id)

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fastapi import Depends, FastAPI, Response
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 from starlette.types import ASGIApp
 
 from gradio_app.jobs import CollectionJobs
 from gradio_app.library import Library
+from gradio_app.markup import printable
 from gradio_app.remote_image import fetch_image
 from gradio_app.routes.api import models
 from gradio_app.routes.api.callers import Callers, may_read
@@ -65,20 +66,30 @@ def create_api(
         generate_unique_id_function=lambda route: route.name,  # what functions of a generated client are called
     )
     answer_with_problems(app)
+    strict = [Depends(_knows_its_parameters)]  # after what a router depends on itself: strangers learn nothing
     for router in (search_routes(context), collection_routes(context), duplicate_routes(context)):
-        app.include_router(router, prefix=PREFIX, dependencies=[Depends(may_read)])
+        app.include_router(router, prefix=PREFIX, dependencies=[Depends(may_read), *strict])
     _add_health(app, context)
-    app.include_router(word_routes(context), prefix=PREFIX)
-    app.include_router(decision_routes(context), prefix=PREFIX)
+    app.include_router(word_routes(context), prefix=PREFIX, dependencies=strict)
+    app.include_router(decision_routes(context), prefix=PREFIX, dependencies=strict)
     if folder is not None:
         jobs = jobs or CollectionJobs(folder, library)
         store = JobStore(folder)
         worker = JobWorker(store, library, sync_by(jobs))
         if store.path.exists():  # what a server that was killed left behind
             worker.start()
-        app.include_router(write_routes(context, store, worker, jobs), prefix=PREFIX)
+        app.include_router(write_routes(context, store, worker, jobs), prefix=PREFIX, dependencies=strict)
     app.openapi = lambda: _described(app)  # type: ignore[method-assign]
     return Requests(app, metrics=context.metrics, caller_of=Callers(keys), limit=limit or RateLimit())
+
+
+def _knows_its_parameters(request: Request) -> None:
+    """Raises HTTPException 422 if the address has a parameter that its route does not take: it may be misspelt."""
+    taken = [field.alias for field in request.scope["route"].dependant.query_params]
+    unknown = [name for name in request.query_params if name not in taken]
+    if unknown:
+        wanted = f"it takes {', '.join(taken)}" if taken else "it takes none"
+        raise HTTPException(422, f"This address takes no parameter {printable(unknown[0])[:80]!r}; {wanted}.")
 
 
 def _add_health(app: FastAPI, context: Context) -> None:
