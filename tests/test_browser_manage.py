@@ -97,8 +97,18 @@ def test_fields_are_made_and_dropped_and_what_is_said_is_reset_by_name(open_page
     page = open_page()
     page.get_by_role("tab", name="Manage").click()
     item = page.locator(".ris-shelf-item[data-name=demo]")
-    item.locator(".ris-stored summary").click()
-    item.get_by_label("Name of a new field").fill("Rating")
+    stored, name = item.locator(".ris-stored"), item.get_by_label("Name of a new field")
+
+    def is_open():  # a tab that is shown for the first time may be drawn anew a moment later
+        if not stored.evaluate("one => one.open"):
+            stored.locator("summary").click()
+        return name.is_visible()
+
+    until(is_open, "the fields")
+    name.fill("Rating")
+    page.locator(".ris-shelf").evaluate("shelf => { shelf.outerHTML = shelf.outerHTML; }")  # as after any job
+    assert until(name.is_visible, "the fields again")
+    assert name.input_value() == "Rating"
     item.get_by_label("What it holds").select_option("number")
     item.get_by_role("button", name="Make the field").press("Enter")
     item.get_by_text("number · no values yet").wait_for()

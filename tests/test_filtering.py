@@ -85,7 +85,7 @@ def test_as_few_lists_are_visited_as_it_takes(built, spec, metric):
             lengths.add(lists)
             assert same((got.distances[i : i + 1], got.ids[i : i + 1]), want)
             assert same(index.search(q[i : i + 1], k, nprobe=nprobe, ids=some), want)  # alone, and in the batch
-        assert len(lengths) > 2  # one query is short and another is not
+        assert len(lengths) > 1  # one query is short and another is not
 
 
 @pytest.mark.parametrize("spec", SPECS)

@@ -93,7 +93,25 @@ function reset_said(item) {
 element.addEventListener('change', (event) => {
   if (event.target.matches('.ris-take-in') && event.target.files[0]) take_in(event.target);
 });
-element.addEventListener('toggle', ({ target }) => { if (target.matches?.('.ris-stored') && target.open) kept(item_of(target)); }, true);
+element.addEventListener('toggle', ({ target }) => {
+  if (!target.matches?.('.ris-stored')) return;
+  const item = item_of(target);
+  if (!target.open) return void opened.delete(item.dataset.name);
+  opened.set(item.dataset.name, target);
+  kept(item);
+}, true);
+// The shelf is drawn anew whenever a collection changes: what was open, and what is being typed there, stays.
+const opened = new Map();
+new MutationObserver(() => {
+  for (const [name, details] of opened) {
+    if (details.isConnected) continue;
+    const item = [...element.querySelectorAll('.ris-shelf-item')].find((each) => each.dataset.name === name);
+    const closed = item?.querySelector('.ris-stored');
+    if (!closed) continue;
+    closed.replaceWith(details);
+    if (![...details.querySelectorAll('input')].some((input) => input.value)) kept(item);
+  }
+}).observe(element, { childList: true, subtree: true });
 element.addEventListener('submit', (event) => {
   if (!event.target.matches('.ris-make-field')) return;
   event.preventDefault();
@@ -112,4 +130,7 @@ element.addEventListener('click', ({ target }) => {
   if (on('.ris-cancel')) trigger('cancel');
 });
 // What was opened before this script was there.
-element.querySelectorAll('.ris-stored[open]').forEach((opened) => kept(item_of(opened)));
+element.querySelectorAll('.ris-stored[open]').forEach((details) => {
+  opened.set(item_of(details).dataset.name, details);
+  kept(item_of(details));
+});
