@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 from test_browser import ARGUMENTS, barriers, chromium_with, open_page, outside, search, usual_context  # noqa: F401
+from waiting import until
 
 from gradio_app.app import build_app
 from search.engine import SearchEngine
@@ -104,9 +105,15 @@ def test_points_are_drawn_lassoed_and_opened_in_browse(open_page, server):  # no
     page.keyboard.press("Escape")
     page.wait_for_selector(".ris-mapped-selection", state="hidden")
     page.keyboard.press("+")
-    page.keyboard.press("+")
-    page.keyboard.press("+")
-    page.wait_for_selector(".ris-mapped-tiles .ris-tile")
+    tiles = page.locator(".ris-mapped-tiles .ris-tile")
+
+    def zoomed():  # pictures come where there is room: how far one has to go for that is not said
+        page.locator(".ris-mapped-stage").focus()
+        page.keyboard.press("+")
+        page.wait_for_timeout(1000)
+        return tiles.count()
+
+    until(zoomed, "pictures on the map")
     page.keyboard.press("0")
     page.get_by_role("button", name="Move").click()
     # Where the pointer says that there is a list, a click opens it.
