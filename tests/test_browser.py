@@ -89,6 +89,15 @@ def chromium_with(arguments):
         chromium.close()
 
 
+@contextmanager
+def served(*engines, manage=None):
+    """The page of some collections, answering meanwhile at `local_url`; who may manage comes by its `start_link`."""
+    page = build_app(list(engines), manage=manage)
+    page.launch(prevent_thread_lock=True, quiet=True, server_port=None, show_error=False)
+    yield page
+    page.close()
+
+
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory):
     """A second collection: a few plain colours with names that try to run as programs, and no inverted lists."""
@@ -105,10 +114,8 @@ def odd(tmp_path_factory):
 @pytest.fixture(scope="module")
 def server(demo_collection, odd):
     engine = SearchEngine.open(demo_collection)
-    page = build_app([engine, odd], manage=demo_collection.parent)
-    _, _url, _ = page.launch(prevent_thread_lock=True, quiet=True, server_port=None, show_error=False)
-    yield page.start_link, engine
-    page.close()
+    with served(engine, odd, manage=demo_collection.parent) as page:
+        yield page.start_link, engine
 
 
 def new_context(browser, **options):

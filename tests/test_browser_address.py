@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from test_browser import browser, drag, found, open_page, outside, usual_context  # noqa: F401
+from test_browser import browser, drag, found, open_page, outside, served, usual_context  # noqa: F401
 
-from gradio_app.app import build_app
 from search.engine import SearchEngine
 
 pytestmark = pytest.mark.browser
@@ -14,10 +13,8 @@ pytestmark = pytest.mark.browser
 @pytest.fixture(scope="module")
 def server(demo_collection):
     engine = SearchEngine.open(demo_collection)
-    page = build_app([engine])
-    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, server_port=None, show_error=False)
-    yield url, engine
-    page.close()
+    with served(engine) as page:
+        yield page.local_url, engine
 
 
 @pytest.fixture

@@ -5,10 +5,9 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from test_browser import barriers, browser, open_page, outside, usual_context  # noqa: F401
+from test_browser import barriers, browser, open_page, outside, served, usual_context  # noqa: F401
 
 from features.collection import edits
-from gradio_app.app import build_app
 from search.engine import SearchEngine
 from search.filters import Filter
 
@@ -21,10 +20,8 @@ def server(demo_collection, tmp_path_factory):
     shutil.copytree(demo_collection, folder)
     engine = SearchEngine.open(folder)
     edits.add_tag(engine.store.annotations, range(0, 40), "sea")
-    page = build_app([engine], manage=folder.parent)
-    _, _url, _ = page.launch(prevent_thread_lock=True, quiet=True, server_port=None, show_error=False)
-    yield page.start_link, engine
-    page.close()
+    with served(engine, manage=folder.parent) as page:
+        yield page.start_link, engine
 
 
 def after(page, action):

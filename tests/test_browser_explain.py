@@ -22,12 +22,12 @@ from test_browser import (  # noqa: F401
     open_settings,
     outside,
     search,
+    served,
     usual_context,
 )
 from waiting import MINUTES
 
 import gradio_app.tabs.evaluate
-from gradio_app.app import build_app
 from gradio_app.create_index import main
 from search.compare import compare
 from search.engine import SearchEngine
@@ -57,10 +57,8 @@ def hostile(tmp_path_factory):
 @pytest.fixture(scope="module")
 def server(demo_collection, hostile):
     engine = SearchEngine.open(demo_collection)
-    page = build_app([engine, hostile])
-    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, server_port=None, show_error=False)
-    yield url, engine
-    page.close()
+    with served(engine, hostile) as page:
+        yield page.local_url, engine
 
 
 @pytest.fixture

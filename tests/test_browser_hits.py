@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from test_browser import browser, found, open_page, outside, search, usual_context  # noqa: F401
+from test_browser import browser, found, open_page, outside, search, served, usual_context  # noqa: F401
 from test_browser_address import example
 
 from features import background
 from features.collection.lru_cache import LruCache
-from gradio_app.app import build_app
 from search.engine import SearchEngine
 from search.folding import behind
 from search.query import ImagePart, Query
@@ -20,10 +19,8 @@ pytestmark = pytest.mark.browser
 @pytest.fixture(scope="module")
 def server(demo_collection):
     engine = SearchEngine.open(demo_collection)
-    page = build_app([engine])
-    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, server_port=None, show_error=False)
-    yield url, engine
-    page.close()
+    with served(engine) as page:
+        yield page.local_url, engine
 
 
 @pytest.fixture

@@ -5,13 +5,12 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from test_browser import barriers, browser, found, open_page, outside, usual_context  # noqa: F401
+from test_browser import barriers, browser, found, open_page, outside, served, usual_context  # noqa: F401
 from test_browser_explain import open_tab
 from test_browser_words import answered
 
 from features.collection import edits
 from features.collection.learned_tags import learned_tag
-from gradio_app.app import build_app
 from search.engine import SearchEngine
 from search.learned import TagSuggester
 
@@ -23,10 +22,8 @@ def server(demo_collection, tmp_path_factory):
     folder = tmp_path_factory.mktemp("learned") / "demo"
     shutil.copytree(demo_collection, folder)
     engine = SearchEngine.open(folder)
-    page = build_app([engine], manage=folder.parent)
-    _, _url, _ = page.launch(prevent_thread_lock=True, quiet=True, server_port=None, show_error=False)
-    yield page.start_link, engine
-    page.close()
+    with served(engine, manage=folder.parent) as page:
+        yield page.start_link, engine
 
 
 def tiles(page):

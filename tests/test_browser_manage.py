@@ -6,11 +6,10 @@ import csv
 import shutil
 
 import pytest
-from test_browser import browser, open_page, toast, usual_context  # noqa: F401
+from test_browser import browser, open_page, served, toast, usual_context  # noqa: F401
 from waiting import until
 
 from features.collection import edits
-from gradio_app.app import build_app
 from search.engine import SearchEngine
 
 pytestmark = pytest.mark.browser
@@ -21,10 +20,8 @@ def server(demo_collection, tmp_path_factory):
     folder = tmp_path_factory.mktemp("managed") / "demo"
     shutil.copytree(demo_collection, folder)
     engine = SearchEngine.open(folder)
-    page = build_app([engine], manage=folder.parent)
-    _, _url, _ = page.launch(prevent_thread_lock=True, quiet=True, server_port=None, show_error=False)
-    yield page.start_link, engine, page.local_url
-    page.close()
+    with served(engine, manage=folder.parent) as page:
+        yield page.start_link, engine, page.local_url
 
 
 def drop(page, selector, *paths):

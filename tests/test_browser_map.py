@@ -6,10 +6,9 @@ import shutil
 
 import numpy as np
 import pytest
-from test_browser import ARGUMENTS, barriers, chromium_with, open_page, outside, search, usual_context  # noqa: F401
+from test_browser import ARGUMENTS, barriers, chromium_with, open_page, outside, search, served, usual_context  # noqa: F401
 from waiting import until
 
-from gradio_app.app import build_app
 from search.engine import SearchEngine
 from search.index_lists import FIELD
 from search.picture_map import map_of
@@ -27,10 +26,8 @@ def browser():
 @pytest.fixture(scope="module")
 def server(demo_collection, tmp_path_factory):
     engine = SearchEngine.open(shutil.copytree(demo_collection, tmp_path_factory.mktemp("map") / "demo"))
-    page = build_app([engine], manage=engine.folder.parent)
-    _, _url, _ = page.launch(prevent_thread_lock=True, quiet=True, server_port=None, show_error=False)
-    yield page.start_link, engine
-    page.close()
+    with served(engine, manage=engine.folder.parent) as page:
+        yield page.start_link, engine
 
 
 def leaf(page):

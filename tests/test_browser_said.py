@@ -5,11 +5,10 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from test_browser import browser, open_page, usual_context  # noqa: F401
+from test_browser import browser, open_page, served, usual_context  # noqa: F401
 
 from features.collection import edits
 from features.collection.said import Maker, Words
-from gradio_app.app import build_app
 from search.engine import SearchEngine
 
 pytestmark = pytest.mark.browser
@@ -20,10 +19,8 @@ def server(demo_collection, tmp_path_factory):
     folder = tmp_path_factory.mktemp("said") / "demo"
     shutil.copytree(demo_collection, folder)
     engine = SearchEngine.open(folder)
-    page = build_app([engine], manage=folder.parent)
-    _, _url, _ = page.launch(prevent_thread_lock=True, quiet=True, server_port=None, show_error=False)
-    yield page.start_link, engine, page.local_url
-    page.close()
+    with served(engine, manage=folder.parent) as page:
+        yield page.start_link, engine, page.local_url
 
 
 @pytest.fixture

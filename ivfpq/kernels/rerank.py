@@ -377,7 +377,9 @@ class Store:
         task["half"], task["stride"] = lists.blocks.itemsize == 2, d * lists.blocks.itemsize
         task["gamma"], task["floor"] = product_error(d)
         mapped = _mapping(lists.blocks)
-        if not (lists.blocks.dtype == np.float32 and mapped is None if sketch is None else sketch):
+        if sketch is None:
+            sketch = lists.blocks.dtype == np.float32 and mapped is None
+        if not sketch:
             return
         task["wide"] = wide = -(-d // SKETCH) * SKETCH
         task["steps"] = min(STEPS, (2**31 - 1) // (127 * wide // 32))  # sums of 32 bits must not overflow
