@@ -15,7 +15,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     import torch
 
     from features.encoders import Encoder
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -232,15 +234,11 @@ def hash_items(
 ) -> list[bytes | None]:
     """The perceptual hashes of images; None of those that cannot be read now. Reading options as of `encode_items`."""
 
-    def hashes_of(item: Item) -> bytes | None:
-        try:
-            data = read_picture(root, item.path, max_bytes=MAX_FILE_BYTES, follow_links=follow_links)
-            return perceptual_hashes(decode_image(data, min_side=2 * SIDE, max_pixels=max_pixels))
-        except ImageError:
-            return None
+    def hashes_of(item: Item) -> bytes:
+        data = read_picture(root, item.path, max_bytes=MAX_FILE_BYTES, follow_links=follow_links)
+        return perceptual_hashes(decode_image(data, min_side=2 * SIDE, max_pixels=max_pixels))
 
-    with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode") as pool:
-        return list(pool.map(hashes_of, items))
+    return _of_each(items, hashes_of)
 
 
 def cameras_of(
@@ -250,15 +248,24 @@ def cameras_of(
     `encode_items`.
     """
 
-    def camera_in(item: Item) -> str | None:
+    def camera_in(item: Item) -> str:
+        with open_picture(root, item.path, follow_links=follow_links) as file:
+            return camera_of(file)
+
+    return _of_each(items, camera_in)
+
+
+def _of_each(items: Sequence[Item], look: Callable[[Item], T]) -> list[T | None]:
+    """What a look at the file of each image tells; None of those that cannot be read now."""
+
+    def looked(item: Item) -> T | None:
         try:
-            with open_picture(root, item.path, follow_links=follow_links) as file:
-                return camera_of(file)
-        except ImageError:
+            return look(item)
+        except (ImageError, OSError):
             return None
 
     with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode") as pool:
-        return list(pool.map(camera_in, items))
+        return list(pool.map(looked, items))
 
 
 def _finished(folder: Path, dataset: Dataset, items: Sequence[Item], encoder: Encoder, dtype: str) -> FeatureStore:

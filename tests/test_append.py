@@ -10,6 +10,7 @@ from zlib import crc32
 
 import numpy as np
 import pytest
+from PIL import Image
 from test_extract import FakeEncoder, make_images
 from test_sync import assert_as_fresh, by_path, paint
 
@@ -411,3 +412,17 @@ def test_the_benchmark_measures_each_step(tmp_path, monkeypatch):
     assert all(step["seconds"] >= 0 and step["most_mb"] > 0 for step in steps.values())
     assert steps["vectors and catalog"]["written_mb"] > 0
     assert len(FeatureStore.open(tmp_path / "made").ids) == 307
+
+
+def test_a_higher_limit_of_size_is_for_a_sync(root, tmp_path):
+    Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(root / "large.png")
+    folder, low, high = tmp_path / "c", ImageFolder(root, max_megapixels=3e-4), ImageFolder(root, max_megapixels=1)
+    extract(low, FakeEncoder(), folder, progress=False)
+    (damaged,) = FeatureStore.open(folder).catalog.damaged()
+    assert damaged[0] == Path("large.png")
+    paint(root / "new.png", 77)
+    with pytest.raises(StoreError, match=r"large\.png was too large for the limit that .* --sync brings in"):
+        append(high, FakeEncoder(), folder, progress=False)
+    assert append(low, FakeEncoder(), folder, progress=False).added == (Path("new.png"),)
+    sync(high, FakeEncoder(), folder, progress=False)
+    assert FeatureStore.open(folder).catalog.damaged() == []

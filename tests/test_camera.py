@@ -1,5 +1,6 @@
 """Which camera a picture was taken with: read from its file as it is encoded, or by a sync; a field and a facet."""
 
+import errno
 import io
 import sqlite3
 
@@ -103,3 +104,12 @@ def test_a_collection_of_an_earlier_version_learns_it_at_its_next_sync(pictures,
     before = FeatureStore.open(folder).generation
     sync(ImageFolder(pictures), FakeEncoder(), folder, progress=False)
     assert FeatureStore.open(folder).generation == before, "looked for once"
+
+
+def test_a_file_that_cannot_be_read_names_no_camera_for_now(tmp_path):
+    class Away(io.BytesIO):
+        def read(self, *_):
+            raise OSError(errno.EIO, "the drive is away")
+
+    with pytest.raises(OSError, match="the drive is away"):
+        camera_of(Away(b"..."))

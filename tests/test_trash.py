@@ -73,6 +73,15 @@ def test_they_go_with_their_paths_and_come_back(store):
     assert put_back(store) == Moved((), ())
 
 
+def test_what_could_not_be_moved_is_counted_once_when_it_is(store, monkeypatch):
+    monkeypatch.setattr("features.collection.trash._rename", lambda *_: "the disk is read only")
+    assert move_to_trash(store, 2).paths == () and trashed(store) == []
+    monkeypatch.undo()
+    assert len(move_to_trash(store, 2).paths) == len(trashed(store)) == 2
+    log = (root_of(store) / FOLDER / LOG).read_text().splitlines()
+    assert len(log) == 2
+
+
 def test_nothing_moves_but_what_was_confirmed(store):
     before = files(store)
     for expected in (0, 1, 3):

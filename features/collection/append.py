@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from features.collection.changes import Changes
+from features.collection.changes import Changes, too_large_before
 from features.collection.errors import StoreError
 from features.collection.file_facts import path_to
 from features.collection.generation import NextGeneration, encode_changes
@@ -75,8 +75,8 @@ def append(
     Raises
     ------
     StoreError
-        The collection is of another encoder or of another folder, damaged, or being written by another process. The
-        collection is as it was.
+        The collection is of another encoder or of another folder, damaged, or being written by another process; or
+        images were too large for it, and the limit is higher now. The collection is as it was.
     """
     check_counts(batch_size, limit)
     folder = absolute(folder)
@@ -91,6 +91,11 @@ def append(
             raise StoreError(
                 f"{folder} is the collection of {store.manifest['root']}, and only what lies there can be added, not "
                 f"what is in {dataset.root}"
+            )
+        if larger := too_large_before(store, dataset):
+            raise StoreError(
+                f"{min(larger)} was too large for the limit that {folder} has, and now a higher one is asked for: "
+                "--sync brings in what was too large, too"
             )
         store.verify_catalog(structure=False)  # what is damaged must not be copied under a new sum
         dtype: np.dtype[Any] = store.features.dtype

@@ -195,11 +195,6 @@ class Catalog:
         rows = self.rows(f"SELECT id, path, size, mtime, sha256 FROM images {among} ORDER BY id", asked)
         return [Record(id, path_from(path), *rest) for id, path, *rest in rows]
 
-    def pixels_of(self, id: int) -> tuple[int | None, int | None]:
-        """Width and height of an image as it is seen; None where it could not be read."""
-        rows = self.rows("SELECT width, height FROM images WHERE id = ?", (int(id),))
-        return (rows[0][0], rows[0][1]) if rows else (None, None)
-
     def images(self) -> list[tuple[int, Path, str | None]]:
         """Id, path and error of each image, in the order of the ids."""
         rows = self.rows("SELECT id, path, error FROM images ORDER BY id")

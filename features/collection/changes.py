@@ -118,6 +118,15 @@ def _is_in(store: FeatureStore, dataset: Dataset, item: Item) -> bool:
     return sha256 is not None and store.catalog.has_content(sha256)
 
 
+def too_large_before(store: FeatureStore, dataset: Dataset) -> frozenset[Path]:
+    """Paths of the images that were too large for the limit of then, where that of now is higher."""
+    recorded = store.manifest.get("source", {}).get("max_megapixels")
+    before = MAX_PIXELS if recorded is None else recorded * 1e6
+    is_raised = (getattr(dataset, "max_pixels", None) or MAX_PIXELS) > before
+    damaged = store.catalog.damaged() if is_raised else ()
+    return frozenset(path for path, error in damaged if error.startswith(TOO_LARGE))
+
+
 class _Comparison:
     def __init__(self, store: FeatureStore, dataset: Dataset) -> None:
         self._store, self._dataset, self._root = store, dataset, dataset.root
@@ -125,11 +134,7 @@ class _Comparison:
         self._exclude = tuple(getattr(dataset, "exclude", ()))
         self._listed = {item.path.relative_to(dataset.root): item for item in dataset.items}
         self._known: set[Path] = set()  # by their present path
-        recorded = store.manifest.get("source", {}).get("max_megapixels")
-        before = MAX_PIXELS if recorded is None else recorded * 1e6
-        is_raised = (getattr(dataset, "max_pixels", None) or MAX_PIXELS) > before
-        too_large = (path for path, error in store.catalog.damaged() if error.startswith(TOO_LARGE))
-        self._too_large = frozenset(too_large if is_raised else ())
+        self._too_large = too_large_before(store, dataset)
         self._changes = Changes()
 
     def run(self, wanted: Sequence[Item]) -> Changes:

@@ -36,10 +36,10 @@ from features.collection.manifest import (
     remove_leftovers,
 )
 from features.collection.records import CatalogChanges, Row
-from features.collection.stage import Stage
+from features.collection.stage import BLOCK, Stage
 from features.collection.store import FeatureStore
 from features.collection.vector_file import can_grow, cut_surplus, grow_vectors, map_vectors, write_vectors
-from features.collection.writer import BLOCK, as_rows
+from features.collection.writer import as_rows
 from features.datasets import Dataset, Item, origin_of, reading_options
 from features.encoding import Progress, encode_items
 
@@ -209,16 +209,11 @@ class NextGeneration:
         """
         old, entry = self._store.features, self._store.manifest["features"]
         if not self._edited and not self._changes.removed and can_grow(entry):
-            return grow_vectors(self._store.folder, entry, self._new_blocks())
+            new = self._stage.blocks([self._path(item) for _, item in self._added], old.dtype)
+            return grow_vectors(self._store.folder, entry, new)
         shape = (len(old) + len(self._added), old.shape[1])
         path = new_part(self._store.folder, FEATURES, self._number)
         return write_vectors(path, shape, old.dtype, self._blocks(shape))
-
-    def _new_blocks(self) -> Iterator[np.ndarray]:
-        dtype = self._store.features.dtype
-        for start in range(0, len(self._added), BLOCK):
-            block = self._added[start : start + BLOCK]
-            yield np.stack([self._stage.vector(self._path(item), dtype) for _, item in block])
 
     def _blocks(self, shape: tuple[int, int]) -> Iterator[np.ndarray]:
         old = self._store.features

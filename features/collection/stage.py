@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from features.collection.records import Facts
 from features.images import TOO_LARGE
 
 STAGE = ".sync.sqlite"
+BLOCK = 16_384  # rows of the features that are in memory at a time
 _ENCODED = (
     "CREATE TABLE IF NOT EXISTS encoded (path PRIMARY KEY, size INTEGER, mtime INTEGER, sha256 TEXT, "
     "width INTEGER, height INTEGER, error TEXT, phash BLOB, camera TEXT, vector BLOB)"
@@ -113,6 +114,11 @@ class Stage:
         """What is known of an encoded file."""
         query = "SELECT sha256, width, height, error, phash, camera FROM encoded WHERE path = ?"
         return Facts(*self._connection.execute(query, (path_to(path),)).fetchone())
+
+    def blocks(self, paths: Sequence[Path], dtype: np.dtype[Any]) -> Iterator[np.ndarray]:
+        """The vectors of encoded files, a block of rows at a time."""
+        for start in range(0, len(paths), BLOCK):
+            yield np.stack([self.vector(path, dtype) for path in paths[start : start + BLOCK]])
 
     def vector(self, path: Path, dtype: np.dtype[Any]) -> np.ndarray:
         """The vector of an encoded file, (dim,)."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from features.encoders import Encoder
 
 __all__ = ["SyncReport", "sync"]
+
+T = TypeVar("T")
 
 
 def sync(
@@ -77,23 +79,17 @@ def sync(
         changes = find_changes(store, dataset, dataset.items[:limit])
         check_same_collection(store, dataset, changes)
         stats = encode_changes(stage, changes, dataset, encoder, dtype, batch_size, progress)
-        hashed, cameras = _hash_others(store, changes, dataset), _look_for_cameras(store, changes, dataset)
+        hashed = _of_kept(store.catalog.without_phash(), changes, dataset, hash_items)
+        cameras = _of_kept(store.catalog.without_camera(), changes, dataset, cameras_of)
         report = NextGeneration(store, stage, changes, dataset, stats, hashed, cameras).put_in_force(with_store)
         stage.remove()
     return report
 
 
-def _hash_others(store: FeatureStore, changes: Changes, dataset: Dataset) -> list[tuple[int, bytes]]:
-    """The perceptual hashes of unchanged images that are without, as in the collections of earlier versions."""
-    lacking = store.catalog.without_phash()
+def _of_kept(
+    lacking: set[int], changes: Changes, dataset: Dataset, look: Callable[..., list[T | None]]
+) -> list[tuple[int, T]]:
+    """What is told of unchanged images that are without, as in the collections of earlier versions."""
     files = [file for file in (*changes.kept, *changes.renamed) if file.record.id in lacking]
-    found = zip(files, hash_items([file.item for file in files], **reading_options(dataset)), strict=True)
-    return [(file.record.id, phash) for file, phash in found if phash is not None]
-
-
-def _look_for_cameras(store: FeatureStore, changes: Changes, dataset: Dataset) -> list[tuple[int, str]]:
-    """The cameras of unchanged images of which nobody has looked for one, as in the collections of earlier versions."""
-    lacking = store.catalog.without_camera()
-    files = [file for file in (*changes.kept, *changes.renamed) if file.record.id in lacking]
-    found = zip(files, cameras_of([file.item for file in files], **reading_options(dataset)), strict=True)
-    return [(file.record.id, camera) for file, camera in found if camera is not None]
+    found = zip(files, look([file.item for file in files], **reading_options(dataset)), strict=True)
+    return [(file.record.id, told) for file, told in found if told is not None]

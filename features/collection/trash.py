@@ -58,7 +58,7 @@ def why_no_trash(store: FeatureStore) -> str | None:
 
 def trashed(store: FeatureStore) -> list[Path]:
     """The paths, relative to the root, of the files in the trash that can be put back."""
-    return [Path(entry["path"]) for entry in _log(store) if (trash_folder(store) / entry["trashed"]).is_file()]
+    return [Path(entry["path"]) for entry in _in_trash(store)]
 
 
 def move_to_trash(store: FeatureStore, expected: int) -> Moved:
@@ -92,7 +92,7 @@ def move_to_trash(store: FeatureStore, expected: int) -> Moved:
             else:
                 planned.append((record, _free(trash, record.path, taken)))
         # The log comes first: what it tells of and did not come to pass is passed over as files are put back.
-        _write_log(store, [*_log(store), *(_entry(record, there, away) for record, there in planned)])
+        _write_log(store, [*_in_trash(store), *(_entry(record, there, away) for record, there in planned)])
         moved = []
         for record, there in planned:
             if reason := _rename(trash.parent / record.path, trash / there):
@@ -186,6 +186,11 @@ def _rename(source: Path, target: Path) -> str | None:
 def _entry(record: Record, there: Path, away: dict[int, str]) -> dict[str, Any]:
     moved = {"path": record.path.as_posix(), "trashed": there.as_posix(), "sha256": record.sha256}
     return {**moved, "kept_sha256": away[record.id], "at": datetime.now(UTC).isoformat(timespec="seconds")}
+
+
+def _in_trash(store: FeatureStore) -> list[dict[str, Any]]:
+    """What the log tells of and is in the trash."""
+    return [entry for entry in _log(store) if (trash_folder(store) / entry["trashed"]).is_file()]
 
 
 def _log(store: FeatureStore) -> list[dict[str, Any]]:

@@ -29,8 +29,6 @@ from features.collection.store import FeatureStore
 from features.collection.vector_file import write_vectors
 from features.datasets import Dataset, ImageFolder, Item, origin_of, spec_of
 
-BLOCK = 16_384  # rows of the features that are in memory at a time
-
 
 class StoreWriter:
     """A store in the making, in a hidden folder beside the place where it will be.
@@ -129,7 +127,8 @@ class StoreWriter:
             No image can be read.
         """
         shape = (len(self._items), self._spec["dim"])
-        features = write_vectors(self.folder / FEATURES, shape, self._dtype, self._blocks())
+        blocks = self._stage.blocks([self._path(item) for item in self._items], self._dtype)
+        features = write_vectors(self.folder / FEATURES, shape, self._dtype, blocks)
         catalog = Catalog.create(self.folder / CATALOG)
         catalog.fill(self._rows(), ((item.id, item.labels) for item in self._items))
         catalog.set_about(features_sha256=features["sha256"], encoder=self._spec, dtype=self._dtype.name)
@@ -170,11 +169,6 @@ class StoreWriter:
             self._stage.path = self._target / STAGE
             self._stage.remove()
         return FeatureStore.open(self._target)
-
-    def _blocks(self) -> Iterator[np.ndarray]:
-        for start in range(0, len(self._items), BLOCK):
-            block = self._items[start : start + BLOCK]
-            yield np.stack([self._stage.vector(self._path(item), self._dtype) for item in block])
 
     def _rows(self) -> Iterator[Row]:
         for item, (size, mtime) in zip(self._items, self._stats.tolist(), strict=True):

@@ -50,13 +50,20 @@ def camera_of(source: bytes | BinaryIO) -> str:
 
     It is the model, after the maker unless that names itself: "NIKON D90", "Apple iPhone 12". Of a file that is open
     only the beginning is read.
+
+    Raises
+    ------
+    OSError
+        A file that is open cannot be read.
     """
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             if image.format == "PNG" and "exif" not in image.info:  # it would be decoded to look behind its pixels
                 return ""
             exif = image.getexif()
-    except Exception:  # whatever a broken file leads the readers of its metadata to
+    except Exception as error:  # whatever a broken file leads the readers of its metadata to
+        if isinstance(error, OSError) and error.errno is not None and not isinstance(source, bytes):
+            raise  # the file could not be read: that says nothing of its camera
         return ""
     maker, model = (_text("", exif.get(tag)) for tag in (ExifTags.Base.Make, ExifTags.Base.Model))
     names_itself = maker and model.casefold().startswith(maker.split()[0].casefold())

@@ -139,7 +139,7 @@ def image_of(engine: SearchEngine, place: str, id: int) -> models.Image:
     store = engine.store
     (record,) = store.records([id])
     said = store.annotations.of([id]).get(id, Said()) if store.has_annotations else Said()
-    width, height = store.catalog.pixels_of(id)
+    width, height, *_ = store.catalog.sizes([id])[id]
     return models.Image(
         **dict(short(engine, place, id)),
         collection=engine.name,
