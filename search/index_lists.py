@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from weakref import ref
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +42,7 @@ class IndexLists:
     @classmethod
     def of(cls, searcher: SpaceSearcher, engine: str) -> IndexLists | None:
         """Those of the index behind an engine; None if it has none that can be looked into from here."""
-        file = InvertedFile.of(searcher.index(engine)) if engine in engines_with_index(searcher) else None
+        file = _file(searcher, engine)
         if file is None:
             return None
         lists = file.cells.lists.view.leading(file.cells.nlist)
@@ -73,18 +74,28 @@ def first_lists(searcher: SpaceSearcher) -> IndexLists | None:
     return next((lists for lists in found if lists is not None), None)
 
 
+def _file(searcher: SpaceSearcher, engine: str) -> InvertedFile | None:
+    return InvertedFile.of(searcher.index(engine)) if engine in engines_with_index(searcher) else None
+
+
 def list_field(searcher: SpaceSearcher) -> Field:
     """What lets pictures be filtered by the list that they lie in."""
+    held = ref(searcher)  # the collection keeps this field, which must not keep what has the collection open
 
     def ids_of(value: Scalar) -> list[int]:
+        searcher = held()
+        if searcher is None:
+            raise FilterError("the indexes of this collection have been closed")
         engine, number = _read(value)
-        lists = IndexLists.of(searcher, engine) if engine else first_lists(searcher)
-        if lists is None:
+        asked = [engine] if engine else engines_with_index(searcher)
+        found = ((each, file) for each in asked if (file := _file(searcher, each)) is not None)
+        engine_of, file = next(found, (engine, None))
+        if file is None:
             none = f"the index {engine} has no" if engine else "no index of this collection has"
             raise FilterError(f"{none} lists that can be looked into from here")
-        if number >= lists.nlist:
-            raise FilterError(f"the lists of the index {lists.engine} are 0 to {lists.nlist - 1}, got {number}")
-        return lists.ids[lists.numbers == number].tolist()
+        if number >= file.cells.nlist:
+            raise FilterError(f"the lists of the index {engine_of} are 0 to {file.cells.nlist - 1}, got {number}")
+        return file.cells.lists.view.list_ids(number).tolist()
 
     return ToldField(FIELD, ids_of)
 

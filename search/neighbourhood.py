@@ -286,6 +286,9 @@ def _come(store: StoredVectors, earlier: Made, ids: Ids, candidates: Candidates)
     Which these may be the index says: each new picture is compared with the `LOOKED_BACK` nearest to it.
     """
     points = _PointsOfSome(store, np.array(earlier.beside["components"]))
+    if not ids.size:  # nothing of what came can be read
+        none = {name: earlier.beside[name][:0] for name in ("neighbours", "similarities")}
+        return More(ids, np.empty((0, points.dim), np.float16), none)
     lists, found = [], []
     for start in range(0, ids.size, _FEW):
         block = ids[start : start + _FEW]

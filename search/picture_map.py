@@ -7,11 +7,9 @@ names. A sync makes that file out of date, and the next who asks has it made ane
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -21,6 +19,7 @@ from features.checksum import sha256_of
 from features.collection.lock import writing
 from features.collection.manifest import new_part, read_manifest
 from features.collection.store import FeatureStore, StoreError
+from features.collection.vector_file import write_vectors
 from ivfpq.distances import normalised
 
 logger = logging.getLogger(__name__)
@@ -123,13 +122,9 @@ class PictureMap:
         with writing(store.folder, purpose="drawn as a map"):
             if read_manifest(store.folder).get("generation", 0) != store.generation:
                 raise StoreError(f"{store.folder} has been brought up to date meanwhile")
+            rows = np.concatenate([self.directions, self.middle[None], self.points])
             path = new_part(store.folder, _FILE, store.generation)
-            with path.open("wb") as file:
-                rows = np.concatenate([self.directions, self.middle[None], self.points])
-                np.lib.format.write_array(file, rows, allow_pickle=False)
-                file.flush()
-                os.fsync(file.fileno())
-            entry: dict[str, Any] = {"file": path.name, "sha256": sha256_of(path)}
+            entry = write_vectors(path, (len(rows), 2), rows.dtype, [rows])
             store.update_manifest(map={**entry, "generation": store.generation, "metric": self.metric})
 
 
@@ -138,9 +133,10 @@ def map_of(store: FeatureStore) -> PictureMap:
 
     Where it cannot be written it is there until the collection is closed.
     """
+    if (known := _ready(store)) is not None:
+        return known
     with _making:  # one at a time: each takes all processors
-        known = _known.get(store)
-        if known is not None and known.metric == store.metric:
+        if (known := _ready(store)) is not None:  # another thread has made it meanwhile
             return known
         try:
             found = PictureMap.read(store)
@@ -158,6 +154,11 @@ def map_of(store: FeatureStore) -> PictureMap:
 
 
 _known: WeakKeyDictionary[FeatureStore, PictureMap] = WeakKeyDictionary()
+
+
+def _ready(store: FeatureStore) -> PictureMap | None:
+    known = _known.get(store)
+    return known if known is not None and known.metric == store.metric else None
 
 
 def _vectors(store: FeatureStore, ids: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -9,7 +9,7 @@ from features.collection.conditions import Condition
 from features.collection.facet_columns import ValueColumn, said_kinds
 from features.collection.said_columns import SaidColumns
 from features.collection.store import FeatureStore
-from search.facet_values import CountedValues, Values, own_values, plain_values
+from search.facet_values import CountedValues, Values, own_values
 
 
 class SaidFacets:
@@ -50,8 +50,5 @@ class SaidFacets:
         column = read()
         known = self._made.get((name, kind))
         if known is None or known[0] is not column:
-            made = (
-                plain_values(name, column) if name in ("favourite", "album", "tag") else own_values(name, kind, column)
-            )
-            known = self._made[name, kind] = column, made
+            known = self._made[name, kind] = column, own_values(name, kind, column)
         return known[1]

@@ -233,6 +233,18 @@ def test_a_collection_that_is_not_compared_by_cosine_has_none(folder):
         create_spaces(store, [NEIGHBOURHOOD])
 
 
+def test_where_nothing_that_came_to_many_can_be_read_the_others_stay(folder, root, monkeypatch):
+    monkeypatch.setattr(neighbourhood, "COMPARED_AT_MOST", 10)
+    create_spaces(FeatureStore.open(folder))
+    first = space_of(folder)
+    (root / "broken.jpg").write_bytes(b"no picture")
+    sync(folder, root)
+    space = space_of(folder)
+    np.testing.assert_array_equal(space.ids, first.ids)
+    np.testing.assert_array_equal(space.rows(space.ids), first.rows(first.ids))
+    space.store.verify()
+
+
 @pytest.mark.parametrize("seed", range(2))
 def test_pictures_that_come_to_many_change_only_those_that_are_near(folder, root, monkeypatch, seed):
     """By the index, which of sixty gives all: the lists are those of a full build, and old rows stay where they are."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from weakref import ref
 
 import faiss
 import numpy as np
@@ -181,6 +183,19 @@ def test_each_picture_is_in_the_list_that_the_index_says(made):
         assert engine.matching_ids({FIELD: f"faiss/{number}"}).tolist() == sorted(ids.tolist())
         assert engine.matching_ids({FIELD: number}).tolist() == store.ids[own.numbers == number].tolist()
     assert IndexLists.of(engine.space(), "exact") is None
+
+
+def test_what_a_closed_collection_held_is_let_go(made):
+    gc.collect()
+    gc.disable()  # a map of a deleted file should not wait for what happens some time
+    try:
+        engine = SearchEngine.open(made / "c")
+        assert engine.matching_ids({FIELD: 0}).size
+        store = ref(engine.store)
+        del engine
+        assert store() is None
+    finally:
+        gc.enable()
 
 
 def test_a_list_is_a_filter_like_any_other(made):
