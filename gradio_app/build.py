@@ -74,13 +74,14 @@ def create(order: dict[str, Any], say: Say) -> dict[str, Any]:
     without = _make_spaces(store, recipe, encoder)
     say("Looking for duplicates", 0, 0)
     find_duplicates(store)
-    if order["sent"]:
-        pictures.rename(folder / "images")
-        store.update_manifest(root=str(Path(order["final"]) / "images"))
     store = FeatureStore.open(folder)
     notes = notes_of_making(store, [*left_out, *dataset.left_out])
     summary = f"{store.ids.size:,} pictures{_duplicates_in(folder)}{without}"
-    return _report(summary, notes, order, dataset.left_out_count - len(dataset.left_out))
+    report = _report(summary, notes, order, dataset.left_out_count - len(dataset.left_out))
+    if order["sent"]:  # last: whatever ends the job before leaves them where they were sent to
+        pictures.rename(folder / "images")
+        store.update_manifest(root=str(Path(order["final"]) / "images"))
+    return report
 
 
 def add_new(order: dict[str, Any], say: Say) -> dict[str, Any]:

@@ -15,6 +15,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -138,6 +140,14 @@ class CollectionJobs:
         if self.job is not None and self.job.state != "running" and self._thread is not None:
             self._thread.join()
 
+    @contextmanager
+    def _idle(self) -> Iterator[None]:
+        """Nothing is under way, what is over has cleared up, and nothing begins meanwhile; else JobError."""
+        self._settle()
+        with self._lock:
+            self._check_idle()
+            yield
+
     def _make(self, name: str, source: Path, recipe: Recipe, token: str = "") -> Job:
         place = self.folder / f".making-{os.getpid()}-{secrets.token_hex(4)}"
         order = {
@@ -148,9 +158,7 @@ class CollectionJobs:
             "left_out": self.uploads.left_out(token),
             "recipe": recipe.written(),
         }
-        self._settle()
-        with self._lock:
-            self._check_idle()
+        with self._idle():
             place.mkdir(parents=True)
             return self._start(Job(f"Making {name}", name, sent=token), order, place)
 
@@ -162,9 +170,7 @@ class CollectionJobs:
         JobError
             There is no such collection here, or nothing was sent under this token, or something else is under way.
         """
-        self._settle()
-        with self._lock:
-            self._check_idle()
+        with self._idle():
             if name not in self.with_own_pictures():
                 raise JobError(f"{name} is no collection that pictures can be put into here.")
             place = self.folder / f".making-{os.getpid()}-{secrets.token_hex(4)}"
@@ -205,17 +211,14 @@ class CollectionJobs:
         JobError
             There is no such collection here, or something else is under way.
         """
-        self._settle()
-        with self._lock:
-            self._check_idle()
+        with self._idle():
             folder = self._place_of(name)
             job = Job(f"Adding to {name}" if only_new else f"Bringing {name} up to date", name)
             return self._start(job, {"folder": str(folder), "only_new": only_new})
 
     def check_free(self, name: str) -> None:
         """Raise JobError unless work on a collection could begin now."""
-        with self._lock:
-            self._check_idle()
+        with self._idle():
             self._place_of(name)
 
     def look_for_duplicates(self, name: str) -> Job:
@@ -226,8 +229,7 @@ class CollectionJobs:
         JobError
             There is no such collection here, or something else is under way.
         """
-        with self._lock:
-            self._check_idle()
+        with self._idle():
             order = {"folder": str(self._place_of(name)), "duplicates": True}
             return self._start(Job(f"Looking for duplicates in {name}", name), order)
 
@@ -266,6 +268,7 @@ class CollectionJobs:
         JobError
             There is no such collection here, or it is being worked on.
         """
+        self._settle()
         with self._lock:
             place = self._place_of(name)
             if self.job is not None and self.job.state == "running" and self.job.collection == name:
@@ -359,6 +362,9 @@ class CollectionJobs:
                 _clear(waste)
             if job.state == "done" and job.sent:
                 self.uploads.remove(job.sent)
+            if job.table is None:  # nobody is told of the report that it may have written
+                for left in self.folder.glob(f"{Path(order['table']).name}*"):
+                    left.unlink(missing_ok=True)
             job.seconds = time.monotonic() - job.started
 
     def _finish(self, job: Job, said: dict[str, Any], order: dict[str, Any]) -> None:

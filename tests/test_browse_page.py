@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import html
 import re
+from weakref import ref
 
 import pytest
 from fastapi import FastAPI
@@ -15,6 +17,7 @@ from test_facets import store  # noqa: F401
 
 from gradio_app.browse_address import TILES, BrowseAddress
 from gradio_app.routes.browse import browse_routes
+from gradio_app.routes.per_collection import PerCollection
 from search.engine import SearchEngine
 from search.filters import Filter
 from search.orders import ORDERS, PictureOrders
@@ -66,6 +69,7 @@ def test_selected_pictures_are_shown_alone(client):
     assert sorted(shown(page)) == [3, 7, 59]
     assert "<b>3 of 60</b> pictures of <b>c</b>: those that are selected" in page
     assert client.post("/browse/c", json={"ids": list(range(10_001))}).status_code == 422
+    assert client.post("/browse/c", json={"ids": [2**70]}).status_code == 422
 
 
 def test_orders_sizes_and_pages(client, store, monkeypatch):  # noqa: F811
@@ -112,3 +116,18 @@ def test_an_address_is_read_as_it_was_written(tree, order, seed, leaf, tile):
 )  # fmt: skip
 def test_what_makes_no_sense_in_an_address_counts_as_not_said(query):
     assert BrowseAddress.read(query) == BrowseAddress()
+
+
+def test_what_is_kept_of_a_collection_goes_when_it_is_closed():
+    class Engine:
+        pass
+
+    engines = {"a": Engine(), "b": Engine()}
+    kept = PerCollection(engines, lambda engine: [engine])
+    assert kept.of("a") is kept.of("a") and kept.of("b")[0] is engines["b"]
+    closed = [ref(engine) for engine in engines.values()]
+    engines["a"] = Engine()
+    del engines["b"]
+    assert kept.of("a")[0] is engines["a"]
+    gc.collect()
+    assert [engine() for engine in closed] == [None, None]

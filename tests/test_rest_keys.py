@@ -68,6 +68,12 @@ def test_a_wrong_key_is_not_the_same_as_none(client):
     assert reply.headers["www-authenticate"] == "Bearer"
 
 
+def test_what_a_route_takes_is_told_to_who_may_ask_it(store, client):
+    reading, both = store.make("r", ("read",)), store.make("b", ("read", "write"))
+    refused(ask(client, reading, "/api/v1/jobs?x=1"), 403)
+    assert "it takes limit" in refused(ask(client, both, "/api/v1/jobs?x=1"), 422)
+
+
 def test_a_key_opens_what_its_scopes_say(store, client):
     writing = store.make("w", ("write",))
     assert "does not open reading" in refused(ask(client, writing, "/api/v1/collections"), 403)

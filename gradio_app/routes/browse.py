@@ -7,17 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Annotated
-from weakref import WeakKeyDictionary
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from fastapi.responses import HTMLResponse
-from pydantic import BaseModel, Field
 from starlette.routing import BaseRoute
 
 from gradio_app.browse_address import BrowseAddress
 from gradio_app.routes.access import require_login
-from gradio_app.routes.pictures import collection_in
-from gradio_app.routes.selection import MAX_SELECTED
+from gradio_app.routes.per_collection import PerCollection
+from gradio_app.routes.selection import PictureIds
 from gradio_app.routes.words import NOW, in_words
 from gradio_app.tabs.browse import views
 from gradio_app.tabs.browse.views import Shelf
@@ -28,25 +26,15 @@ MAX_OPEN = 100
 Fields = Annotated[list[str], Query(max_length=MAX_OPEN)]
 
 
-class SelectedIds(BaseModel):
-    """What is selected, as the page sends it."""
-
-    ids: list[int] = Field(max_length=MAX_SELECTED)
-
-
 def browse_routes(engines: Mapping[str, SearchEngine]) -> list[BaseRoute]:
     """Routes to leaf through the collections of `engines` (by collection name)."""
     router = APIRouter(prefix="/browse/{collection}", dependencies=[Depends(require_login)])
-    shelves: WeakKeyDictionary[SearchEngine, Shelf] = WeakKeyDictionary()
-
-    def shelf_of(collection: str) -> Shelf:
-        engine = collection_in(engines, collection)
-        return shelves.get(engine) or shelves.setdefault(engine, Shelf.of(engine))
+    shelves = PerCollection(engines, Shelf.of)
 
     def answer(collection: str, request: Request, draw: Callable[[Shelf, BrowseAddress], str]) -> Response:
         with in_words():
             try:
-                page = draw(shelf_of(collection), BrowseAddress.read(request.url.query))
+                page = draw(shelves.of(collection), BrowseAddress.read(request.url.query))
             except QueryError as error:
                 text = str(error)
                 raise HTTPException(409, f"{text[:1].upper()}{text[1:]}.") from error
@@ -58,7 +46,7 @@ def browse_routes(engines: Mapping[str, SearchEngine]) -> list[BaseRoute]:
         return answer(collection, request, views.leaf)
 
     @router.post("")
-    def selected(request: Request, collection: str, shown: SelectedIds) -> Response:
+    def selected(request: Request, collection: str, shown: PictureIds) -> Response:
         """A page of those pictures alone that are selected."""
         return answer(collection, request, lambda shelf, address: views.leaf(shelf, address, shown.ids))
 

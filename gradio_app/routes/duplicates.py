@@ -150,7 +150,10 @@ def _work(decision: DuplicateDecision, engine: SearchEngine, jobs: CollectionJob
     jobs.check_free(engine.name)  # before a file is moved
     moved = put_back(engine.store) if decision.do == "put_back" else move_to_trash(engine.store, decision.count)
     if moved.paths:
-        jobs.sync(engine.name)
+        try:
+            jobs.sync(engine.name)
+        except JobError as error:
+            raise JobError(f"{len(moved.paths):,} files were moved. {error} Then sync {engine.name}.") from error
     if moved.left:
         path, reason = moved.left[0]
         raise JobError(

@@ -6,19 +6,16 @@ the manifest of the collection, whose version their addresses carry, so a browse
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 from urllib.parse import quote
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from fastapi import APIRouter, Depends, HTTPException, Response
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field
 from starlette.routing import BaseRoute
 
 from features.collection.facet_columns import label_column
@@ -26,8 +23,9 @@ from gradio_app.browse_address import BrowseAddress
 from gradio_app.grid import Tile, render_tiles
 from gradio_app.markup import STATIC, printable
 from gradio_app.routes.access import require_login
+from gradio_app.routes.per_collection import PerCollection
 from gradio_app.routes.pictures import KEEP, collection_in, contents_of, version_of
-from gradio_app.routes.selection import MAX_SELECTED
+from gradio_app.routes.selection import PictureIds
 from gradio_app.routes.words import NOW, in_words
 from gradio_app.tabs.controls import engine_name, is_image
 from search.engine import SearchEngine
@@ -41,12 +39,6 @@ MAX_TILES = 60
 SCRIPTS = ("regl.min.js", "pub-sub-es.js", "regl-scatterplot.min.js")
 
 _ARRAYS = {**KEEP, "Content-Encoding": "identity"}  # numbers that hardly get smaller, at some 50 ms a megabyte
-
-
-class ShownIds(BaseModel):
-    """Ids of pictures of the map, as the page sends them."""
-
-    ids: list[int] = Field(max_length=MAX_SELECTED)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,35 +96,25 @@ class DrawnMap:
 def map_routes(engines: Mapping[str, SearchEngine]) -> list[BaseRoute]:
     """Routes of the maps of `engines` (by collection name), and of the scripts that draw them."""
     router = APIRouter(dependencies=[Depends(require_login)])
-    drawn: WeakKeyDictionary[SearchEngine, DrawnMap] = WeakKeyDictionary()
-    lock = threading.Lock()
-
-    def drawn_of(collection: str) -> DrawnMap:
-        engine = collection_in(engines, collection)
-        points = map_of(engine.store)
-        with lock:
-            known = drawn.get(engine)
-            if known is None or known.map is not points:
-                known = drawn[engine] = DrawnMap(engine, points)
-            return known
+    drawn = PerCollection(engines, lambda engine: DrawnMap(engine, map_of(engine.store)))
 
     # Plain functions, not coroutines: the map is computed in the server's thread pool.
     @router.get("/map/{collection}")
     def facts(collection: str, engine: str = "") -> Response:
         """What the page needs to know before it reads the numbers, and where these are."""
         with in_words():
-            return JSONResponse(facts_of(drawn_of(collection), engine), headers=NOW)
+            return JSONResponse(facts_of(drawn.of(collection), engine), headers=NOW)
 
     @router.get("/map/{collection}/points")
     def points(collection: str) -> Response:
         with in_words():
-            return Response(drawn_of(collection).points, media_type="application/octet-stream", headers=_ARRAYS)
+            return Response(drawn.of(collection).points, media_type="application/octet-stream", headers=_ARRAYS)
 
     @router.get("/map/{collection}/lists/{key}")
     def lists(collection: str, key: str) -> Response:
         """The list of each picture, int32; -1 of one that lies in none."""
         with in_words():
-            shown = drawn_of(collection)
+            shown = drawn.of(collection)
             found = shown.lists(key)
             if found is None or found.engine != key:
                 raise HTTPException(404, "This index has no lists.")
@@ -140,14 +122,14 @@ def map_routes(engines: Mapping[str, SearchEngine]) -> list[BaseRoute]:
         return Response(numbers, media_type="application/octet-stream", headers=_ARRAYS)
 
     @router.post("/map/{collection}/tiles")
-    def tiles(collection: str, shown: ShownIds) -> Response:
+    def tiles(collection: str, shown: PictureIds) -> Response:
         engine = collection_in(engines, collection)
         with in_words():
             ids = [id for id in shown.ids[:MAX_TILES] if is_image(engine, id)]
             return HTMLResponse(render_tiles(engine, map(Tile, ids), kind="points"), headers=NOW)
 
     @router.post("/map/{collection}/contents")
-    def contents(collection: str, shown: ShownIds) -> Response:
+    def contents(collection: str, shown: PictureIds) -> Response:
         """What a selection of these pictures is: ids, each with `content_of`."""
         engine = collection_in(engines, collection)
         with in_words():

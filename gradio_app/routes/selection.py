@@ -40,6 +40,12 @@ Selected = list[tuple[int, str]]
 _SELECTED: TypeAdapter[Selected] = TypeAdapter(Annotated[Selected, Field(max_length=MAX_SELECTED)])
 
 
+class PictureIds(BaseModel):
+    """Ids of pictures, as the page sends them."""
+
+    ids: list[Annotated[int, Field(ge=-(2**63), lt=2**63)]] = Field(max_length=MAX_SELECTED)
+
+
 class SelectionEdit(BaseModel):
     """An edit of selected pictures, as the page sends it.
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
+import anyio
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, Field
@@ -56,7 +57,8 @@ def library_routes(library: Library, jobs: CollectionJobs | None, token: StartTo
 
     @managing.put("/upload")
     async def upload(request: Request) -> Response:
-        name, path = jobs.uploads.new_zip()
+        with _in_words():
+            name, path = await anyio.to_thread.run_sync(jobs.uploads.new_zip)  # it may clear away much of before
         await _keep(request, path, MAX_UPLOAD, f"The file is larger than {MAX_UPLOAD / 2**30:g} GB.")
         return Response(name, media_type="text/plain")
 

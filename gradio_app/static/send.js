@@ -40,6 +40,7 @@ async function send(files) {
     sending = null;
     if (token) field().dataset.token = token; // which the button sends with the form
   } catch (error) {
+    mine.abort(); // what is still on its way stops, and what was sent goes
     if (mine !== sending) return;
     sending = null;
     tell(error.name === 'AbortError' ? field().dataset.hint : `${error.message} Choose them again.`);
@@ -94,12 +95,7 @@ async function send_files(files) {
       tell(`Sent ${count.toLocaleString()} of ${counted(wanted.length, 'file')} …`, bytes / (total || 1));
     }
   };
-  try {
-    await Promise.all(Array.from({ length: AT_A_TIME }, worker));
-  } catch (error) {
-    rest.length = 0; // the others stop as well
-    throw error;
-  }
+  await Promise.all(Array.from({ length: AT_A_TIME }, worker));
   const others = files.length - wanted.length;
   tell(`${counted(wanted.length, 'file')} (${megabytes(total)}) ${wanted.length === 1 ? 'is' : 'are'} ready.` +
     (others ? ` ${counted(others, 'other')} cannot be read here: the report will say why.` : ''));

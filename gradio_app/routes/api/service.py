@@ -16,7 +16,7 @@ from gradio_app.library import Library
 from gradio_app.markup import printable
 from gradio_app.remote_image import fetch_image
 from gradio_app.routes.api import models
-from gradio_app.routes.api.callers import Callers, may_read
+from gradio_app.routes.api.callers import Callers, may_read, may_write
 from gradio_app.routes.api.collections import collection_routes
 from gradio_app.routes.api.context import PREFIX, Context
 from gradio_app.routes.api.duplicates import decision_routes, duplicate_routes
@@ -66,19 +66,20 @@ def create_api(
         generate_unique_id_function=lambda route: route.name,  # what functions of a generated client are called
     )
     answer_with_problems(app)
-    strict = [Depends(_knows_its_parameters)]  # after what a router depends on itself: strangers learn nothing
+    # Who asks is looked at first, so that strangers learn nothing.
+    reading, writing = ([Depends(may), Depends(_knows_its_parameters)] for may in (may_read, may_write))
     for router in (search_routes(context), collection_routes(context), duplicate_routes(context)):
-        app.include_router(router, prefix=PREFIX, dependencies=[Depends(may_read), *strict])
+        app.include_router(router, prefix=PREFIX, dependencies=reading)
     _add_health(app, context)
-    app.include_router(word_routes(context), prefix=PREFIX, dependencies=strict)
-    app.include_router(decision_routes(context), prefix=PREFIX, dependencies=strict)
+    for router in (word_routes(context), decision_routes(context)):
+        app.include_router(router, prefix=PREFIX, dependencies=writing)
     if folder is not None:
         jobs = jobs or CollectionJobs(folder, library)
         store = JobStore(folder)
         worker = JobWorker(store, library, sync_by(jobs))
         if store.path.exists():  # what a server that was killed left behind
             worker.start()
-        app.include_router(write_routes(context, store, worker, jobs), prefix=PREFIX, dependencies=strict)
+        app.include_router(write_routes(context, store, worker, jobs), prefix=PREFIX, dependencies=writing)
     app.openapi = lambda: _described(app)  # type: ignore[method-assign]
     return Requests(app, metrics=context.metrics, caller_of=Callers(keys), limit=limit or RateLimit())
 

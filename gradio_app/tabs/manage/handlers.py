@@ -74,21 +74,24 @@ class ManageHandlers:
     ) -> None:
         """Begin to make a collection, or to add to one. The form stays as it is until that is done."""
         self._check(request)
+
+        def recipe() -> Recipe:
+            return Recipe.chosen(encoder or "", index or "", quality or "", bool(with_faiss), spaces or [])
+
         with _in_words():
-            recipe = Recipe.chosen(encoder or "", index or "", quality or "", bool(with_faiss), spaces or [])
             making = Making(name or "", typed or "", (token or "") if kind == "sent" else "")
             if kind == "sent":
                 if not making.upload:
                     raise JobError("Choose pictures, a folder or a zip file first, and wait until they are sent.")
                 if into and into != NEW:
-                    making.job = self.jobs.add(into, making.upload)
+                    making.job = self.jobs.add(into, making.upload)  # what is made already stays as it is
                 else:
-                    making.job = self.jobs.create_of_sent(making.name, making.upload, recipe)
+                    making.job = self.jobs.create_of_sent(making.name, making.upload, recipe())
             else:
                 folder = making.folder.strip()
                 if not folder:
                     raise JobError("Name the folder that the pictures are in first.")
-                making.job = self.jobs.create(making.name, folder, recipe)
+                making.job = self.jobs.create(making.name, folder, recipe())
         session.making = making
 
     def sync(self, event: gr.EventData, request: gr.Request) -> None:
