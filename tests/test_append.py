@@ -416,11 +416,12 @@ def test_the_benchmark_measures_each_step(tmp_path, monkeypatch):
 
 def test_a_higher_limit_of_size_is_for_a_sync(root, tmp_path):
     Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(root / "large.png")
-    folder, low, high = tmp_path / "c", ImageFolder(root, max_megapixels=3e-4), ImageFolder(root, max_megapixels=1)
-    extract(low, FakeEncoder(), folder, progress=False)
+    folder = tmp_path / "c"
+    extract(ImageFolder(root, max_megapixels=3e-4), FakeEncoder(), folder, progress=False)
     (damaged,) = FeatureStore.open(folder).catalog.damaged()
     assert damaged[0] == Path("large.png")
     paint(root / "new.png", 77)
+    low, high = ImageFolder(root, max_megapixels=3e-4), ImageFolder(root, max_megapixels=1)
     with pytest.raises(StoreError, match=r"large\.png was too large for the limit that .* --sync brings in"):
         append(high, FakeEncoder(), folder, progress=False)
     assert append(low, FakeEncoder(), folder, progress=False).added == (Path("new.png"),)
