@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 
 import numpy as np
@@ -104,14 +105,20 @@ def test_points_are_drawn_lassoed_and_opened_in_browse(open_page, server):  # no
     page.keyboard.press("+")
     tiles = page.locator(".ris-mapped-tiles .ris-tile")
 
-    def zoomed():  # pictures come where there is room: how far one has to go for that is not said
+    turns = itertools.count(1)
+
+    def zoomed():  # too far in there is no point left: from the whole map again
         page.locator(".ris-mapped-stage").focus()
-        page.keyboard.press("+")
-        page.wait_for_timeout(1000)
+        page.keyboard.press("+" if (turn := next(turns)) % 8 else "0")
+        page.wait_for_timeout(500 + 100 * turn)
         return tiles.count()
 
     until(zoomed, "pictures on the map")
+    for _ in range(150):  # there is an end to zooming, in and out, and a way back
+        page.keyboard.press("+")
+    page.keyboard.press("-")
     page.keyboard.press("0")
+    until(lambda: inked(page) > 1000, "the whole map")
     page.get_by_role("button", name="Move").click()
     # Where the pointer says that there is a list, a click opens it.
     canvas = page.locator(".ris-mapped-points")
@@ -129,6 +136,21 @@ def test_points_are_drawn_lassoed_and_opened_in_browse(open_page, server):  # no
     page.wait_for_selector(".ris-chosen", state="visible")
     assert leaf(page) == engine.matching_ids({FIELD: number}).tolist()[:60]
     assert f"in index list {number}" in page.inner_text(".ris-shown")
+
+
+def test_a_map_whose_tab_was_left_while_it_was_read_is_drawn_on_coming_back(open_page, server):  # noqa: F811
+    page = open_page()
+    held = []
+    page.route("**/map/demo/points*", lambda route: held.append(route))
+    page.get_by_role("tab", name="Map", exact=True).click()
+    until(lambda: page.wait_for_timeout(50) or held, "the question for the points")
+    page.get_by_role("tab", name="Browse").click()
+    leaf(page)
+    held.pop().continue_()
+    page.wait_for_selector(".ris-mapped:not([aria-busy])", state="attached")
+    page.get_by_role("tab", name="Map", exact=True).click()
+    page.wait_for_selector('.ris-mapped[data-drawn="340"]')
+    until(lambda: inked(page) > 1000, "the map")
 
 
 def test_without_webgl_it_says_so_and_lists_are_opened_by_the_keyboard(open_page, server):  # noqa: F811

@@ -6,6 +6,8 @@ const shades = () => (is_dark() ? BRIGHT : BRIGHT.toReversed()); // from far to 
 const QUERY = '#f97316';
 const TILE = 64; // pixels of a thumbnail
 const MOST_TILES = 60;
+const MOST_ENLARGED = 1000; // beyond it neighbouring points differ by less than 32-bit numbers tell
+const MOST_REDUCED = 10;
 const VENDORED = ['regl.min.js', 'regl-scatterplot.min.js'];
 let plot = null;
 let whole = { x: -1, y: -1, width: 2, height: 2 }; // where the points lie
@@ -40,9 +42,11 @@ async function draw_now() {
   for (const name of ['stage', 'keys', 'tools', 'legend']) part(name).hidden = !can || !world.count;
   delete mapped.dataset.drawn;
   if (!can || !world.count) return;
+  if (!map_seen()) return; // nothing has a size while another tab is shown: it is drawn on coming back
   plotting ??= load_plotting();
   try { await plotting; } catch (error) { plotting = null; throw error; }
   if (colour_by() === 'score' && !world.scores) await read_scores();
+  if (!map_seen()) return;
   if (colour_by() === 'score' && !world.scores) mapped.querySelector('[data-colour]').value = 'label';
   if (plot && plot.ris_crowded !== is_crowded()) { plot.destroy(); plot = null; } // what it draws with is chosen once
   if (!plot) make_plot();
@@ -59,6 +63,7 @@ async function draw_now() {
   const same = plot.ris_ids === world.ids;
   const kept = same ? { spatialIndex: plot.get('spatialIndex'), ...(chosen_points.length && { select: chosen_points }) } : {};
   await plot.draw({ x: world.x, y: world.y, z: of_points }, { zDataType: 'categorical', ...kept });
+  if (!map_seen()) return;
   plot.ris_ids = world.ids;
   if (!same) {
     whole = extent();
@@ -108,10 +113,14 @@ function extent() {
 }
 const shape = () => { const { width, height } = part('points').getBoundingClientRect(); return [width, height]; };
 function whole_distance() { const [width, height] = shape(); return Math.max(whole.height, whole.width * height / width) / 2; }
+const bounded = (distance) => Math.min(Math.max(distance, whole_distance() / MOST_ENLARGED), whole_distance() * MOST_REDUCED);
 function zoom_map(how) {
-  if (!plot) return;
-  if (how === 'whole') plot.zoomToLocation([whole.x + whole.width / 2, whole.y + whole.height / 2], whole_distance());
-  else plot.zoomToLocation([...plot.get('cameraTarget')].slice(0, 2), plot.get('cameraDistance') * (how === 'in' ? 1 / 1.5 : 1.5));
+  if (!plot || !map_seen()) return;
+  if (how === 'whole') {
+    plot.zoomToLocation([whole.x + whole.width / 2, whole.y + whole.height / 2], whole_distance());
+    const scales = [1 / (whole_distance() * MOST_REDUCED), MOST_ENLARGED / whole_distance()];
+    plot.get('camera').setScaleBounds([scales, scales]); // of the wheel
+  } else plot.zoomToLocation([...plot.get('cameraTarget')].slice(0, 2), bounded(plot.get('cameraDistance') * (how === 'in' ? 1 / 1.5 : 1.5)));
 }
 function move_map(right, up) {
   const [x, y] = plot.get('cameraTarget');
@@ -260,7 +269,7 @@ part('points').addEventListener('touchmove', (event) => {
   if (pinch && event.touches.length === 2) {
     event.preventDefault();
     const { right, up, span } = between(event.touches);
-    const distance = pinch.reach / Math.max(span, 10);
+    const distance = bounded(pinch.reach / Math.max(span, 10));
     plot.zoomToLocation([pinch.x - right * distance, pinch.y - up * distance], distance);
   } else if (!pinch && is_lasso()) {
     event.preventDefault();
@@ -312,7 +321,6 @@ async function choose_tiles() {
   for (const tile of [...part('tiles').children]) if (!keep.has(tile)) tile.remove();
   for (const tile of keep) if (!tile.isConnected) part('tiles').append(tile);
   place_tiles();
-  part('tiles').dataset.shown = shown_tiles.length;
 }
 function place_tiles() {
   for (const point of shown_tiles) {
