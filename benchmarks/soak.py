@@ -1,8 +1,9 @@
 """A day of use in minutes: ``python -m benchmarks.soak --seconds 600``.
 
-One visitor searches, edits, takes edits back, adds and removes pictures and syncs, over REST on the page's port, and
-the server is killed (kill -9) again and again. After each kill the collection must be whole: the doctor finds nothing
-but what a stopped writer leaves, every index holds every picture, and all that was answered to be done is there.
+One visitor loads the page, searches, edits, takes edits back, decides about duplicates, adds and removes pictures and
+syncs, over REST on the page's port, and the server is killed (kill -9) again and again. After each kill the collection
+must be whole: the doctor finds nothing but what a stopped writer leaves, every index holds every picture, and all that
+was answered to be done is there. How much memory each server took by then is told, to see whether it grows.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import httpx
 import numpy as np
 from PIL import Image
 
+from features.collection.duplicates import DIFFERENT, verdicts
 from features.collection.store import FeatureStore
 from gradio_app.routes.api.keys import KeyStore
 from search.doctor import examine
@@ -53,23 +55,36 @@ class Ledger:
     removed: set[str] = field(default_factory=set)
     unsure: set[str] = field(default_factory=set)
     unsure_tags: set[str] = field(default_factory=set)
+    different: set[tuple[str, str]] = field(default_factory=set)
 
 
 class Visitor:
     """Does what visitors do, as chance has it, and notes what was answered."""
 
-    def __init__(self, folder: Path, key: str, seed: int) -> None:
+    def __init__(self, folder: Path, key: str, seed: int, has_page: bool) -> None:
         self.folder = folder / NAME
         self.ledger, self.done = Ledger(), Counter[str]()
         self._random = random.Random(seed)
         self._key = key
+        self._has_page = has_page
         self._count = 0
         self.url = ""
 
     def step(self) -> None:
         """One action. Raises httpx.TransportError if the server is gone."""
-        kinds = (self.search, self.leaf, self.tag, self.take_back, self.add, self.remove, self.sync)
-        (action,) = self._random.choices(kinds, (8, 4, 6, 2, 2, 1, 1))
+        often: dict[Callable[[], None], int] = {
+            self.search: 8,
+            self.leaf: 4,
+            self.tag: 6,
+            self.take_back: 2,
+            self.decide: 2,
+            self.add: 2,
+            self.remove: 1,
+            self.sync: 1,
+        }
+        if self._has_page:
+            often[self.load_page] = 2
+        (action,) = self._random.choices(list(often), list(often.values()))
         action()
         self.done[action.__name__] += 1
 
@@ -117,6 +132,23 @@ class Visitor:
         self.ledger.unsure_tags.discard(tag)
         if reply.status_code == 409:  # a sync has edited meanwhile
             self.ledger.tags[content].add(tag)
+
+    def decide(self) -> None:
+        reply = self._ask("GET", f"/collections/{NAME}/duplicates")
+        assert reply.status_code == 200, reply.text
+        ids = {self._any_id(), self._any_id()}
+        told = [self._ask("GET", f"/collections/{NAME}/images/{id}").json() for id in ids]
+        contents = sorted({each["sha256"] for each in told})
+        if len(contents) < len(told) or len(told) < 2:
+            return
+        reply = self._ask("POST", f"/collections/{NAME}/duplicates", json={"do": "different", "images": list(ids)})
+        assert reply.status_code == 200, reply.text
+        self.ledger.different.add((contents[0], contents[1]))
+
+    def load_page(self) -> None:
+        reply = httpx.get(self.url, trust_env=False, timeout=60)
+        assert reply.status_code == 200, reply.text
+        assert NAME in reply.text
 
     def add(self) -> None:
         self._count += 1
@@ -176,6 +208,10 @@ class Visitor:
                     faults.append(f"the picture {content[:8]} lost the tags {', '.join(sorted(tags - has))}")
                 if more := has - tags - self.ledger.unsure_tags:
                     faults.append(f"the picture {content[:8]} has the tags {', '.join(sorted(more))}")
+        if self.ledger.different:
+            decided = verdicts(store.annotations)
+            lost = [pair for pair in self.ledger.different if decided.get(pair) != DIFFERENT]
+            faults += [f"that {first[:8]} and {second[:8]} are different is lost" for first, second in lost]
         return faults
 
     def _any_id(self) -> int:
@@ -198,27 +234,47 @@ class Visitor:
             time.sleep(float(reply.headers.get("retry-after", 1)))
 
 
-def soak(
-    folder: Path, start: Start, *, enough: Callable[[Counter[str]], bool], actions: int, seed: int = 0
-) -> tuple[Counter[str], list[str]]:
-    """Use the collection `NAME` in a folder until it is enough; every so many actions its server is killed.
+@dataclass
+class Soaked:
+    """What came of it.
 
-    Returns
-    -------
+    Attributes
+    ----------
     done : Counter
         Actions by name, ``kills`` among them.
     faults : list of str
         Empty where nothing was lost.
+    memory : list of (int, int)
+        Of each server, the actions that it did and its resident memory then, in bytes; none where there is no /proc.
     """
-    visitor = Visitor(folder, KeyStore(folder).make("soak", ("read", "write")), seed)
-    chance, faults = random.Random(seed), list[str]()
+
+    done: Counter[str]
+    faults: list[str]
+    memory: list[tuple[int, int]]
+
+
+def soak(
+    folder: Path,
+    start: Start,
+    *,
+    enough: Callable[[Counter[str]], bool],
+    actions: int,
+    seed: int = 0,
+    has_page: bool = False,
+) -> Soaked:
+    """Use the collection `NAME` in a folder until it is enough; every so many actions its server is killed."""
+    visitor = Visitor(folder, KeyStore(folder).make("soak", ("read", "write")), seed, has_page)
+    chance, faults, memory = random.Random(seed), list[str](), list[tuple[int, int]]()
     while not faults and not enough(visitor.done):
         server, visitor.url = start(folder)
         killer = threading.Timer(chance.uniform(0, 1), os.killpg, [server.pid, signal.SIGKILL])
         try:
             visitor.settle()
-            for _ in range(chance.randint(1, 2 * actions)):
+            count = chance.randint(1, 2 * actions)
+            for _ in range(count):
                 visitor.step()
+            if (taken := _resident(server.pid)) is not None:
+                memory.append((count, taken))
             killer.start()
             with suppress(httpx.TransportError):
                 while True:
@@ -230,7 +286,29 @@ def soak(
             server.wait()
         visitor.done["kills"] += 1
         faults = visitor.discrepancies()
-    return visitor.done, faults
+    return Soaked(visitor.done, faults, memory)
+
+
+def _resident(pid: int) -> int | None:
+    """Bytes of memory of a process; None where the system does not tell it."""
+    try:
+        told = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    except OSError:
+        return None
+    (kib,) = (line.split()[1] for line in told.splitlines() if line.startswith("VmRSS:"))
+    return int(kib) << 10
+
+
+def told_memory(memory: Sequence[tuple[int, int]]) -> list[str]:
+    """The median over servers that lived short, longer and longest, a third of them each."""
+    order = sorted(memory)
+    thirds = [order[len(order) * part // 3 : len(order) * (part + 1) // 3] for part in range(3)]
+    return [
+        f"memory after {third[0][0]:,} to {third[-1][0]:,} actions: "
+        f"{np.median([taken for _, taken in third]) / 2**20:,.0f} MiB (median of {len(third):,} servers)"
+        for third in thirds
+        if third
+    ]
 
 
 def serve(command: Sequence[str], environment: dict[str, str]) -> tuple[subprocess.Popen[bytes], str]:
@@ -267,23 +345,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = [sys.executable, "-m", "gradio_app.create_index", "--name", NAME, "--factory", "IVF4,PQ8"]
         command += ["--data", str(folder / "images"), "--collections", str(folder / "collections")]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        # Only pictures in the collection's own folder, as those of a zip file are, can be removed over REST.
+        store = FeatureStore.open(folder / "collections" / NAME)
+        (folder / "images").rename(store.folder / "images")
+        store.update_manifest(root=str(store.folder / "images"))
 
         def start(collections: Path) -> tuple[subprocess.Popen[bytes], str]:
             page = [sys.executable, "-m", "gradio_app.app", "--collections", str(collections), "--port", "{port}"]
             return serve(page, {"GRADIO_TEMP_DIR": str(folder / "cache")})
 
         end = time.monotonic() + options.seconds
-        done, faults = soak(
+        soaked = soak(
             folder / "collections",
             start,
             enough=lambda done: time.monotonic() > end,
             actions=options.actions,
             seed=options.seed,
+            has_page=True,
         )
-    for name, count in done.most_common():
-        sys.stdout.write(f"{name}: {count:,}\n")
-    sys.stdout.write("\n".join(faults) + "\n" if faults else "no discrepancy\n")
-    return 1 if faults else 0
+    told = [f"{name}: {count:,}" for name, count in soaked.done.most_common()]
+    told += told_memory(soaked.memory)
+    told += soaked.faults or ["no discrepancy"]
+    sys.stdout.write("\n".join(told) + "\n")
+    return 1 if soaked.faults else 0
 
 
 if __name__ == "__main__":

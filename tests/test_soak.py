@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rest_collection import colours
 
-from benchmarks.soak import NAME, serve, soak
+from benchmarks.soak import NAME, serve, soak, told_memory
 
 SERVER = """
 import sys
@@ -41,7 +41,17 @@ def test_nothing_is_lost_in_a_little_use(tmp_path, monkeypatch):
         return serve([sys.executable, "-c", SERVER, str(folder), "{port}"], {"PYTHONPATH": os.pathsep.join(places)})
 
     kills = int(os.environ.get("IVFPQ_SOAK_KILLS", "1"))
-    done, faults = soak(tmp_path / "collections", start, enough=lambda done: done["kills"] >= kills, actions=12)
-    assert faults == []
-    assert done["kills"] == kills
-    assert done.total() > 2 * kills
+    soaked = soak(tmp_path / "collections", start, enough=lambda done: done["kills"] >= kills, actions=12)
+    assert soaked.faults == []
+    assert soaked.done["kills"] == kills
+    assert soaked.done.total() > 2 * kills
+
+
+def test_memory_is_told_of_servers_that_lived_short_and_long():
+    assert told_memory([]) == []
+    lives = [(1, 3 << 20), (90, 9 << 20), (2, 5 << 20), (50, 7 << 20), (91, 9 << 20), (40, 7 << 20)]
+    assert told_memory(lives) == [
+        "memory after 1 to 2 actions: 4 MiB (median of 2 servers)",
+        "memory after 40 to 50 actions: 7 MiB (median of 2 servers)",
+        "memory after 90 to 91 actions: 9 MiB (median of 2 servers)",
+    ]
