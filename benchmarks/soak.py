@@ -56,6 +56,8 @@ class Ledger:
     unsure: set[str] = field(default_factory=set)
     unsure_tags: set[str] = field(default_factory=set)
     different: set[tuple[str, str]] = field(default_factory=set)
+    is_removing: bool = False
+    """Whether a file may be gone whose picture is still in the catalog, until the next server has ended that job."""
 
 
 class Visitor:
@@ -170,10 +172,12 @@ class Visitor:
         ids = FeatureStore.open(self.folder).find_copies(content)
         self.ledger.present.discard(content)
         self.ledger.unsure.add(content)
+        self.ledger.is_removing = True
         reply = self._ask("DELETE", f"/collections/{NAME}/images/{ids[0]}")
         assert reply.status_code == 202, reply.text
         self._until_done(reply.json())
         self.ledger.unsure.discard(content)
+        self.ledger.is_removing = False
         self.ledger.removed.add(content)
         self.ledger.tags.pop(content, None)
 
@@ -186,10 +190,16 @@ class Visitor:
         """Wait until the jobs that a killed server left are over."""
         while any(job["state"] in ("queued", "running") for job in self._ask("GET", "/jobs").json()["jobs"]):
             time.sleep(0.2)
+        self.ledger.is_removing = False
 
     def discrepancies(self) -> list[str]:
         """What is not as it must be, of a server that does not run."""
-        faults = [str(each) for each in examine(self.folder) if each.fault != LEFT_BEHIND]
+        root = FeatureStore.open(self.folder).manifest["root"]
+        faults = [
+            str(each)
+            for each in examine(self.folder)
+            if each.fault != LEFT_BEHIND and not (self.ledger.is_removing and each.part == root)
+        ]
         examine(self.folder, repair=True)
         engine = SearchEngine.open(self.folder)
         store = engine.store
