@@ -483,6 +483,32 @@ def test_crop_by_touch_on_a_phone(open_page, odd, coordinates):
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
+@pytest.mark.parametrize("width", [390, 820])
+def test_where_nothing_hovers_no_button_hides_a_picture(open_page, width):
+    page = open_page(viewport={"width": width, "height": 900}, has_touch=True, is_mobile=True)
+    page.locator("#ris-examples .ris-use").first.tap()
+    page.wait_for_selector(".ris-name")
+    search(page)
+    shapes = """() => [...document.querySelectorAll('#ris-results .ris-tile')].map((tile) => {
+      const picture = tile.querySelector('.ris-open').getBoundingClientRect();
+      const buttons = [...tile.querySelectorAll('.ris-judge button, .ris-actions > *')];
+      const boxes = buttons.map((each) => each.getBoundingClientRect());
+      return {
+        over: boxes.filter((each) => each.top < picture.bottom).length,
+        small: boxes.filter((each) => each.height < 32 || each.width < 32).length,
+        shape: picture.width / picture.height,
+      };
+    })"""
+    told = page.evaluate(shapes)
+    assert len(told) > 10
+    assert [(each["over"], each["small"]) for each in told] == [(0, 0)] * len(told)
+    assert all(each["shape"] == pytest.approx(4 / 3, rel=0.05) for each in told)
+    assert outside(page) == []
+    page.locator("#ris-results [data-judge=more]").first.tap()
+    page.wait_for_selector("#ris-results [data-judge=more][aria-pressed=true]")
+    assert barriers(page) == []
+
+
 def test_picture_is_shown_and_cropped_upright(page, odd, coordinates, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by a quarter, clockwise
