@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from oracles import same
 
-from ivfpq import IndexFlat, IndexIVFPQ, IndexRefine, IndexSQ, NotTrainedError, index_factory, load, save
+from ivfpq import IndexFlat, IndexIVFPQ, IndexRefine, IndexSQ, NotTrainedError, index_factory, kernels, load, save
 from ivfpq.metrics import knn_recall_at_k
 
 F = np.float32
@@ -287,13 +287,22 @@ def test_bytes_find_nearly_all():
     assert index.tune(q, 10, 0.95).found >= 0.95  # by what the bytes stand for
 
 
+@pytest.fixture
+def compiled(monkeypatch):
+    """Only compiled code makes sketches: it runs here even where the others are tried without it."""
+    if kernels.active() == "reference":
+        monkeypatch.delenv("IVFPQ_KERNEL", raising=False)
+    if kernels.active() == "reference":
+        pytest.skip("numba is not installed")
+
+
 def sketched(index):
     """Whether its last search used sketches."""
     return bool(index._compiled._task["sketch"][0])
 
 
 @pytest.mark.parametrize("part", ["Refine", "Refine(SQfp16)"])
-def test_sketches_are_made_where_they_are_wanted(part, tmp_path):
+def test_sketches_are_made_where_they_are_wanted(part, tmp_path, compiled):
     index = index_factory(D, f"PCA6,IVF6,PQ3x4,{part}")
     index.train(vectors(400))
     index.add(vectors(300, 1))
@@ -316,7 +325,7 @@ def test_sketches_are_made_where_they_are_wanted(part, tmp_path):
 @pytest.mark.skipif(
     not SMAPS.exists() or "VmFlags" not in SMAPS.read_text(), reason="this system does not tell how files are mapped"
 )
-def test_a_file_is_read_ahead_only_as_long_as_there_are_no_sketches(tmp_path):
+def test_a_file_is_read_ahead_only_as_long_as_there_are_no_sketches(tmp_path, compiled):
     index, q = index_factory(512, "Flat,Refine"), np.ones((1, 512), F)
     index.add(np.random.default_rng(0).normal(size=(50, 512)))
     save(index, tmp_path / "a.index")
