@@ -104,7 +104,6 @@ def test_points_are_drawn_lassoed_and_opened_in_browse(open_page, server):  # no
     page.wait_for_selector(".ris-mapped-selection", state="hidden")
     page.keyboard.press("+")
     tiles = page.locator(".ris-mapped-tiles .ris-tile")
-
     turns = itertools.count(1)
 
     def zoomed():  # too far in there is no point left: from the whole map again

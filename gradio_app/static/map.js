@@ -69,7 +69,7 @@ async function show_map() {
     world = next;
     show_controls();
     await draw_points();
-    tell_map();
+    if (map_seen()) tell_map();
   } catch (error) {
     if (mine === map_turn) map_fault(error.message);
   } finally {

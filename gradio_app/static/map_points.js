@@ -42,11 +42,10 @@ async function draw_now() {
   for (const name of ['stage', 'keys', 'tools', 'legend']) part(name).hidden = !can || !world.count;
   delete mapped.dataset.drawn;
   if (!can || !world.count) return;
-  if (!map_seen()) return; // nothing has a size while another tab is shown: it is drawn on coming back
   plotting ??= load_plotting();
   try { await plotting; } catch (error) { plotting = null; throw error; }
   if (colour_by() === 'score' && !world.scores) await read_scores();
-  if (!map_seen()) return;
+  if (!map_seen()) return; // nothing has a size while another tab is shown: it is drawn on coming back
   if (colour_by() === 'score' && !world.scores) mapped.querySelector('[data-colour]').value = 'label';
   if (plot && plot.ris_crowded !== is_crowded()) { plot.destroy(); plot = null; } // what it draws with is chosen once
   if (!plot) make_plot();
@@ -115,7 +114,7 @@ const shape = () => { const { width, height } = part('points').getBoundingClient
 function whole_distance() { const [width, height] = shape(); return Math.max(whole.height, whole.width * height / width) / 2; }
 const bounded = (distance) => Math.min(Math.max(distance, whole_distance() / MOST_ENLARGED), whole_distance() * MOST_REDUCED);
 function zoom_map(how) {
-  if (!plot || !map_seen()) return;
+  if (!plot) return;
   if (how === 'whole') {
     plot.zoomToLocation([whole.x + whole.width / 2, whole.y + whole.height / 2], whole_distance());
     const scales = [1 / (whole_distance() * MOST_REDUCED), MOST_ENLARGED / whole_distance()];
