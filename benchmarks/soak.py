@@ -33,6 +33,7 @@ from PIL import Image
 
 from features.collection.duplicates import DIFFERENT, verdicts
 from features.collection.store import FeatureStore
+from gradio_app.load_test import memory_of
 from gradio_app.routes.api.keys import KeyStore
 from search.doctor import examine
 from search.engine import SearchEngine
@@ -83,9 +84,8 @@ class Visitor:
             self.add: 2,
             self.remove: 1,
             self.sync: 1,
+            self.load_page: 2 if self._has_page else 0,
         }
-        if self._has_page:
-            often[self.load_page] = 2
         (action,) = self._random.choices(list(often), list(often.values()))
         action()
         self.done[action.__name__] += 1
@@ -141,7 +141,7 @@ class Visitor:
         ids = {self._any_id(), self._any_id()}
         told = [self._ask("GET", f"/collections/{NAME}/images/{id}").json() for id in ids]
         contents = sorted({each["sha256"] for each in told})
-        if len(contents) < len(told) or len(told) < 2:
+        if len(contents) < 2:
             return
         reply = self._ask("POST", f"/collections/{NAME}/duplicates", json={"do": "different", "images": list(ids)})
         assert reply.status_code == 200, reply.text
@@ -254,13 +254,13 @@ class Soaked:
         Actions by name, ``kills`` among them.
     faults : list of str
         Empty where nothing was lost.
-    memory : list of (int, int)
-        Of each server, the actions that it did and its resident memory then, in bytes; none where there is no /proc.
+    memory : list of (int, float)
+        Of each server, the actions that it did and its `memory_of` then; none where the system does not tell it.
     """
 
     done: Counter[str]
     faults: list[str]
-    memory: list[tuple[int, int]]
+    memory: list[tuple[int, float]]
 
 
 def soak(
@@ -274,7 +274,7 @@ def soak(
 ) -> Soaked:
     """Use the collection `NAME` in a folder until it is enough; every so many actions its server is killed."""
     visitor = Visitor(folder, KeyStore(folder).make("soak", ("read", "write")), seed, has_page)
-    chance, faults, memory = random.Random(seed), list[str](), list[tuple[int, int]]()
+    chance, faults, memory = random.Random(seed), list[str](), list[tuple[int, float]]()
     while not faults and not enough(visitor.done):
         server, visitor.url = start(folder)
         killer = threading.Timer(chance.uniform(0, 1), os.killpg, [server.pid, signal.SIGKILL])
@@ -283,8 +283,7 @@ def soak(
             count = chance.randint(1, 2 * actions)
             for _ in range(count):
                 visitor.step()
-            if (taken := _resident(server.pid)) is not None:
-                memory.append((count, taken))
+            memory += [(count, taken) for taken in memory_of(server.pid)]
             killer.start()
             with suppress(httpx.TransportError):
                 while True:
@@ -299,23 +298,13 @@ def soak(
     return Soaked(visitor.done, faults, memory)
 
 
-def _resident(pid: int) -> int | None:
-    """Bytes of memory of a process; None where the system does not tell it."""
-    try:
-        told = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-    except OSError:
-        return None
-    (kib,) = (line.split()[1] for line in told.splitlines() if line.startswith("VmRSS:"))
-    return int(kib) << 10
-
-
-def told_memory(memory: Sequence[tuple[int, int]]) -> list[str]:
+def told_memory(memory: Sequence[tuple[int, float]]) -> list[str]:
     """The median over servers that lived short, longer and longest, a third of them each."""
     order = sorted(memory)
     thirds = [order[len(order) * part // 3 : len(order) * (part + 1) // 3] for part in range(3)]
     return [
         f"memory after {third[0][0]:,} to {third[-1][0]:,} actions: "
-        f"{np.median([taken for _, taken in third]) / 2**20:,.0f} MiB (median of {len(third):,} servers)"
+        f"{np.median([taken for _, taken in third]):,.0f} MiB (median of {len(third):,} servers)"
         for third in thirds
         if third
     ]

@@ -282,7 +282,7 @@ def measure(
         visits = [crowd.submit(visit, number + 1, turns, pause, *times) for number in range(sessions)]
         while pid is not None and not all(done.done() for done in visits):
             if len(report.together) >= len(report.memory) * searches / 10:
-                report.memory.extend(_memory_of(pid))
+                report.memory.extend(memory_of(pid))
             time.sleep(0.05)
     report.seconds = time.perf_counter() - started
     for done in visits:
@@ -290,8 +290,8 @@ def measure(
     return report
 
 
-def _memory_of(pid: int) -> list[float]:
-    """Resident memory in MB, where the system tells."""
+def memory_of(pid: int) -> list[float]:
+    """Resident memory of a process in MB of 2**20 bytes, where the system tells; else nothing."""
     try:
         status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     except OSError:

@@ -49,7 +49,7 @@ def test_nothing_is_lost_in_a_little_use(tmp_path, monkeypatch):
 
 def test_memory_is_told_of_servers_that_lived_short_and_long():
     assert told_memory([]) == []
-    lives = [(1, 3 << 20), (90, 9 << 20), (2, 5 << 20), (50, 7 << 20), (91, 9 << 20), (40, 7 << 20)]
+    lives = [(1, 3.0), (90, 9.0), (2, 5.0), (50, 7.0), (91, 9.0), (40, 7.0)]
     assert told_memory(lives) == [
         "memory after 1 to 2 actions: 4 MiB (median of 2 servers)",
         "memory after 40 to 50 actions: 7 MiB (median of 2 servers)",
