@@ -8,6 +8,7 @@ import pytest
 from test_browser import barriers, browser, found, open_page, outside, served, usual_context  # noqa: F401
 from test_browser_explain import open_tab
 from test_browser_words import answered
+from waiting import until
 
 from features.collection import edits
 from features.collection.learned_tags import learned_tag
@@ -26,6 +27,15 @@ def server(demo_collection, tmp_path_factory):
         yield page.start_link, engine
 
 
+@pytest.fixture
+def annotations(server):
+    """What is said of the collection; nothing of it is left for the next test."""
+    _, engine = server
+    yield engine.store.annotations
+    while edits.undo(engine.store.annotations):
+        pass
+
+
 def tiles(page):
     return page.eval_on_selector_all("#ris-learned .ris-tile", "all => all.map((tile) => Number(tile.dataset.id))")
 
@@ -38,7 +48,7 @@ def after(page, action):
     return tiles(page)
 
 
-def test_a_learned_tag_is_kept_confirmed_refused_and_taken_back_by_keyboard(open_page, server):  # noqa: F811
+def test_a_learned_tag_is_kept_confirmed_refused_and_taken_back_by_keyboard(open_page, server, annotations):  # noqa: F811
     _, engine = server
     page = open_page()
     page.fill(".ris-words input", "like:3")
@@ -50,7 +60,6 @@ def test_a_learned_tag_is_kept_confirmed_refused_and_taken_back_by_keyboard(open
     page.keyboard.type("old <b>lamp")
     page.keyboard.press("Enter")
     page.wait_for_selector(".ris-kept")
-    annotations = engine.store.annotations
     assert learned_tag(annotations, "old <b>lamp").more == (first, second)
     page.focus(".ris-kept button")
     page.keyboard.press("Enter")
@@ -93,11 +102,10 @@ def test_a_learned_tag_is_kept_confirmed_refused_and_taken_back_by_keyboard(open
     assert outside(page) == []
 
     page.focus("#ris-learned [data-find]")
-    ids = answered(page, lambda: page.keyboard.press("Enter"))
+    page.keyboard.press("Enter")
+    wanted = [hit.id for hit in engine.search('tag:~"old <b>lamp"', 20)]
+    until(lambda: found(page) == wanted, "the pictures that the tag may fit, and no others")
     assert page.input_value(".ris-words input") == 'tag:~"old <b>lamp"'
-    assert ids == [hit.id for hit in engine.search('tag:~"old <b>lamp"', 20)]
-    while edits.undo(annotations):
-        pass
 
 
 @pytest.mark.parametrize("width", [1440, 390])
